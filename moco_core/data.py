@@ -1,0 +1,99 @@
+"""Datasets and metrics: what those two kinds of plugin provide."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+import attrs
+
+from moco_core.options import NoOptions
+from moco_core.types import Answer, Example, Question, Reply, Score, Unit
+
+if TYPE_CHECKING:
+    from moco_core.context import Context
+
+__all__ = ["Dataset", "DatasetFacts", "Metric", "Scored", "Split"]
+
+Split = Literal["dev", "test"]
+O = TypeVar("O")
+
+
+@attrs.frozen(kw_only=True)
+class DatasetFacts:
+    """What a person wants to know before using a dataset. ``source`` is a Hub id or an address, ``sizes`` dev and test."""
+
+    title: str
+    metric: str
+    paper: str = ""
+    licence: str = ""
+    source: str = ""
+    revision: str = ""
+    gated: bool = False
+    sizes: tuple[int, int] | None = None
+    prompt_version: int = 1
+    notes: str = ""
+
+
+class Dataset(ABC, Generic[O]):
+    """A source of examples, in two disjoint splits. ``facts`` names the default metric."""
+
+    Options: ClassVar[type] = NoOptions
+    facts: ClassVar[DatasetFacts]
+
+    def __init__(self, options: O) -> None:
+        self.options = options
+
+    @abstractmethod
+    def examples(self, split: Split) -> Iterator[Example]:
+        """Yield the examples of a split in a fixed order; ids are unique and stable. Streams: nothing is held.
+
+        Raises DatasetError naming file, row and field.
+        """
+
+    def notes(self) -> Mapping[str, Any]:
+        """Return what reading found worth telling (dropped rows and why, duplicates, revision), for the run record."""
+        return {}
+
+
+@attrs.frozen(kw_only=True)
+class Scored:
+    """One example, the reply it got and its score."""
+
+    example: Example
+    reply: Reply
+    score: Score
+
+
+class Metric(ABC, Generic[O]):
+    """Reads the answer out of a reply and scores it.
+
+    Reading uses the question only, so a method may read answers too (to vote on them, say) without seeing a reference.
+    ``binary`` tells that every score is 0 or 1. ``higher_is_better`` is always true.
+    """
+
+    Options: ClassVar[type] = NoOptions
+    binary: ClassVar[bool] = True
+    needs_pool: ClassVar[bool] = False
+
+    def __init__(self, options: O) -> None:
+        self.options = options
+
+    @abstractmethod
+    def read(self, question: Question, text: str) -> Answer:
+        """Read the answer out of a reply. Never raises on any text."""
+
+    @abstractmethod
+    def score(self, example: Example, reply: Reply, context: Context) -> Score | Awaitable[Score]:
+        """Score one reply; a coroutine if it takes model calls. Never raises on any text."""
+
+    def utility(self, question: Question, a: Answer, b: Answer) -> float:
+        """How much answer ``b`` supports answer ``a``, in [0, 1]; by default 1 if they are the same answer."""
+        return float(a.key is not None and a.key == b.key)
+
+    def units(self, rows: Sequence[Scored]) -> list[Unit]:
+        """Return what statistics count; the score of a run is the mean over units. By default one unit per question."""
+        return [
+            Unit(r.example.id, r.score.value, r.example.question.subset) for r in rows if r.score.value is not None
+        ]

@@ -1,0 +1,127 @@
+"""Every error a user can meet.
+
+::
+
+    MocoError
+    ├── ConfigError            a file, an option or an override is wrong            exit 2
+    ├── PluginError            a plugin cannot be used                              exit 2
+    │   ├── UnknownPlugin      nothing of that name is installed
+    │   ├── PluginConflict     two distributions claim one name
+    │   ├── BrokenPlugin       it is installed, but importing it fails
+    │   └── IncompatiblePlugin it was made for another version of the hook specification
+    ├── CapabilityError        a pool cannot serve a method                         exit 2
+    ├── DatasetError           a record, a file or a split is wrong                 exit 2
+    ├── StoreError             the cache or a run folder cannot be read or written  exit 1
+    ├── NotFitted              a system was asked before it was fitted              exit 1
+    ├── ModelCallError         one model call failed                                exit 1
+    │   ├── PromptTooLong      the prompt does not fit the model's context
+    │   └── EngineOutOfMemory  the batch did not fit; the scheduler retries smaller ones
+    └── RunFailed              a run ended with failed questions                    exit 1
+
+The command line prints ``str(error)`` on one line and exits with ``error.exit_code``; a traceback appears only with
+``--debug``. A message says what is wrong, where, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "BrokenPlugin",
+    "CapabilityError",
+    "ConfigError",
+    "DatasetError",
+    "EngineOutOfMemory",
+    "IncompatiblePlugin",
+    "MocoError",
+    "ModelCallError",
+    "NotFitted",
+    "PluginConflict",
+    "PluginError",
+    "PromptTooLong",
+    "RunFailed",
+    "StoreError",
+    "UnknownPlugin",
+    "suggest",
+]
+
+
+class MocoError(Exception):
+    """Base of all errors that are meant for people."""
+
+    exit_code = 1
+
+
+class ConfigError(MocoError):
+    """One or more things are wrong with a configuration; ``problems`` holds one line for each."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PluginError(MocoError):
+    """A plugin cannot be used."""
+
+    exit_code = 2
+
+
+class UnknownPlugin(PluginError):
+    """No installed plugin has that name."""
+
+
+class PluginConflict(PluginError):
+    """Two distributions provide a plugin of the same kind and name."""
+
+
+class BrokenPlugin(PluginError):
+    """A plugin is installed but cannot be imported or registers nothing usable."""
+
+
+class IncompatiblePlugin(PluginError):
+    """A plugin was made for another version of the hook specification."""
+
+
+class CapabilityError(MocoError):
+    """A pool cannot serve a method; raised before any weight is loaded."""
+
+    exit_code = 2
+
+
+class DatasetError(MocoError):
+    """A dataset cannot be read; the message names file, row and field."""
+
+    exit_code = 2
+
+
+class StoreError(MocoError):
+    """The call cache or a run folder cannot be read or written."""
+
+
+class NotFitted(MocoError):
+    """A system was asked before it was fitted."""
+
+
+class ModelCallError(MocoError):
+    """One call to one model failed."""
+
+
+class PromptTooLong(ModelCallError):
+    """The rendered prompt plus the reply budget does not fit the model's context."""
+
+
+class EngineOutOfMemory(ModelCallError):
+    """A batch did not fit in memory. Raise it from ``Engine.serve``: the calls are retried in smaller batches."""
+
+
+class RunFailed(MocoError):
+    """A run finished, but some of its questions failed."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ``", did you mean 'x'?"`` for the nearest known word, or the empty string if nothing is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f", did you mean {near[0]!r}?" if near else ""

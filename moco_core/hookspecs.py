@@ -1,0 +1,83 @@
+"""The whole surface that plugins implement: four registrations and a few observations.
+
+A plugin is a module with an entry point in one of the groups below; the entry point's name is the plugin's public name::
+
+    [project.entry-points."moco.method"]
+    shortest = "moco_method_shortest"
+
+and in the module::
+
+    from moco_core import hookimpl
+
+    @hookimpl
+    def moco_method():
+        return Shortest
+
+Registration hooks are called on the selected plugin only, never broadcast. Observers implement any of the ``moco_run_*``
+hooks; each gets one frozen event, which may grow fields but never lose any. An observer that raises is reported once and
+switched off for the rest of the run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from moco_core.data import Dataset, Metric
+    from moco_core.events import QuestionAnswered, RunFinished, RunProgress, RunStarted
+    from moco_core.methods import Method
+    from moco_core.models import PoolSource
+
+__all__ = ["GROUPS", "KINDS", "OBSERVER_GROUP", "SPEC", "hookimpl", "hookspec"]
+
+SPEC = 1
+"""Version of the hook specification. A plugin states it in its keywords as ``spec-1``; another number is refused."""
+
+KINDS = ("pool", "method", "dataset", "metric")
+GROUPS = {kind: f"moco.{kind}" for kind in KINDS}
+OBSERVER_GROUP = "moco.observer"
+
+hookspec = pluggy.HookspecMarker("moco")
+hookimpl = pluggy.HookimplMarker("moco")
+
+
+@hookspec
+def moco_pool() -> type[PoolSource[Any]]:  # type: ignore[empty-body]
+    """Return the pool source class."""
+
+
+@hookspec
+def moco_method() -> type[Method[Any]]:  # type: ignore[empty-body]
+    """Return the method class."""
+
+
+@hookspec
+def moco_dataset() -> type[Dataset[Any]]:  # type: ignore[empty-body]
+    """Return the dataset class."""
+
+
+@hookspec
+def moco_metric() -> type[Metric[Any]]:  # type: ignore[empty-body]
+    """Return the metric class."""
+
+
+@hookspec
+def moco_run_started(event: RunStarted) -> None:
+    """A run begins; nothing has been asked yet."""
+
+
+@hookspec
+def moco_run_progress(event: RunProgress) -> None:
+    """A phase moved on: questions done, calls made, tokens, best score of a search so far."""
+
+
+@hookspec
+def moco_question_answered(event: QuestionAnswered) -> None:
+    """One test question was answered and scored, or failed. Fires once per question, in order of completion."""
+
+
+@hookspec
+def moco_run_finished(event: RunFinished) -> None:
+    """A run ended: finished, failed or interrupted. Its folder is complete."""

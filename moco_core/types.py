@@ -1,0 +1,270 @@
+"""The values that travel between datasets, methods, models and metrics. All of them are immutable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+
+__all__ = [
+    "Answer",
+    "ContinuationScore",
+    "Example",
+    "FinishReason",
+    "Generation",
+    "Message",
+    "Prompt",
+    "Question",
+    "Reply",
+    "Sampling",
+    "Score",
+    "Span",
+    "Unit",
+    "Usage",
+    "as_messages",
+    "canonical",
+    "digest",
+]
+
+FinishReason = Literal["eos", "stop", "length"]
+"""Why a reply ended: an end-of-turn token, a stop string, or the token budget."""
+
+
+def canonical(value: Any) -> str:
+    """Return the one JSON text of a value: keys sorted, no spaces. Tuples become lists.
+
+    Raises TypeError if the value holds anything JSON does not know.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
+
+
+def digest(*parts: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of ``parts``, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _frozen_mapping(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if value is None else dict(value)
+
+
+@attrs.frozen
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@attrs.frozen(kw_only=True)
+class Question:
+    """What a method may see of an item: never a reference.
+
+    ``choices`` are texts without letters; letters are put in front of them only when the prompt is written.
+    ``answer_kind`` tells a metric how to read an answer out of a reply (``choice``, ``text``, ``integer``, ``decimal``,
+    ``math``, ``label``, ``letter``, ``boolean``, ``tokens``, ``short``, ``open``, ``code``, ...). ``labels`` are the
+    letters shown before the choices, or the closed label set of ``answer_kind="label"``. ``answer_format`` is the
+    sentence that tells the model how to answer. ``meta`` is JSON data that is not a reference.
+    """
+
+    id: str
+    prompt: str
+    choices: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    labels: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    answer_kind: str = "text"
+    answer_format: str = ""
+    system: str = ""
+    subset: str = ""
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+
+    @property
+    def letters(self) -> tuple[str, ...]:
+        """The labels in front of the choices: the dataset's own, else A, B, C, ..."""
+        if not self.choices:
+            return ()
+        return self.labels or tuple(string.ascii_uppercase[: len(self.choices)])
+
+    def text(self) -> str:
+        """Return the whole user message: prompt, lettered choices, answer format."""
+        parts = [self.prompt]
+        if self.choices:
+            parts.append("\n".join(f"{a}) {c}" for a, c in zip(self.letters, self.choices, strict=True)))
+        if self.answer_format:
+            parts.append(self.answer_format)
+        return "\n".join(parts)
+
+    def messages(self) -> tuple[Message, ...]:
+        """Return the conversation that asks this question."""
+        user = Message("user", self.text())
+        return (Message("system", self.system), user) if self.system else (user,)
+
+
+@attrs.frozen(kw_only=True)
+class Example:
+    """A question plus its reference. Methods receive examples of the dev split only, and in ``fit`` only.
+
+    ``references`` are the accepted texts; ``answer`` is the index of the right choice; ``group`` ties examples that are
+    scored together; ``meta`` holds what only the metric needs (unit tests, entry points, ...).
+    """
+
+    question: Question
+    references: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    answer: int | None = None
+    group: str = ""
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+
+    @property
+    def id(self) -> str:
+        return self.question.id
+
+
+@attrs.frozen(kw_only=True)
+class Sampling:
+    """How one reply is decoded. ``temperature=0`` is greedy; ``top_k=0`` and ``top_p=1`` switch a filter off."""
+
+    temperature: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    top_p: float = attrs.field(default=1.0, validator=[attrs.validators.gt(0), attrs.validators.le(1)])
+    top_k: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    min_p: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)])
+    max_new_tokens: int = attrs.field(default=512, validator=attrs.validators.ge(1))
+    stop: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    def params(self) -> dict[str, Any]:
+        """Return what decides the reply, as JSON data: filters that greedy decoding ignores are left out."""
+        out: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
+        if self.stop:
+            out["stop"] = list(self.stop)
+        if not self.greedy:
+            out |= {"top_p": self.top_p, "top_k": self.top_k, "min_p": self.min_p}
+        return out
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Sampling:
+        """Invert :meth:`params`; other keys are ignored."""
+        names = {a.name for a in attrs.fields(cls)}
+        return cls(**{k: v for k, v in params.items() if k in names})
+
+
+@attrs.frozen
+class Usage:
+    """Tokens read and written by one call."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+
+
+@attrs.frozen
+class Span:
+    """A piece of a reply and the model that wrote it."""
+
+    model: str
+    text: str
+    tokens: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Generation:
+    """What a model wrote.
+
+    ``text`` is the answer without its reasoning block, which stands in ``reasoning``. ``token_ids`` and
+    ``token_logprobs`` have one entry per emitted token, the end token included if it was emitted; log-probabilities are
+    natural logarithms taken from the raw logits (before temperature and filters) and empty if the engine has none.
+    """
+
+    text: str
+    reasoning: str = ""
+    finish_reason: FinishReason = "eos"
+    token_ids: tuple[int, ...] = attrs.field(default=(), converter=tuple)
+    token_logprobs: tuple[float, ...] = attrs.field(default=(), converter=tuple)
+    usage: Usage = Usage()
+    spans: tuple[Span, ...] = attrs.field(default=(), converter=tuple)
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+
+
+@attrs.frozen(kw_only=True)
+class ContinuationScore:
+    """Teacher-forced log-probabilities of one given continuation, one entry per token (natural logarithm)."""
+
+    token_ids: tuple[int, ...] = attrs.field(converter=tuple)
+    token_logprobs: tuple[float, ...] = attrs.field(converter=tuple)
+
+    @property
+    def logprob(self) -> float:
+        """The log-probability of the whole continuation."""
+        return float(sum(self.token_logprobs))
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """A system's answer to one question. ``meta`` is JSON data for the record: votes, the chosen model, fallbacks."""
+
+    text: str
+    finish_reason: FinishReason = "eos"
+    spans: tuple[Span, ...] = attrs.field(default=(), converter=tuple)
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+
+    @classmethod
+    def of(cls, generation: Generation, **meta: Any) -> Reply:
+        """Hand a model's generation on as the system's reply."""
+        return cls(text=generation.text, finish_reason=generation.finish_reason, spans=generation.spans, meta=meta)
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What was read out of a reply.
+
+    Two replies give the same answer exactly if their ``key`` is equal; ``key`` is None unless ``status`` is
+    ``parsed``. ``text`` is the answer as a person would write it.
+    """
+
+    key: str | None = None
+    text: str = ""
+    status: Literal["parsed", "unparsed", "ambiguous", "cut", "invalid"] = "unparsed"
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+
+    @property
+    def parsed(self) -> bool:
+        return self.key is not None
+
+
+@attrs.frozen(kw_only=True)
+class Score:
+    """The score of one reply, in [0, 1] unless the metric says otherwise; None if the metric does not score."""
+
+    value: float | None
+    answer: Answer = attrs.field(factory=Answer)
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+
+
+@attrs.frozen
+class Unit:
+    """What statistics count: one question, or one group of questions that score together."""
+
+    id: str
+    score: float
+    subset: str = ""
+
+
+Prompt = str | Question | Message | Sequence[Message]
+"""What a model may be asked with: plain user text, a question, or a conversation."""
+
+
+def as_messages(prompt: Prompt) -> tuple[Message, ...]:
+    """Return any prompt as a conversation."""
+    if isinstance(prompt, Question):
+        return prompt.messages()
+    if isinstance(prompt, str):
+        return (Message("user", prompt),)
+    if isinstance(prompt, Message):
+        return (prompt,)
+    return tuple(prompt)
