@@ -1,0 +1,266 @@
+"""The call cache: one SQLite file in WAL mode, shared by all runs and safe with several processes at once.
+
+Every row is one finished model call (or one memoised computation) under the digest of everything that decides it. The
+parts of the key are stored beside the digest, so that a miss can be explained.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from moco_core.errors import StoreError
+from moco_core.models import Call
+from moco_core.types import ContinuationScore, Generation, Span, Usage, canonical, digest
+
+__all__ = ["Cache", "CacheInfo", "KeyParts", "decode_result", "default_cache_path", "encode_result", "key_parts"]
+
+_FORMAT = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS calls (
+    key BLOB PRIMARY KEY, model TEXT NOT NULL, kind TEXT NOT NULL, input TEXT NOT NULL, params TEXT NOT NULL,
+    seed TEXT NOT NULL, value BLOB NOT NULL, created REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS calls_by_model ON calls (model, kind, input);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_CHUNK = 500  # keys per SELECT; SQLite's default bound on variables is at least 999
+
+
+@attrs.frozen
+class KeyParts:
+    """The parts of a cache key. ``input`` is a digest; ``seed`` is empty for calls that draw no random numbers."""
+
+    model: str
+    kind: str
+    input: str
+    params: str
+    seed: str
+
+    def key(self) -> bytes:
+        return bytes.fromhex(digest(_FORMAT, self.model, self.kind, self.input, self.params, self.seed))[:20]
+
+    def differing(self, other: KeyParts) -> tuple[str, ...]:
+        """Return the names of the parts in which two keys differ."""
+        return tuple(f.name for f in attrs.fields(KeyParts) if getattr(self, f.name) != getattr(other, f.name))
+
+
+@attrs.frozen(kw_only=True)
+class CacheInfo:
+    """What a cache holds. Sizes are bytes."""
+
+    path: Path
+    calls: int
+    bytes: int
+    models: Mapping[str, int]
+
+
+def default_cache_path(environ: Mapping[str, str]) -> Path:
+    """Return ``$MOCO_CACHE`` or ``$XDG_CACHE_HOME/moco/calls.sqlite`` (``~/.cache`` by default)."""
+    if environ.get("MOCO_CACHE"):
+        return Path(environ["MOCO_CACHE"])
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "moco" / "calls.sqlite"
+
+
+def key_parts(call: Call) -> KeyParts:
+    """Return the parts that decide a call's result."""
+    return KeyParts(
+        model=call.model.fingerprint,
+        kind=call.kind,
+        input=digest(call.input)[:32],
+        params=canonical(call.params),
+        seed="" if call.seed is None else f"{call.seed:016x}",
+    )
+
+
+def encode_result(result: Any) -> bytes:
+    """Return a call's result as compressed JSON."""
+    if isinstance(result, Generation):
+        data: Any = {
+            "t": result.text,
+            "r": result.reasoning,
+            "f": result.finish_reason,
+            "i": result.token_ids,
+            "l": result.token_logprobs,
+            "u": [result.usage.prompt_tokens, result.usage.completion_tokens],
+            "s": [[s.model, s.text, s.tokens] for s in result.spans],
+            "m": result.meta,
+        }
+        wrapped = ["g", data]
+    elif isinstance(result, tuple) and result and all(isinstance(r, ContinuationScore) for r in result):
+        wrapped = ["c", [[r.token_ids, r.token_logprobs] for r in result]]
+    else:
+        wrapped = ["j", result]
+    # level 1: replies are short, and the time of a call counts for more than the size of the file
+    return zlib.compress(json.dumps(wrapped, separators=(",", ":")).encode("utf-8", "surrogatepass"), 1)
+
+
+def decode_result(blob: bytes) -> Any:
+    """Invert :func:`encode_result`. Raises ValueError if the bytes are damaged."""
+    try:
+        tag, data = json.loads(zlib.decompress(blob).decode("utf-8", "surrogatepass"))
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"damaged cache value: {error}") from None
+    if tag == "g":
+        return Generation(
+            text=data["t"],
+            reasoning=data["r"],
+            finish_reason=data["f"],
+            token_ids=data["i"],
+            token_logprobs=data["l"],
+            usage=Usage(*data["u"]),
+            spans=[Span(*s) for s in data["s"]],
+            meta=data["m"],
+        )
+    if tag == "c":
+        return tuple(ContinuationScore(token_ids=i, token_logprobs=p) for i, p in data)
+    return data
+
+
+class Cache:
+    """A content-addressed store of call results. Methods may be called from any thread.
+
+    ``path=None`` keeps it in memory. Opening and writing raise StoreError with one line that names the file.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(
+                ":memory:" if path is None else path, timeout=60, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # a commit survives kill -9 with NORMAL; only a power cut can lose the last ones, never corrupt the file
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
+            self._check_format()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot open the call cache {path}: {error}; choose another with --cache PATH") from None
+
+    def _check_format(self) -> None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = 'format'").fetchone()
+        if row is None:
+            self._db.execute("INSERT OR IGNORE INTO facts VALUES ('format', ?)", (str(_FORMAT),))
+        elif row[0] != str(_FORMAT):
+            raise StoreError(f"the call cache {self.path} has format {row[0]}, this version writes {_FORMAT}; move it away")
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+        """Return the stored results of those keys that have one. A damaged row counts as absent."""
+        found: dict[bytes, Any] = {}
+        try:
+            with self._lock:
+                for start in range(0, len(keys), _CHUNK):
+                    chunk = keys[start : start + _CHUNK]
+                    marks = ",".join("?" * len(chunk))
+                    rows = self._db.execute(f"SELECT key, value FROM calls WHERE key IN ({marks})", chunk).fetchall()
+                    for key, blob in rows:
+                        try:
+                            found[key] = decode_result(blob)
+                        except ValueError:
+                            continue
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot read the call cache {self.path}: {error}") from None
+        return found
+
+    def put_many(self, rows: Iterable[tuple[bytes, KeyParts, Any]]) -> None:
+        """Store results in one transaction; what is already there stays."""
+        now = time.time()
+        data = [(k, p.model, p.kind, p.input, p.params, p.seed, encode_result(v), now) for k, p, v in rows]
+        if not data:
+            return
+        try:
+            with self._lock:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    self._db.executemany("INSERT OR REPLACE INTO calls VALUES (?,?,?,?,?,?,?,?)", data)
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"cannot write the call cache {self.path}: {error}; free some space or choose another with --cache PATH"
+            ) from None
+
+    def parts(self, key: bytes) -> KeyParts | None:
+        """Return the parts of a stored key."""
+        with self._lock:
+            row = self._db.execute("SELECT model, kind, input, params, seed FROM calls WHERE key = ?", (key,)).fetchone()
+        return None if row is None else KeyParts(*row)
+
+    def nearest(self, wanted: KeyParts, before: float | None = None) -> KeyParts | None:
+        """Return the stored key most like ``wanted`` but not equal to it: same input first, then same model."""
+        cutoff = time.time() if before is None else before
+        best: KeyParts | None = None
+        queries = (
+            ("input = ? AND kind = ?", (wanted.input, wanted.kind)),
+            ("model = ? AND kind = ?", (wanted.model, wanted.kind)),
+        )
+        with self._lock:
+            for where, values in queries:
+                rows = self._db.execute(
+                    f"SELECT model, kind, input, params, seed FROM calls WHERE {where} AND created < ? LIMIT 200",
+                    (*values, cutoff),
+                ).fetchall()
+                for row in rows:
+                    parts = KeyParts(*row)
+                    if parts == wanted:
+                        continue
+                    if best is None or len(wanted.differing(parts)) < len(wanted.differing(best)):
+                        best = parts
+                if best is not None:
+                    return best
+        return None
+
+    def info(self) -> CacheInfo:
+        """Count what is stored."""
+        with self._lock:
+            calls = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
+            models = dict(self._db.execute("SELECT model, count(*) FROM calls GROUP BY model ORDER BY 2 DESC").fetchall())
+        size = 0
+        if self.path is not None:
+            files = [self.path, *(self.path.with_name(self.path.name + s) for s in ("-wal", "-shm"))]
+            size = sum(f.stat().st_size for f in files if f.exists())
+        return CacheInfo(path=self.path or Path(":memory:"), calls=calls, bytes=size, models=models)
+
+    def prune(self, *, older_than: float | None = None, keep_bytes: int | None = None) -> int:
+        """Delete calls older than a time stamp, then the oldest until the file fits; return how many went."""
+        with self._lock:
+            before = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
+            if older_than is not None:
+                self._db.execute("DELETE FROM calls WHERE created < ?", (older_than,))
+            if keep_bytes is not None:
+                total = self._db.execute("SELECT coalesce(sum(length(value) + 200), 0) FROM calls").fetchone()[0]
+                for key, size in self._db.execute("SELECT key, length(value) + 200 FROM calls ORDER BY created").fetchall():
+                    if total <= keep_bytes:
+                        break
+                    self._db.execute("DELETE FROM calls WHERE key = ?", (key,))
+                    total -= size
+            after = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
+            self._db.execute("VACUUM")
+        return int(before - after)
+
+    def clear(self) -> int:
+        """Delete everything; return how many calls went."""
+        with self._lock:
+            count = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
+            self._db.execute("DELETE FROM calls")
+            self._db.execute("VACUUM")
+        return int(count)
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
