@@ -1,0 +1,295 @@
+"""Finding plugins: a catalogue made from entry-point metadata alone; a plugin is imported when it is used.
+
+``MOCO_PLUGINS`` (a comma-separated list of distributions, or empty) restricts what is seen, for reproducible runs and for
+finding a broken plugin. ``MOCO_TRACE`` prints every hook call with its arguments and result on stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import pluggy
+
+from moco_core import hookspecs
+from moco_core.data import Dataset, Metric
+from moco_core.errors import BrokenPlugin, IncompatiblePlugin, PluginConflict, PluginError, UnknownPlugin, suggest
+from moco_core.hookspecs import GROUPS, KINDS, OBSERVER_GROUP, SPEC
+from moco_core.methods import Method
+from moco_core.models import PoolSource
+
+__all__ = ["Card", "Catalogue", "distribution_name"]
+
+_BASES: Mapping[str, type] = {"pool": PoolSource, "method": Method, "dataset": Dataset, "metric": Metric}
+
+
+@attrs.frozen(kw_only=True)
+class Card:
+    """One plugin as its metadata describes it; nothing was imported to make it.
+
+    ``distribution`` and ``version`` are empty for a plugin registered by hand. ``problem`` says why it cannot be used.
+    """
+
+    kind: str
+    name: str
+    module: str
+    distribution: str = ""
+    version: str = ""
+    summary: str = ""
+    keywords: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def level(self) -> str:
+        """What a method's models exchange, from the keyword ``level-...``."""
+        return next((k.removeprefix("level-") for k in self.keywords if k.startswith("level-")), "")
+
+    @property
+    def spec(self) -> int | None:
+        """The hook specification the plugin was made for, from the keyword ``spec-N``."""
+        for keyword in self.keywords:
+            if match := re.fullmatch(r"spec-(\d+)", keyword):
+                return int(match[1])
+        return None
+
+
+def distribution_name(kind: str, name: str) -> str:
+    """Return the distribution that, by convention, provides a plugin."""
+    return f"moco-{kind}-{name}".replace("_", "-").lower()
+
+
+class Catalogue:
+    """The plugins of this environment and those registered by hand."""
+
+    def __init__(self, environ: Mapping[str, str], entry_points: Iterable[metadata.EntryPoint] | None = None) -> None:
+        allowed = environ.get("MOCO_PLUGINS")
+        self._allowed = None if allowed is None else {_normal(n) for n in allowed.split(",") if n.strip()}
+        self._trace = bool(environ.get("MOCO_TRACE"))
+        self._given = None if entry_points is None else list(entry_points)
+        self._registered: dict[tuple[str, str], type] = {}
+        self._cards: dict[str, dict[str, Card]] = {}
+        self._loaded: dict[tuple[str, str], type] = {}
+
+    # ---------------------------------------------------------------- listing
+
+    def cards(self, kind: str) -> dict[str, Card]:
+        """Return the plugins of a kind by name, sorted; nothing is imported.
+
+        Raises PluginConflict if two distributions claim one name.
+        """
+        if kind not in self._cards:
+            self._cards[kind] = self._scan(kind)
+        cards = dict(self._cards[kind])
+        for (its_kind, name), cls in self._registered.items():
+            if its_kind == kind:
+                cards[name] = Card(kind=kind, name=name, module=cls.__module__, summary=_first_line(cls.__doc__))
+        return dict(sorted(cards.items()))
+
+    def _entry_points(self, group: str) -> list[metadata.EntryPoint]:
+        if self._given is not None:
+            return [p for p in self._given if p.group == group]
+        return list(metadata.entry_points(group=group))
+
+    def _scan(self, kind: str) -> dict[str, Card]:
+        cards: dict[str, Card] = {}
+        points = self._entry_points(GROUPS[kind])
+        for point in sorted(points, key=lambda p: (p.name, p.dist.name if p.dist else "")):
+            card = _card(kind, point)
+            if self._allowed is not None and _normal(card.distribution) not in self._allowed:
+                continue
+            first = cards.get(card.name)
+            if first is None:
+                cards[card.name] = card
+            elif (first.distribution, first.module) != (card.distribution, card.module):
+                raise PluginConflict(
+                    f"{kind} {card.name!r} comes from both {first.distribution} {first.version} and "
+                    f"{card.distribution} {card.version}; uninstall one of them"
+                )
+        return cards
+
+    # ---------------------------------------------------------------- loading
+
+    def load(self, kind: str, name: str) -> type[Any]:
+        """Import one plugin and return its class.
+
+        Raises UnknownPlugin, PluginConflict, BrokenPlugin or IncompatiblePlugin.
+        """
+        registered = self._registered.get((kind, name))
+        if registered is not None:
+            return registered
+        if (kind, name) not in self._loaded:
+            card = self.card(kind, name)
+            self._loaded[kind, name] = self._load(card)
+        return self._loaded[kind, name]
+
+    def card(self, kind: str, name: str) -> Card:
+        """Return one plugin's card. Raises UnknownPlugin with the command that would install it."""
+        cards = self.cards(kind)
+        if name in cards:
+            return cards[name]
+        hint = suggest(name, cards)
+        others = [k for k in KINDS if k != kind and name in self.cards(k)]
+        if others:
+            hint += f" ({name!r} is a {others[0]})"
+        if self._allowed is not None:
+            hint += " (MOCO_PLUGINS restricts what is seen)"
+        raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}; try: pip install {distribution_name(kind, name)}")
+
+    def _load(self, card: Card) -> type[Any]:
+        who = f"{card.kind} {card.name!r} ({card.distribution} {card.version})"
+        if card.problem:
+            raise IncompatiblePlugin(f"{who} {card.problem}")
+        try:
+            module = importlib.import_module(card.module)
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            raise BrokenPlugin(
+                f"{who} is installed but importing {card.module} fails: {type(error).__name__}: {_one_line(error)}; "
+                f"reinstall it or report it to its author"
+            ) from error
+        return self._class_of(card.kind, module, who)
+
+    def _class_of(self, kind: str, module: ModuleType, who: str) -> type[Any]:
+        manager = pluggy.PluginManager("moco")
+        manager.add_hookspecs(hookspecs)
+        if self._trace:
+            trace_hooks(manager)
+        try:
+            manager.register(module, name=module.__name__)
+            manager.check_pending()
+            results = getattr(manager.hook, f"moco_{kind}")()
+        except Exception as error:
+            raise BrokenPlugin(f"{who} cannot be registered: {type(error).__name__}: {_one_line(error)}") from error
+        if len(results) != 1:
+            raise BrokenPlugin(f"{who}: {module.__name__} does not implement the hook moco_{kind}")
+        cls = results[0]
+        base = _BASES[kind]
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise BrokenPlugin(f"{who}: moco_{kind} returned {cls!r}, which is not a subclass of {base.__name__}")
+        return cls
+
+    # ---------------------------------------------------------------- by hand
+
+    def register(self, cls: type, name: str | None = None) -> type:
+        """Make an unpackaged class usable under ``name`` (by default its class name in snake case); returns it.
+
+        Raises PluginConflict if an installed plugin has that name already, PluginError for any other class.
+        """
+        kind = next((k for k, base in _BASES.items() if isinstance(cls, type) and issubclass(cls, base)), None)
+        if kind is None:
+            raise PluginError(f"{cls!r} is neither a PoolSource, Method, Dataset nor Metric subclass")
+        name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        taken = self._scan(kind).get(name) if kind not in self._cards else self._cards[kind].get(name)
+        if taken is not None:
+            raise PluginConflict(f"{kind} {name!r} is already provided by {taken.distribution}; register another name")
+        self._registered[kind, name] = cls
+        return cls
+
+    def register_file(self, path: Path) -> list[tuple[str, str]]:
+        """Import a Python file and register the plugins its hooks return (``--plugin path.py``).
+
+        Without hooks, every subclass of a plugin base that the file itself defines is registered. Returns what was
+        registered as (kind, name). Raises BrokenPlugin.
+        """
+        if not path.is_file():
+            raise UnknownPlugin(f"--plugin {path}: no such file")
+        spec = importlib.util.spec_from_file_location(f"moco_local_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise BrokenPlugin(f"--plugin {path}: {type(error).__name__}: {_one_line(error)}") from error
+        found: list[type] = []
+        for kind in KINDS:
+            if hasattr(module, f"moco_{kind}"):
+                found.append(self._class_of(kind, module, f"--plugin {path}"))
+        if not found:
+            found = [
+                v
+                for v in vars(module).values()
+                if isinstance(v, type) and v.__module__ == module.__name__ and issubclass(v, tuple(_BASES.values()))
+            ]
+        if not found:
+            raise BrokenPlugin(f"--plugin {path}: it defines no pool, method, dataset or metric")
+        before = set(self._registered)
+        for cls in found:
+            self.register(cls, getattr(cls, "name", None) if isinstance(getattr(cls, "name", None), str) else None)
+        return sorted(set(self._registered) - before)
+
+    # ---------------------------------------------------------------- observers
+
+    def observers(self) -> tuple[pluggy.PluginManager, list[str]]:
+        """Return a manager of all installed observers, and one line for each that could not be loaded."""
+        manager = pluggy.PluginManager("moco")
+        manager.add_hookspecs(hookspecs)
+        if self._trace:
+            trace_hooks(manager)
+        problems: list[str] = []
+        for point in sorted(self._entry_points(OBSERVER_GROUP), key=lambda p: p.name):
+            dist = point.dist.name if point.dist else ""
+            if self._allowed is not None and _normal(dist) not in self._allowed:
+                continue
+            try:
+                manager.register(point.load(), name=point.name)
+            except Exception as error:
+                problems.append(f"observer {point.name!r} ({dist}) is switched off: {type(error).__name__}: {_one_line(error)}")
+        return manager, problems
+
+
+def trace_hooks(manager: pluggy.PluginManager) -> None:
+    """Print every hook call of a manager, with its arguments and its result, on stderr."""
+
+    def before(name: str, impls: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        given = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
+        print(f"[moco hook] {name}({given}) -> {[i.plugin_name for i in impls]}", file=sys.stderr)
+
+    def after(outcome: pluggy.Result[Any], name: str, impls: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        result = outcome.exception or outcome.get_result()
+        print(f"[moco hook] {name} = {result!r}", file=sys.stderr)
+
+    manager.add_hookcall_monitoring(before, after)
+
+
+def _card(kind: str, point: metadata.EntryPoint) -> Card:
+    dist = point.dist
+    if dist is None:
+        return Card(kind=kind, name=point.name, module=point.module)
+    facts = dist.metadata
+    raw = facts["Keywords"] or ""
+    card = Card(
+        kind=kind,
+        name=point.name,
+        module=point.module,
+        distribution=dist.name,
+        version=dist.version,
+        summary=facts["Summary"] or "",
+        keywords=tuple(k.strip() for k in re.split(r"[,\s]+", raw) if k.strip()),
+    )
+    if card.spec is not None and card.spec != SPEC:
+        which = "upgrade the plugin" if card.spec < SPEC else "upgrade moco-core"
+        problem = f"was made for hook specification {card.spec}, this core has {SPEC}; {which}"
+        return attrs.evolve(card, problem=problem)
+    return card
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _first_line(doc: str | None) -> str:
+    return (doc or "").strip().splitlines()[0] if (doc or "").strip() else ""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

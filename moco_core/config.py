@@ -1,0 +1,229 @@
+"""Run configurations: YAML files and ``-o key=value`` overrides, checked against the options of the plugins they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import yaml
+
+from moco_core.catalogue import Catalogue
+from moco_core.errors import ConfigError, suggest
+from moco_core.options import build, option, plain
+from moco_core.types import Sampling
+
+__all__ = ["Plugin", "RunConfig", "Settings", "apply_overrides", "load_yaml", "parse_settings"]
+
+
+@attrs.frozen(kw_only=True)
+class Plugin:
+    """A plugin with its options. ``given`` is what the user wrote, ``options`` the effective values."""
+
+    kind: str
+    name: str
+    given: Mapping[str, Any]
+    options: Any
+    cls: type[Any]
+
+    def make(self) -> Any:
+        return self.cls(self.options)
+
+    def plain(self) -> dict[str, Any]:
+        """Return name and effective options as JSON data."""
+        return {"name": self.name, **plain(self.options)}
+
+
+@attrs.frozen(kw_only=True)
+class SamplingOptions:
+    """How a single model of the pool is asked, and what methods use unless their own options say otherwise."""
+
+    temperature: float = option(0.0, ge=0, help="0 is greedy")
+    top_p: float = option(1.0, gt=0, le=1)
+    top_k: int = option(0, ge=0, help="0 is off")
+    min_p: float = option(0.0, ge=0, lt=1)
+    max_new_tokens: int = option(512, ge=1)
+    stop: tuple[str, ...] = option(())
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The keys of a configuration that are not plugins."""
+
+    seed: int = option(0, help="seed of all sampling, permutations and searches")
+    seeds: tuple[int, ...] | None = option(None, help="several seeds (moco bench)")
+    sampling: SamplingOptions = option(SamplingOptions(), help="decoding of single models")
+    dev: int | None = option(None, ge=0, help="use the first n dev examples")
+    test: int | None = option(None, ge=1, help="use the first n test examples")
+    in_flight: int = option(256, ge=1, help="questions worked on at once")
+    out: str = option("runs", help="where run folders go")
+    baselines: bool = option(True, help="also run every single model of the pool")
+
+
+_PLUGIN_KEYS = ("pool", "method", "methods", "dataset", "datasets", "metric")
+
+
+@attrs.frozen(kw_only=True)
+class RunConfig:
+    """A checked configuration: one pool, and methods x datasets x seeds."""
+
+    pool: Plugin
+    methods: tuple[Plugin, ...]
+    datasets: tuple[Plugin, ...]
+    metric: Plugin | None
+    settings: Settings
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(**attrs.asdict(self.settings.sampling))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.settings.seeds or (self.settings.seed,)
+
+
+def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Read a YAML mapping; return its data and the line of every dotted path. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{path}:{where}: not valid YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(data).__name__}")
+    return data, dict(_lines(node, "")) if node is not None else {}
+
+
+def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            child = f"{path}.{key.value}" if path else str(key.value)
+            yield child, key.start_mark.line + 1
+            yield from _lines(value, child)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield f"{path}[{index}]", value.start_mark.line + 1
+            yield from _lines(value, f"{path}[{index}]")
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return ``data`` with ``key.path=value`` overrides applied; values are read as YAML. Raises ConfigError.
+
+    A plugin given by name alone becomes a mapping when one of its options is overridden; ``method=cascade`` replaces it.
+    """
+    out = _copy(data)
+    for text in overrides:
+        key, sign, raw = text.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(f"-o {text}: expected key=value, for example -o method.rounds=3")
+        try:
+            value = yaml.safe_load(raw)
+        except yaml.YAMLError:
+            value = raw
+        target: Any = out
+        *parents, last = key.strip().split(".")
+        for part in parents:
+            child = target.get(part) if isinstance(target, dict) else None
+            if isinstance(child, str):
+                child = {"name": child}
+            elif child is None:
+                child = {}
+            elif not isinstance(child, dict):
+                raise ConfigError(f"-o {text}: {part} is a {type(child).__name__}, it has no keys")
+            target[part] = child
+            target = child
+        target[last] = value
+    return out
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _copy(v) for k, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def parse_settings(
+    data: Mapping[str, Any],
+    catalogue: Catalogue,
+    *,
+    lines: Mapping[str, int] | None = None,
+    source: str = "",
+) -> RunConfig:
+    """Check a whole configuration and load the plugins it names.
+
+    Raises ConfigError with every problem of every section at once, or a PluginError for a plugin that cannot be used.
+    """
+    problems: list[str] = []
+    marks = lines or {}
+    own = {f.name for f in attrs.fields(Settings)}
+    known = [*_PLUGIN_KEYS, *sorted(own)]
+    for key in data:
+        if key not in known:
+            line = f"line {marks[key]}: " if key in marks else ""
+            problems.append(f"{line}{key}: unknown key{suggest(str(key), known) or '; known keys: ' + ', '.join(known)}")
+    settings: Settings | None = None
+    try:
+        settings = build(Settings, {k: v for k, v in data.items() if k in own}, "", marks)
+    except ConfigError as error:
+        problems.extend(error.problems)
+
+    def one(kind: str, value: Any, path: str) -> Plugin | None:
+        try:
+            return plugin_of(catalogue, kind, value, path, marks)
+        except ConfigError as error:
+            problems.extend(error.problems)
+            return None
+
+    def many(kind: str) -> list[Plugin | None]:
+        single, several = data.get(kind), data.get(kind + "s")
+        if single is not None and several is not None:
+            problems.append(f"{kind}: give either {kind} or {kind}s, not both")
+        if several is not None:
+            if not isinstance(several, list):
+                problems.append(f"{kind}s: expected a list")
+                return []
+            return [one(kind, v, f"{kind}s[{i}]") for i, v in enumerate(several)]
+        return [] if single is None else [one(kind, single, kind)]
+
+    pool = one("pool", data.get("pool", "tiny"), "pool")
+    methods, datasets = many("method"), many("dataset")
+    metric = one("metric", data["metric"], "metric") if data.get("metric") is not None else None
+    if not datasets and "datasets" not in data and "dataset" not in data:
+        problems.append("dataset: missing; name one, for example dataset: skills")
+    if problems:
+        raise ConfigError([f"{source}: {p}" if source else p for p in problems])
+    assert pool is not None and settings is not None
+    return RunConfig(
+        pool=pool,
+        methods=tuple(m for m in methods if m),
+        datasets=tuple(d for d in datasets if d),
+        metric=metric,
+        settings=settings,
+    )
+
+
+def plugin_of(
+    catalogue: Catalogue, kind: str, value: Any, path: str, lines: Mapping[str, int] | None = None
+) -> Plugin:
+    """Load the plugin that a section names and build its options. Raises ConfigError or PluginError."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ConfigError(f"{path}: expected the name of a {kind}, or a mapping with the key name")
+    name = value["name"]
+    given = {k: v for k, v in value.items() if k != "name"}
+    cls = catalogue.load(kind, name)
+    return Plugin(kind=kind, name=name, given=given, options=build(cls.Options, given, path, lines), cls=cls)
