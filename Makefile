@@ -1,0 +1,93 @@
+# Two commands: `make demo` shows models working together, `make test` runs every test.
+# Everything lives in .venv; nothing is downloaded but packages. A second call of either finds its work done.
+#
+#   PYTHON=python3.12 make test        another interpreter
+#   UV_ARGS="--index URL" make test    further arguments for every installation (a torch index, for instance)
+#   PIP_FIND_LINKS=DIR make test       local wheels are preferred
+#   PYTEST_ARGS="-n 8" make test       further arguments for pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?= -n 2 --dist loadfile
+UV_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/stamps
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation \
+	$(addprefix --find-links=,$(PIP_FIND_LINKS)) $(UV_ARGS)
+MAINTAIN := $(BIN)/python -m moco_core.maintain
+
+# What the demonstration uses; packages of this repository that these depend on come along.
+DEMO := pool/tiny dataset/skills metric/multiple_choice metric/exact_match \
+	method/majority_vote method/multiagent_refine method/prompt_routing method/cascade
+PROJECTS := $(wildcard plugins/*/*/pyproject.toml contrib/*/pyproject.toml)
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format typecheck check packaging bench install clean
+
+help:
+	@echo "make demo       several small models collaborate on a real task; prints the comparison (1 to 5 minutes)"
+	@echo "make test       all tests"
+	@echo "make check      lint, typecheck and the repository's own consistency"
+	@echo "make packaging  build every package and test each one alone"
+	@echo "make bench      speed, as ratios"
+	@echo "make format     repair what can be repaired: imports, generated tables, shared parts of pyprojects"
+	@echo "make clean      remove .venv and build results"
+
+demo: $(STAMP)/demo
+	@$(BIN)/moco bench templates/runs/demo.yaml
+
+test: $(STAMP)/all
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+install: $(STAMP)/all
+
+lint: $(STAMP)/all
+	$(BIN)/ruff check .
+	$(MAINTAIN) check
+
+typecheck: $(STAMP)/all
+	$(BIN)/mypy $$($(MAINTAIN) packages)
+
+check: lint typecheck
+
+format: $(STAMP)/all
+	$(BIN)/ruff check --fix-only --quiet .
+	$(MAINTAIN) sync
+
+packaging: $(STAMP)/all
+	$(BIN)/python -m pytest tests/packaging -m packaging -p no:xdist
+
+bench: $(STAMP)/all
+	@set -e; for script in $(sort $(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# ---------------------------------------------------------------- installation, each step once
+
+$(STAMP)/uv:
+	@echo "creating $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "MoCo needs Python >= 3.11; found " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
+	@mkdir -p $(STAMP) && touch $@
+
+$(STAMP)/core: $(STAMP)/uv pyproject.toml
+	@echo "installing the core"
+	@$(INSTALL) 'hatchling>=1.27' 'editables>=0.5'
+	@$(INSTALL) -e .
+	@touch $@
+
+$(STAMP)/demo: $(STAMP)/core $(PROJECTS)
+	@echo "installing what the demonstration needs (torch is the large part)"
+	@$(INSTALL) -e . $$($(MAINTAIN) editable $(DEMO))
+	@touch $@
+
+$(STAMP)/all: $(STAMP)/core $(PROJECTS)
+	@echo "installing every package and the tools"
+	@$(INSTALL) --group dev -e . $$($(MAINTAIN) editable)
+	@touch $@
