@@ -8,7 +8,7 @@ models through the context only, so that every call passes the cache and the sch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload, runtime_checkable
 
@@ -237,17 +237,26 @@ class Needs:
     """What a method needs of a pool; checked before any weight is loaded.
 
     ``capabilities`` must be met by every model, ``roles`` by the model at that index only (``{0: {"step"}}``).
-    ``same_tokenizer``, ``same_architecture`` and ``same_base`` compare all models; ``adapters`` asks for LoRA adapters.
+    ``optional`` names capabilities that only some models need, or that are used where a model has them; ``check`` gets the
+    pool and returns what else is missing, one sentence each. ``same_tokenizer``, ``same_architecture`` and ``same_base``
+    compare all models; ``adapters`` asks for LoRA adapters.
     """
 
     capabilities: frozenset[str] = attrs.field(default=frozenset({"generate"}), converter=frozenset)
     roles: Mapping[int, frozenset[str]] = attrs.field(factory=dict)
+    optional: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
     min_models: int = 1
     max_models: int | None = None
     same_tokenizer: bool = False
     same_architecture: bool = False
     same_base: bool = False
     adapters: bool = False
+    check: Callable[[Sequence[Model]], Sequence[str]] | None = None
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """Every capability the method may use, on whichever model."""
+        return self.capabilities.union(self.optional, *self.roles.values())
 
     def problems(self, pool: Sequence[Model]) -> list[str]:
         """Return what is missing, one sentence each; empty if the pool can serve."""
@@ -275,6 +284,8 @@ class Needs:
             plain = next((m for m in pool if not m.adapter), None)
             if plain is not None:
                 out.append(f"model {plain.name!r} is not a LoRA adapter; give adapters on one base")
+        if self.check is not None:
+            out.extend(self.check(pool))
         return out
 
 
