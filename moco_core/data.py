@@ -13,6 +13,7 @@ from moco_core.types import Answer, Example, Question, Reply, Score, Unit
 
 if TYPE_CHECKING:
     from moco_core.context import Context
+    from moco_core.models import Pool
 
 __all__ = ["Dataset", "DatasetFacts", "Metric", "Scored", "Split"]
 
@@ -70,7 +71,9 @@ class Metric(ABC, Generic[O]):
     """Reads the answer out of a reply and scores it.
 
     Reading uses the question only, so a method may read answers too (to vote on them, say) without seeing a reference.
-    ``binary`` tells that every score is 0 or 1. ``higher_is_better`` is always true.
+    ``binary`` tells that every score is 0 or 1. ``higher_is_better`` is always true. A metric that scores with models
+    sets ``needs_pool`` and has an option ``pool`` (a plain mapping, written like the run's pool); the runner opens that pool
+    and hands its models to :meth:`bind`.
     """
 
     Options: ClassVar[type] = NoOptions
@@ -79,6 +82,12 @@ class Metric(ABC, Generic[O]):
 
     def __init__(self, options: O) -> None:
         self.options = options
+
+    def bind(self, pool: Pool) -> None:
+        """Receive the opened models of the metric's own ``pool`` option (metrics with ``needs_pool``), before scoring.
+
+        Raises CapabilityError if they cannot do what the metric needs. By default nothing is kept.
+        """
 
     @abstractmethod
     def read(self, question: Question, text: str) -> Answer:
