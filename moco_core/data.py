@@ -53,6 +53,14 @@ class Dataset(ABC, Generic[O]):
         Raises DatasetError naming file, row and field.
         """
 
+    @classmethod
+    def sample(cls) -> Mapping[str, Any]:
+        """Return options that read a few bundled records without a network; empty if the defaults need none.
+
+        The conformance kit reads a dataset this way.
+        """
+        return {}
+
     def notes(self) -> Mapping[str, Any]:
         """Return what reading found worth telling (dropped rows and why, duplicates, revision), for the run record."""
         return {}

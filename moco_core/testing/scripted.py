@@ -1,0 +1,318 @@
+"""Scripted models: what they say is written by the test, how they are asked is the real thing.
+
+A scripted pool goes through the same scheduler, cache and context as any other, so a test of a method sees exactly what a
+run would do, without weights and in milliseconds::
+
+    source = ScriptedPool({"a": "The answer is 4.", "b": lambda call: call.prompt.upper()})
+    outcome = run_method(MyMethod(MyOptions()), source, questions=[question])
+    assert outcome.replies["q1"].text == "The answer is 4."
+    assert source.prompts("b") == ["What is 2 + 2?"]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+
+from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError
+from moco_core.models import Call, Engine, Inbox, Model, Pool, PoolSource
+from moco_core.options import NoOptions
+from moco_core.types import ContinuationScore, Generation, Message, Sampling, Usage, digest
+
+__all__ = [
+    "SCRIPTED_CAPABILITIES",
+    "Faults",
+    "Script",
+    "ScriptedCall",
+    "ScriptedEngine",
+    "ScriptedPool",
+    "ScriptedServer",
+    "scripted_model",
+]
+
+SCRIPTED_CAPABILITIES = frozenset({"generate", "logprobs", "score", "embed", "reward"})
+"""What scripted models can do unless a test says less. Steps, hidden states, weights and training need a real model."""
+
+
+@attrs.frozen(kw_only=True)
+class ScriptedCall:
+    """One call as a script sees it. ``messages`` is empty for raw calls, whose prompt is ``text``."""
+
+    model: str
+    fingerprint: str
+    kind: str
+    messages: tuple[Message, ...]
+    text: str
+    given: Mapping[str, Any]
+    params: Mapping[str, Any]
+    seed: int | None
+
+    @property
+    def prompt(self) -> str:
+        """What was asked last: the last message's content, or the raw text."""
+        return self.messages[-1].content if self.messages else self.text
+
+    @property
+    def transcript(self) -> str:
+        """Everything the model reads, one message after the other."""
+        return "\n".join(m.content for m in self.messages) if self.messages else self.text
+
+    @classmethod
+    def of(cls, call: Call) -> ScriptedCall:
+        given = call.input if isinstance(call.input, Mapping) else {}
+        return cls(
+            model=call.model.name,
+            fingerprint=call.model.fingerprint,
+            kind=call.kind,
+            messages=tuple(Message(role, content) for role, content in given.get("messages", ())),
+            text=str(given.get("text", "")),
+            given=given,
+            params=call.params,
+            seed=call.seed,
+        )
+
+
+Said = str | Generation | Exception
+Script = str | Sequence[Said] | Callable[[ScriptedCall], Said]
+"""What a model says: always the same text, a queue of replies, or a function of the call. An exception is raised."""
+
+
+@attrs.define(kw_only=True)
+class Faults:
+    """What goes wrong, and when. Fields may be changed while an engine runs.
+
+    ``when`` fails the calls it holds for; ``nth`` fails the n-th call of the engine (counted from 1); ``largest_batch`` runs
+    out of memory above that many calls at once; ``hang`` leaves every call unanswered until the run is cancelled.
+    """
+
+    when: Callable[[ScriptedCall], bool] | None = None
+    nth: frozenset[int] = attrs.field(default=frozenset(), converter=frozenset)
+    largest_batch: int | None = None
+    hang: bool = False
+    error: Callable[[ScriptedCall], Exception] = attrs.field(
+        default=lambda call: ModelCallError(f"{call.model}: injected failure")
+    )
+
+    def of(self, number: int, call: ScriptedCall) -> Exception | None:
+        if number in self.nth or (self.when is not None and self.when(call)):
+            return self.error(call)
+        return None
+
+
+class ScriptedEngine(Engine):
+    """Answers by script, in batches, in the worker thread of its lane. ``history`` holds every call it served."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.scripts: dict[str, Script] = {}
+        self.faults = faults or Faults()
+        self.history: list[ScriptedCall] = []
+        self.batches: list[int] = []
+        self.starts = 0
+        self.closes = 0
+        self._queues: dict[str, deque[Said]] = {}
+        self._lock = threading.Lock()
+
+    async def start(self) -> None:
+        self.starts += 1
+
+    async def close(self) -> None:
+        self.closes += 1
+
+    def serve(self, model: Model, inbox: Inbox) -> None:
+        while calls := inbox.take():
+            while self.faults.hang:
+                if inbox.cancelled:
+                    return
+                time.sleep(0.001)
+            self.batches.append(len(calls))
+            if self.faults.largest_batch is not None and len(calls) > self.faults.largest_batch:
+                raise EngineOutOfMemory(f"{model.name}: {len(calls)} calls do not fit")
+            results = []
+            for call in calls:
+                try:
+                    results.append((call, self.answer(call)))
+                except Exception as error:
+                    inbox.reject(call, error)
+            inbox.resolve(results)
+
+    def answer(self, call: Call) -> Any:
+        """Return the result of one call; raises what the script or the faults say."""
+        seen = ScriptedCall.of(call)
+        with self._lock:
+            self.history.append(seen)
+            number = len(self.history)
+        error = self.faults.of(number, seen)
+        if error is not None:
+            raise error
+        if call.kind not in call.model.capabilities:
+            raise CapabilityError(f"model {call.model.name!r} has no capability {call.kind!r}")
+        if call.kind == "generate":
+            return self._generate(call, seen)
+        if call.kind == "score":
+            return tuple(_score(seen, text) for text in seen.given["continuations"])
+        if call.kind == "embed":
+            return tuple(_embedding(text) for text in seen.given["texts"])
+        if call.kind == "reward":
+            return (_unit(seen.fingerprint, seen.transcript) * 2 - 1,)
+        raise CapabilityError(f"scripted models cannot {call.kind!r}")
+
+    def _generate(self, call: Call, seen: ScriptedCall) -> Generation:
+        said = self._said(call.model.name, seen)
+        if isinstance(said, Exception):
+            raise said
+        if isinstance(said, Generation):
+            return said
+        return _generation(said, seen, logprobs=call.model.can("logprobs"))
+
+    def _said(self, name: str, seen: ScriptedCall) -> Said:
+        script = self.scripts[name]
+        if isinstance(script, str):
+            return script
+        if callable(script):
+            return script(seen)
+        with self._lock:
+            queue = self._queues.setdefault(name, deque(script))
+            if not queue:
+                raise ModelCallError(f"{name}: the script has no reply left ({len(script)} were given); asked: {seen.prompt!r}")
+            return queue.popleft()
+
+
+class ScriptedServer(ScriptedEngine):
+    """The same behind an engine that batches by itself, as a remote server does."""
+
+    batches_itself: ClassVar[bool] = True
+
+    async def submit(self, call: Call) -> Any:
+        while self.faults.hang:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        return self.answer(call)
+
+
+def scripted_model(
+    name: str,
+    reply: Script,
+    *,
+    engine: ScriptedEngine | None = None,
+    capabilities: frozenset[str] = SCRIPTED_CAPABILITIES,
+    **fields: Any,
+) -> Model:
+    """Return a model that says ``reply``. ``fields`` are those of :class:`moco_core.Model` (tokenizer, copy, ...)."""
+    engine = engine or ScriptedEngine()
+    engine.scripts[name] = reply
+    defaults: dict[str, Any] = {
+        "fingerprint": digest("scripted", name),
+        "description": f"scripted model {name}",
+        "tokenizer": "scripted",
+        "architecture": "scripted",
+        "base": "scripted",
+        "parameters": 1_000_000,
+        "context_length": 1 << 20,
+        "memory": 0,
+        "prices": (1.0, 2.0),
+    }
+    return Model(name=name, capabilities=capabilities, engine=engine, **{**defaults, **fields})
+
+
+class ScriptedPool(PoolSource[NoOptions]):
+    """A pool of scripted models on one engine.
+
+    ``scripts`` gives what each model says, by name. ``fields`` are further fields of single models, by name.
+    """
+
+    def __init__(
+        self,
+        scripts: Mapping[str, Script],
+        *,
+        capabilities: frozenset[str] = SCRIPTED_CAPABILITIES,
+        faults: Faults | None = None,
+        engine: ScriptedEngine | None = None,
+        fields: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(NoOptions())
+        self.engine = engine or ScriptedEngine(faults)
+        if faults is not None:
+            self.engine.faults = faults
+        self._models = tuple(
+            scripted_model(name, script, engine=self.engine, capabilities=capabilities, **(fields or {}).get(name, {}))
+            for name, script in scripts.items()
+        )
+
+    @classmethod
+    def copies(cls, count: int, script: Script, **keywords: Any) -> ScriptedPool:
+        """Return a pool of copies of one model: equal fingerprints, numbered copies."""
+        names = [f"copy{i}" for i in range(count)]
+        same = digest("scripted", "copies")
+        fields = {name: {"fingerprint": same, "copy": i} for i, name in enumerate(names)}
+        return cls(dict.fromkeys(names, script), fields=fields, **keywords)
+
+    def models(self) -> Sequence[Model]:
+        return self._models
+
+    @property
+    def pool(self) -> Pool:
+        return Pool(self._models)
+
+    @property
+    def history(self) -> list[ScriptedCall]:
+        """Every call that was served, in order of service."""
+        return self.engine.history
+
+    def prompts(self, model: str | None = None) -> list[str]:
+        """What was asked last in every generate call, of one model or of all."""
+        return [c.prompt for c in self.history if c.kind == "generate" and model in (None, c.model)]
+
+
+# ---------------------------------------------------------------- results made from text alone
+
+
+def _generation(text: str, seen: ScriptedCall, *, logprobs: bool) -> Generation:
+    """Cut a text as decoding would (one token per word), and give its tokens stable log-probabilities."""
+    settings = Sampling.from_params(seen.params)
+    finish = "eos"
+    stops = [at for at in (text.find(s) for s in settings.stop if s) if at >= 0]
+    if stops:
+        text, finish = text[: min(stops)], "stop"
+    words = text.split(" ")
+    if len(words) > settings.max_new_tokens:
+        words, finish = words[: settings.max_new_tokens], "length"
+        text = " ".join(words)
+    ids = tuple(int(digest("token", w)[:6], 16) for w in words) if text else ()
+    scores = tuple(-0.05 - _unit(seen.fingerprint, seen.transcript, w) for w in words) if text and logprobs else ()
+    return Generation(
+        text=text,
+        finish_reason=finish,  # type: ignore[arg-type]
+        token_ids=ids,
+        token_logprobs=scores,
+        usage=Usage(len(seen.transcript.split()), len(ids)),
+    )
+
+
+def _score(seen: ScriptedCall, text: str) -> ContinuationScore:
+    words = text.split(" ")
+    return ContinuationScore(
+        token_ids=tuple(int(digest("token", w)[:6], 16) for w in words),
+        token_logprobs=tuple(-0.05 - 3 * _unit(seen.fingerprint, seen.transcript, w, i) for i, w in enumerate(words)),
+    )
+
+
+def _embedding(text: str, size: int = 16) -> tuple[float, ...]:
+    """A hashed bag of words of length 1: texts that share words are near each other."""
+    vector = [1e-3] * size
+    for word in text.lower().split():
+        number = int(digest("word", word)[:8], 16)
+        vector[number % size] += 1.0 if number & 0x10000 else -1.0
+    norm = math.sqrt(sum(v * v for v in vector))
+    return tuple(v / norm for v in vector)
+
+
+def _unit(*parts: Any) -> float:
+    """A number in [0, 1) that depends on ``parts`` alone."""
+    return int(digest(*parts)[:12], 16) / float(1 << 48)
