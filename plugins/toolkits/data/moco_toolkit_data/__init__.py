@@ -1,0 +1,23 @@
+"""What dataset plugins share: readers, field checks, seeded splits, duplicate reports, one declarative base."""
+
+from moco_toolkit_data.base import SourceDataset, SourceOptions
+from moco_toolkit_data.duplicates import DuplicateReport, content_key, normalised
+from moco_toolkit_data.hub import Hub
+from moco_toolkit_data.readers import read_rows
+from moco_toolkit_data.rows import Drop, Row
+from moco_toolkit_data.splits import permutation, rank, shuffled
+
+__all__ = [
+    "Drop",
+    "DuplicateReport",
+    "Hub",
+    "Row",
+    "SourceDataset",
+    "SourceOptions",
+    "content_key",
+    "normalised",
+    "permutation",
+    "rank",
+    "read_rows",
+    "shuffled",
+]

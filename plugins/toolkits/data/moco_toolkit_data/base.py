@@ -1,0 +1,357 @@
+"""The declarative base of dataset plugins: a plugin states facts and options and turns one row into one example."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import attrs
+
+from moco_core import ConfigError, Dataset, DatasetError, Example, Question, Split, option
+from moco_core.errors import suggest
+from moco_core.types import digest
+from moco_toolkit_data.duplicates import DuplicateReport, content_key
+from moco_toolkit_data.hub import Hub
+from moco_toolkit_data.peer import PeerItems
+from moco_toolkit_data.rows import Drop, Row
+from moco_toolkit_data.source import Source
+from moco_toolkit_data.splits import Sample, cut, rank, shuffled
+
+__all__ = ["SourceDataset", "SourceOptions"]
+
+
+def _checksum(value: str) -> str | None:
+    good = not value or (len(value) == 64 and all(c in "0123456789abcdefABCDEF" for c in value))
+    return None if good else "expected 64 hexadecimal digits"
+
+
+@attrs.frozen(kw_only=True)
+class SourceOptions:
+    """The options every dataset has."""
+
+    path: str = option("", help="read this file or folder instead of the Hub: JSON, JSON lines, CSV, parquet, also .gz")
+    sha256: str = option("", help="checksum of the file at path, checked before reading", check=_checksum)
+    subset: str | tuple[str, ...] = option("", help="keep these subsets only (a name or a list of names)")
+    split_source: Literal["official", "peer"] = option(
+        "official", help="official: the source's own splits; peer: the items of the reference study"
+    )
+    peer_items: str = option("", help="the reference study's published JSON, to find its items in the full source")
+    dev_size: int | None = option(None, ge=0, help="dev examples; 0: all; unset: as many as the reference study")
+    test_size: int | None = option(None, ge=0, help="test examples; 0: all; unset: as many as the reference study")
+    seed: int = option(0, help="seed of the splits and of the order of choices")
+    revision: str = option("", help="Hub revision (branch, tag or commit) instead of the plugin's own")
+    streaming: bool = option(False, help="read from the Hub without keeping a copy on disk")
+    scan_rows: int = option(0, ge=0, help="look at this many rows per source split only; 0: all")
+    shuffle_choices: bool = option(False, help="show the choices in an order seeded per item")
+    answer_format: str | None = option(None, help="sentence that states the answer format; unset: the dataset's own")
+    system: str = option("", help="system message of every question")
+
+
+O = TypeVar("O", bound=SourceOptions)  # noqa: E741
+
+
+class SourceDataset(Dataset[O]):
+    """A dataset read from the Hub, from a local copy of it, or from the reference study's published JSON.
+
+    A plugin states ``name``, ``facts`` and ``hub``, the source splits that dev and test come from (``dev_from``,
+    ``test_from``; if they are the same, that split is cut in two by seed, whole :meth:`unit` by unit) and implements
+    :meth:`record`. Both row forms go through the same ``record``, which recognises them by their fields.
+
+    Reading streams: what is held is a sample of the asked size, and one key per example yielded.
+    """
+
+    Options: ClassVar[type] = SourceOptions
+    name: ClassVar[str]
+    hub: ClassVar[tuple[Hub, ...]] = ()
+    dev_from: ClassVar[tuple[str, ...]] = ("train",)
+    test_from: ClassVar[tuple[str, ...]] = ("test",)
+    subsets: ClassVar[tuple[str, ...]] = ()
+    fixture: ClassVar[str] = "fixture.jsonl"
+    answer_format: ClassVar[str] = ""
+    unlock: ClassVar[str] = ""
+    sides: ClassVar[bool] = False
+    """If true, a unit's hash decides its split and examples are sampled one by one: for few, large units."""
+
+    def __init__(self, options: O) -> None:
+        super().__init__(options)
+        self._dropped: dict[Split, Counter[str]] = {}
+        self._examples: dict[Split, int] = {}
+        self._fingerprints: dict[Split, str] = {}
+        self._duplicates = DuplicateReport()
+        self._policy: dict[Split, str] = {}
+        self._wanted = self._check_subsets()
+        if options.split_source == "peer" and not (options.peer_items or options.path):
+            raise ConfigError("split_source: peer needs the reference study's published JSON, as peer_items or as path")
+        if options.sha256 and not options.path:
+            raise ConfigError(
+                "sha256: it checks the file at path, but path is not set; a Hub source is pinned by revision"
+            )
+
+    @classmethod
+    def fixture_path(cls) -> Path:
+        """Return the package's few hand-written rows in the source's own form, for tests without network."""
+        return Path(inspect.getfile(cls)).parent / cls.fixture
+
+    # what a plugin writes
+
+    @abstractmethod
+    def record(self, row: Row) -> Example | Drop:
+        """Turn one row into one example, or say why it is left out. Raises DatasetError through the row's getters."""
+
+    def records(self, row: Row) -> Iterable[Example | Drop]:
+        """Turn one row into its examples; only sources whose rows hold several items override this."""
+        yield self.record(row)
+
+    def unit(self, example: Example) -> str:
+        """Return what must stay on one side when a split is cut: by default equal questions with equal choices."""
+        return example.group or content_key(example)
+
+    def peer_key(self, example: Example) -> str:
+        """Return what tells that an item of the source is the reference study's: by default question and choices."""
+        return content_key(example)
+
+    def file_names(self) -> tuple[str, ...]:
+        """Return how this dataset's file is called, endings aside, in a folder of published items."""
+        return (self.name,)
+
+    def sources(self) -> tuple[Hub, ...]:
+        """Return the Hub configurations to read; a subset that has its own configuration is the only one read."""
+        kept = tuple(h for h in self.hub if not self._wanted or not h.subset or h.subset in self._wanted)
+        return kept or self.hub
+
+    # helpers for ``record``
+
+    def choice(
+        self,
+        id: str,
+        prompt: str,
+        choices: Sequence[str],
+        answer: int,
+        *,
+        shuffle: bool = False,
+        subset: str = "",
+        group: str = "",
+        labels: Sequence[str] = (),
+        asked: Mapping[str, Any] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> Example:
+        """Make a multiple-choice example; ``choices`` have no letters and ``answer`` is the index of the right one.
+
+        ``shuffle`` (or the option ``shuffle_choices``) orders the choices by the seed and the item's own key; the
+        permutation is kept in the example's ``meta``. ``asked`` is what a method may know besides the question.
+        """
+        shown, right, extra = tuple(choices), answer, dict(meta or {})
+        if shuffle or self.options.shuffle_choices:
+            key = id or digest(prompt, sorted(shown))
+            # sources such as TruthfulQA put the right choice first: the order must not depend on the given one
+            shown, right, order = shuffled(shown, answer, self.options.seed, key)
+            extra["permutation"] = list(order)
+        question = self._question(id, prompt, "choice", subset, tuple(labels), asked, choices=shown)
+        return Example(question=question, references=(shown[right],), answer=right, group=group, meta=extra)
+
+    def text(
+        self,
+        id: str,
+        prompt: str,
+        references: Sequence[str],
+        kind: str,
+        *,
+        subset: str = "",
+        group: str = "",
+        labels: Sequence[str] = (),
+        answer_format: str | None = None,
+        asked: Mapping[str, Any] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> Example:
+        """Make an example whose reply is compared with reference texts, judged, or run."""
+        question = self._question(id, prompt, kind, subset, tuple(labels), asked, answer_format=answer_format)
+        return Example(question=question, references=tuple(references), group=group, meta=dict(meta or {}))
+
+    def _question(
+        self,
+        id: str,
+        prompt: str,
+        kind: str,
+        subset: str,
+        labels: tuple[str, ...],
+        asked: Mapping[str, Any] | None,
+        *,
+        choices: tuple[str, ...] = (),
+        answer_format: str | None = None,
+    ) -> Question:
+        own = self.answer_format if answer_format is None else answer_format
+        wanted = self.options.answer_format
+        return Question(
+            id=id,
+            prompt=prompt,
+            choices=choices,
+            labels=labels,
+            answer_kind=kind,
+            answer_format=own if wanted is None else wanted,
+            system=self.options.system,
+            subset=subset,
+            meta=asked,
+        )
+
+    # reading
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        """Yield the examples of a split; see :class:`moco_core.Dataset`."""
+        self._dropped[split] = Counter()
+        self._duplicates.start(split)
+        ids: dict[str, int] = {}
+        seen_subsets: set[str] = set()
+        fingerprint = digest(self.facts.prompt_version)
+        count = 0
+        for row, example in self._selected(split, seen_subsets):
+            key = content_key(example)
+            example = self._named(row, example, key, ids)
+            self._duplicates.add(split, example, key)
+            fingerprint = digest(fingerprint, _content(example))
+            count += 1
+            yield example
+        if not count:
+            self._refuse_empty(split, seen_subsets)
+        self._examples[split], self._fingerprints[split] = count, fingerprint
+
+    def notes(self) -> dict[str, Any]:
+        """Return source, revision, split policy, counts, dropped rows with reasons, duplicates, fingerprints.
+
+        A fingerprint is a SHA-256 over all examples of a split in order; equal fingerprints mean equal data.
+        """
+        return {
+            "source": self.options.path or ", ".join(h.name for h in self.sources()),
+            "revision": "" if self.options.path else self.options.revision or self.facts.revision,
+            "split": dict(self._policy),
+            "examples": dict(self._examples),
+            "dropped": {split: dict(sorted(reasons.items())) for split, reasons in self._dropped.items()},
+            "duplicates": self._duplicates.result(),
+            "fingerprint": dict(self._fingerprints),
+        }
+
+    def _check_subsets(self) -> frozenset[str]:
+        given = self.options.subset
+        wanted = tuple(s for s in ((given,) if isinstance(given, str) else given) if s)
+        if self.subsets:
+            known = ", ".join(self.subsets)
+            wrong = [s for s in wanted if s not in self.subsets]
+            if wrong:
+                raise ConfigError(
+                    [f"subset: unknown {s!r}{suggest(s, self.subsets) or f'; known: {known}'}" for s in wrong]
+                )
+        return frozenset(wanted)
+
+    def _selected(self, split: Split, seen: set[str]) -> Iterator[tuple[Row, Example]]:
+        source = Source(self)
+        size = self.options.dev_size if split == "dev" else self.options.test_size
+        peer = PeerItems(self) if self.options.split_source == "peer" and self.options.peer_items else None
+        if source.study or peer is not None:
+            self._policy[split] = "the reference study's items"
+            rows = self._kept(split, source.rows(None if peer else split), seen)
+            found = rows if peer is None else (pair for pair in rows if peer.holds(split, *pair))
+            yield from found if not size else self._sampled(found, size)
+            return
+        if self.options.split_source == "peer":
+            raise DatasetError(
+                f"{self.options.path}: not in the reference study's published form (rows with split dev or test), "
+                "which split_source=peer needs; to find its items in the full source give its file as peer_items"
+            )
+        size = self._size(split)
+        if self.dev_from == self.test_from or source.undivided:
+            whole = self._kept(split, source.rows(None), seen)
+            self._policy[split] = f"cut by seed {self.options.seed}"
+            yield from self._cut(split, whole)
+            return
+        self._policy[split] = "official: " + ", ".join(self.dev_from if split == "dev" else self.test_from)
+        rows = self._kept(split, source.rows(split), seen)
+        if size:
+            self._policy[split] += f", at most {size} by seed {self.options.seed}"
+        yield from rows if not size else self._sampled(rows, size)
+
+    def _kept(self, split: Split, rows: Iterable[Row], seen: set[str]) -> Iterator[tuple[Row, Example]]:
+        for row in rows:
+            for made in self.records(row):
+                if isinstance(made, Drop):
+                    self._dropped[split][made.reason] += 1
+                    continue
+                subset = made.question.subset
+                if self._wanted:
+                    seen.add(subset)
+                    if subset not in self._wanted:
+                        continue
+                yield row, made
+
+    def _size(self, split: Split) -> int:
+        """How many examples to keep; 0: all."""
+        asked = self.options.dev_size if split == "dev" else self.options.test_size
+        if asked is not None:
+            return asked
+        return 0 if self.facts.sizes is None else self.facts.sizes[split == "test"]
+
+    def _sampled(self, pairs: Iterable[tuple[Row, Example]], size: int) -> Iterator[tuple[Row, Example]]:
+        """Keep ``size`` examples by rank and yield them in the order of the source."""
+        sample: Sample[tuple[int, Row, Example]] = Sample(size)
+        for place, (row, example) in enumerate(pairs):
+            key = example.id or content_key(example)
+            sample.add(rank(self.options.seed, "sample", key), f"{key}/{place:012d}", (place, row, example))
+        for _, row, example in sorted((m for unit in sample.units() for m in unit), key=lambda m: m[0]):
+            yield row, example
+
+    def _cut(self, split: Split, pairs: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Example]]:
+        """Cut one source split in two. Both sides are decided by the items' own hashes, so they never overlap."""
+        dev, test = self._size("dev"), self._size("test")
+        seed = self.options.seed
+        if self.sides:
+            share = dev / (dev + test) if dev and test else 0.5
+            side = (p for p in pairs if (rank(seed, "side", self.unit(p[1])) < share * 2**64) == (split == "dev"))
+            size = self._size(split)
+            yield from side if not size else self._sampled(side, size)
+            return
+        # without a size the whole source is cut, in halves or leaving the other side what it asked for
+        total = dev + test if dev and test else 2**62
+        sample: Sample[tuple[int, Row, Example]] = Sample(total)
+        for place, (row, example) in enumerate(pairs):
+            unit = self.unit(example)
+            sample.add(rank(seed, "cut", unit), unit, (place, row, example))
+        units = sample.units()
+        everything = sum(map(len, units))
+        if not (dev and test):
+            dev = dev or (everything - test if test else everything // 2)
+            test = everything - dev
+        for _, row, example in sorted(cut(units, dev, test)[split == "test"], key=lambda m: m[0]):
+            yield row, example
+
+    def _named(self, row: Row, example: Example, key: str, ids: dict[str, int]) -> Example:
+        """Give an example without an upstream id one made of its content; refuse upstream ids that repeat."""
+        if example.id:
+            if example.id in ids:
+                raise DatasetError(f"{row.where('id')}: duplicate id {example.id!r}, first in row {ids[example.id]}")
+            ids[example.id] = row.number
+            return example
+        # the study repeats some items in both splits: its split keeps their ids apart
+        name = f"{row.split}-{key}" if row.study else key
+        ids[name] = ids.get(name, 0) + 1
+        name = name if ids[name] == 1 else f"{name}~{ids[name]}"
+        return attrs.evolve(example, question=attrs.evolve(example.question, id=name))
+
+    def _refuse_empty(self, split: Split, seen: set[str]) -> None:
+        dropped = sum(self._dropped[split].values())
+        where = self.options.path or ", ".join(h.name for h in self.sources())
+        if self._wanted and seen:
+            wanted = ", ".join(sorted(self._wanted))
+            raise DatasetError(
+                f"{where}: split {split} has no row of subset {wanted}; it has {', '.join(sorted(seen)) or 'none'}"
+            )
+        raise DatasetError(
+            f"{where}: split {split} of {self.name} is empty"
+            + (f": all {dropped} rows were dropped" if dropped else "")
+        )
+
+
+def _content(example: Example) -> list[Any]:
+    q = example.question
+    return [q.id, q.text(), q.system, q.answer_kind, q.subset, list(example.references), example.answer, example.group]

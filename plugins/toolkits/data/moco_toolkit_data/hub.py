@@ -1,0 +1,90 @@
+"""Read rows from the Hugging Face Hub through ``datasets``, which is imported when the first row is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from moco_core import DatasetError
+from moco_toolkit_data.rows import Row
+
+__all__ = ["Hub", "hub_rows"]
+
+
+@attrs.frozen
+class Hub:
+    """One configuration of one Hub repository. ``subset`` is the subset of ours that all its rows belong to, if any."""
+
+    repo: str
+    config: str = ""
+    subset: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.repo}/{self.config}" if self.config else self.repo
+
+
+def hub_rows(hub: Hub, split: str, *, revision: str, streaming: bool, unlock: str = "") -> Iterator[Row]:
+    """Yield the rows of one split, in the source's order.
+
+    Without ``streaming`` the split is downloaded once and then read from disk by memory map; with it nothing is kept.
+    Raises DatasetError if the source is gated (``unlock`` says what to do), missing or out of reach, or if
+    ``datasets`` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise DatasetError(f"{hub.repo}: reading from the Hub needs: pip install datasets") from None
+    source = f"{hub.name}, {split}"
+    try:
+        found = datasets.load_dataset(
+            hub.repo, hub.config or None, split=split, revision=revision or None, streaming=streaming
+        )
+        rows = iter(_without_media(found))
+    except Exception as error:  # datasets and the Hub client raise many unrelated classes
+        raise DatasetError(_why(hub, split, revision, error, unlock)) from error
+    number = 0
+    while True:
+        try:
+            data = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise DatasetError(f"{source}, row {number + 1}: {_first_line(error)}") from error
+        number += 1
+        yield Row(data, source, number, split=split, subset=hub.subset)
+
+
+def _without_media(found: Any) -> Any:
+    """Leave pictures and sound as bytes: decoding them needs libraries and time, and no prompt shows them."""
+    for name, feature in (found.features or {}).items():
+        if type(feature).__name__ in ("Image", "Audio", "Video"):
+            found = found.cast_column(name, type(feature)(decode=False))
+    return found
+
+
+def _why(hub: Hub, split: str, revision: str, error: Exception, unlock: str) -> str:
+    page = f"https://huggingface.co/datasets/{hub.repo}"
+    chain, seen = [], error
+    while seen is not None and seen not in chain:
+        chain.append(seen)
+        seen = seen.__cause__ or seen.__context__  # type: ignore[assignment]
+    names = {type(e).__name__ for e in chain}
+    texts = " ".join(str(e).lower() for e in chain)
+    if "GatedRepoError" in names or "gated" in texts:
+        return f"{hub.repo} is gated: accept its terms at {page}, then run: hf auth login"
+    advice = unlock or f"see {page}"
+    if names & {"OfflineModeIsEnabled", "ConnectionError", "LocalEntryNotFoundError", "ConnectTimeout", "ConnectError"}:
+        return (
+            f"{hub.repo}: the Hub is out of reach and nothing is cached; go online once, or give a local copy with the "
+            f"option path ({advice})"
+        )
+    if "RepositoryNotFoundError" in names or "DatasetNotFoundError" in names:
+        return f"{hub.repo}: no such dataset at revision {revision or 'main'}, or it is private; {advice}"
+    return f"{hub.name}, {split}: cannot be loaded: {_first_line(error)}; {advice}"
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

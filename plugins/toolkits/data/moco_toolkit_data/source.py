@@ -1,0 +1,129 @@
+"""Where the rows of a dataset come from: the Hub, a file, or a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moco_core import DatasetError, Split
+from moco_toolkit_data.hub import hub_rows
+from moco_toolkit_data.readers import check_sha256, data_files, read_rows
+from moco_toolkit_data.rows import Row
+
+if TYPE_CHECKING:
+    from moco_toolkit_data.base import SourceDataset
+
+__all__ = ["Source"]
+
+_ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
+_NAMES = ("train", "validation", "valid", "val", "dev", "test")
+
+
+class Source:
+    """The rows of a dataset's source, split by split.
+
+    ``study``: they are in the reference study's published form, which states dev and test itself.
+    ``undivided``: a local copy says nothing about splits, so that it has to be cut by seed.
+    """
+
+    def __init__(self, dataset: SourceDataset[Any]) -> None:
+        self._dataset = dataset
+        options = dataset.options
+        self._files = _files(dataset) if options.path else []
+        if options.path and options.sha256:
+            if len(self._files) != 1 or Path(options.path).is_dir():
+                raise DatasetError(f"{options.path}: sha256 is the checksum of one file, but path is a folder")
+            check_sha256(self._files[0], options.sha256)
+        first = self._peek() if options.path else None
+        self.study = first is not None and first.study
+        self.undivided = bool(options.path) and not self.study and not self._states_splits(first)
+
+    def rows(self, split: Split | None) -> Iterator[Row]:
+        """Yield the rows that belong to a split of ours, or all that dev or test may come from."""
+        dataset, options = self._dataset, self._dataset.options
+        if not options.path:
+            for hub in dataset.sources():
+                for name in self._wanted(split):
+                    revision = options.revision or dataset.facts.revision
+                    found = hub_rows(hub, name, revision=revision, streaming=options.streaming, unlock=dataset.unlock)
+                    yield from islice(found, options.scan_rows or None)
+            return
+        wanted = self._names(split)
+        for file in self._files:
+            stated = _stated(file, Path(options.path))
+            if self._by_name and stated and stated not in wanted:
+                continue
+            rows = read_rows(file, subset=_subset(file, Path(options.path), dataset.subsets))
+            yield from islice((r for r in rows if self._fits(r, split, wanted)), options.scan_rows or None)
+
+    def _wanted(self, split: Split | None) -> tuple[str, ...]:
+        dataset = self._dataset
+        if split is None:
+            return tuple(dict.fromkeys((*dataset.dev_from, *dataset.test_from)))
+        return dataset.dev_from if split == "dev" else dataset.test_from
+
+    def _names(self, split: Split | None) -> set[str]:
+        return {_ALIASES.get(name, name) for name in self._wanted(split)}
+
+    def _fits(self, row: Row, split: Split | None, wanted: set[str]) -> bool:
+        if self.study:
+            return split is None or row.split == split
+        if self._by_name or row.split not in _NAMES:
+            return True
+        return _ALIASES.get(row.split, row.split) in wanted
+
+    def _peek(self) -> Row | None:
+        return next((row for file in self._files for row in islice(read_rows(file), 1)), None)
+
+    @property
+    def _by_name(self) -> bool:
+        return not self.study and any(_stated(f, Path(self._dataset.options.path)) for f in self._files)
+
+    def _states_splits(self, first: Row | None) -> bool:
+        return self._by_name or (first is not None and first.split in _NAMES)
+
+
+def _files(dataset: SourceDataset[Any]) -> list[Path]:
+    path = Path(dataset.options.path).expanduser()
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        advice = f"; {dataset.unlock}" if dataset.unlock else ""
+        raise DatasetError(f"{path}: no such file or folder{advice}")
+    found = data_files(path)
+    # a folder that holds several datasets, as the reference study publishes them: take the file called like this one
+    named = [f for f in found if f.name.split(".")[0] in dataset.file_names()]
+    if named:
+        return named
+    for hub in dataset.sources():  # a clone of the Hub repository with several configurations
+        inside = [f for f in found if hub.config and hub.config in f.relative_to(path).parts]
+        if inside and not hub.subset:
+            return inside
+    if not found:
+        raise DatasetError(f"{path}: no data file in this folder (.jsonl, .json, .csv, .tsv, .parquet, or .gz of them)")
+    return found
+
+
+def _stated(file: Path, root: Path) -> str:
+    """The source split that a file's name or folder states, such as validation in validation-00000-of-00001.parquet."""
+    if file == root:
+        return ""
+    words = [w for part in file.relative_to(root).parts for w in re.split(r"[^a-z0-9]+", part.lower())]
+    # authors publish small cuts as dev1k, test1k
+    names = [re.sub(r"^(train|dev|test|val)\d+k$", r"\1", w) for w in words]
+    found = next((n for n in reversed(names) if n in _NAMES), "")
+    return _ALIASES.get(found, found)
+
+
+def _subset(file: Path, root: Path, known: tuple[str, ...]) -> str:
+    if file == root:
+        parts: tuple[str, ...] = (file.name,)
+    else:
+        parts = file.relative_to(root).parts
+    stems = [p.split(".")[0] for p in parts]
+    return next((s for s in known if any(stem == s for stem in stems)), "") or next(
+        (s for s in sorted(known, key=len, reverse=True) if any(s in stem for stem in stems)), ""
+    )
