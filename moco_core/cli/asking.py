@@ -1,0 +1,156 @@
+"""``moco ask``: one question, one answer, and on request who said what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moco_core.api import Asked, load
+from moco_core.cache import Cache
+from moco_core.catalogue import Catalogue
+from moco_core.cli.common import (
+    cache_file,
+    cache_option,
+    complete_plugin,
+    console,
+    json_option,
+    known_plugins,
+    override_option,
+    plugin_option,
+)
+from moco_core.config import SamplingOptions, apply_overrides, plugin_of
+from moco_core.context import Context, Session
+from moco_core.display import call_lines, spans_text
+from moco_core.errors import CapabilityError, ConfigError
+from moco_core.options import build, plain
+from moco_core.runner import load_split, open_pool
+from moco_core.scheduler import Scheduler
+from moco_core.types import Question, Sampling
+
+__all__ = ["ask_command"]
+
+
+@click.command("ask")
+@click.argument("system", shell_complete=complete_plugin("method"))
+@click.argument("question")
+@click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool, if SYSTEM is a method  [default: tiny]")
+@click.option("-d", "--dataset", help="Fit on this dataset's dev split first (methods that learn from dev).")
+@click.option("--dev", type=int, default=50, show_default=True, help="Dev examples to fit on.")
+@click.option("--choice", "choices", multiple=True, help="Offer a choice (repeatable).")
+@click.option("--kind", default="text", show_default=True, help="How to read the answer (text, integer, choice, ...).")
+@click.option("--messages", is_flag=True, help="Show every call: who saw what and who said what; colour shared answers.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@override_option
+@plugin_option
+@cache_option
+@json_option
+def ask_command(
+    system: str,
+    question: str,
+    pool: str | None,
+    dataset: str | None,
+    dev: int,
+    choices: tuple[str, ...],
+    kind: str,
+    messages: bool,
+    seed: int,
+    overrides: tuple[str, ...],
+    plugin_files: tuple[Path, ...],
+    cache_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask SYSTEM (a run folder, or a method's name) one QUESTION ('-' reads it from standard input).
+
+    \b
+    moco ask runs/skills-cascade-s0-1a2b3c4d "What is 3 plus 4?" --messages
+    moco ask majority_vote "What is 3 plus 4?" --pool tiny --messages
+    """
+    catalogue = known_plugins(plugin_files)
+    text = click.get_text_stream("stdin").read().strip() if question == "-" else question
+    if not text:
+        raise ConfigError("the question is empty")
+    item = Question(id="ask-0", prompt=text, choices=choices, answer_kind="choice" if choices else kind)
+    if Path(system).is_dir():
+        if pool or overrides or dataset:
+            raise ConfigError("a saved system has its pool and options already; drop --pool, --dataset and -o")
+        asked = load(system, plugins=catalogue).ask(item, cache=cache_file(cache_path))
+    else:
+        data: dict[str, Any] = {"method": system, "pool": pool or "tiny", "dataset": dataset}
+        asked = asyncio.run(_fit_and_ask(data, overrides, item, seed, dev, catalogue, cache_file(cache_path)))
+    _show(asked, messages, as_json)
+
+
+async def _fit_and_ask(
+    data: dict[str, Any],
+    overrides: tuple[str, ...],
+    question: Question,
+    seed: int,
+    dev: int,
+    catalogue: Catalogue,
+    cache_path: Path,
+) -> Asked:
+    data = apply_overrides({k: v for k, v in data.items() if v is not None}, list(overrides))
+    method = plugin_of(catalogue, "method", data["method"], "method")
+    models = open_pool(plugin_of(catalogue, "pool", data["pool"], "pool"))
+    made = method.make()
+    needs = made.needs()
+    if problems := needs.problems(models):
+        raise CapabilityError("\n".join(f"method {method.name!r}: {p}" for p in problems))
+    examples: tuple[Any, ...] = ()
+    metric_name = data.get("metric") or ("multiple_choice" if question.choices else "exact_match")
+    if "dataset" in data:
+        dataset = plugin_of(catalogue, "dataset", data["dataset"], "dataset").make()
+        metric_name = data.get("metric") or dataset.facts.metric
+        examples = load_split(dataset, data["dataset"], "dev", dev).examples
+    metric = plugin_of(catalogue, "metric", metric_name, "metric")
+    sampling = Sampling(**plain(build(SamplingOptions, data.get("sampling"), "sampling")))
+    allowed = needs.declared | {"generate"}
+    cache = Cache(cache_path)
+    try:
+        async with Scheduler(cache) as scheduler:
+            session = Session(scheduler=scheduler, metric=metric.make(), seed=seed, sampling=sampling)
+            system = await made.fit(models, examples, Context(session, phase="fit", allowed=allowed))
+            context = Context(session, phase="respond", question=question, allowed=allowed)
+            reply = await system.respond(question, context)
+            return Asked(reply=reply, calls=tuple(context.calls))
+    finally:
+        cache.close()
+
+
+def _show(asked: Asked, messages: bool, as_json: bool) -> None:
+    if as_json:
+        body = {
+            "text": asked.text,
+            "finish": asked.reply.finish_reason,
+            "meta": dict(asked.reply.meta),
+            "spans": [[s.model, s.text, s.tokens] for s in asked.reply.spans],
+        }
+        if messages:
+            body["calls"] = [
+                {"model": c.model, "kind": c.kind, "cached": c.cached, "seen": c.seen, "said": c.said} for c in asked.calls
+            ]
+        click.echo(json.dumps(body, indent=1, ensure_ascii=False))
+        return
+    out = console()
+    if messages:
+        for line in call_lines(asked.calls):
+            out.print(line, markup=False, highlight=False)
+        out.print("--- answer", markup=False)
+    if messages and asked.reply.spans:
+        text, legend = spans_text(asked.reply.spans)
+        out.print(text)
+        if not out.is_terminal:
+            for span in asked.reply.spans:
+                out.print(f"[{span.model}] {span.text!r}", markup=False, highlight=False)
+        for line in legend:
+            out.print(line, markup=False, highlight=False)
+    else:
+        out.print(asked.text, markup=False, highlight=False)
+    if messages and asked.reply.meta:
+        out.print(f"details: {json.dumps(dict(asked.reply.meta), ensure_ascii=False)}", markup=False, highlight=False)
+
+

@@ -1,0 +1,96 @@
+"""``moco cache``: what is stored, why a run missed it, and how to shrink it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import click
+
+from moco_core.cache import Cache
+from moco_core.cli.common import cache_file, cache_option, json_option
+from moco_core.errors import ConfigError
+from moco_core.explain import explain_run
+
+__all__ = ["cache_command"]
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_AGES = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@click.group("cache")
+def cache_command() -> None:
+    """Look into the call cache, explain misses, prune it."""
+
+
+@cache_command.command("info")
+@cache_option
+@json_option
+def info(cache_path: Path | None, as_json: bool) -> None:
+    """Show where the cache lies and what it holds."""
+    cache = Cache(cache_file(cache_path))
+    found = cache.info()
+    cache.close()
+    if as_json:
+        click.echo(json.dumps({"path": str(found.path), "calls": found.calls, "bytes": found.bytes, "models": dict(found.models)}))
+        return
+    click.echo(f"{found.path}: {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB")
+    for model, count in found.models.items():
+        click.echo(f"  {model[:16] or 'memoised results'}  {count:,}")
+
+
+@cache_command.command("explain")
+@click.argument("run", type=click.Path(path_type=Path))
+@cache_option
+@json_option
+def explain(run: Path, cache_path: Path | None, as_json: bool) -> None:
+    """Say which calls of a RUN folder were not in the cache, and what differed from the nearest stored call."""
+    cache = Cache(cache_file(cache_path))
+    try:
+        report = explain_run(run, cache)
+    finally:
+        cache.close()
+    if as_json:
+        click.echo(json.dumps(report.data(), indent=1))
+        return
+    for line in report.lines():
+        click.echo(line)
+
+
+@cache_command.command("prune")
+@click.option("--older-than", metavar="AGE", help="Delete calls older than AGE, e.g. 30d or 12h.")
+@click.option("--keep", metavar="SIZE", help="Delete the oldest calls until the rest fits SIZE, e.g. 2G.")
+@cache_option
+def prune(older_than: str | None, keep: str | None, cache_path: Path | None) -> None:
+    """Delete old calls."""
+    if older_than is None and keep is None:
+        raise ConfigError("say what to prune: --older-than 30d, --keep 2G, or both")
+    before = None if older_than is None else time.time() - _amount(older_than, _AGES, "--older-than", "30d")
+    size = None if keep is None else int(_amount(keep, _UNITS, "--keep", "2G"))
+    cache = Cache(cache_file(cache_path))
+    count = cache.prune(older_than=before, keep_bytes=size)
+    cache.close()
+    click.echo(f"{count:,} calls deleted")
+
+
+@cache_command.command("clear")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@cache_option
+def clear(yes: bool, cache_path: Path | None) -> None:
+    """Delete everything."""
+    path = cache_file(cache_path)
+    if not yes:
+        click.confirm(f"delete every call in {path}?", abort=True)
+    cache = Cache(path)
+    count = cache.clear()
+    cache.close()
+    click.echo(f"{count:,} calls deleted")
+
+
+def _amount(text: str, units: dict[str, int], option: str, example: str) -> float:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]?)[bB]?\s*", text)
+    if match is None or match[2].lower() not in units:
+        raise ConfigError(f"{option}: expected a number with one of the units {', '.join(u for u in units if u)}, such as {example}; got {text!r}")
+    return float(match[1]) * units[match[2].lower()]

@@ -1,0 +1,135 @@
+"""``moco plan``: what a configuration would do, and whether it can, without running anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moco_core.catalogue import Catalogue
+from moco_core.cli.common import json_option, known_plugins, override_option, plugin_option, read_config
+from moco_core.cli.running import _is_file
+from moco_core.display import plain_table
+from moco_core.errors import MocoError
+from moco_core.models import Pool
+from moco_core.options import NoOptions
+from moco_core.runner import Benchmark
+
+__all__ = ["plan_command"]
+
+
+@click.command("plan")
+@click.argument("method_or_file", required=False)
+@click.option("-d", "--dataset")
+@click.option("-p", "--pool")
+@override_option
+@plugin_option
+@json_option
+def plan_command(
+    method_or_file: str | None,
+    dataset: str | None,
+    pool: str | None,
+    overrides: tuple[str, ...],
+    plugin_files: tuple[Path, ...],
+    as_json: bool,
+) -> int:
+    """Resolve METHOD_OR_FILE, check capabilities, and predict calls and memory. Exits 2 if the pool cannot serve."""
+    catalogue = known_plugins(plugin_files)
+    source = method_or_file if method_or_file and _is_file(method_or_file) else None
+    extra: dict[str, Any] = {"dataset": dataset, "pool": pool}
+    if method_or_file and source is None:
+        extra["method"] = method_or_file
+    config = read_config(source, extra, overrides, catalogue)
+    benchmark = Benchmark(config, catalogue, cache=None)
+    problems = benchmark.problems()
+    body = {
+        "models": [_model_row(m) for m in benchmark.pool],
+        "runs": [_job_row(benchmark, job) for job in benchmark.jobs if job.role == "method"],
+        "baselines": len(benchmark.pool) if config.settings.baselines else 0,
+        "problems": problems,
+        "ruled_out": _ruled_out(catalogue, benchmark.pool),
+    }
+    if as_json:
+        click.echo(json.dumps(body, indent=1))
+    else:
+        _print(body)
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    return 2 if problems else 0
+
+
+def _model_row(model: Any) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "parameters": model.parameters,
+        "memory_bytes": model.memory,
+        "lane": model.lane,
+        "context": model.context_length,
+        "capabilities": sorted(model.capabilities),
+        "description": model.description,
+    }
+
+
+def _job_row(benchmark: Benchmark, job: Any) -> dict[str, Any]:
+    dev = len(benchmark.split(job.dataset, "dev").examples)
+    test = len(benchmark.split(job.dataset, "test").examples)
+    cost = job.method.make().cost(len(benchmark.pool), dev)
+    return {
+        "method": job.label,
+        "dataset": job.dataset.name,
+        "seed": job.seed,
+        "dev": dev,
+        "test": test,
+        "fit_calls": cost.fit,
+        "calls_per_question": cost.respond,
+        "calls": cost.fit + cost.respond * test,
+    }
+
+
+def _ruled_out(catalogue: Catalogue, pool: Pool) -> dict[str, str]:
+    """Which installed methods this pool cannot serve with their default options, and why."""
+    out: dict[str, str] = {}
+    for name in catalogue.cards("method"):
+        try:
+            cls = catalogue.load("method", name)
+            options = cls.Options() if cls.Options is not NoOptions else NoOptions()
+            found = cls(options).needs().problems(pool)
+        except (MocoError, TypeError):
+            continue  # a broken plugin, or one whose options have no defaults, is not this pool's fault
+        if found:
+            out[name] = found[0]
+    return out
+
+
+def _print(body: dict[str, Any]) -> None:
+    total = sum(m["memory_bytes"] or 0 for m in body["models"])
+    rows = [
+        [m["model"], _millions(m["parameters"]), _mib(m["memory_bytes"]), m["lane"], ", ".join(m["capabilities"])]
+        for m in body["models"]
+    ]
+    for line in plain_table(["model", "parameters", "memory", "lane", "capabilities"], rows):
+        click.echo(line)
+    click.echo(f"all weights together: {_mib(total)}\n")
+    runs = [
+        [r["method"], r["dataset"], str(r["seed"]), str(r["dev"]), str(r["test"]), f"{r['fit_calls']:,.0f}",
+         f"{r['calls_per_question']:,.1f}", f"{r['calls']:,.0f}"]
+        for r in body["runs"]
+    ]
+    if runs:
+        head = ["method", "dataset", "seed", "dev", "test", "fit calls", "calls/question", "calls"]
+        for line in plain_table(head, runs):
+            click.echo(line)
+    if body["ruled_out"]:
+        click.echo("\nmethods that this pool cannot serve:")
+        for name, why in body["ruled_out"].items():
+            click.echo(f"  {name}: {why}")
+
+
+def _millions(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e6:,.1f} M"
+
+
+def _mib(count: int | None) -> str:
+    return "?" if count is None else f"{count / 2**20:,.1f} MiB"

@@ -1,0 +1,70 @@
+"""The text of ``moco show``, derived from the plugin's class."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import attrs
+
+from moco_core.catalogue import Card
+from moco_core.data import Dataset
+from moco_core.methods import Method
+from moco_core.options import OptionInfo, describe, plain
+
+__all__ = ["show_lines", "show_rows"]
+
+
+def show_rows(card: Card, cls: type[Any]) -> dict[str, Any]:
+    """Return what is known about a plugin as JSON data."""
+    body: dict[str, Any] = {
+        "kind": card.kind,
+        "name": card.name,
+        "summary": card.summary or _doc(cls).splitlines()[0],
+        "distribution": card.distribution,
+        "version": card.version,
+        "class": f"{cls.__module__}.{cls.__qualname__}",
+        "options": [{**attrs.asdict(o), "default": plain(o.default)} for o in describe(cls.Options)],
+    }
+    if issubclass(cls, Method):
+        body |= {"level": cls.level, "title": cls.title, "paper": cls.paper}
+    if issubclass(cls, Dataset):
+        body["facts"] = attrs.asdict(cls.facts)
+    return body
+
+
+def show_lines(card: Card, cls: type[Any]) -> list[str]:
+    """Return the page about a plugin."""
+    origin = f"{card.distribution} {card.version}".strip() or f"registered from {card.module}"
+    lines = [f"{card.kind} {card.name} ({origin})", "", *_doc(cls).splitlines(), ""]
+    if issubclass(cls, Method):
+        lines += [f"level:  {cls.level}"] + ([f"paper:  {cls.paper}"] if cls.paper else []) + [""]
+    if issubclass(cls, Dataset):
+        facts = attrs.asdict(cls.facts)
+        lines += [f"{k + ':':16}{v}" for k, v in facts.items() if v not in ("", None, False)] + [""]
+    options = describe(cls.Options)
+    if not options:
+        return [*lines, "It takes no options."]
+    lines.append("options:")
+    for option in options:
+        lines += _option_lines(option)
+    return lines
+
+
+def _option_lines(option: OptionInfo) -> list[str]:
+    default = "required" if option.required else f"default {_value(option.default)}"
+    limits = f" {option.range}" if option.range else ""
+    lines = [f"  {option.name}: {option.type}{limits}, {default}"]
+    if option.help:
+        lines.append(f"      {option.help}")
+    if option.paper:
+        lines.append(f"      paper: {option.paper}")
+    return lines
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else str(plain(value))
+
+
+def _doc(cls: type[Any]) -> str:
+    return inspect.cleandoc(cls.__doc__ or cls.__name__)

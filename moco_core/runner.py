@@ -1,0 +1,473 @@
+"""Runs: fit on dev, answer test, score, record. A benchmark is a grid of runs over one pool."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from moco_core.baseline import Single, SingleOptions
+from moco_core.cache import Cache
+from moco_core.catalogue import Catalogue
+from moco_core.config import Plugin, RunConfig, plugin_of
+from moco_core.context import Context, Session
+from moco_core.data import Dataset, Metric, Scored, Split
+from moco_core.errors import CapabilityError, DatasetError, MocoError, StoreError
+from moco_core.events import QuestionAnswered, RunFinished, RunProgress, RunStarted
+from moco_core.methods import System
+from moco_core.models import Model, Pool, PoolSource
+from moco_core.observe import Observers
+from moco_core.options import plain
+from moco_core.records import RunFolder, environment
+from moco_core.scheduler import Scheduler
+from moco_core.stats import estimate
+from moco_core.types import Example, Score, Unit, Usage, canonical, digest
+
+__all__ = ["Benchmark", "Job", "RunResult", "load_split", "open_pool", "single_plugin"]
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """One run to do: a method (or a single model) on a dataset with a seed. ``role`` is ``method`` or ``baseline``."""
+
+    method: Plugin
+    dataset: Plugin
+    metric: Plugin
+    seed: int
+    role: str
+    label: str
+
+
+@attrs.frozen(kw_only=True)
+class RunResult:
+    """What a run came to. ``units`` are what statistics count; shares are of all test questions."""
+
+    job: Job
+    folder: Path
+    status: str
+    units: tuple[Unit, ...]
+    dev_mean: float | None
+    questions: int
+    failed: int
+    unparsed: float
+    truncated: float
+    calls: int
+    cached_calls: int
+    usage: Usage
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    binary: bool = True
+    first_error: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class _Split:
+    examples: tuple[Example, ...]
+    fingerprint: str
+
+
+def open_pool(plugin: Plugin) -> Pool:
+    """Describe the models of a pool plugin; nothing is loaded."""
+    source: PoolSource[Any] = plugin.make()
+    models = source.models()
+    if not models:
+        raise CapabilityError(f"pool {plugin.name!r} has no models")
+    return Pool(models)
+
+
+def single_plugin(model: Model) -> Plugin:
+    """Return the baseline of one model."""
+    options = SingleOptions(model=model.name)
+    return Plugin(kind="method", name="single", given={"model": model.name}, options=options, cls=Single)
+
+
+def load_split(dataset: Dataset[Any], name: str, split: Split, limit: int | None) -> _Split:
+    """Read a split, check its ids, and fingerprint it. Raises DatasetError."""
+    examples: list[Example] = []
+    seen: set[str] = set()
+    hasher = hashlib.sha256()
+    stream = dataset.examples(split)
+    for example in stream if limit is None else islice(stream, limit):
+        if example.id in seen:
+            raise DatasetError(f"dataset {name!r}, {split} split: two examples have the id {example.id!r}")
+        seen.add(example.id)
+        question = example.question
+        hasher.update(
+            canonical([question.id, question.text(), question.system, example.references, example.answer]).encode()
+        )
+        examples.append(example)
+    return _Split(examples=tuple(examples), fingerprint=hasher.hexdigest()[:32])
+
+
+class Benchmark:
+    """Does the runs of a configuration, one after the other, over one open pool, one cache and one scheduler."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        catalogue: Catalogue,
+        *,
+        cache: Path | None,
+        observers: Observers | None = None,
+        on_result: Callable[[RunResult], None] = lambda result: None,
+    ) -> None:
+        self.config = config
+        self.catalogue = catalogue
+        self.cache_path = cache
+        self.observers = observers or Observers()
+        self.on_result = on_result
+        self.pool = open_pool(config.pool)
+        self._datasets = {id(p): p.make() for p in config.datasets}
+        self._splits: dict[tuple[int, str], _Split] = {}
+        self.jobs = self._plan()
+
+    # ---------------------------------------------------------------- before the work
+
+    def _plan(self) -> list[Job]:
+        jobs: list[Job] = []
+        for dataset in self.config.datasets:
+            metric = self.metric_of(dataset)
+            for seed in self.config.seeds:
+                if self.config.settings.baselines:
+                    jobs += [
+                        Job(method=single_plugin(m), dataset=dataset, metric=metric, seed=seed, role="baseline", label=m.name)
+                        for m in self.pool
+                    ]
+                labels = _labels(self.config.methods)
+                jobs += [
+                    Job(method=m, dataset=dataset, metric=metric, seed=seed, role="method", label=label)
+                    for m, label in zip(self.config.methods, labels, strict=True)
+                ]
+        return jobs
+
+    def metric_of(self, dataset: Plugin) -> Plugin:
+        """Return the configured metric, or the dataset's default one."""
+        if self.config.metric is not None:
+            return self.config.metric
+        name = self._datasets[id(dataset)].facts.metric
+        return plugin_of(self.catalogue, "metric", name, f"metric (default of dataset {dataset.name!r})")
+
+    def problems(self) -> list[str]:
+        """Return what this pool cannot do for the configured methods, one line each."""
+        out = []
+        for method in self.config.methods:
+            needs = method.make().needs()
+            out += [f"method {method.name!r}: {p}" for p in needs.problems(self.pool)]
+        return out
+
+    def split(self, dataset: Plugin, split: Split) -> _Split:
+        """Read a split once."""
+        key = (id(dataset), split)
+        if key not in self._splits:
+            limit = self.config.settings.dev if split == "dev" else self.config.settings.test
+            self._splits[key] = load_split(self._datasets[id(dataset)], dataset.name, split, limit)
+        loaded = self._splits[key]
+        if split == "test" and not loaded.examples:
+            raise DatasetError(f"dataset {dataset.name!r}: its test split is empty")
+        return loaded
+
+    # ---------------------------------------------------------------- the work
+
+    async def run(self) -> list[RunResult]:
+        """Do all runs. A run that fails leaves the others alone; a store that cannot be written stops everything."""
+        if problems := self.problems():
+            raise CapabilityError("\n".join(problems))
+        for dataset in self.config.datasets:
+            dev, test = self.split(dataset, "dev"), self.split(dataset, "test")
+            shared = {e.id for e in dev.examples} & {e.id for e in test.examples}
+            if shared:
+                raise DatasetError(f"dataset {dataset.name!r}: {sorted(shared)[0]!r} is in both dev and test")
+        results: list[RunResult] = []
+        cache = Cache(self.cache_path)
+        try:
+            async with Scheduler(cache) as scheduler:
+                for job in self.jobs:
+                    result = await self._run_job(job, scheduler)
+                    results.append(result)
+                    self.on_result(result)
+        finally:
+            cache.close()
+        return results
+
+    async def _run_job(self, job: Job, scheduler: Scheduler) -> RunResult:
+        dev, test = self.split(job.dataset, "dev"), self.split(job.dataset, "test")
+        head = self._head(job, dev, test)
+        run_id = head["id"]
+        folder = RunFolder(Path(self.config.settings.out) / run_id, head)
+        metric: Metric[Any] = job.metric.make()
+        if metric.needs_pool:
+            metric.bind(open_pool(plugin_of(self.catalogue, "pool", plain(metric.options)["pool"], "metric.pool")))
+        session = Session(
+            scheduler=scheduler,
+            metric=metric,
+            seed=job.seed,
+            sampling=self.config.sampling,
+            in_flight=self.config.settings.in_flight,
+            on_note=folder.note,
+            on_progress=lambda what, done, total, note: self.observers.tell(
+                "moco_run_progress", RunProgress(run_id=run_id, phase=what, done=done, total=total, note=note)
+            ),
+        )
+        self.observers.tell("moco_run_started", RunStarted(run_id=run_id, folder=folder.path, config=head["config"]))
+        started = time.monotonic()
+        timings: dict[str, float] = {}
+        work = _Work(job=job, session=session, folder=folder, observers=self.observers, run_id=run_id)
+        status, error = "failed", ""
+        dev_mean: float | None = None
+        try:
+            method = job.method.make()
+            allowed = method.needs().declared | {"generate"}
+            fit_context = Context(session, phase="fit", allowed=allowed)
+            system = await method.fit(self.pool, dev.examples, fit_context)
+            timings["fit"] = time.monotonic() - started
+            self._save(job, system, folder)
+            if job.role == "baseline" and dev.examples:
+                dev_mean = await self._dev_mean(job, fit_context, dev.examples)
+            answering = time.monotonic()
+            await work.answer(system, test.examples, allowed)
+            timings["respond"] = time.monotonic() - answering
+            status = "failed" if work.failed else "finished"
+            error = work.first_error
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            status, error = "interrupted", "stopped by the user"
+            raise
+        except StoreError:
+            raise
+        except Exception as caught:
+            error = _line(caught)
+            work.first_error = error
+            work.failed = len(test.examples)
+            if not isinstance(caught, MocoError):
+                session.warnings.append(f"{job.label}: {error}")
+            work.cause = caught
+        finally:
+            result = self._result(job, work, status, dev_mean, len(test.examples), time.monotonic() - started)
+            summary = self._summary(result, session, timings, error)
+            folder.close(status=status, **summary)
+            self.observers.tell(
+                "moco_run_finished",
+                RunFinished(run_id=run_id, folder=folder.path, status=status, summary=summary),
+            )
+        return result
+
+    async def _dev_mean(self, job: Job, context: Context, examples: Sequence[Example]) -> float:
+        model = self.pool.named(job.label)
+        return (await context.evaluate([model], examples, label=f"dev {model.name}")).means()[0]
+
+    def _head(self, job: Job, dev: _Split, test: _Split) -> dict[str, Any]:
+        config = {
+            "pool": self.config.pool.plain(),
+            "method": job.method.plain(),
+            "dataset": job.dataset.plain(),
+            "metric": job.metric.plain(),
+            "seed": job.seed,
+            "sampling": attrs.asdict(self.config.sampling),
+            "dev": self.config.settings.dev,
+            "test": self.config.settings.test,
+        }
+        given = {
+            "pool": {"name": self.config.pool.name, **self.config.pool.given},
+            "method": {"name": job.method.name, **job.method.given},
+            "dataset": {"name": job.dataset.name, **job.dataset.given},
+        }
+        versions = {}
+        for plugin in (self.config.pool, job.method, job.dataset, job.metric):
+            card = self.catalogue.cards(plugin.kind).get(plugin.name)
+            if card is not None and card.distribution:
+                versions[card.distribution] = card.version
+        name = job.label if job.role == "method" else f"single-{job.label}"
+        short = digest(config)[:8]
+        return {
+            "id": _slug(f"{job.dataset.name}-{name}-s{job.seed}-{short}"),
+            "role": job.role,
+            "label": job.label,
+            "config": config,
+            "given": given,
+            "models": [
+                {"name": m.name, "fingerprint": m.fingerprint, "capabilities": sorted(m.capabilities)} for m in self.pool
+            ],
+            "dataset": {
+                "dev": len(dev.examples),
+                "test": len(test.examples),
+                "dev_fingerprint": dev.fingerprint,
+                "test_fingerprint": test.fingerprint,
+                "notes": dict(self._datasets[id(job.dataset)].notes()),
+            },
+            "environment": environment(versions),
+        }
+
+    def _save(self, job: Job, system: System, folder: RunFolder) -> None:
+        files = folder.save_system(
+            {
+                "pool": self.config.pool.plain(),
+                "method": job.method.plain(),
+                "metric": job.metric.plain(),
+                "sampling": attrs.asdict(self.config.sampling),
+                "seed": job.seed,
+                "state": system.state(),
+            }
+        )
+        system.save_files(files)
+
+    def _result(
+        self, job: Job, work: _Work, status: str, dev_mean: float | None, questions: int, seconds: float
+    ) -> RunResult:
+        answered = max(len(work.rows), 1)
+        session = work.session
+        calls = sum(session.calls.values())
+        usage = Usage()
+        for value in session.usage.values():
+            usage = usage + value
+        return RunResult(
+            job=job,
+            folder=work.folder.path,
+            status=status,
+            units=tuple(session.metric.units(work.rows)),
+            dev_mean=dev_mean,
+            questions=questions,
+            failed=work.failed,
+            unparsed=sum(r.score.answer.status != "parsed" for r in work.rows) / answered,
+            truncated=sum(r.reply.finish_reason == "length" for r in work.rows) / answered,
+            calls=calls,
+            cached_calls=sum(n for (_, _, hit), n in session.calls.items() if hit),
+            usage=usage,
+            seconds=seconds,
+            warnings=tuple(session.warnings),
+            binary=session.metric.binary,
+            first_error=work.first_error,
+        )
+
+    def _summary(
+        self, result: RunResult, session: Session, timings: Mapping[str, float], error: str
+    ) -> dict[str, Any]:
+        score = estimate(result.units, result.job.seed)
+        tokens = {}
+        for (phase, model), usage in sorted(session.usage.items()):
+            made = session.calls[phase, model, False]
+            cached = session.calls[phase, model, True]
+            tokens.setdefault(phase, {})[model] = {
+                "prompt": usage.prompt_tokens,
+                "completion": usage.completion_tokens,
+                "calls": made,
+                "cached": cached,
+            }
+        return {
+            "score": None if score is None else attrs.asdict(score),
+            "subsets": _subset_means(result.units),
+            "dev_mean": result.dev_mean,
+            "questions": result.questions,
+            "failed": result.failed,
+            "unparsed": result.unparsed,
+            "truncated": result.truncated,
+            "tokens": tokens,
+            "timings": {**timings, "total": result.seconds},
+            "warnings": list(result.warnings),
+            "error": error,
+        }
+
+
+class _Work:
+    """Answering and scoring the test questions of one run."""
+
+    def __init__(self, *, job: Job, session: Session, folder: RunFolder, observers: Observers, run_id: str) -> None:
+        self.job = job
+        self.session = session
+        self.folder = folder
+        self.observers = observers
+        self.run_id = run_id
+        self.rows: list[Scored] = []
+        self.failed = 0
+        self.first_error = ""
+        self.cause: Exception | None = None
+
+    async def answer(self, system: System, examples: Sequence[Example], allowed: frozenset[str]) -> None:
+        """Ask every question; one that fails is recorded with its error and does not lose the others."""
+        root = Context(self.session, phase="respond", allowed=allowed)
+        done: dict[str, Scored] = {}
+
+        async def one(example: Example, context: Context) -> None:
+            started = time.monotonic()
+            row: dict[str, Any] = {"id": example.id, "subset": example.question.subset}
+            try:
+                reply = await system.respond(example.question, context)
+                score: Score = await context.grade(example, reply)
+            except (StoreError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                self.failed += 1
+                self.first_error = self.first_error or f"question {example.id}: {_line(error)}"
+                self.cause = self.cause or error
+                row |= {"score": None, "error": _line(error)}
+                event = QuestionAnswered(
+                    run_id=self.run_id, question_id=example.id, score=None, status="failed", error=_line(error)
+                )
+            else:
+                done[example.id] = Scored(example=example, reply=reply, score=score)
+                row |= {
+                    "reply": {
+                        "text": reply.text,
+                        "finish": reply.finish_reason,
+                        "spans": [[s.model, s.text, s.tokens] for s in reply.spans],
+                        "meta": dict(reply.meta),
+                    },
+                    "answer": {"text": score.answer.text, "key": score.answer.key, "status": score.answer.status},
+                    "score": score.value,
+                    "score_meta": dict(score.meta),
+                    "error": "",
+                }
+                event = QuestionAnswered(
+                    run_id=self.run_id, question_id=example.id, score=score.value, status=score.answer.status
+                )
+            row["calls"] = [_call_row(c) for c in context.calls]
+            row["seconds"] = round(time.monotonic() - started, 4)
+            self.folder.record(row)
+            self.observers.tell("moco_question_answered", event)
+
+        await root.each(examples, one, label=f"test {self.job.label}")
+        self.rows = [done[e.id] for e in examples if e.id in done]
+
+
+def _call_row(call: Any) -> dict[str, Any]:
+    return {
+        "model": call.model,
+        "kind": call.kind,
+        "key": call.key,
+        "cached": call.cached,
+        "prompt_tokens": call.usage.prompt_tokens,
+        "completion_tokens": call.usage.completion_tokens,
+        "seen": call.seen,
+        "said": call.said,
+    }
+
+
+def _labels(methods: Sequence[Plugin]) -> list[str]:
+    """Name the methods of a grid: their plugin's name, numbered where one appears twice."""
+    names = [m.name for m in methods]
+    out = []
+    for index, name in enumerate(names):
+        out.append(name if names.count(name) == 1 else f"{name}#{names[: index + 1].count(name)}")
+    return out
+
+
+def _subset_means(units: Sequence[Unit]) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[float]] = {}
+    for unit in units:
+        if unit.subset:
+            groups.setdefault(unit.subset, []).append(unit.score)
+    return {name: {"mean": sum(v) / len(v), "n": len(v)} for name, v in sorted(groups.items())}
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, MocoError) else f"{type(error).__name__}: {text}"
+
