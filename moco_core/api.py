@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 
 from moco_core.cache import Cache, default_cache_path
-from moco_core.catalogue import Catalogue
+from moco_core.catalogue import Catalogue, installed
 from moco_core.config import Plugin, parse_settings, plugin_of
 from moco_core.context import CallRecord, Context, Session
 from moco_core.errors import CapabilityError, StoreError, suggest
@@ -33,18 +33,14 @@ from moco_core.runner import Benchmark, RunResult, open_pool
 from moco_core.scheduler import Scheduler
 from moco_core.types import Question, Reply, Sampling
 
-__all__ = ["Asked", "LoadedSystem", "Results", "catalogue", "load", "register", "run"]
-
-catalogue = Catalogue(os.environ)
-"""The plugins of this environment; ``register`` adds to it."""
-
+__all__ = ["Asked", "LoadedSystem", "Results", "load", "register", "run"]
 
 def register(cls: type, name: str | None = None) -> type:
     """Make an unpackaged pool, method, dataset or metric usable by name in this process; usable as a decorator.
 
     Raises PluginConflict if the name is taken.
     """
-    return catalogue.register(cls, name)
+    return installed().register(cls, name)
 
 
 @attrs.frozen
@@ -75,8 +71,8 @@ def run(*, cache: Path | None = None, observers: Observers | None = None, **conf
 
     Raises ConfigError, PluginError, CapabilityError, DatasetError or StoreError; questions that fail are recorded.
     """
-    settings = parse_settings(config, catalogue)
-    job = Benchmark(settings, catalogue, cache=cache or default_cache_path(os.environ), observers=observers)
+    settings = parse_settings(config, installed())
+    job = Benchmark(settings, installed(), cache=cache or default_cache_path(os.environ), observers=observers)
     return Results(tuple(asyncio.run(job.run())))
 
 
@@ -135,7 +131,7 @@ def load(folder: Path | str, *, plugins: Catalogue | None = None) -> LoadedSyste
     Raises StoreError if there is none, PluginError if its plugins are not installed, CapabilityError if its pool changed so
     that the method cannot use it.
     """
-    known = plugins or catalogue
+    known = plugins or installed()
     path = Path(folder)
     base = path / "system" if (path / "system").is_dir() else path
     try:

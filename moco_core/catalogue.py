@@ -6,29 +6,55 @@ finding a broken plugin. ``MOCO_TRACE`` prints every hook call with its argument
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import pluggy
 
-from moco_core import hookspecs
-from moco_core.data import Dataset, Metric
 from moco_core.errors import BrokenPlugin, IncompatiblePlugin, PluginConflict, PluginError, UnknownPlugin, suggest
-from moco_core.hookspecs import GROUPS, KINDS, OBSERVER_GROUP, SPEC
-from moco_core.methods import Method
-from moco_core.models import PoolSource
+from moco_core.kinds import GROUPS, KINDS, OBSERVER_GROUP, SPEC
 
-__all__ = ["Card", "Catalogue", "distribution_name"]
+if TYPE_CHECKING:
+    import pluggy
 
-_BASES: Mapping[str, type] = {"pool": PoolSource, "method": Method, "dataset": Dataset, "metric": Metric}
+__all__ = ["Card", "Catalogue", "distribution_name", "installed"]
+
+
+@functools.cache
+def _bases() -> Mapping[str, type]:
+    # imported here: listing plugins needs none of this
+    from moco_core.data import Dataset, Metric
+    from moco_core.methods import Method
+    from moco_core.models import PoolSource
+
+    return {"pool": PoolSource, "method": Method, "dataset": Dataset, "metric": Metric}
+
+
+@functools.cache
+def installed() -> Catalogue:
+    """Return the catalogue of this process: the plugins of its environment, and what ``moco.register`` added."""
+    return Catalogue(os.environ)
+
+
+def _manager(trace: bool) -> pluggy.PluginManager:
+    import pluggy
+
+    from moco_core import hookspecs
+
+    manager = pluggy.PluginManager("moco")
+    manager.add_hookspecs(hookspecs)
+    if trace:
+        trace_hooks(manager)
+    return manager
 
 
 @attrs.frozen(kw_only=True)
@@ -159,10 +185,7 @@ class Catalogue:
         return self._class_of(card.kind, module, who)
 
     def _class_of(self, kind: str, module: ModuleType, who: str) -> type[Any]:
-        manager = pluggy.PluginManager("moco")
-        manager.add_hookspecs(hookspecs)
-        if self._trace:
-            trace_hooks(manager)
+        manager = _manager(self._trace)
         try:
             manager.register(module, name=module.__name__)
             manager.check_pending()
@@ -172,7 +195,7 @@ class Catalogue:
         if len(results) != 1:
             raise BrokenPlugin(f"{who}: {module.__name__} does not implement the hook moco_{kind}")
         cls = results[0]
-        base = _BASES[kind]
+        base = _bases()[kind]
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise BrokenPlugin(f"{who}: moco_{kind} returned {cls!r}, which is not a subclass of {base.__name__}")
         return cls
@@ -184,7 +207,7 @@ class Catalogue:
 
         Raises PluginConflict if an installed plugin has that name already, PluginError for any other class.
         """
-        kind = next((k for k, base in _BASES.items() if isinstance(cls, type) and issubclass(cls, base)), None)
+        kind = next((k for k, base in _bases().items() if isinstance(cls, type) and issubclass(cls, base)), None)
         if kind is None:
             raise PluginError(f"{cls!r} is neither a PoolSource, Method, Dataset nor Metric subclass")
         name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
@@ -218,7 +241,7 @@ class Catalogue:
             found = [
                 v
                 for v in vars(module).values()
-                if isinstance(v, type) and v.__module__ == module.__name__ and issubclass(v, tuple(_BASES.values()))
+                if isinstance(v, type) and v.__module__ == module.__name__ and issubclass(v, tuple(_bases().values()))
             ]
         if not found:
             raise BrokenPlugin(f"--plugin {path}: it defines no pool, method, dataset or metric")
@@ -231,10 +254,7 @@ class Catalogue:
 
     def observers(self) -> tuple[pluggy.PluginManager, list[str]]:
         """Return a manager of all installed observers, and one line for each that could not be loaded."""
-        manager = pluggy.PluginManager("moco")
-        manager.add_hookspecs(hookspecs)
-        if self._trace:
-            trace_hooks(manager)
+        manager = _manager(self._trace)
         problems: list[str] = []
         for point in sorted(self._entry_points(OBSERVER_GROUP), key=lambda p: p.name):
             dist = point.dist.name if point.dist else ""

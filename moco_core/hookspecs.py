@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from moco_core.kinds import GROUPS, KINDS, OBSERVER_GROUP, SPEC
+
 if TYPE_CHECKING:
     from moco_core.data import Dataset, Metric
     from moco_core.events import QuestionAnswered, RunFinished, RunProgress, RunStarted
@@ -31,13 +33,6 @@ if TYPE_CHECKING:
     from moco_core.models import PoolSource
 
 __all__ = ["GROUPS", "KINDS", "OBSERVER_GROUP", "SPEC", "hookimpl", "hookspec"]
-
-SPEC = 1
-"""Version of the hook specification. A plugin states it in its keywords as ``spec-1``; another number is refused."""
-
-KINDS = ("pool", "method", "dataset", "metric")
-GROUPS = {kind: f"moco.{kind}" for kind in KINDS}
-OBSERVER_GROUP = "moco.observer"
 
 hookspec = pluggy.HookspecMarker("moco")
 hookimpl = pluggy.HookimplMarker("moco")

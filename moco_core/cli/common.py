@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
 
-from moco_core import api
-from moco_core.cache import default_cache_path
-from moco_core.catalogue import Catalogue
-from moco_core.config import RunConfig, apply_overrides, load_yaml, parse_settings
+from moco_core.catalogue import Catalogue, installed
+
+# Everything else is imported inside the functions that use it: `moco list` loads this module and must stay quick.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from moco_core.config import RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,22 +42,28 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 def console() -> Console:
     """Return a console for results."""
+    from rich.console import Console
+
     return Console(soft_wrap=True)
 
 
 def status_console() -> Console:
     """Return a console for progress and remarks; results alone go to stdout."""
+    from rich.console import Console
+
     return Console(stderr=True, soft_wrap=True)
 
 
 def known_plugins(files: tuple[Path, ...]) -> Catalogue:
     """Return the catalogue with the plugins of ``--plugin`` files added."""
     for path in files:
-        api.catalogue.register_file(path)
-    return api.catalogue
+        installed().register_file(path)
+    return installed()
 
 
 def cache_file(path: Path | None) -> Path:
+    from moco_core.cache import default_cache_path
+
     return path or default_cache_path(os.environ)
 
 
@@ -63,6 +71,8 @@ def read_config(
     source: str | None, extra: Mapping[str, Any], overrides: tuple[str, ...], catalogue: Catalogue
 ) -> RunConfig:
     """Merge a YAML file, command-line arguments and overrides, and check the result."""
+    from moco_core.config import apply_overrides, load_yaml, parse_settings
+
     data: dict[str, Any] = {}
     lines: dict[str, int] = {}
     name = ""
@@ -82,6 +92,6 @@ def complete_plugin(kind: str) -> Callable[[click.Context, click.Parameter, str]
     """Return a shell-completion function for the plugin names of a kind."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        return [n for n in api.catalogue.cards(kind) if n.startswith(incomplete)]
+        return [n for n in installed().cards(kind) if n.startswith(incomplete)]
 
     return complete

@@ -13,8 +13,8 @@ from pathlib import Path
 import attrs
 import click
 
-from moco_core import api
 from moco_core.cache import Cache, default_cache_path
+from moco_core.catalogue import installed
 from moco_core.cli.common import json_option
 from moco_core.errors import MocoError
 from moco_core.hookspecs import KINDS
@@ -77,7 +77,7 @@ def _plugins(import_all: bool) -> list[Finding]:
     out: list[Finding] = []
     for kind in KINDS:
         try:
-            cards = api.catalogue.cards(kind)
+            cards = installed().cards(kind)
         except MocoError as error:
             out.append(Finding("problem", f"{kind}s", str(error)))
             continue
@@ -85,7 +85,7 @@ def _plugins(import_all: bool) -> list[Finding]:
         if import_all:
             for name in cards:
                 try:
-                    api.catalogue.load(kind, name)
+                    installed().load(kind, name)
                 except MocoError as error:
                     bad[name] = str(error)
         out.append(Finding("ok" if cards else "note", f"{kind}s", f"{len(cards)} installed"))

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from moco_core import hookspecs
 from moco_core.cli.common import json_option, known_plugins, plugin_option
+from moco_core.kinds import KINDS
 
 __all__ = ["check_command", "list_command", "new_command", "show_command"]
 
-_KINDS = click.Choice(hookspecs.KINDS)
+_KINDS = click.Choice(KINDS)
 
 
 @click.command("list")
@@ -23,7 +23,7 @@ _KINDS = click.Choice(hookspecs.KINDS)
 def list_command(kind: str | None, plugin_files: tuple[Path, ...], as_json: bool) -> None:
     """List the installed plugins, from their metadata alone: nothing is imported."""
     catalogue = known_plugins(plugin_files)
-    kinds = [kind] if kind else list(hookspecs.KINDS)
+    kinds = [kind] if kind else list(KINDS)
     cards = [card for k in kinds for card in catalogue.cards(k).values()]
     if as_json:
         rows = [
@@ -71,12 +71,12 @@ def _named(words: tuple[str, ...], plugin_files: tuple[Path, ...]) -> tuple[str,
 
     catalogue = known_plugins(plugin_files)
     if len(words) == 2:
-        if words[0] not in hookspecs.KINDS:
-            raise ConfigError(f"{words[0]!r} is no kind of plugin; the kinds are {', '.join(hookspecs.KINDS)}")
+        if words[0] not in KINDS:
+            raise ConfigError(f"{words[0]!r} is no kind of plugin; the kinds are {', '.join(KINDS)}")
         return words[0], words[1]
     if len(words) > 2:
         raise ConfigError("expected [KIND] NAME")
-    found = [k for k in hookspecs.KINDS if words[0] in catalogue.cards(k)]
+    found = [k for k in KINDS if words[0] in catalogue.cards(k)]
     if len(found) > 1:
         raise ConfigError(f"{words[0]!r} is a {' and a '.join(found)}; say which: moco show {found[0]} {words[0]}")
     return (found[0] if found else "method"), words[0]
