@@ -1,0 +1,76 @@
+"""A generated dataset of four small skills: arithmetic, letters, facts of an invented village, and order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from moco_core import Dataset, DatasetFacts, Example, Question, hookimpl
+from moco_core.data import Split
+from moco_dataset_skills.generate import SPLITS, Item, generate, split_of, stream
+from moco_dataset_skills.skills import SKILLS, answer_format
+
+__all__ = ["SKILLS", "SPLITS", "Item", "Options", "Skills", "answer_format", "generate", "split_of", "stream"]
+
+
+def _known(_: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    unknown = [name for name in value if name not in SKILLS]
+    if unknown or not value:
+        raise ValueError(f"{attribute.name} must be some of {', '.join(SKILLS)}; got {', '.join(unknown) or 'none'}")
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What to generate."""
+
+    dev_size: int = attrs.field(default=200, validator=attrs.validators.ge(0), metadata={"help": "dev questions"})
+    test_size: int = attrs.field(default=400, validator=attrs.validators.ge(0), metadata={"help": "test questions"})
+    seed: int = attrs.field(default=0, metadata={"help": "seed of the sample; the splits do not depend on it"})
+    skills: tuple[str, ...] = attrs.field(
+        default=tuple(SKILLS),
+        converter=tuple,
+        validator=_known,
+        metadata={"help": "which skills, in the order in which they take turns"},
+    )
+
+
+class Skills(Dataset[Options]):
+    """Questions of four skills with four sub-skills each, generated from a seed without files or network."""
+
+    Options = Options
+    facts = DatasetFacts(
+        title="Skills",
+        metric="exact_match",
+        licence="Apache-2.0",
+        source="generated",
+        sizes=(200, 400),
+        notes="The facts are invented: only a model trained on the train split can know them.",
+    )
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        """Yield the examples of `split`, skills taking turns; every question states its answer format."""
+        size = self.options.dev_size if split == "dev" else self.options.test_size
+        for item in generate(split, size, self.options.seed, self.options.skills):
+            yield to_example(item)
+
+
+def to_example(item: Item) -> Example:
+    """The item as the core knows it: what a method may see in the question, the reference beside it."""
+    question = Question(
+        id=item.id,
+        prompt=item.prompt,
+        choices=item.choices or (),
+        answer_kind=item.answer_kind,
+        answer_format=item.answer_format,
+        subset=item.skill,
+        meta={"sub_skill": item.sub_skill},
+    )
+    if isinstance(item.gold, int):
+        return Example(question=question, answer=item.gold)
+    return Example(question=question, references=(item.gold,))
+
+
+@hookimpl
+def moco_dataset() -> type[Skills]:
+    return Skills
