@@ -1,0 +1,64 @@
+"""Multiple-choice accuracy: the option a reply names is the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moco_toolkit_answers import canonical_choice, read_choice
+
+from moco_core import (
+    Answer,
+    Context,
+    ContinuationScore,
+    DatasetError,
+    Example,
+    Metric,
+    NoOptions,
+    Question,
+    Reply,
+    Score,
+    hookimpl,
+)
+
+__all__ = ["MultipleChoice", "likelihood_choice", "moco_metric"]
+
+
+class MultipleChoice(Metric[NoOptions]):
+    """1 if the reply names the right option (or one with identical text), else 0.
+
+    A reply without a readable option scores 0 with its own outcome: ``unparsed``, ``ambiguous``, ``cut``, ``invalid``.
+    ``meta["chance"]`` is the accuracy of guessing on that question.
+    """
+
+    def read(self, question: Question, text: str) -> Answer:
+        """Return the option a reply names; the key is its index."""
+        return read_choice(question, text)
+
+    def score(self, example: Example, reply: Reply, context: Context) -> Score:
+        """Score one reply. Raises DatasetError if the example has no choices or no right one."""
+        question, gold = example.question, example.answer
+        if gold is None or not 0 <= gold < len(question.choices):
+            what = "no index of the right choice" if gold is None else f"the right choice is {gold}"
+            raise DatasetError(
+                f"question {example.id!r}: {what} of {len(question.choices)} choices; the metric multiple_choice needs "
+                "choices and the index of the right one in answer"
+            )
+        answer = read_choice(question, reply.text)
+        right = answer.key is not None and answer.key == str(canonical_choice(question, gold))
+        return Score(value=float(right), answer=answer, meta={"chance": 1 / len(question.choices)})
+
+
+def likelihood_choice(scores: Sequence[ContinuationScore], choices: Sequence[str]) -> tuple[int, int]:
+    """Return the options of highest log-probability: of the sum, and of the sum per byte of the option's text.
+
+    ``scores`` are teacher-forced scores of the choices after one prompt; lm-evaluation-harness calls the accuracies of
+    the two acc and acc_norm. Ties go to the first.
+    """
+    sums = [s.logprob for s in scores]
+    per_byte = [s / max(1, len(c.encode())) for s, c in zip(sums, choices, strict=True)]
+    return max(range(len(sums)), key=sums.__getitem__), max(range(len(sums)), key=per_byte.__getitem__)
+
+
+@hookimpl
+def moco_metric() -> type[MultipleChoice]:
+    return MultipleChoice

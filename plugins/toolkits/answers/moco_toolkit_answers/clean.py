@@ -1,0 +1,173 @@
+"""What happens to a reply before an answer is looked for: Unicode, reasoning blocks, channels, wrappers."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["normalise_unicode", "plain_markdown", "strip_outer", "strip_reasoning", "visible"]
+
+_TRANSLATE = str.maketrans(
+    {
+        "\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201b": "'", "\u2032": "'", "\u02bc": "'",
+        "\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u00ab": '"', "\u00bb": '"',
+        "\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2014": "-", "\ufe63": "-",
+        "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "\u200a": " ", "\u3000": " ",
+        "\u200b": None, "\u200c": None, "\u200d": None, "\u2060": None, "\ufeff": None,
+        "\u2028": "\n", "\u2029": "\n", "\u0085": "\n", "\x0b": "\n", "\x0c": "\n",
+    }
+)  # fmt: skip
+
+
+def normalise_unicode(text: str) -> str:
+    """Return ``text`` in NFKC with straight quotes, ASCII minus signs, plain spaces and LF line ends."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.isascii():
+        return text.translate(_TRANSLATE) if ("\x0b" in text or "\x0c" in text) else text
+    text = text.translate(_TRANSLATE)  # before NFKC, which turns thin spaces and primes into other things
+    # vulgar fractions become digit + U+2044 + digit; keep "1 1/2" apart from "11/2"
+    text = re.sub(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])", " ", text)
+    # a raised digit would become part of the number before it: keep it a power
+    text = _SUPERSCRIPT.sub(lambda m: "^{" + unicodedata.normalize("NFKC", m[0]) + "}", text)
+    return unicodedata.normalize("NFKC", text).replace("\u2044", "/").translate(_TRANSLATE)
+
+
+_SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207a\u207b]+")
+
+_NAMES = r"(?:think|thinking|thought|reasoning|reason|scratchpad|analysis)"
+_OPEN = re.compile(rf"<\s*{_NAMES}(?:\s[^<>]*)?>", re.I)
+_CLOSE = re.compile(rf"<\s*/\s*{_NAMES}\s*>", re.I)
+_CHANNEL = re.compile(
+    r"<\|channel\|>\s*(\w+)[^<]*?<\|message\|>(.*?)(?=<\|(?:end|return|start|channel|call)\|>|\Z)", re.S
+)
+_BRACKETED = re.compile(r"\[/THINK\]", re.I)
+
+
+def strip_reasoning(text: str) -> str | None:
+    """Return what the reply says beside its reasoning, or None if the reply was cut while reasoning.
+
+    Complete blocks (``<think>``, ``<thinking>``, ``<reasoning>``, ..., any case, attributes allowed) are removed. A
+    closing tag without an opening one means that the prompt template had opened the block: what follows the last one
+    counts. Of channel-marked replies the final channel counts.
+    """
+    if "<|channel|>" in text:
+        channels = [(m[1].lower(), m[2]) for m in _CHANNEL.finditer(text)]
+        final = [body for name, body in channels if name == "final"]
+        if not final:
+            return None
+        text = final[-1]
+    if "[/THINK]" in text:
+        text = text[[m.end() for m in _BRACKETED.finditer(text)][-1] :]
+    if "<" not in text:
+        return text
+    closes = [m.span() for m in _CLOSE.finditer(text)]
+    if closes:
+        # blocks may nest and repeat; nothing before the last closing tag that lies inside a block is an answer
+        opens = [m.span() for m in _OPEN.finditer(text)]
+        kept, position, depth = [], 0, 0
+        for start, end, step in sorted([(s, e, 1) for s, e in opens] + [(s, e, -1) for s, e in closes]):
+            if step > 0:
+                if depth == 0:
+                    kept.append(text[position:start])
+                depth += 1
+            else:
+                if depth == 0:  # opened by the template: all before it was reasoning
+                    kept = []
+                depth = max(0, depth - 1)
+            position = end
+        if depth == 0:
+            kept.append(text[position:])
+            return "".join(kept)
+        return None
+    if _OPEN.search(text):
+        return None
+    return text
+
+
+def visible(text: str) -> str | None:
+    """Return the normalised text of a reply without reasoning, or None if it was cut while reasoning."""
+    rest = strip_reasoning(normalise_unicode(text))
+    return None if rest is None else rest.strip()
+
+
+_UNDERSCORED = re.compile(r"(?<![\w\\$])(_{1,3})(?=[^\s_])([^\n$\\]*?[^\s_])\1(?!\w)")
+_STARRED = re.compile(r"(\*{1,3})(?=[^\s*])([^\n]*?[^\s*])\1(?!\*)")
+_HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+", re.M)
+_QUOTE = re.compile(r"^[ \t]{0,3}>[ \t]+", re.M)
+_FENCE_LINE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*$", re.M)
+
+
+def plain_markdown(text: str) -> str:
+    """Return ``text`` without emphasis marks, heading marks, code ticks and fence lines; the words stay."""
+    if "*" in text:
+        text = _STARRED.sub(r"\2", text)
+        if "**" in text:  # nested or left over by a line break
+            text = text.replace("**", "")
+    if "_" in text:
+        text = _UNDERSCORED.sub(r"\2", text)
+    if "`" in text or "~~~" in text:
+        text = _FENCE_LINE.sub("", text).replace("`", "")
+    if "#" in text:
+        text = _HEADING.sub("", text)
+    if "> " in text:
+        text = _QUOTE.sub("", text)
+    return text
+
+
+_PAIRS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("`", "`"), ('"', '"'), ("'", "'"))
+_MARKS = ("***", "**", "*", "___", "__", "_", "~~")
+_WRAPPER = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|emph|boldsymbol|bm)\s*\{"
+)
+
+
+def closing_brace(text: str, opening: int) -> int:
+    """Return the position of the brace that closes the one at ``opening``, or -1; escaped braces do not count."""
+    depth, position, size = 0, opening, len(text)
+    while position < size:
+        char = text[position]
+        if char == "\\":
+            position += 2
+            continue
+        if char == "{":
+            depth += 1
+        elif char == "}":
+            depth -= 1
+            if depth == 0:
+                return position
+        position += 1
+    return -1
+
+
+def strip_outer(text: str, *, quotes: bool = True) -> str:
+    """Remove what stands around an answer: math delimiters, text wrappers, quotes, emphasis, a trailing full stop."""
+    for _ in range(24):  # each pass removes one layer
+        before = text
+        text = text.strip()
+        if (text.endswith((".", ";", ",")) and not text.endswith("...")) or text.endswith("\u3002"):
+            text = text[:-1].rstrip()
+        for mark in _MARKS:
+            if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
+                inner = text[len(mark) : -len(mark)]
+                if mark not in inner:
+                    text = inner
+                    break
+        for left, right in _PAIRS:
+            if not quotes and left in "\"'":
+                continue
+            if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
+                inner = text[len(left) : -len(right)]
+                if left not in inner and right not in inner:
+                    text = inner
+                    break
+        match = _WRAPPER.match(text)
+        if match:
+            end = closing_brace(text, match.end() - 1)
+            if end == len(text) - 1:
+                text = text[match.end() : end]
+        elif text.startswith("{") and closing_brace(text, 0) == len(text) - 1:
+            text = text[1:-1]
+        if text == before:
+            break
+    return text

@@ -1,0 +1,209 @@
+"""Code in replies: which block is the solution, and how it becomes a runnable program."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import warnings
+from collections.abc import Sequence
+
+from moco_core.types import Answer, Question
+from moco_toolkit_answers.clean import strip_reasoning
+
+__all__ = ["Block", "blocks", "called_name", "defines", "extract_code", "parses", "read_code"]
+
+_FENCE = re.compile(r"^[ \t]{0,12}(?P<mark>`{3,}|~{3,})[ \t]*(?P<tag>[^\s`]*)[^\n`]*$")
+_PYTHON = {"python", "py", "python3", "py3", "python2", "ipython", "{python}", "{.python}", "pycon"}
+_LONGEST = 100_000
+
+Block = tuple[str, str]
+"""The tag of a fenced block (lower case, empty if none) and its text."""
+
+
+def blocks(text: str) -> list[Block]:
+    """Return the fenced blocks of a reply, paired line by line; an unclosed last fence runs to the end."""
+    out: list[Block] = []
+    mark = tag = ""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        match = _FENCE.match(line)
+        if not mark:
+            if match:
+                mark, tag, lines = match["mark"], match["tag"].lower().strip(":,"), []
+        elif match and not match["tag"] and match["mark"][0] == mark[0] and len(match["mark"]) >= len(mark):
+            out.append((tag, "\n".join(lines)))
+            mark = ""
+        elif match and match["tag"] and match["mark"][0] == mark[0]:  # the model forgot to close the block before
+            out.append((tag, "\n".join(lines)))
+            mark, tag, lines = match["mark"], match["tag"].lower().strip(":,"), []
+        else:
+            lines.append(line)
+    if mark:
+        out.append((tag, "\n".join(lines)))
+    return out
+
+
+def parses(code: str) -> bool:
+    """Whether ``code`` is a Python program (syntax only)."""
+    return _tree(code) is not None
+
+
+def _tree(code: str) -> ast.Module | None:
+    if not code.strip() or len(code) > _LONGEST:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return None
+
+
+def defines(code: str, name: str) -> bool:
+    """Whether a program binds ``name`` at its top level: def, class, assignment or import."""
+    tree = _tree(code)
+    return tree is not None and any(name in _bound(node) for node in _top(tree.body))
+
+
+def _top(body: Sequence[ast.stmt]) -> list[ast.stmt]:
+    out: list[ast.stmt] = []
+    for node in body:
+        out.append(node)
+        if isinstance(node, (ast.If, ast.Try, ast.With)):
+            out += _top(node.body)
+            out += _top(getattr(node, "orelse", []))
+    return out
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(a.asname or a.name).split(".")[0] for a in node.names}
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
+        targets = [node.target]
+    return {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+
+
+_DOCTEST = re.compile(r"^\s*>>> ?", re.M)
+
+
+def _clean(code: str) -> str:
+    """Drop doctest prompts of a session transcript; keep indentation."""
+    code = code.replace("\t", "    ") if "\t" in code and _tree(code) is None else code
+    if _DOCTEST.match(code.lstrip("\n")) and _tree(code) is None:
+        kept = []
+        for line in code.split("\n"):
+            stripped = line.lstrip()
+            if stripped.startswith((">>> ", "... ")):
+                kept.append(stripped[4:])
+            elif stripped in (">>>", "..."):
+                kept.append("")
+        code = "\n".join(kept)
+    return code.strip("\n")
+
+
+def extract_code(text: str, name: str = "") -> tuple[str, str]:
+    """Return (code, how) of a reply without reasoning; ``how`` is ``block``, ``joined``, ``bare``, ``body`` or ``""``.
+
+    Of several Python blocks the last one that parses and defines ``name``; if none does, those that parse, joined.
+    Without a fence the longest span of lines that parses. Otherwise the text as it is: it may continue a prompt.
+    """
+    found = blocks(text)
+    python = [_clean(code) for tag, code in found if tag in _PYTHON]
+    other = [_clean(code) for tag, code in found if tag not in _PYTHON]
+    untagged = [_clean(code) for tag, code in found if tag == ""]
+    for group in (python, untagged, other):
+        good = [code for code in group if code and parses(code)]
+        if name:
+            for code in reversed(good):
+                if defines(code, name):
+                    return code, "block"
+    for group in (python, untagged):
+        good = [code for code in group if code and parses(code)]
+        if good:
+            joined = "\n\n".join(good)
+            return (joined, "joined" if len(good) > 1 else "block") if parses(joined) else (good[-1], "block")
+        indented = [code for code in group if code.strip() and _continues(code)]
+        if indented:
+            return indented[-1], "body"
+        if group and any(g.strip() for g in group):
+            return [g for g in group if g.strip()][-1], "block"
+    bare = _longest_parsing(text, name)
+    if bare:
+        return bare, "bare"
+    body = text.strip("\n").rstrip()
+    return (body, "body") if body.strip() and _continues(body) else ("", "")
+
+
+def _continues(code: str) -> bool:
+    """Whether code could be the rest of a function body."""
+    first = next((line for line in code.split("\n") if line.strip()), "")
+    indented = code if first[:1] in " \t" else "    " + code.replace("\n", "\n    ")
+    return parses("def f():\n" + indented) or parses("def f():\n    pass\n" + code)
+
+
+_CODE_START = re.compile(r"^(?:def |class |import |from \w|@|async def |[A-Za-z_]\w*(?:\s*:\s*[\w\[\], ]+)?\s*=[^=])")
+
+
+def _longest_parsing(text: str, name: str) -> str:
+    lines = text.split("\n")
+    starts = [i for i, line in enumerate(lines) if _CODE_START.match(line)]
+    best = ""
+    for start in starts[:40]:
+        end = len(lines)
+        for _ in range(80):  # trim at the error, from behind
+            if end <= start:
+                break
+            code = "\n".join(lines[start:end])
+            if len(code) > _LONGEST:
+                break
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    ast.parse(code)
+            except SyntaxError as error:
+                at = start + (error.lineno or end - start) - 1
+                end = min(end - 1, at if at > start else end - 1)
+                continue
+            except (ValueError, RecursionError, MemoryError, OverflowError):
+                break
+            if (not name or defines(code, name)) and len(code.strip()) > len(best):
+                best = code.strip("\n").rstrip()
+            break
+        if best:
+            break
+    return best
+
+
+def called_name(tests: Sequence[str] | str) -> str:
+    """Return the function that assertions call: the innermost called name that no assertion helper explains."""
+    source = tests if isinstance(tests, str) else "\n".join(tests)
+    tree = _tree(source)
+    if tree is None:
+        return ""
+    helpers = set(dir(__import__("builtins"))) | {"isclose", "math", "np", "numpy", "Counter"}
+    counts: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in helpers:
+            counts[node.func.id] = counts.get(node.func.id, 0) + 1
+    return max(counts, key=lambda n: counts[n]) if counts else ""
+
+
+def read_code(question: Question, text: str) -> Answer:
+    """Read a program out of a reply; ``text`` is the code, the key its digest.
+
+    The name it must define may stand in ``question.meta["entry_point"]``.
+    """
+    body = strip_reasoning(text.replace("\r\n", "\n").replace("\r", "\n"))
+    if body is None:
+        return Answer(status="cut")
+    code, how = extract_code(body, str(question.meta.get("entry_point", "")))
+    if not code.strip():
+        return Answer()
+    key = hashlib.sha256(code.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return Answer(key=key, text=code, status="parsed", meta={"how": how})
