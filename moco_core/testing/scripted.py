@@ -1,7 +1,7 @@
 """Scripted models: what they say is written by the test, how they are asked is the real thing.
 
-A scripted pool goes through the same scheduler, cache and context as any other, so a test of a method sees exactly what a
-run would do, without weights and in milliseconds::
+A scripted pool goes through the same scheduler, cache and context as any other, so a test of a method sees exactly what
+a run would do, without weights and in milliseconds::
 
     source = ScriptedPool({"a": "The answer is 4.", "b": lambda call: call.prompt.upper()})
     outcome = run_method(MyMethod(MyOptions()), source, questions=[question])
@@ -88,8 +88,8 @@ Script = str | Sequence[Said] | Callable[[ScriptedCall], Said]
 class Faults:
     """What goes wrong, and when. Fields may be changed while an engine runs.
 
-    ``when`` fails the calls it holds for; ``nth`` fails the n-th call of the engine (counted from 1); ``largest_batch`` runs
-    out of memory above that many calls at once; ``hang`` leaves every call unanswered until the run is cancelled.
+    ``when`` fails the calls it holds for; ``nth`` fails the n-th call of the engine (counted from 1); ``largest_batch``
+    runs out of memory above that many calls at once; ``hang`` leaves every call unanswered until the run is cancelled.
     """
 
     when: Callable[[ScriptedCall], bool] | None = None
@@ -107,7 +107,11 @@ class Faults:
 
 
 class ScriptedEngine(Engine):
-    """Answers by script, in batches, in the worker thread of its lane. ``history`` holds every call it served."""
+    """Answers by script, in batches, in the worker thread of its lane.
+
+    ``history`` holds every call it served, ``batches`` how many calls came together, ``hanging`` how many were ever
+    left unanswered by :class:`Faults`.
+    """
 
     def __init__(self, faults: Faults | None = None) -> None:
         self.scripts: dict[str, Script] = {}
@@ -116,6 +120,7 @@ class ScriptedEngine(Engine):
         self.batches: list[int] = []
         self.starts = 0
         self.closes = 0
+        self.hanging = 0
         self._queues: dict[str, deque[Said]] = {}
         self._lock = threading.Lock()
 
@@ -127,6 +132,7 @@ class ScriptedEngine(Engine):
 
     def serve(self, model: Model, inbox: Inbox) -> None:
         while calls := inbox.take():
+            self.hanging += len(calls) if self.faults.hang else 0
             while self.faults.hang:
                 if inbox.cancelled:
                     return
@@ -180,7 +186,9 @@ class ScriptedEngine(Engine):
         with self._lock:
             queue = self._queues.setdefault(name, deque(script))
             if not queue:
-                raise ModelCallError(f"{name}: the script has no reply left ({len(script)} were given); asked: {seen.prompt!r}")
+                raise ModelCallError(
+                    f"{name}: the script has no reply left ({len(script)} were given); asked: {seen.prompt!r}"
+                )
             return queue.popleft()
 
 
@@ -190,6 +198,7 @@ class ScriptedServer(ScriptedEngine):
     batches_itself: ClassVar[bool] = True
 
     async def submit(self, call: Call) -> Any:
+        self.hanging += self.faults.hang
         while self.faults.hang:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
