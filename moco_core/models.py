@@ -43,6 +43,10 @@ CAPABILITIES: Mapping[str, str] = {
 """What a model may let a method do, with the words used in messages."""
 
 
+def _names(values: Iterable[str]) -> frozenset[str]:  # typed: type checkers cannot see through `frozenset` itself
+    return frozenset(values)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Model:
     """One language model of a pool: a description, no weights.
@@ -57,7 +61,7 @@ class Model:
 
     name: str
     fingerprint: str
-    capabilities: frozenset[str] = attrs.field(converter=frozenset)
+    capabilities: frozenset[str] = attrs.field(converter=_names)
     engine: Engine = attrs.field(repr=False)
     description: str = ""
     tokenizer: str = ""
@@ -242,9 +246,9 @@ class Needs:
     compare all models; ``adapters`` asks for LoRA adapters.
     """
 
-    capabilities: frozenset[str] = attrs.field(default=frozenset({"generate"}), converter=frozenset)
+    capabilities: frozenset[str] = attrs.field(default=frozenset({"generate"}), converter=_names)
     roles: Mapping[int, frozenset[str]] = attrs.field(factory=dict)
-    optional: frozenset[str] = attrs.field(default=frozenset(), converter=frozenset)
+    optional: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     min_models: int = 1
     max_models: int | None = None
     same_tokenizer: bool = False

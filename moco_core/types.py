@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -47,6 +47,23 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+# typed converters: type checkers cannot see through `tuple` itself
+def _strings(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(values)
+
+
+def _ints(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(values)
+
+
+def _floats(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(values)
+
+
+def _spans(values: Iterable[Span]) -> tuple[Span, ...]:
+    return tuple(values)
+
+
 def _frozen_mapping(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {} if value is None else dict(value)
 
@@ -72,8 +89,8 @@ class Question:
 
     id: str
     prompt: str
-    choices: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    labels: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    choices: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    labels: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     answer_kind: str = "text"
     answer_format: str = ""
     system: str = ""
@@ -111,7 +128,7 @@ class Example:
     """
 
     question: Question
-    references: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    references: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     answer: int | None = None
     group: str = ""
     meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
@@ -130,7 +147,7 @@ class Sampling:
     top_k: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     min_p: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)])
     max_new_tokens: int = attrs.field(default=512, validator=attrs.validators.ge(1))
-    stop: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    stop: tuple[str, ...] = attrs.field(default=(), converter=_strings)
 
     @property
     def greedy(self) -> bool:
@@ -184,10 +201,10 @@ class Generation:
     text: str
     reasoning: str = ""
     finish_reason: FinishReason = "eos"
-    token_ids: tuple[int, ...] = attrs.field(default=(), converter=tuple)
-    token_logprobs: tuple[float, ...] = attrs.field(default=(), converter=tuple)
+    token_ids: tuple[int, ...] = attrs.field(default=(), converter=_ints)
+    token_logprobs: tuple[float, ...] = attrs.field(default=(), converter=_floats)
     usage: Usage = Usage()
-    spans: tuple[Span, ...] = attrs.field(default=(), converter=tuple)
+    spans: tuple[Span, ...] = attrs.field(default=(), converter=_spans)
     meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
 
 
@@ -195,8 +212,8 @@ class Generation:
 class ContinuationScore:
     """Teacher-forced log-probabilities of one given continuation, one entry per token (natural logarithm)."""
 
-    token_ids: tuple[int, ...] = attrs.field(converter=tuple)
-    token_logprobs: tuple[float, ...] = attrs.field(converter=tuple)
+    token_ids: tuple[int, ...] = attrs.field(converter=_ints)
+    token_logprobs: tuple[float, ...] = attrs.field(converter=_floats)
 
     @property
     def logprob(self) -> float:
@@ -210,7 +227,7 @@ class Reply:
 
     text: str
     finish_reason: FinishReason = "eos"
-    spans: tuple[Span, ...] = attrs.field(default=(), converter=tuple)
+    spans: tuple[Span, ...] = attrs.field(default=(), converter=_spans)
     meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
 
     @classmethod
