@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import os
 import re
@@ -82,7 +83,8 @@ def _readme(dist: metadata.Distribution) -> str:
     folder = project_folder(dist)
     if folder is not None and (folder / "README.md").is_file():
         return (folder / "README.md").read_text(encoding="utf-8")
-    return str(dist.metadata.get_payload() or dist.metadata["Description"] or "")
+    facts = email.message_from_string(dist.read_text("METADATA") or "")
+    return str(facts.get_payload() or facts["Description"] or "")
 
 
 @check(per_setting=False)
@@ -202,7 +204,7 @@ def distribution_follows_conventions(case: Case) -> None:
     """Name, licence, Python range and the range on the core are stated as in the templates; nothing is pinned."""
     facts = distribution(case).metadata
     require(facts["Requires-Python"], "requires-python is missing")
-    require(facts.get("License-Expression") or facts.get("License"), "license is missing")
+    require(facts["License-Expression"] or facts["License"], "license is missing")
     requires = facts.get_all("Requires-Dist") or []
     core = [r for r in requires if re.match(r"moco[-_]core\b", r)]
     require(core and re.search(r">=.*<|<.*>=", core[0]), "depend on the core by a range, such as moco-core>=0.1,<0.2")

@@ -77,8 +77,8 @@ class Case:
         if key not in self.memo:
             try:
                 self.memo[key] = (compute(), None)
-            except (Exception, BaseExceptionGroup) as error:
-                self.memo[key] = (None, error)
+            except (Exception, BaseExceptionGroup) as caught:
+                self.memo[key] = (None, caught)
         value, error = self.memo[key]
         if error is not None:
             raise error
@@ -163,8 +163,9 @@ def collect(
     expected_failures: Mapping[str, str],
     where: str,
 ) -> list[Item]:
-    """Return the checks to run, in order, for all settings. Raises ConfigError for an expected failure that cannot
-    be.""" names = [c.name for c in checks] for name, reason in expected_failures.items():
+    """Return the checks to run, in order, for all settings. Raises ConfigError for an impossible expected failure."""
+    names = [c.name for c in checks]
+    for name, reason in expected_failures.items():
         if name not in names:
             raise ConfigError(f"{where}: expected_failures: no check {name!r}{suggest(name, names)}")
         if not reason.strip():

@@ -94,7 +94,8 @@ class MethodCase(Case):
 
     def base(self) -> Outcome:
         """What an undisturbed run gives, computed once."""
-        return self.once("base", self.run)
+        outcome: Outcome = self.once("base", self.run)
+        return outcome
 
 
 def _scripted(needs: Needs, script: Script, faults: Faults, size: int | None) -> PoolLike:
@@ -160,7 +161,7 @@ def needs_are_well_formed(case: MethodCase) -> None:
     require(not unknown, f"needs() names unknown capabilities: {', '.join(unknown)}")
     require(needs.min_models >= 1, f"needs().min_models is {needs.min_models}")
     require(needs.max_models is None or needs.max_models >= needs.min_models, "needs().max_models < min_models")
-    require(isinstance(cost, Cost) and cost.fit >= 0 and cost.respond >= 0, f"cost() returned {cost!r}")
+    require(type(cost) is Cost and min(cost.fit, cost.respond) >= 0, f"cost() returned {cost!r}")
     require(case.cls.level in ("api", "text", "logit", "weight"), f"level is {case.cls.level!r}")
     require(case.cls.title.strip(), "title is empty")
 

@@ -205,8 +205,10 @@ def scoring_is_deterministic(case: MetricCase) -> None:
 
 @check(after=["scores_are_in_range", "reading_is_deterministic"])
 def scoring_reads_as_read_does(case: MetricCase) -> None:
-    """The answer that was scored is the one read() finds: it depends on the question and the text, not on
-    references.""" metric = case.metric() for example, text, score in case.table():
+    """The answer that was scored is the one read() finds, whatever the
+    references."""
+    metric = case.metric()
+    for example, text, score in case.table():
         if score.answer == Answer():
             continue  # the metric scores without reading
         read = metric.read(example.question, text)
