@@ -1,0 +1,278 @@
+"""Describing a checkpoint: from its files to a :class:`moco_core.models.Model`, without weights and without torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from moco_core.errors import ConfigError
+from moco_core.models import Engine, Model
+from moco_core.types import digest
+
+from moco_pool_transformers.fingerprints import (
+    HashStore,
+    architecture_fingerprint,
+    read_header,
+    read_json,
+    tokenizer_fingerprint,
+)
+from moco_pool_transformers.hub import fetch
+from moco_pool_transformers.placement import devices, spread
+from moco_pool_transformers.pool import Entry, Options
+from moco_pool_transformers.specs import Spec
+
+__all__ = ["Described", "describe", "place"]
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_STORED = {"F64": "float32", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_RECURRENT = ("mamba", "rwkv", "recurrent", "linear_attention", "xlstm", "conv")
+
+GENERATIVE = frozenset({"generate", "logprobs", "score", "step", "hidden", "embed", "weights", "train"})
+CLASSIFYING = frozenset({"reward", "hidden", "embed", "weights"})
+
+
+@attrs.frozen(kw_only=True)
+class Described:
+    """A model without its place: everything that does not depend on the other models of the pool."""
+
+    name: tuple[str, bool]
+    fingerprint: str
+    entry: Entry
+    spec: Spec
+    capabilities: frozenset[str]
+    tokenizer: str
+    architecture: str
+    base: str
+    parameters: int
+    context: int | None
+    memory: int
+
+    def model(self, name: str, engine: Engine, device: str, copy: int) -> Model:
+        spec = attrs.evolve(self.spec, device=device, base_key=(*self.spec.base_key, device))
+        return Model(
+            name=name,
+            fingerprint=self.fingerprint,
+            capabilities=self.capabilities,
+            engine=engine,
+            description=self.entry.description,
+            tokenizer=self.tokenizer,
+            architecture=self.architecture,
+            base=self.base,
+            adapter=bool(self.entry.adapter),
+            parameters=self.parameters,
+            context_length=self.context,
+            memory=self.memory,
+            lane=device,
+            copy=copy,
+            prices=self.entry.prices,
+            info={"spec": spec},
+        )
+
+
+def describe(entry: Entry, options: Options, where: str) -> Described:
+    """Describe one entry. Raises ConfigError."""
+    hashes = HashStore(Path(options.cache) if options.cache else _user_cache())
+    folder, repo = _find(entry.model, entry.revision, where)
+    config = read_json(folder / "config.json")
+    classes = config.get("architectures") or []
+    classifier = any(c.endswith("ForSequenceClassification") for c in classes)
+    if not classifier and not any(c.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for c in classes):
+        raise ConfigError(
+            f"{where}: {entry.model}: architecture {', '.join(classes) or 'unknown'} is neither a causal language model nor "
+            "a sequence classifier"
+        )
+    if config.get("is_encoder_decoder"):
+        raise ConfigError(f"{where}: {entry.model}: encoder-decoder models are not causal language models")
+    if config.get("auto_map") and not options.trust_remote_code:
+        from transformers import CONFIG_MAPPING
+
+        if config.get("model_type") not in CONFIG_MAPPING:
+            raise ConfigError(
+                f"{where}: {entry.model} brings its own code; set trust_remote_code: true if you trust its authors"
+            )
+    if repo and not _weight_files(folder):  # described before only: its weights have to come now, for their hash
+        folder = Path(fetch(repo, entry.revision, weights=True))
+    files = _weight_files(folder)
+    if not files:
+        raise ConfigError(f"{where}: {folder}: no safetensors weights; convert the checkpoint (pickled weights are not read)")
+    tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for path in files:
+        tensors |= read_header(path)
+    weights = [(p.name, hashes.sha256(p)) for p in files]
+
+    adapter = ""
+    adapter_facts: Any = None
+    adapter_tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
+    tokenizer_folder = folder
+    if entry.adapter:
+        adapter_folder, _ = _find(entry.adapter, None, f"{where}.adapter", adapter=True)
+        adapter = str(adapter_folder)
+        adapter_config = read_json(adapter_folder / "adapter_config.json")
+        kind = adapter_config.get("peft_type")
+        if kind != "LORA":
+            raise ConfigError(f"{where}.adapter: {adapter}: expected a LoRA adapter, got {kind}")
+        path = adapter_folder / "adapter_model.safetensors"
+        if not path.exists():
+            raise ConfigError(f"{where}.adapter: {adapter}: no adapter_model.safetensors")
+        adapter_tensors = read_header(path)
+        settings = {k: v for k, v in adapter_config.items() if k not in ("base_model_name_or_path", "revision", "auto_mapping")}
+        adapter_facts = [settings, hashes.sha256(path)]
+        if (adapter_folder / "tokenizer_config.json").exists():
+            tokenizer_folder = adapter_folder  # trained with its own template or added tokens
+
+    template = _template(tokenizer_folder) if tokenizer_folder == folder else _template(tokenizer_folder) or _template(folder)
+    if entry.template == "chat" and not template:
+        raise ConfigError(f"{where}: {entry.model} has no chat template; use template: plain")
+    style = "chat" if template and entry.template != "plain" else "plain"
+    dtype = _dtype(entry, options, config, tensors)
+    tokenizer = tokenizer_fingerprint(tokenizer_folder, hashes)
+    prompting = [_special(tokenizer_folder), template if style == "chat" else "", style]
+    generation = folder / "generation_config.json"
+    ends = read_json(generation).get("eos_token_id") if generation.exists() else config.get("eos_token_id")
+    tags = options.reasoning_tags
+    base_print = digest("transformers", _settled(config), weights, dtype)
+    fingerprint = digest(
+        base_print, adapter_facts, tokenizer, prompting, ends, options.overlong, [list(t) for t in tags]
+    )
+    parameters = sum(math.prod(shape) for _, shape in {**tensors, **adapter_tensors}.values())
+    size = DTYPE_BYTES[dtype]
+    base_bytes = sum(math.prod(s) for _, s in tensors.values()) * size
+    given = entry.name or ""
+    source = entry.adapter or entry.model
+    return Described(
+        name=(given or Path(source.rstrip("/")).name, bool(given)),
+        fingerprint=fingerprint,
+        entry=entry,
+        spec=Spec(
+            folder=str(folder),
+            base_key=(base_print,),
+            base_bytes=base_bytes,
+            dtype=dtype,
+            device=entry.device,
+            style=style,
+            overlong=options.overlong,
+            tags=tuple((a, b) for a, b in tags),
+            tokenizer_folder=str(tokenizer_folder),
+            classifier=classifier,
+            adapter=adapter,
+            adapter_key=digest(adapter_facts) if adapter else "",
+            template_text=template if tokenizer_folder != folder and not _template(tokenizer_folder) else None,
+            entry=attrs.asdict(entry),
+        ),
+        capabilities=_capabilities(config, classifier),
+        tokenizer=tokenizer,
+        architecture=architecture_fingerprint(config, tensors),
+        base=base_print if adapter else "",
+        parameters=parameters,
+        context=_context(config),
+        memory=base_bytes + sum(math.prod(s) for _, s in adapter_tensors.values()) * size,
+    )
+
+
+def place(found: Sequence[Described], options: Options) -> list[str]:
+    """Return a device per model: given ones are kept, the others are spread over what there is by size."""
+    wanted = [d.entry.device or ("" if options.device == "auto" else options.device) for d in found]
+    available = devices() if "" in wanted or "cuda" in wanted else []
+    return spread(
+        [(d.spec.base_key[0], d.fingerprint, d.memory) for d in found],
+        wanted,
+        available,
+    )
+
+
+def _find(name: str, revision: str | None, where: str, *, adapter: bool = False) -> tuple[Path, str]:
+    """Return (local folder, Hub repository or "")."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve(), ""
+    looks_local = name.startswith(("/", ".", "~")) or name.count("/") > 1 or path.exists()
+    if looks_local:
+        what = "is not a folder" if path.exists() else "does not exist"
+        raise ConfigError(f"{where}: {name} {what}; give the folder of a checkpoint or a Hub id")
+    try:
+        return Path(fetch(name, revision, weights=adapter)), name
+    except ConfigError as error:
+        raise ConfigError([f"{where}: {p}" for p in error.problems]) from None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint: those of its index if there is one."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        files = [folder / n for n in names]
+        return files if all(f.exists() for f in files) else []
+    single = folder / "model.safetensors"
+    return [single] if single.exists() else []
+
+
+def _template(folder: Path) -> str:
+    """Return the chat template's text (for several named ones: all of them), or the empty string."""
+    path = folder / "chat_template.jinja"
+    if path.exists():
+        return path.read_text("utf-8")
+    config = folder / "tokenizer_config.json"
+    value = read_json(config).get("chat_template") if config.exists() else None
+    return value if isinstance(value, str) else "" if not value else str(value)
+
+
+def _special(folder: Path) -> Any:
+    """Return what a tokenizer puts around a text: its special roles and its rules for BOS and EOS."""
+    config = folder / "tokenizer_config.json"
+    data = read_json(config) if config.exists() else {}
+    keys = ("bos_token", "eos_token", "add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "tokenizer_class")
+    post = folder / "tokenizer.json"
+    return [{k: data.get(k) for k in keys}, read_json(post).get("post_processor") if post.exists() else None]
+
+
+_VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
+
+
+def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without what changes no number."""
+    kept = {k: v for k, v in config.items() if k not in _VOLATILE}
+    return {**kept, "architectures": config.get("architectures")}
+
+
+def _dtype(
+    entry: Entry, options: Options, config: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> str:
+    wanted = entry.dtype or options.dtype
+    if wanted != "auto":
+        return wanted
+    device = entry.device or options.device
+    if device == "cpu" or (device == "auto" and devices() == ["cpu"]):
+        return "float32"  # half precision is slow and order-dependent on most CPUs
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+    if stored in DTYPE_BYTES:
+        return stored
+    kinds = [_STORED[d] for d, _ in tensors.values() if d in _STORED]
+    return max(set(kinds), key=kinds.count) if kinds else "float32"
+
+
+def _capabilities(config: Mapping[str, Any], classifier: bool) -> frozenset[str]:
+    if classifier:
+        return CLASSIFYING
+    text = config.get("text_config") or config
+    kinds = [str(k) for k in text.get("layer_types") or []] + [str(config.get("model_type", ""))]
+    if any(r in k for k in kinds for r in _RECURRENT):
+        return GENERATIVE - {"step"}  # recurrent states cannot be rolled back
+    return GENERATIVE
+
+
+def _context(config: Mapping[str, Any]) -> int | None:
+    text = config.get("text_config") or config
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
+        value = text.get(key)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _user_cache() -> Path:
+    root = os.environ.get("MOCO_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "moco" / "hashes"

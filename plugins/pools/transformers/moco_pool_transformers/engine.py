@@ -1,0 +1,163 @@
+"""The engine: one lane per device, models loaded once, calls served in continuous batches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moco_core.errors import EngineOutOfMemory, ModelCallError
+from moco_core.models import Call, Engine, Inbox, Model, Recipe
+
+if TYPE_CHECKING:
+    from moco_pool_transformers.host import AdapterWeights, Weights
+    from moco_pool_transformers.loaded import LoadedModel
+    from moco_pool_transformers.residency import Residency
+
+__all__ = ["TransformersEngine"]
+
+
+class TransformersEngine(Engine):
+    """See :class:`moco_core.models.Engine` and :class:`moco_pool_transformers.host.Host`."""
+
+    def __init__(
+        self, *, max_batch: int = 64, budget: int | None = None, trust_remote_code: bool = False, options: Any = None
+    ) -> None:
+        self.max_batch = max_batch
+        self.options = options
+        self.budget = budget
+        self.trust_remote_code = trust_remote_code
+        self._residency: Residency | None = None
+
+    @property
+    def residency(self) -> Residency:
+        """The loaded models; made on first use, so that describing a pool imports no torch."""
+        if self._residency is None:
+            from moco_pool_transformers.residency import Residency
+
+            self._residency = Residency(self.budget, trust_remote_code=self.trust_remote_code)
+        return self._residency
+
+    # ---------------------------------------------------------------- serving
+
+    def serve(self, model: Model, inbox: Inbox) -> None:
+        """Answer calls of ``model`` until none waits. See :meth:`moco_core.models.Engine.serve`."""
+        self.residency.demand = dict(inbox.demand)
+        recipe = model.info.get("recipe")
+        if recipe is not None and hasattr(recipe, "serve"):
+            recipe.serve(self, model, model.info["sources"], inbox)
+            return
+        with self.use(model) as (loaded,):
+            self._serve(loaded, inbox)
+
+    def _serve(self, loaded: LoadedModel, inbox: Inbox) -> None:
+        from moco_pool_transformers import scoring
+        from moco_pool_transformers.batch import Batch, Row, StaticBatch
+
+        batch: Batch | StaticBatch | None = None
+        while not inbox.cancelled:
+            running = len(batch) if batch is not None else 0
+            free = max(1, min(inbox.limit, self.max_batch)) - running
+            # a prefill costs a whole forward: let a few places become free before filling them, unless all can come in
+            waiting = inbox.waiting
+            taken = inbox.take(free) if waiting and free >= min(waiting, self._fill(inbox)) else []
+            rows: list[Row] = []
+            others: list[Call] = []
+            for call in taken:
+                if call.kind != "generate":
+                    others.append(call)
+                    continue
+                try:
+                    rows.append(Row.of(call, loaded))
+                except ModelCallError as error:
+                    inbox.reject(call, error)
+            if rows:
+                if batch is None:
+                    batch = (Batch if loaded.slab() is not None else StaticBatch)(loaded, self.max_batch)
+                batch.admit(rows)
+            if others:
+                self._answer(loaded, others, inbox, scoring)
+            if batch is not None and len(batch):
+                done = batch.step()
+                good = [(c, r) for c, r in done if not isinstance(r, Exception)]
+                if good:
+                    inbox.resolve(good)
+                for call, result in done:
+                    if isinstance(result, Exception):
+                        inbox.reject(call, result)
+            elif not taken and not inbox.waiting:
+                return
+
+    def _fill(self, inbox: Inbox) -> int:
+        return max(1, min(inbox.limit, self.max_batch) // 8)
+
+    def _answer(self, loaded: LoadedModel, calls: Sequence[Call], inbox: Inbox, scoring: Any) -> None:
+        """Answer calls that are no generations, grouped by what can run together."""
+        groups: dict[tuple[str, Hashable], list[Call]] = {}
+        for call in calls:
+            group = getattr(call.payload, "group", None) if call.kind not in scoring.KINDS else None
+            groups.setdefault((call.kind, group), []).append(call)
+        for (kind, _), members in groups.items():
+            run = scoring.KINDS.get(kind)
+            if run is None:
+                if not hasattr(members[0].payload, "run"):
+                    for call in members:
+                        inbox.reject(call, ModelCallError(f"{loaded.model.name}: no such kind of call: {kind!r}"))
+                    continue
+                run = members[0].payload.run
+            try:
+                results = run(loaded, members)
+            except EngineOutOfMemory:
+                raise
+            except Exception as error:
+                for call in members:
+                    inbox.reject(call, error)
+                continue
+            good = [(c, r) for c, r in zip(members, results, strict=True) if not isinstance(r, Exception)]
+            if good:
+                inbox.resolve(good)
+            for call, result in zip(members, results, strict=True):
+                if isinstance(result, Exception):
+                    inbox.reject(call, result)
+
+    # ---------------------------------------------------------------- host
+
+    def use(self, *models: Model) -> AbstractContextManager[tuple[LoadedModel, ...]]:
+        return self.residency.use(models)
+
+    def weights(self, model: Model) -> Weights:
+        raise NotImplementedError
+
+    def adapter_weights(self, model: Model) -> AdapterWeights:
+        raise NotImplementedError
+
+    def folder(self, model: Model) -> Path:
+        raise NotImplementedError
+
+    def entry(self, model: Model) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+    def export(self, model: Model, folder: Path) -> None:
+        raise NotImplementedError
+
+    def resident(self) -> Collection[str]:
+        return self.residency.names()
+
+    def free(self) -> None:
+        if self._residency is not None:
+            self._residency.free()
+
+    def walk(self, model: Model) -> Iterator[Model]:
+        sources = model.info.get("sources")
+        if sources is None:
+            yield model
+            return
+        for source in sources:
+            yield from self.walk(source)
+
+    def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
+        return super().derive(name, recipe, sources)
+
+    async def close(self) -> None:
+        self.free()

@@ -1,0 +1,50 @@
+"""What the engine must know to open a model: plain values, made without loading anything."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+__all__ = ["Spec"]
+
+
+@attrs.frozen(kw_only=True)
+class Spec:
+    """How to open one model of the pool.
+
+    ``folder`` is the base's local folder, or "" if it still has to be fetched from the Hub (``repo``, ``revision``).
+    ``base_key`` is equal for models that share a module in memory. Sizes are bytes.
+    """
+
+    folder: str
+    base_key: tuple[str, ...]
+    base_bytes: int
+    dtype: str
+    device: str
+    style: str
+    overlong: str
+    tags: tuple[tuple[str, str], ...]
+    tokenizer_folder: str
+    classifier: bool = False
+    adapter: str = ""
+    adapter_key: str = ""
+    repo: str = ""
+    revision: str | None = None
+    template_text: str | None = None
+    entry: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def adapter_name(self) -> str:
+        """The adapter's name on its base. Prefixed, since a plain name may collide with a module attribute."""
+        return "moco_" + hashlib.sha256((self.adapter_key or self.adapter).encode()).hexdigest()[:16]
+
+    def local_folder(self) -> str:
+        """Return the folder with the weights, fetching them if they are not here yet."""
+        if not self.repo:
+            return self.folder
+        from moco_pool_transformers.hub import fetch
+
+        return fetch(self.repo, self.revision, weights=True)
