@@ -47,7 +47,7 @@ def bleu(a: str, b: str) -> float:
     Raises ConfigError if sacrebleu is not installed.
     """
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise ConfigError(
             "similarity: bleu needs sacrebleu; install it (pip install 'moco-toolkit-voting[bleu]') "

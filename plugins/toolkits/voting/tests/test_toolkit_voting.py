@@ -145,7 +145,7 @@ def test_bleu_says_what_to_install(monkeypatch):
 
     from moco_core.errors import ConfigError
 
-    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
     with pytest.raises(ConfigError, match=r"moco-toolkit-voting\[bleu\]"):
         bleu("a", "b")
 

@@ -1,0 +1,306 @@
+"""Majority voting against its papers' cases, on scripted models."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+import pytest
+from moco_method_majority_vote import MajorityVote, MajorityVoteOptions
+
+from moco_core import Answer, ConfigError, Example, Metric, ModelCallError, NoOptions, Question, Sampling, Score
+from moco_core.models import Pool
+from moco_core.options import build
+from moco_core.testing import (
+    LastWord,
+    ScriptedCall,
+    ScriptedPool,
+    example_questions,
+    examples,
+    fallible,
+    method_checks,
+    run_method,
+)
+
+test_conformance = method_checks(
+    "majority_vote",
+    settings=[
+        {},
+        {"samples": 3, "tie": "random"},
+        {"weights": "log_odds", "temperature": 0.0},
+        {"similarity": "embedding", "tie": "order", "reply": "shortest"},
+    ],
+    identical_is_single=False,
+)
+
+QUESTION = Question(id="q", prompt="Which one?", answer_kind="text")
+CHOICE = Question(id="c", prompt="Which one?", choices=("x", "y"), answer_kind="choice")
+
+
+def says(*answers: str | None) -> ScriptedPool:
+    """One model per answer; None is a reply without any."""
+    scripts = {
+        f"m{i}": "I cannot say" if answer is None else f"model {i}: the answer is {answer}"
+        for i, answer in enumerate(answers)
+    }
+    return ScriptedPool(scripts)
+
+
+def vote(pool, question=QUESTION, metric=None, dev=(), **options):
+    outcome = run_method(
+        MajorityVote(MajorityVoteOptions(**options)), pool, questions=[question], dev=dev, metric=metric
+    )
+    for error in outcome.errors.values():
+        raise error
+    return outcome.replies[question.id]
+
+
+@pytest.mark.parametrize(
+    ("answers", "winner", "voter"),
+    [(("A", "A", "B", None), "a", 0), ((None, None, "B"), "b", 2), (("A", "B", "B"), "b", 1)],
+)
+def test_the_most_frequent_answer_wins_and_its_full_reply_is_returned(answers, winner, voter):
+    reply = vote(says(*answers), tie="order")
+    assert reply.meta["answer"] == winner
+    assert reply.text == f"model {voter}: the answer is {answers[voter]}"
+    assert reply.meta["model"] == f"m{voter}"
+    votes = [row["answer"] for row in reply.meta["votes"]]
+    assert Counter(key for key in votes if key is not None).most_common(1)[0][0] == winner
+
+
+def test_unanimous_voters_win_with_margin_one():
+    reply = vote(says("A", "A", "A"))
+    assert (reply.meta["answer"], reply.meta["margin"], reply.meta["share"]) == ("a", 1.0, 1.0)
+
+
+def test_nobody_parsed_gives_the_best_dev_models_reply_flagged():
+    dev = examples(4)
+
+    def knows(call: ScriptedCall) -> str:
+        right = {e.question.prompt: _right(e) for e in dev}
+        asked = next((p for p in right if p in call.transcript), None)
+        return f"the answer is {right[asked]}" if asked else "no idea, says the expert"
+
+    pool = ScriptedPool({"fool": "no idea", "expert": knows})
+    assert vote(pool, dev=dev).text == "no idea, says the expert"
+    reply = vote(pool, tie="order")
+    assert reply.text == "no idea" and reply.meta["unparsed"] is True and "answer" not in reply.meta
+
+
+def _right(example: Example) -> str:
+    return example.references[0] if example.answer is None else example.question.letters[example.answer]
+
+
+def test_one_model_and_one_sample_is_that_model_byte_for_byte():
+    pool = ScriptedPool({"only": fallible})
+    questions = example_questions(6)
+    outcome = run_method(MajorityVote(MajorityVoteOptions()), pool, questions=questions, dev=examples(3))
+    assert outcome.calls["fit"] == 0
+    for question in questions:
+        (call,) = [c for c in pool.history if question.prompt in c.transcript]
+        assert outcome.replies[question.id].text == fallible(call)
+
+
+def test_a_failed_call_and_an_empty_reply_abstain():
+    pool = ScriptedPool({"down": lambda call: ModelCallError("down"), "mute": "  ", "c": "the answer is C"})
+    reply = vote(pool)
+    assert reply.meta["answer"] == "c"
+    assert [row["status"] for row in reply.meta["votes"]] == ["failed", "empty", "parsed"]
+
+
+def test_the_question_fails_if_every_call_does():
+    pool = ScriptedPool({"a": lambda call: ModelCallError("down"), "b": lambda call: ModelCallError("down")})
+    with pytest.raises(ModelCallError, match="down"):
+        vote(pool)
+
+
+def test_ties_go_to_the_best_dev_model():
+    """d = (0.5, 1.0) by construction: the second model wins the tie, the first one without dev scores."""
+    dev = examples(4)
+    right = {e.question.prompt: _right(e) for e in dev}
+
+    def answers(call: ScriptedCall, sure: int) -> str:
+        for number, (prompt, answer) in enumerate(right.items()):
+            if prompt in call.transcript:
+                return f"the answer is {answer if number < sure else 'nonsense'}"
+        return f"the answer is {'A' if sure == 2 else 'B'}"
+
+    pool = ScriptedPool({"half": lambda c: answers(c, 2), "full": lambda c: answers(c, 4)})
+    assert vote(pool, dev=dev).meta["answer"] == "b"
+    assert vote(pool, dev=dev, tie="best_model").meta["answer"] == "b"
+    assert vote(pool, dev=dev, tie="order").meta["answer"] == "a"
+    assert vote(pool).meta["answer"] == "a"
+    assert vote(pool, dev=dev).meta["tied"] == ["a", "b"]
+
+
+def test_random_ties_depend_on_seed_and_question_alone():
+    pool = says("A", "B")
+    questions = [Question(id=f"q{i}", prompt="?") for i in range(40)]
+    method = MajorityVote(MajorityVoteOptions(tie="random"))
+
+    def winners(**keywords):
+        replies = run_method(method, pool, questions=questions, **keywords).replies
+        return [replies[q.id].meta["answer"] for q in questions]
+
+    first = winners(in_flight=1)
+    assert first == winners(in_flight=40)
+    questions.reverse()
+    assert first == winners()[::-1]
+    questions.reverse()
+    assert 10 < first.count("a") < 30 and first != winners(seed=1)
+    other = MajorityVote(MajorityVoteOptions(tie="random", seed=5))
+    assert first != [run_method(other, pool, questions=questions).replies[q.id].meta["answer"] for q in questions]
+
+
+class Phrase(Metric[NoOptions]):
+    """Every reply is its own answer, read as it stands."""
+
+    def read(self, question, text):
+        return Answer(key=text.strip().casefold(), text=text.strip(), status="parsed")
+
+    def score(self, example, reply, context):
+        return Score(value=0.0)
+
+
+def test_token_f1_groups_what_equality_splits():
+    pool = ScriptedPool({"a": "Joe Biden", "b": "Barack Obama", "c": "Obama"})
+    reply = vote(pool, metric=Phrase(NoOptions()), similarity="token_f1")
+    assert reply.meta["support"] == pytest.approx({"joe biden": 1.0, "barack obama": 5 / 3, "obama": 5 / 3})
+    assert reply.text == "Barack Obama" and reply.meta["tied"] == ["barack obama", "obama"]
+    assert vote(pool, metric=Phrase(NoOptions())).text == "Joe Biden"
+
+
+class Graded(Phrase):
+    def utility(self, question, a, b):
+        return 1.0 if a.text[0] == b.text[0] else 0.0
+
+
+def test_the_metrics_own_utility_is_the_default():
+    pool = ScriptedPool({"a": "xa", "b": "ya", "c": "yb"})
+    assert vote(pool, metric=Graded(NoOptions())).text == "ya"
+    assert vote(pool, metric=Graded(NoOptions()), similarity="exact").text == "xa"
+
+
+def test_open_questions_vote_by_bleu_over_whole_replies():
+    pytest.importorskip("sacrebleu")
+    question = Question(id="o", prompt="Describe.", answer_kind="open")
+    pool = ScriptedPool({"a": "nothing of the kind", "b": "the cat sat on the mat", "c": "the cat sat on a mat"})
+    reply = vote(pool, question)
+    assert reply.text == "the cat sat on the mat" and "unparsed" not in reply.meta
+    outcome = run_method(MajorityVote(MajorityVoteOptions(similarity="exact")), pool, questions=[question])
+    assert "compared exactly" in outcome.warnings[0]
+
+
+def test_embedding_similarity_asks_the_model_that_can_embed():
+    pool = ScriptedPool({"a": "zebra", "b": "red green blue", "c": "red green pink"})
+    first, *others = pool.pool
+    models = Pool([attrs.evolve(first, capabilities=frozenset({"generate"})), *others])
+    reply = vote(models, metric=Phrase(NoOptions()), similarity="embedding")
+    assert reply.text == "red green blue"
+    (call,) = [c for c in pool.history if c.kind == "embed"]
+    assert call.model == "b" and call.given["texts"] == ["zebra", "red green blue", "red green pink"]
+    method = MajorityVote(MajorityVoteOptions(similarity="embedding"))
+    blind = [attrs.evolve(m, capabilities=frozenset({"generate"})) for m in pool.pool]
+    assert "embed" in method.needs().problems(blind)[0]
+    with pytest.raises(ConfigError, match="'a' cannot embed"):
+        run_method(MajorityVote(MajorityVoteOptions(similarity="embedding", embedder="a")), models)
+
+
+def test_samples_are_numbered_and_independent_of_the_others():
+    """Sample k of a model has one seed, however many samples are drawn and whatever the order of completion."""
+    pool = ScriptedPool.copies(2, fallible)
+    question = example_questions(1)[0]
+    run_method(MajorityVote(MajorityVoteOptions(samples=3)), pool, questions=[question])
+    few = {(c.model, c.seed) for c in pool.history}
+    assert len(few) == 6 and len({seed for _, seed in few}) == 6
+    more = ScriptedPool.copies(2, fallible)
+    run_method(MajorityVote(MajorityVoteOptions(samples=5)), more, questions=[question])
+    assert few < {(c.model, c.seed) for c in more.history}
+
+
+def test_fit_costs_only_where_dev_decides():
+    dev, pool = examples(5), says("A", "B", "A")
+    for options, calls in [
+        ({}, 15),
+        ({"tie": "order"}, 0),
+        ({"tie": "random"}, 0),
+        ({"tie": "order", "weights": "dev"}, 15),
+    ]:
+        method = MajorityVote(MajorityVoteOptions(**options))
+        assert run_method(method, pool, dev=dev).calls["fit"] == method.cost(3, 5).fit == calls
+
+
+def test_log_odds_lets_a_lone_expert_beat_a_pair():
+    """18 of 18 right is p = 19/20 with two choices, 11 of 18 is 12/20: log 19 = 2.944 > 2 log 1.5 = 0.811."""
+    dev = [Example(question=Question(id=f"d{i}", prompt=f"dev {i}?", choices=("x", "y")), answer=0) for i in range(18)]
+
+    def answers(call: ScriptedCall, right: int, final: str) -> str:
+        for i in range(18):
+            if f"dev {i}?" in call.transcript:
+                return f"the answer is {'A' if i < right else 'B'}"
+        return f"the answer is {final}"
+
+    pool = ScriptedPool(
+        {
+            "expert": lambda c: answers(c, 18, "A"),
+            "one": lambda c: answers(c, 11, "B"),
+            "two": lambda c: answers(c, 11, "B"),
+        }
+    )
+    assert vote(pool, CHOICE, dev=dev).meta["answer"] == "B"
+    reply = vote(pool, CHOICE, dev=dev, weights="log_odds")
+    assert reply.meta["answer"] == "A"
+    assert reply.meta["support"] == pytest.approx({"A": 2.944439, "B": 0.810930}, abs=1e-6)
+    # by dev score the pair still wins, 1 against 2 * 11/18
+    assert vote(pool, CHOICE, dev=dev, weights="dev").meta["support"] == pytest.approx({"A": 1.0, "B": 22 / 18})
+
+
+def test_shortest_reply_of_the_winner():
+    pool = ScriptedPool({"long": "well well, the answer is A", "short": "the answer is A"})
+    assert vote(pool, reply="shortest").text == "the answer is A"
+
+
+def test_bad_options():
+    with pytest.raises(ConfigError, match="temperature: expected number > 0 with samples > 1"):
+        build(MajorityVoteOptions, {"samples": 2, "temperature": 0})
+    with pytest.raises(ConfigError, match=r"majority_vote\.weights: dev needs dev examples"):
+        vote(says("A"), weights="dev")
+
+
+def test_numbers_in_other_forms_are_one_vote():
+    exact_match = pytest.importorskip("moco_metric_exact_match")
+    cls = exact_match.moco_metric() if hasattr(exact_match, "moco_metric") else exact_match.ExactMatch
+    metric = cls(build(cls.Options, {}))
+    question = Question(id="n", prompt="How much?", answer_kind="math")
+    if metric.read(question, "The answer is 1/2").key is None:
+        question = attrs.evolve(question, answer_kind="decimal")
+    forms = ["0.5", "1/2", r"\frac{1}{2}", ".50"]
+    pool = ScriptedPool({f"m{i}": f"The answer is ${form}$" for i, form in enumerate(forms)})
+    reply = vote(pool, question, metric=metric)
+    assert list(reply.meta["support"].values()) == [4.0]
+
+
+def test_replies_follow_the_methods_sampling_and_the_runs_budget():
+    pool = says("A", "B")
+    run_method(
+        MajorityVote(MajorityVoteOptions(temperature=0.3, top_p=0.8)),
+        pool,
+        questions=[QUESTION],
+        sampling=Sampling(max_new_tokens=99, stop=("X",)),
+    )
+    for call in pool.history:
+        assert call.params == {
+            "max_new_tokens": 99,
+            "temperature": 0.3,
+            "top_p": 0.8,
+            "top_k": 0,
+            "min_p": 0.0,
+            "stop": ["X"],
+        }
+
+
+def test_relabelling_the_models_changes_ties_only():
+    """The order of the pool is the last tie rule and nothing else."""
+    pool = says("A", "B", "B")
+    for models in (pool.pool, Pool(reversed(list(pool.pool)))):
+        assert vote(models, tie="order", metric=LastWord(NoOptions())).meta["answer"] == "b"
