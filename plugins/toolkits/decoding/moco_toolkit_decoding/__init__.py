@@ -1,0 +1,70 @@
+"""Several causal language models advancing one text together, token by token.
+
+Two ways to work on several models at once, both on top of an engine whose models can ``step``:
+
+- :class:`JointRecipe` and :class:`UnionRecipe` make a *derived model* out of several: their next-token distributions are
+  combined at every step, over a shared vocabulary or, for different tokenizers, over the union of their best strings. The
+  derived model answers like any other: ``await context.generate(fused, question)``.
+- :class:`StepSession` is one model and one growing text: look at the next token, draft, score, roll back, fork, continue
+  with somebody else's words. Sessions of all questions advance together, one forward per model and step.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moco_toolkit_decoding.combine import Combiner, Contrast, Mix
+    from moco_toolkit_decoding.compatibility import Report, report, require_same
+    from moco_toolkit_decoding.handover import Answering, answer_once
+    from moco_toolkit_decoding.joint import JointRecipe
+    from moco_toolkit_decoding.session import Draft, StepSession, open_session
+    from moco_toolkit_decoding.ops import HeadGate, TopGate
+    from moco_toolkit_decoding.text import Vocabulary
+    from moco_toolkit_decoding.union import UnionRecipe
+
+_WHERE = {
+    "Answering": "handover",
+    "Combiner": "combine",
+    "Contrast": "combine",
+    "Draft": "session",
+    "HeadGate": "ops",
+    "JointRecipe": "joint",
+    "Mix": "combine",
+    "Report": "compatibility",
+    "StepSession": "session",
+    "TopGate": "ops",
+    "UnionRecipe": "union",
+    "Vocabulary": "text",
+    "answer_once": "handover",
+    "open_session": "session",
+    "report": "compatibility",
+    "require_same": "compatibility",
+}
+
+__all__ = [
+    "Answering",
+    "Combiner",
+    "Contrast",
+    "Draft",
+    "HeadGate",
+    "JointRecipe",
+    "Mix",
+    "Report",
+    "StepSession",
+    "TopGate",
+    "UnionRecipe",
+    "Vocabulary",
+    "answer_once",
+    "open_session",
+    "report",
+    "require_same",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch is imported when something of the toolkit is first used, not when a plugin that needs it is listed
+    if name in _WHERE:
+        return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,240 @@
+"""One answer written by several models in turn: the text they share, who wrote what, and when it ends.
+
+The truth is the continuation's bytes (with one tokenizer: its token ids). Each writer has a session that is brought up to the
+truth when its turn comes. With one tokenizer ids are exchanged as they were emitted; with different tokenizers a commit holds
+whole characters only and no trailing space, because the next model's tokens carry it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from moco_core.models import Model
+from moco_core.types import FinishReason, Question, Reply, Sampling, Span
+
+from moco_toolkit_decoding.joint import cut_spans
+from moco_toolkit_decoding.session import StepSession
+from moco_toolkit_decoding.text import cut_at, last_boundary, starts_word, valid_prefix
+
+if TYPE_CHECKING:
+    from moco_core.context import Context
+
+__all__ = ["Answering", "Written", "answer_once"]
+
+
+@attrs.define
+class Written:
+    """A piece of the answer: the writer's index, its bytes and its number of tokens."""
+
+    writer: int
+    data: bytes
+    tokens: int
+
+
+class Answering:
+    """The answer in progress.
+
+    ``sessions[i]`` belongs to writer i; ``shared`` tells that all have one tokenizer. ``stops`` are stop strings. ``finish`` is
+    None until the answer has ended.
+    """
+
+    def __init__(self, sessions: Sequence[StepSession], *, shared: bool, stops: Sequence[str] = ()) -> None:
+        self.sessions = list(sessions)
+        self.shared = shared
+        self.stops = tuple(stops)
+        self.ids: list[int] = []
+        self.data = b""
+        self.pieces: list[Written] = []
+        self.finish: FinishReason | None = None
+
+    # ---------------------------------------------------------------- reading
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return self.data.decode("utf-8", "replace")
+
+    def turn(self, i: int) -> StepSession:
+        """Return writer i's session, brought up to the truth."""
+        session = self.sessions[i]
+        if self.shared:
+            n = len(session.ids)
+            if session.ids != self.ids[:n]:
+                session.rollback(0 if not n else n)
+                n = 0
+            session.append_tokens(self.ids[n:])
+            session.counter.read += len(self.ids) - n
+        elif session.data != self.data:
+            if not self.data.startswith(session.data):
+                session.rollback(len(session.ids))
+            session.append_text(self.data[len(session.data) :])
+        return session
+
+    def tokens(self, i: int = 0) -> int:
+        """Return the length of the answer in writer i's tokens."""
+        return len(self.ids) if self.shared else self.turn(i).n_tokens
+
+    def drafted(self, i: int, ids: Sequence[int]) -> bytes:
+        """Return the bytes that these tokens add to the answer."""
+        session = self.sessions[i]
+        raw = b"".join(map(session.vocabulary.piece, ids))
+        opens = not session.ids and session.vocabulary.drops_first_space and raw.startswith(b" ")
+        return raw[1:] if opens else raw
+
+    def words(self, i: int, ids: Sequence[int]) -> list[list[int]]:
+        """Cut a draft into words of whole tokens: a token that starts a new word opens the next one."""
+        out: list[list[int]] = []
+        before = b""
+        vocabulary = self.sessions[i].vocabulary
+        for token in ids:
+            piece = vocabulary.piece(token)
+            if out and starts_word(before, piece):
+                out.append([token])
+                before = piece
+            elif out:
+                out[-1].append(token)
+                before += piece
+            else:
+                out.append([token])
+                before = piece
+        return out
+
+    def whole(self, i: int, ids: Sequence[int], *, words: bool) -> list[int]:
+        """Return the part of a draft that may be handed over, in whole tokens.
+
+        With one tokenizer that is all of it. Otherwise an incomplete character and a trailing space stay back and, with
+        ``words``, the last word if it is not the only one. A draft of which nothing could be handed over comes back as it is, less an
+        incomplete character, so that the answer always progresses.
+        """
+        if self.shared or not ids:
+            return list(ids)
+        data = self.drafted(i, ids)
+        complete = len(valid_prefix(data))
+        keep = last_boundary(data) if words else len(data[:complete].rstrip(b" "))
+        kept = self._prefix(i, ids, keep or complete)
+        return kept or self._prefix(i, ids, complete) or list(ids)
+
+    def _prefix(self, i: int, ids: Sequence[int], size: int) -> list[int]:
+        out = list(ids)
+        while out and len(self.drafted(i, out)) > size:
+            out.pop()
+        return out
+
+    # ---------------------------------------------------------------- writing
+
+    def commit(self, i: int, ids: Sequence[int]) -> None:
+        """Add tokens of writer i to the answer, which it must stand at; cut at a stop string."""
+        if not ids:
+            return
+        session = self.sessions[i]
+        data = self.drafted(i, ids)
+        session.append_tokens(ids)
+        if self.shared:
+            self.ids += ids
+        self._written(i, data, len(ids))
+
+    def commit_text(self, i: int, data: bytes) -> None:
+        """Add text that is no draft of tokens (a cue, say), in the name of writer i."""
+        if not data:
+            return
+        session = self.turn(i)
+        before = len(session.ids)
+        session.append_text(data)
+        if self.shared:
+            self.ids = list(session.ids)
+        self._written(i, data, max(0, len(session.ids) - before))
+
+    def _written(self, i: int, data: bytes, tokens: int) -> None:
+        self.data += data
+        if self.pieces and self.pieces[-1].writer == i:
+            self.pieces[-1].data += data
+            self.pieces[-1].tokens += tokens
+        else:
+            self.pieces.append(Written(i, data, tokens))
+        if self.stops:
+            longest = max(len(s.encode()) for s in self.stops)
+            start = len(valid_prefix(self.data[: max(0, len(self.data) - len(data) - longest)]))
+            found = cut_at(self.data[start:].decode("utf-8", "replace"), self.stops)
+            if found is not None:
+                self.data = self.data[:start] + found[0].encode()
+                self.finish = "stop"
+
+    def truncate(self, limit: int, i: int = 0) -> bool:
+        """Cut the answer to ``limit`` tokens of writer i; return whether the limit is reached."""
+        if self.tokens(i) < limit:
+            return False
+        if self.shared:
+            self.ids = self.ids[:limit]
+            data = self.sessions[i].vocabulary.text(self.ids)
+        else:
+            session = self.turn(i)
+            if session.n_tokens > limit:
+                session.rollback(session.n_tokens - limit)
+            data = valid_prefix(session.data)
+        self.data = self.data[: len(data)]
+        self.finish = self.finish or "length"
+        return True
+
+    # ---------------------------------------------------------------- telling
+
+    def result(self, **meta: Any) -> dict[str, Any]:
+        """Return the finished answer as JSON data, with writers as indices; see :func:`reply_of`."""
+        pieces = [(str(p.writer), p.data, p.tokens) for p in self.pieces]
+        spans = cut_spans(pieces, self.text)
+        return {
+            "text": self.text,
+            "finish": self.finish or "length",
+            "spans": [[int(s.model), s.text, s.tokens] for s in spans],
+            "read": [s.counter.read for s in self.sessions],
+            "written": [s.counter.written for s in self.sessions],
+            "meta": meta,
+        }
+
+    def close(self) -> None:
+        """Close all sessions."""
+        for session in self.sessions:
+            session.close()
+
+
+def reply_of(data: Mapping[str, Any], models: Sequence[Model]) -> Reply:
+    """Turn stored data into a reply: spans, the share of each model in the answer's tokens, and the tokens each one cost."""
+    names = [m.name for m in models]
+    spans = tuple(Span(names[i], text, tokens) for i, text, tokens in data["spans"])
+    total = sum(s.tokens for s in spans)
+    share = {n: sum(s.tokens for s in spans if s.model == n) for n in names}
+    meta = {
+        **data["meta"],
+        "share": {n: round(count / total, 6) if total else 0.0 for n, count in share.items()},
+        "tokens": {n: {"read": data["read"][i], "written": data["written"][i]} for i, n in enumerate(names)},
+    }
+    return Reply(text=data["text"], finish_reason=data["finish"], spans=spans, meta=meta)
+
+
+async def answer_once(
+    context: Context,
+    kind: str,
+    models: Sequence[Model],
+    question: Question,
+    settings: Mapping[str, Any],
+    compute: Callable[[], Awaitable[dict[str, Any]]],
+    *,
+    seeded: bool,
+    sampling: Sampling | None = None,
+) -> Reply:
+    """Return the answer of a hand-over, computed once and then taken from the cache.
+
+    ``settings`` are all options that decide the answer, as JSON data; ``seeded`` tells that the run's seed decides it too.
+    """
+    used = sampling or context.sampling
+    what = {
+        "kind": kind,
+        "version": 1,
+        "models": [m.fingerprint for m in models],
+        "question": [question.id if seeded else "", [[m.role, m.content] for m in question.messages()]],
+        "sampling": used.params(),
+        "settings": dict(settings),
+        "seed": context.seed if seeded else None,
+    }
+    return reply_of(await context.once(what, compute), models)

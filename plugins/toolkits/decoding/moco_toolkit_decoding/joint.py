@@ -1,0 +1,300 @@
+"""Joint decoding over a shared vocabulary: several models in lock-step, one token per row and step.
+
+The fused model is a derived model: :class:`JointRecipe` is a value with a fingerprint, and the engine calls its
+:meth:`~JointRecipe.serve` with the loaded members. Per step each member gives its next-token logits for the same rows, a
+:class:`~moco_toolkit_decoding.combine.Combiner` makes one distribution of them, one token per row is chosen from it, and
+every member reads that token. Rows leave when they finish and waiting calls take their places (continuous batching).
+"""
+
+from __future__ import annotations
+
+import codecs
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from moco_core.errors import CapabilityError, MocoError, ModelCallError
+from moco_core.models import Call, Inbox, Model
+from moco_core.types import Generation, Sampling, Span, canonical, digest
+from torch import Tensor
+
+from moco_toolkit_decoding.combine import Combiner
+from moco_toolkit_decoding.sampling import choose
+from moco_toolkit_decoding.slab import Slab
+from moco_toolkit_decoding.text import Vocabulary
+
+__all__ = ["JointRecipe", "shared_vocabulary", "vocabulary_of"]
+
+MAX_ROWS = 128
+VERSION = 1
+"""Raised when the decoding changes results, so that no stale reply is taken from a cache."""
+
+
+@attrs.frozen(kw_only=True)
+class JointRecipe:
+    """Fused logits of several models with one tokenizer.
+
+    ``combiner`` combines the members, which are the ``sources`` of ``pool.derive`` in order (the same model may appear
+    twice: it runs once). ``stops_with`` are the members whose end tokens end a reply; all of them if empty. ``max_rows`` bounds
+    the rows decoded at once.
+    """
+
+    combiner: Combiner
+    sources: tuple[str, ...] = attrs.field(converter=tuple)
+    stops_with: tuple[int, ...] = attrs.field(default=(), converter=tuple)
+    max_rows: int = attrs.field(default=MAX_ROWS, eq=False)
+    capabilities: frozenset[str] = attrs.field(default=frozenset({"generate", "logprobs"}), eq=False)
+
+    @classmethod
+    def of(cls, combiner: Combiner, models: Sequence[Model], **settings: Any) -> JointRecipe:
+        """Make the recipe for these members."""
+        if len(models) != combiner.members:
+            raise ValueError(f"the combiner takes {combiner.members} members, got {len(models)}")
+        return cls(combiner=combiner, sources=tuple(m.fingerprint for m in models), **settings)
+
+    @property
+    def fingerprint(self) -> str:
+        # the description goes through its JSON text: an infinite or very small number is written the same everywhere
+        return digest("joint", VERSION, canonical(self.combiner.description()), list(self.sources), list(self.stops_with))
+
+    def serve(self, host: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
+        """Answer the calls of the derived model until none waits; see ``moco_pool_transformers.host.ServingRecipe``."""
+        unique: dict[str, Model] = {}
+        for source in sources:
+            unique.setdefault(source.fingerprint, source)
+        with host.use(*unique.values()) as loaded:
+            where = {fingerprint: i for i, fingerprint in enumerate(unique)}
+            JointLoop(self, [where[s.fingerprint] for s in sources], loaded, [s.name for s in sources]).run(inbox)
+
+
+@attrs.define(eq=False)
+class _Row:
+    call: Call
+    sampling: Sampling
+    prompts: list[Any]
+    generator: random.Random | None
+    ids: list[int] = attrs.field(factory=list)
+    logprobs: list[float] = attrs.field(factory=list)
+    credits: list[int] = attrs.field(factory=list)
+    tail: bytes = b""
+
+
+class JointLoop:
+    """The decoding loop of one fused model.
+
+    ``members[i]`` is the index in ``loaded`` of member i; ``names`` are the members' names, for spans.
+    """
+
+    def __init__(self, recipe: JointRecipe, members: Sequence[int], loaded: Sequence[Any], names: Sequence[str]) -> None:
+        self.combiner = recipe.combiner
+        self.members = list(members)
+        self.loaded = list(loaded)
+        self.names = list(names)
+        self.max_rows = recipe.max_rows
+        self.slabs = [Slab(one, rows=8) for one in loaded]
+        self.vocabularies = [vocabulary_of(one) for one in loaded]
+        self.size, self.undefined = shared_vocabulary(loaded)
+        stops = recipe.stops_with or range(len(members))
+        self.ends = frozenset().union(*(loaded[members[i]].end_ids for i in stops))
+        self.rows: list[_Row] = []
+        self.logits: list[Tensor] = []
+        # on an accelerator the members of one step may sit on different devices; they are combined on the first one's
+        self.device = loaded[0].device
+
+    @torch.inference_mode()
+    def run(self, inbox: Inbox) -> None:
+        """Answer calls until none waits and every row has finished."""
+        while not inbox.cancelled:
+            self._admit(inbox)
+            if not self.rows:
+                if not inbox.waiting:
+                    return
+                continue
+            self._step(inbox)
+
+    # ---------------------------------------------------------------- rows come
+
+    def _admit(self, inbox: Inbox) -> None:
+        room = min(self.max_rows, inbox.limit) - len(self.rows)
+        if room <= 0 or not inbox.waiting:
+            return
+        fresh: list[_Row] = []
+        for call in inbox.take(room):
+            try:
+                fresh.append(self._open(call))
+            except MocoError as error:
+                inbox.reject(call, error)
+        if not fresh:
+            return
+        first = len(self.rows)
+        places = list(range(first, first + len(fresh)))
+        for m, slab in enumerate(self.slabs):
+            prompts = [row.prompts[m].ids for row in fresh]
+            # room for the whole replies at once: growing copies the cache
+            slab.reserve(first + len(fresh), max(len(p) + min(r.sampling.max_new_tokens, 256) for p, r in zip(prompts, fresh, strict=True)))
+            for place in places:
+                slab.lengths[place] = 0
+            logits = self._cut(slab.feed(places, prompts)[0])
+            if self.rows:
+                self.logits[m] = torch.cat([self.logits[m], logits])
+            elif m < len(self.logits):
+                self.logits[m] = logits
+            else:
+                self.logits.append(logits)
+        self.rows += fresh
+
+    def _open(self, call: Call) -> _Row:
+        if call.kind != "generate":
+            raise CapabilityError(f"model {call.model.name!r} cannot answer {call.kind!r} calls; it only writes text")
+        sampling = Sampling.from_params(call.params)
+        prompts = [one.render_input(call.input, reserve=sampling.max_new_tokens) for one in self.loaded]
+        empty = next((i for i, p in enumerate(prompts) if not p.ids), None)
+        if empty is not None:
+            raise ModelCallError(f"model {self.loaded[empty].model.name!r}: the prompt has no tokens; ask with some text")
+        generator = None if sampling.greedy else random.Random(call.seed)
+        return _Row(call, sampling, prompts, generator)
+
+    def _cut(self, logits: Tensor) -> Tensor:
+        return logits[:, : self.size].to(self.device, torch.float32)
+
+    # ---------------------------------------------------------------- one step
+
+    def _step(self, inbox: Inbox) -> None:
+        rows = self.rows
+        logits = [self.logits[i] for i in self.members]
+        combined = self.combiner(logits, self.undefined)
+        tokens = choose(combined, [r.sampling for r in rows], [r.generator for r in rows])
+        chosen = combined.gather(-1, tokens[:, None]).squeeze(-1)
+        credit = self.combiner.credit(logits, combined, tokens).tolist() if len(self.loaded) > 1 else [0] * len(rows)
+        done: list[tuple[Call, Generation]] = []
+        gone: list[int] = []
+        ids = tokens.tolist()
+        for i, (row, token, logprob) in enumerate(zip(rows, ids, chosen.tolist(), strict=True)):
+            if logprob != logprob or logprob == float("-inf"):
+                names = ", ".join(dict.fromkeys(self.names))
+                inbox.reject(
+                    row.call,
+                    ModelCallError(f"the fused scores of {names} are not finite at step {len(row.ids)}; check their weights"),
+                )
+                gone.append(i)
+                continue
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            row.credits.append(credit[i])
+            finish = self._finish(row, token)
+            if finish is not None:
+                done.append((row.call, self._generation(row, *finish)))
+                gone.append(i)
+        if gone:
+            ids = self._leave(gone, ids)
+        if done:
+            inbox.resolve(done)
+        if self.rows:
+            places = list(range(len(self.rows)))
+            chunks = [[t] for t in ids]
+            self.logits = [self._cut(slab.feed(places, chunks)[0]) for slab in self.slabs]
+
+    def _finish(self, row: _Row, token: int) -> tuple[str, str | None] | None:
+        """Return (finish reason, stop string) if the row ends with this token."""
+        if token in self.ends:
+            return "eos", None
+        if row.sampling.stop:
+            row.tail += self.vocabularies[0].piece(token)
+            for stop in row.sampling.stop:
+                if stop.encode() in row.tail:
+                    return "stop", stop
+            longest = max(len(s.encode()) for s in row.sampling.stop)
+            row.tail = row.tail[-longest + 1 :] if longest > 1 else b""
+        return ("length", None) if len(row.ids) >= row.sampling.max_new_tokens else None
+
+    def _leave(self, gone: Sequence[int], ids: list[int]) -> list[int]:
+        """Drop rows from every cache; the last row takes a gap. Returns the tokens in the new order."""
+        for i in sorted(gone, reverse=True):
+            last = len(self.rows) - 1
+            if i != last:
+                for slab in self.slabs:
+                    slab.copy_row(last, i)
+                self.rows[i], ids[i] = self.rows[last], ids[last]
+            self.rows.pop()
+            ids.pop()
+        return ids
+
+    # ---------------------------------------------------------------- rows go
+
+    def _generation(self, row: _Row, finish: str, stop: str | None) -> Generation:
+        first = self.loaded[0]
+        emitted = row.ids[:-1] if finish == "eos" else row.ids
+        text: str | None = None
+        if stop is not None:
+            whole = first.decode(row.ids)
+            text = whole[: at] if (at := min((p for s in row.sampling.stop if (p := whole.find(s)) >= 0), default=-1)) >= 0 else whole
+        counts: dict[str, int] = {}
+        for c in row.credits[: len(emitted)]:
+            counts[self.names[c]] = counts.get(self.names[c], 0) + 1
+        total = max(1, len(emitted))
+        meta: dict[str, Any] = {"share": {name: round(n / total, 6) for name, n in counts.items()}}
+        if stop is not None:
+            meta["stop"] = stop
+        made: Generation = first.generation(row.prompts[0], row.ids, row.logprobs, finish, text=text, meta=meta)
+        return attrs.evolve(made, spans=self._spans(row, emitted, made.text))
+
+    def _spans(self, row: _Row, emitted: Sequence[int], text: str) -> tuple[Span, ...]:
+        """Cut the answer's text into pieces by the member each token is owed to."""
+        pieces: list[tuple[str, bytes, int]] = []
+        view = self.vocabularies[0]
+        for token, c in zip(emitted, row.credits, strict=False):
+            name = self.names[c]
+            if pieces and pieces[-1][0] == name:
+                pieces[-1] = (name, pieces[-1][1] + view.piece(token), pieces[-1][2] + 1)
+            else:
+                pieces.append((name, view.piece(token), 1))
+        return cut_spans(pieces, text)
+
+
+def cut_spans(pieces: Sequence[tuple[str, bytes, int]], text: str) -> tuple[Span, ...]:
+    """Turn (author, bytes, tokens) pieces into spans whose texts concatenate to ``text``.
+
+    A character split between two authors belongs to the one that finished it. What stands around ``text`` (a reasoning block
+    before it, a stop string after it) is left out.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    written = [decoder.decode(data) for _, data, _ in pieces]
+    if written:
+        written[-1] += decoder.decode(b"", True)
+    begin = "".join(written).find(text)
+    if begin < 0 or not text:
+        return ()
+    end, at = begin + len(text), 0
+    out: list[Span] = []
+    for (name, _, tokens), part in zip(pieces, written, strict=True):
+        low, high = max(at, begin), min(at + len(part), end)
+        if low < high:
+            out.append(Span(name, part[low - at : high - at], tokens))
+        at += len(part)
+    return tuple(out)
+
+
+def vocabulary_of(loaded: Any) -> Vocabulary:
+    """Return the byte view of a loaded model's tokenizer, made once per loaded model."""
+    key = "moco_toolkit_decoding.vocabulary"
+    found = loaded.scratch.get(key)
+    if found is None:
+        found = loaded.scratch[key] = Vocabulary(loaded.tokenizer, loaded.end_ids)
+    return found  # type: ignore[no-any-return]
+
+
+def shared_vocabulary(loaded: Sequence[Any]) -> tuple[int, Tensor | None]:
+    """Return (V, mask): the number of ids that every tokenizer covers, and which of them some tokenizer leaves undefined.
+
+    Rows of the output embedding from V on are padding; they are cut off before anything is normalised.
+    """
+    views = [vocabulary_of(one) for one in loaded]
+    size = min(view.size for view in views)
+    holes = sorted({i for view in views for i in view.undefined(size)})
+    if not holes:
+        return size, None
+    mask = torch.zeros(size, dtype=torch.bool, device=loaded[0].device)
+    mask[holes] = True
+    return size, mask

@@ -1,0 +1,190 @@
+"""The operations of step sessions, as payloads of private calls: what is asked, and what comes back.
+
+Each operation states the *whole* token sequence it wants to stand on. What the cache of its session already holds is reused,
+what differs is rolled back, what is missing is read. So rolling back and forking cost nothing, the cache may be dropped at any
+time, and a repeated operation gives the same result: the token ids are the truth, the cache is only a memory of it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+from moco_core.models import Call
+from moco_core.types import Sampling
+from torch import Tensor
+
+from moco_toolkit_decoding.text import Vocabulary
+
+__all__ = [
+    "DraftOp",
+    "Drafted",
+    "HeadGate",
+    "OpenOp",
+    "Opened",
+    "PeekOp",
+    "RowHandle",
+    "ScoreOp",
+    "Seen",
+    "StepOp",
+    "TopGate",
+    "Traced",
+]
+
+GROUP = "moco_toolkit_decoding.step"
+GREEDY = Sampling()
+
+
+class RowHandle:
+    """Ties a session to its cached row. ``parent`` is the session it was forked from; a closed handle frees its row."""
+
+    __slots__ = ("__weakref__", "closed", "parent")
+
+    def __init__(self, parent: RowHandle | None = None) -> None:
+        self.closed = False
+        self.parent = weakref.ref(parent) if parent is not None else None
+
+
+@attrs.frozen
+class TopGate:
+    """Lets a greedy token pass while the model's largest probability is at least ``least``."""
+
+    least: float
+
+
+@attrs.frozen(eq=False)
+class HeadGate:
+    """Lets a token pass while sigmoid(g . h) <= the threshold of its position.
+
+    ``head`` is float32 (H,), ``bias`` a number; h is the last layer's hidden state that the token is predicted from.
+    ``thresholds[n]`` belongs to the n-th token of the reply, the last one to all later ones.
+    """
+
+    head: Tensor
+    thresholds: tuple[float, ...]
+    bias: float = 0.0
+
+    def threshold(self, n: int) -> float:
+        return self.thresholds[min(n, len(self.thresholds) - 1)]
+
+
+@attrs.frozen(kw_only=True)
+class Opened:
+    """What a session knows of its model: the tokenizer's byte view, the rendered prompt, and sizes."""
+
+    vocabulary: Vocabulary
+    prompt: tuple[int, ...]
+    context_length: int | None
+    meta: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class Drafted:
+    """Tokens a model proposed.
+
+    ``logprobs`` and ``tops`` are, per token, its log-probability and the largest one at its position (temperature 1).
+    ``reason`` says why drafting stopped: ``length``, ``end`` (an end token), ``gate``, or ``word`` (the next token starts a
+    word). ``refused`` is the token that was not taken in the last three cases, with its log-probability. ``gates`` are the
+    values a :class:`HeadGate` saw, the refused one included.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    tops: tuple[float, ...]
+    reason: Literal["length", "end", "gate", "word"]
+    refused: tuple[int, float] | None = None
+    gates: tuple[float, ...] = ()
+    state: Any = None
+
+
+@attrs.frozen(kw_only=True)
+class Traced:
+    """Teacher-forced scores. Position t is what follows the first ``start + t`` tokens.
+
+    ``top_ids`` and ``top_logprobs`` have one entry per position from ``start`` to the end of the sequence, the end included;
+    ``logprobs`` one per token from ``start`` on.
+    """
+
+    top_ids: tuple[int, ...]
+    top_logprobs: tuple[float, ...]
+    logprobs: tuple[float, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Seen:
+    """The next-token distribution: the ``ids`` and log-probabilities asked for, best first; ``full`` float32 (V,) on the CPU;
+    ``hidden`` float32 (H,)."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    full: Tensor | None = None
+    hidden: Tensor | None = None
+
+
+class StepOp:
+    """Base of the payloads: all of them run together."""
+
+    @property
+    def group(self) -> Hashable:
+        return GROUP
+
+    def run(self, loaded: Any, calls: Sequence[Call]) -> Sequence[Any]:
+        from moco_toolkit_decoding.steps import StepServer
+
+        server = loaded.scratch.get(GROUP)
+        if server is None:
+            server = loaded.scratch[GROUP] = StepServer(loaded)
+        # the cache belongs to the weights, not to the passing object that hands them out
+        server.loaded = server.slab.loaded = loaded
+        return server.run([call.payload for call in calls])  # type: ignore[no-any-return]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class OpenOp(StepOp):
+    """Render a prompt: ``given`` as in a generate call."""
+
+    given: Mapping[str, Any]
+    reserve: int = 0
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PeekOp(StepOp):
+    """Look at the next-token distribution after ``ids``: the ``k`` best, ``want`` ids, everything (``full``)."""
+
+    handle: RowHandle
+    ids: Sequence[int]
+    k: int = 1
+    want: tuple[int, ...] = ()
+    full: bool = False
+    hidden: bool = False
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class DraftOp(StepOp):
+    """Write up to ``n`` tokens after ``ids``.
+
+    ``free`` tokens pass the ``gate`` unasked. ``word``: stop before a token that starts a new word. ``done`` is the number
+    of reply tokens before this draft, for position-dependent gates. ``state`` is the row's generator state.
+    """
+
+    handle: RowHandle
+    ids: Sequence[int]
+    n: int
+    sampling: Sampling = GREEDY
+    state: Any = None
+    gate: TopGate | HeadGate | None = None
+    free: int = 0
+    word: bool = False
+    done: int = 0
+    size: int | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ScoreOp(StepOp):
+    """Score the tokens of ``ids`` from index ``start`` (at least 1) on, teacher-forced."""
+
+    handle: RowHandle
+    ids: Sequence[int]
+    start: int

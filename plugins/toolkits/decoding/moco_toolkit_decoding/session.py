@@ -1,0 +1,274 @@
+"""A step session: one model and one growing text, seen from a method.
+
+::
+
+    session = await open_session(context, model, question)
+    draft = await session.draft(16)                # looks ahead; the session stays where it is
+    session.append_tokens(draft.ids)               # now it does not
+    session.append_text(b" and somebody else's words")
+    here = session.mark()
+    ...
+    session.rollback(here)
+
+Only looking (``peek``, ``draft``, ``score``, ``hidden``) calls the engine, and calls of all sessions of a model that wait at the
+same time share its forwards. Appending, marking, rolling back and forking are bookkeeping: the engine reuses of its cache
+whatever prefix still holds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from moco_core.errors import CapabilityError
+from moco_core.models import Model
+from moco_core.types import Prompt, Sampling, as_messages
+
+from moco_toolkit_decoding.ops import (
+    Drafted,
+    DraftOp,
+    HeadGate,
+    Opened,
+    OpenOp,
+    PeekOp,
+    RowHandle,
+    ScoreOp,
+    Seen,
+    TopGate,
+    Traced,
+)
+from moco_toolkit_decoding.text import Vocabulary, starts_word
+
+if TYPE_CHECKING:
+    from moco_core.context import Context
+
+__all__ = ["Draft", "Mark", "StepSession", "open_session"]
+
+Draft = Drafted
+CHUNK = 16
+"""Tokens drafted per call: other work of the model waits no longer than that."""
+
+
+@attrs.frozen
+class Mark:
+    """A place in a session to roll back to."""
+
+    ids: tuple[int, ...]
+
+
+@attrs.define
+class Counter:
+    """Tokens a session's model read and wrote; drafts that were thrown away are included."""
+
+    read: int = 0
+    written: int = 0
+    calls: int = 0
+
+
+async def open_session(
+    context: Context, model: Model, prompt: Prompt, *, raw: bool = False, reserve: int = 0
+) -> StepSession:
+    """Open a session on a rendered prompt; ``raw`` takes text as it is, without the chat template.
+
+    ``reserve`` is how many tokens the reply may take. Raises PromptTooLong, and CapabilityError if the model cannot ``step``.
+    """
+    given: dict[str, Any]
+    given = {"text": prompt} if raw else {"messages": [[m.role, m.content] for m in as_messages(prompt)]}
+    opened = await context.call(
+        model, "step", {}, {}, payload=OpenOp(given=given, reserve=reserve), cached=False, requires="step"
+    )
+    return StepSession(context, model, opened)
+
+
+class StepSession:
+    """One model, its prompt, and the continuation so far: token ids whose bytes are :attr:`data`."""
+
+    def __init__(
+        self,
+        context: Context,
+        model: Model,
+        opened: Opened,
+        *,
+        ids: Sequence[int] = (),
+        parent: RowHandle | None = None,
+        counter: Counter | None = None,
+    ) -> None:
+        self.context = context
+        self.model = model
+        self.opened = opened
+        self.ids: list[int] = list(ids)
+        self.counter = counter or Counter(read=len(opened.prompt))
+        self._handle = RowHandle(parent)
+        self._raw = b"".join(map(self.vocabulary.piece, self.ids))
+
+    # ---------------------------------------------------------------- where it stands
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.opened.vocabulary
+
+    @property
+    def data(self) -> bytes:
+        """The continuation as bytes; it may end inside a character."""
+        return self._raw[1:] if self.vocabulary.drops_first_space and self._raw.startswith(b" ") else self._raw
+
+    @property
+    def text(self) -> str:
+        """The continuation as text."""
+        return self.data.decode("utf-8", "replace")
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the continuation."""
+        return len(self.ids)
+
+    def append_tokens(self, ids: Sequence[int]) -> None:
+        """Continue with tokens of this model's own tokenizer."""
+        self.ids += ids
+        self._raw += b"".join(map(self.vocabulary.piece, ids))
+
+    def append_text(self, text: str | bytes) -> None:
+        """Continue with text that somebody else wrote.
+
+        The end of the continuation is tokenised again together with the new text, so that the ids are what this tokenizer
+        makes of the whole; the piece is never encoded alone. Raises CapabilityError if the tokenizer has no such tokens.
+        """
+        data = text.encode() if isinstance(text, str) else text
+        if not data:
+            return
+        kept, new = self.vocabulary.extend(self.ids, data)
+        self.ids[kept:] = new
+        self._raw = b"".join(map(self.vocabulary.piece, self.ids))
+        self.counter.read += len(new)
+
+    def mark(self) -> Mark:
+        """Remember this place."""
+        return Mark(tuple(self.ids))
+
+    def rollback(self, to: Mark | int) -> None:
+        """Return to a mark, or drop the last so many tokens."""
+        self.ids = list(to.ids) if isinstance(to, Mark) else self.ids[: len(self.ids) - to]
+        self._raw = b"".join(map(self.vocabulary.piece, self.ids))
+
+    def fork(self) -> StepSession:
+        """Return a second session that stands at the same place; the cache is copied, not computed again."""
+        return StepSession(
+            self.context, self.model, self.opened, ids=self.ids, parent=self._handle, counter=self.counter
+        )
+
+    def close(self) -> None:
+        """Give the cached row back. Dropping the session does the same."""
+        self._handle.closed = True
+
+    def next_is_boundary(self, piece: bytes) -> bool:
+        """Return whether a next token with these bytes would start a new word here."""
+        return starts_word(self.data, piece)
+
+    # ---------------------------------------------------------------- looking ahead
+
+    async def peek(
+        self, k: int = 1, *, want: Sequence[int] = (), full: bool = False, temperature: float = 1.0
+    ) -> Seen:
+        """Return the next-token distribution: the ``k`` best ids, then the ``want`` ids, with log-probabilities.
+
+        ``full`` adds the whole float32 vector (V,). A ``temperature`` other than 1 needs ``full`` and rescales it.
+        """
+        seen: Seen = await self._call(PeekOp(handle=self._handle, ids=self._whole(), k=k, want=tuple(want), full=full))
+        if temperature != 1.0:
+            if seen.full is None:
+                raise ValueError("a temperature needs full=True: the rest of the distribution decides the scale")
+            scaled = (seen.full / temperature).log_softmax(-1)
+            seen = attrs.evolve(seen, full=scaled, logprobs=tuple(scaled[list(seen.ids)].tolist()))
+        return seen
+
+    async def hidden(self) -> Any:
+        """Return the last layer's hidden state at the last token, float32 (H,)."""
+        seen: Seen = await self._call(PeekOp(handle=self._handle, ids=self._whole(), k=0, hidden=True))
+        return seen.hidden
+
+    async def draft(
+        self,
+        n: int,
+        *,
+        sampling: Sampling | None = None,
+        generator: random.Random | None = None,
+        gate: TopGate | HeadGate | None = None,
+        free: int = 0,
+        word: bool = False,
+        size: int | None = None,
+        commit: bool = False,
+    ) -> Draft:
+        """Let the model write up to ``n`` tokens; the session stays where it is unless ``commit``.
+
+        Greedy unless ``sampling`` has a temperature; then ``generator`` gives one number per token and is left where the
+        draft ended. ``gate`` refuses tokens from the ``free``-th on; ``word`` stops before a token that starts a new word;
+        ``size`` limits the choice to ids below it. Reads :class:`~moco_toolkit_decoding.ops.Drafted` for what comes back.
+        """
+        settings = sampling or Sampling()
+        state = generator.getstate() if generator is not None and not settings.greedy else None
+        parts: list[Drafted] = []
+        ids: list[int] = []
+        while True:
+            op = DraftOp(
+                handle=self._handle,
+                ids=self._whole() + ids,
+                n=min(CHUNK, n - len(ids)) if not word else n,
+                sampling=settings,
+                state=state,
+                gate=gate,
+                free=max(0, free - len(ids)),
+                word=word,
+                done=len(self.ids) + len(ids),
+                size=size,
+            )
+            part: Drafted = await self._call(op)
+            parts.append(part)
+            ids += part.ids
+            state = part.state
+            if part.reason != "length" or len(ids) >= n:
+                break
+        if generator is not None and state is not None:
+            generator.setstate(state)
+        self.counter.written += len(ids)
+        if commit:
+            self.append_tokens(ids)
+        if len(parts) == 1:
+            return parts[0]
+        return attrs.evolve(
+            parts[-1],
+            ids=tuple(ids),
+            logprobs=tuple(x for p in parts for x in p.logprobs),
+            tops=tuple(x for p in parts for x in p.tops),
+            gates=tuple(x for p in parts for x in p.gates),
+        )
+
+    async def score(self, text: str | bytes | Sequence[int]) -> Traced:
+        """Score a continuation of this place, one forward; the session stays where it is.
+
+        Text is tokenised in place; where that changes tokens before the seam, those are scored too.
+        """
+        here = self.mark()
+        before = len(self.ids)
+        if isinstance(text, (str, bytes)):
+            self.append_text(text)
+            start = next((i for i, (a, b) in enumerate(zip(here.ids, self.ids, strict=False)) if a != b), before)
+        else:
+            self.append_tokens(text)
+            start = before
+        whole = self._whole()
+        self.rollback(here)
+        traced: Traced = await self._call(ScoreOp(handle=self._handle, ids=whole, start=len(self.opened.prompt) + start))
+        return traced
+
+    # ---------------------------------------------------------------- inside
+
+    def _whole(self) -> list[int]:
+        return [*self.opened.prompt, *self.ids]
+
+    async def _call(self, op: Any) -> Any:
+        if self._handle.closed:
+            raise CapabilityError(f"the session of model {self.model.name!r} is closed; open another one")
+        self.counter.calls += 1
+        return await self.context.call(self.model, "step", {}, {}, payload=op, cached=False, requires="step")

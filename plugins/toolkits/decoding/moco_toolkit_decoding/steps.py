@@ -1,0 +1,381 @@
+"""The engine's side of step sessions: the operations of all sessions of one model, one forward at a time."""
+
+from __future__ import annotations
+
+import math
+import random
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import attrs
+import torch
+from moco_core.errors import ModelCallError
+from torch import Tensor
+
+from moco_toolkit_decoding.joint import vocabulary_of
+from moco_toolkit_decoding.ops import (
+    Drafted,
+    DraftOp,
+    HeadGate,
+    Opened,
+    OpenOp,
+    PeekOp,
+    RowHandle,
+    ScoreOp,
+    Seen,
+    TopGate,
+    Traced,
+)
+from moco_toolkit_decoding.sampling import choose, greedy
+from moco_toolkit_decoding.slab import Slab
+from moco_toolkit_decoding.text import starts_word
+
+__all__ = ["StepServer"]
+
+MAX_ROWS = 256
+
+
+@attrs.define(eq=False)
+class _Line:
+    """One cached row: the ids it holds and, if known, the best next token after ``top[0]`` tokens."""
+
+    row: int
+    ids: list[int] = attrs.field(factory=list)
+    used: int = 0
+    top: tuple[int, int, float] | None = None
+
+
+@attrs.define(eq=False)
+class _Draft:
+    """A draft in progress."""
+
+    op: DraftOp
+    line: _Line
+    generator: random.Random | None
+    ids: list[int] = attrs.field(factory=list)
+    logprobs: list[float] = attrs.field(factory=list)
+    tops: list[float] = attrs.field(factory=list)
+    gates: list[float] = attrs.field(factory=list)
+    text: bytes = b""
+
+    def finished(
+        self, reason: Literal["length", "end", "gate", "word"], refused: tuple[int, float] | None = None
+    ) -> Drafted:
+        return Drafted(
+            ids=tuple(self.ids),
+            logprobs=tuple(self.logprobs),
+            tops=tuple(self.tops),
+            gates=tuple(self.gates),
+            reason=reason,
+            refused=refused,
+            state=self.generator.getstate() if self.generator is not None else None,
+        )
+
+
+class StepServer:
+    """All step sessions of one loaded model."""
+
+    def __init__(self, loaded: Any, *, max_rows: int = MAX_ROWS) -> None:
+        self.loaded = loaded
+        self.vocabulary = vocabulary_of(loaded)
+        self.slab = Slab(loaded)
+        self.max_rows = max_rows
+        self.lines: weakref.WeakKeyDictionary[RowHandle, _Line] = weakref.WeakKeyDictionary()
+        self.clock = 0
+        holes = self.vocabulary.undefined(self.vocabulary.size)
+        self.undefined = torch.tensor(holes, device=loaded.device) if holes else None
+
+    @torch.inference_mode()
+    def run(self, ops: Sequence[Any]) -> list[Any]:
+        """Answer operations, in order; an Exception as a result fails that one alone."""
+        out: list[Any] = [None] * len(ops)
+        work: list[int] = []
+        for i, op in enumerate(ops):
+            if isinstance(op, OpenOp):
+                out[i] = self._open(op)
+            elif not op.ids:
+                out[i] = ModelCallError(f"model {self.loaded.model.name!r}: the prompt has no tokens; ask with some text")
+            else:
+                work.append(i)
+        limit = self._row_limit(max((len(ops[i].ids) for i in work), default=0))
+        while work:
+            wave: list[int] = []
+            busy: set[RowHandle] = set()
+            for i in work:  # two operations of one session never share a forward
+                if len(wave) < limit and ops[i].handle not in busy:
+                    wave.append(i)
+                    busy.add(ops[i].handle)
+            work = [i for i in work if i not in wave]
+            self.clock += 1
+            self._free(limit, busy)
+            for i, result in zip(wave, self._wave([ops[i] for i in wave]), strict=True):
+                out[i] = result
+        return out
+
+    def _open(self, op: OpenOp) -> Any:
+        try:
+            prompt = self.loaded.render_input(op.given, reserve=op.reserve)
+        except ModelCallError as error:
+            return error
+        return Opened(
+            vocabulary=self.vocabulary,
+            prompt=tuple(prompt.ids),
+            context_length=self.loaded.context_length,
+            meta=prompt.meta,
+        )
+
+    # ---------------------------------------------------------------- rows
+
+    def _row_limit(self, longest: int) -> int:
+        """Return how many rows of this length the cache may hold: a share of the device's memory."""
+        per_slot = self.slab.bytes_per_slot
+        if not per_slot or not longest:
+            return self.max_rows
+        device = torch.device(self.loaded.device)
+        total = torch.cuda.mem_get_info(device)[1] // 6 if device.type == "cuda" else 2 << 30
+        return max(1, min(self.max_rows, total // (per_slot * (longest + 64))))
+
+    def _free(self, limit: int, busy: set[RowHandle]) -> None:
+        """Drop the rows of closed sessions, and the least recently used ones beyond the limit."""
+        for handle in [h for h in self.lines if h.closed and h not in busy]:
+            del self.lines[handle]
+        new = sum(h not in self.lines for h in busy)
+        idle = sorted((h for h in self.lines if h not in busy), key=lambda h: self.lines[h].used)
+        for handle in idle[: max(0, len(self.lines) + new - limit)]:
+            del self.lines[handle]
+
+    def _line(self, op: Any) -> tuple[_Line, int]:
+        """Return the op's row and the number of its tokens that the cache already holds."""
+        ids, line = op.ids, self.lines.get(op.handle)
+        if line is None:
+            taken = {other.row for other in self.lines.values()}
+            row = next(r for r in range(len(taken) + 1) if r not in taken)
+            self.slab.reserve(row + 1, 0)
+            self.slab.lengths[row] = 0
+            line = self.lines[op.handle] = _Line(row)
+            origin = op.handle.parent() if op.handle.parent is not None else None
+            parent = self.lines.get(origin) if origin is not None else None
+            if parent is not None:
+                self.slab.copy_row(parent.row, row)
+                line.ids, line.top = list(parent.ids), parent.top
+        line.used = self.clock
+        kept = _common(line.ids, ids)
+        return line, kept
+
+    # ---------------------------------------------------------------- one wave
+
+    def _wave(self, ops: Sequence[Any]) -> list[Any]:
+        out: list[Any] = [None] * len(ops)
+        feeds: list[tuple[int, _Line, int]] = []
+        scores: list[tuple[int, _Line, int]] = []
+        drafts: list[tuple[int, _Draft]] = []
+        for i, op in enumerate(ops):
+            line, kept = self._line(op)
+            if isinstance(op, ScoreOp):
+                scores.append((i, line, min(kept, op.start - 1)))
+                continue
+            known = line.top is not None and line.top[0] == len(op.ids) and kept >= len(op.ids)
+            if isinstance(op, DraftOp):
+                drafts.append((i, _Draft(op, line, _generator(op))))
+                known = known and op.sampling.greedy and not isinstance(op.gate, HeadGate) and op.size is None
+            else:
+                known = known and op.k == 1 and not (op.want or op.full or op.hidden)
+                if known and line.top is not None:
+                    out[i] = Seen(ids=(line.top[1],), logprobs=(line.top[2],))
+            if not known:
+                feeds.append((i, line, min(kept, len(op.ids) - 1)))
+        if scores:
+            self._score(ops, scores, out)
+        started = {i: None for i, _, _ in feeds}
+        live = [(i, d) for i, d in drafts if i not in started]
+        if live:  # drafts whose first token is known need no forward for it
+            live = [(i, d) for i, d in live if not self._settle(out, i, d, d.line.top[1], d.line.top[2], d.line.top[2])]  # type: ignore[index]
+        by_index = dict(drafts)
+        pending: list[tuple[int, _Line, list[int]]] = []
+        for i, line, start in feeds:
+            line.ids[start:] = []
+            self.slab.crop(line.row, start)
+            pending.append((i, line, list(ops[i].ids[start:])))
+        for i, d in live:
+            pending.append((i, d.line, [d.ids[-1]]))
+        live = [(i, by_index[i]) for i, _, _ in pending if i in by_index]
+        while pending:
+            # rows in slab order: a contiguous range needs no copy of the cache
+            pending.sort(key=lambda p: p[1].row)
+            hidden = any(_wants_hidden(ops[i]) for i, _, _ in pending)
+            logits, states = self._feed(pending, hidden)
+            self._peeks(ops, pending, logits, states, out)
+            places = {i: place for place, (i, _, _) in enumerate(pending)}
+            live = [(i, d) for i, d in live if i in places]
+            live = self._advance(out, live, places, logits, states)
+            pending = [(i, d.line, [d.ids[-1]]) for i, d in live]
+        return out
+
+    def _feed(self, pending: Sequence[tuple[int, _Line, list[int]]], hidden: bool) -> tuple[Tensor, Any]:
+        for _, line, chunk in pending:
+            self.slab.crop(line.row, len(line.ids))  # also drops what a failed run may have left
+        logits, states = self.slab.feed([p[1].row for p in pending], [p[2] for p in pending], hidden=hidden)
+        for _, line, chunk in pending:
+            line.ids.extend(chunk)
+            line.top = None
+        logits = logits[:, : self.vocabulary.size]
+        if self.undefined is not None:
+            logits = logits.index_fill(-1, self.undefined, -torch.inf)
+        return logits, states
+
+    def _advance(
+        self, out: list[Any], live: list[tuple[int, _Draft]], places: Mapping[int, int], logits: Tensor, states: Any
+    ) -> list[tuple[int, _Draft]]:
+        """Choose the next token of every draft; return those that go on."""
+        if not live:
+            return []
+        index = [places[i] for i, _ in live]
+        if index != list(range(len(logits))):
+            at = torch.tensor(index, device=logits.device)
+            logits, states = logits[at], states[at] if states is not None else None
+        sizes = {d.op.size for _, d in live}
+        if sizes != {None}:  # some rows are limited to a vocabulary shared with another model
+            for row, (_, d) in enumerate(live):
+                if d.op.size is not None and d.op.size < logits.shape[-1]:
+                    logits[row, d.op.size :] = -torch.inf
+        norm = logits.logsumexp(-1)
+        if all(d.op.sampling.greedy for _, d in live):
+            tokens = greedy(logits)
+            tops = logits.gather(-1, tokens[:, None]).squeeze(-1) - norm
+            chosen = tops
+        else:
+            logp = logits - norm[:, None]
+            tokens = choose(logp, [d.op.sampling for _, d in live], [d.generator for _, d in live])
+            tops = logp.max(-1).values
+            chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)
+        gates = self._gates([d for _, d in live], states)
+        going: list[tuple[int, _Draft]] = []
+        rows = zip(live, tokens.tolist(), chosen.tolist(), tops.tolist(), gates, strict=True)
+        for (i, d), token, logprob, top, gate in rows:
+            if d.op.sampling.greedy and d.op.size is None:
+                d.line.top = (len(d.line.ids), token, logprob)
+            if not self._settle(out, i, d, token, logprob, top, gate):
+                going.append((i, d))
+        return going
+
+    def _gates(self, drafts: Sequence[_Draft], states: Any) -> list[float | None]:
+        """Return sigmoid(g . h) for every draft with a head, None for the others."""
+        out: list[float | None] = [None] * len(drafts)
+        heads: dict[int, list[int]] = {}
+        for n, d in enumerate(drafts):
+            if isinstance(d.op.gate, HeadGate):
+                heads.setdefault(id(d.op.gate.head), []).append(n)
+        for members in heads.values():
+            gate = drafts[members[0]].op.gate
+            assert isinstance(gate, HeadGate)
+            head = gate.head.to(states.device)
+            values = (states[torch.tensor(members, device=states.device)].float() @ head + gate.bias).sigmoid().tolist()
+            for n, value in zip(members, values, strict=True):
+                out[n] = value
+        return out
+
+    def _settle(
+        self, out: list[Any], i: int, d: _Draft, token: int, logprob: float, top: float, gate: float | None = None
+    ) -> bool:
+        """Take or refuse the next token of a draft; return whether the draft is over (its result is then in ``out``)."""
+        op, refused = d.op, (token, logprob)
+        if logprob != logprob or logprob == float("-inf"):
+            out[i] = ModelCallError(f"model {self.loaded.model.name!r}: its scores are not finite; check its weights")
+            return True
+        if gate is not None and isinstance(op.gate, HeadGate):
+            d.gates.append(gate)
+            if gate > op.gate.threshold(op.done + len(d.ids)) and len(d.ids) >= op.free:
+                out[i] = d.finished("gate", refused)
+                return True
+        elif isinstance(op.gate, TopGate) and len(d.ids) >= op.free and math.exp(top) < op.gate.least:
+            out[i] = d.finished("gate", refused)
+            return True
+        if token in self.vocabulary.ends:
+            out[i] = d.finished("end", refused)
+            return True
+        piece = self.vocabulary.piece(token)
+        if op.word and d.ids and starts_word(d.text, piece):
+            out[i] = d.finished("word", refused)
+            return True
+        d.ids.append(token)
+        d.logprobs.append(logprob)
+        d.tops.append(top)
+        d.text += piece
+        if len(d.ids) >= op.n:
+            out[i] = d.finished("length")
+            return True
+        return False
+
+    def _peeks(
+        self, ops: Sequence[Any], pending: Sequence[tuple[int, _Line, list[int]]], logits: Tensor, states: Any, out: list[Any]
+    ) -> None:
+        for place, (i, line, _) in enumerate(pending):
+            op = ops[i]
+            if not isinstance(op, PeekOp) or out[i] is not None:
+                continue
+            logp = logits[place].log_softmax(-1)
+            ordered = logp.sort(descending=True, stable=True) if op.k > 1 else None
+            if ordered is None:
+                best = int(greedy(logp[None])[0])
+                ids = [best] if op.k else []
+                values = [float(logp[best])] if op.k else []
+                line.top = (len(line.ids), best, float(logp[best]))
+            else:
+                ids, values = ordered.indices[: op.k].tolist(), ordered.values[: op.k].tolist()
+            if op.want:
+                ids += op.want
+                values += logp[torch.tensor(op.want, device=logp.device)].tolist()
+            out[i] = Seen(
+                ids=tuple(ids),
+                logprobs=tuple(values),
+                full=logp.cpu() if op.full else None,
+                hidden=states[place].float().cpu().clone() if op.hidden else None,
+            )
+
+    def _score(self, ops: Sequence[Any], scores: Sequence[tuple[int, _Line, int]], out: list[Any]) -> None:
+        chunks: list[list[int]] = []
+        for i, line, start in scores:
+            self.slab.crop(line.row, start)
+            line.ids[start:] = []
+            line.top = None
+            chunks.append(list(ops[i].ids[start:]))
+        gathered: dict[int, tuple[list[int], list[float], list[float]]] = {n: ([], [], []) for n in range(len(scores))}
+        for n, logits in self.slab.feed_all([line.row for _, line, _ in scores], chunks):
+            logits = logits[:, : self.vocabulary.size]
+            if self.undefined is not None:
+                logits = logits.index_fill(-1, self.undefined, -torch.inf)
+            ids, tops, own = gathered[n]
+            logp = logits.log_softmax(-1)
+            best = greedy(logp)
+            first = len(ids) + 1
+            following = torch.tensor(chunks[n][first : first + len(logp)], dtype=torch.long, device=logp.device)
+            ids += best.tolist()
+            tops += logp.gather(-1, best[:, None]).squeeze(-1).tolist()
+            own += logp[: len(following)].gather(-1, following[:, None]).squeeze(-1).tolist()
+        for n, (i, line, start) in enumerate(scores):
+            line.ids.extend(chunks[n])
+            skip = ops[i].start - 1 - start
+            ids, tops, own = gathered[n]
+            out[i] = Traced(top_ids=tuple(ids[skip:]), top_logprobs=tuple(tops[skip:]), logprobs=tuple(own[skip:]))
+
+
+def _wants_hidden(op: Any) -> bool:
+    return isinstance(op, DraftOp) and isinstance(op.gate, HeadGate) or isinstance(op, PeekOp) and op.hidden
+
+
+def _generator(op: DraftOp) -> random.Random | None:
+    """Return the row's generator at the state the operation carries, so that a repeated run draws the same numbers."""
+    if op.state is None:
+        return None
+    generator = random.Random()
+    generator.setstate(op.state)
+    return generator
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return the length of the longest common prefix."""
+    n = min(len(a), len(b))
+    if list(a[:n]) == list(b[:n]):
+        return n
+    return next(i for i in range(n) if a[i] != b[i])
