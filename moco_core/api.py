@@ -1,11 +1,11 @@
 """MoCo from Python::
 
-    import moco_core as moco
+import moco_core as moco
 
-    result = moco.run(pool="tiny", methods=["majority_vote", "cascade"], dataset="skills", test=200)
-    print(result)                                    # the comparison table
-    system = moco.load(result["majority_vote"].folder)
-    print(system.ask("What is 3 plus 4?").text)
+result = moco.run(pool="tiny", methods=["majority_vote", "cascade"], dataset="skills", test=200)
+print(result)                                    # the comparison table
+system = moco.load(result["majority_vote"].folder)
+print(system.ask("What is 3 plus 4?").text)
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from moco_core.scheduler import Scheduler
 from moco_core.types import Question, Reply, Sampling
 
 __all__ = ["Asked", "LoadedSystem", "Results", "load", "register", "run"]
+
 
 def register(cls: type, name: str | None = None) -> type:
     """Make an unpackaged pool, method, dataset or metric usable by name in this process; usable as a decorator.

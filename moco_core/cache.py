@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE INDEX IF NOT EXISTS calls_by_model ON calls (model, kind, input);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+_DISTANCE = {"seed": 1, "params": 2, "input": 4, "model": 8, "kind": 16}
 _CHUNK = 500  # keys per SELECT; SQLite's default bound on variables is at least 999
 
 
@@ -51,6 +52,10 @@ class KeyParts:
     def differing(self, other: KeyParts) -> tuple[str, ...]:
         """Return the names of the parts in which two keys differ."""
         return tuple(f.name for f in attrs.fields(KeyParts) if getattr(self, f.name) != getattr(other, f.name))
+
+    def distance(self, other: KeyParts) -> int:
+        """How far two keys are apart: another seed is nearer than other settings, and those nearer than another model."""
+        return sum(_DISTANCE[name] for name in self.differing(other))
 
 
 @attrs.frozen(kw_only=True)
@@ -154,7 +159,9 @@ class Cache:
         if row is None:
             self._db.execute("INSERT OR IGNORE INTO facts VALUES ('format', ?)", (str(_FORMAT),))
         elif row[0] != str(_FORMAT):
-            raise StoreError(f"the call cache {self.path} has format {row[0]}, this version writes {_FORMAT}; move it away")
+            raise StoreError(
+                f"the call cache {self.path} has format {row[0]}, this version writes {_FORMAT}; move it away"
+            )
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
         """Return the stored results of those keys that have one. A damaged row counts as absent."""
@@ -198,7 +205,9 @@ class Cache:
     def parts(self, key: bytes) -> KeyParts | None:
         """Return the parts of a stored key."""
         with self._lock:
-            row = self._db.execute("SELECT model, kind, input, params, seed FROM calls WHERE key = ?", (key,)).fetchone()
+            row = self._db.execute(
+                "SELECT model, kind, input, params, seed FROM calls WHERE key = ?", (key,)
+            ).fetchone()
         return None if row is None else KeyParts(*row)
 
     def nearest(self, wanted: KeyParts, before: float | None = None) -> KeyParts | None:
@@ -219,7 +228,7 @@ class Cache:
                     parts = KeyParts(*row)
                     if parts == wanted:
                         continue
-                    if best is None or len(wanted.differing(parts)) < len(wanted.differing(best)):
+                    if best is None or wanted.distance(parts) < wanted.distance(best):
                         best = parts
                 if best is not None:
                     return best
@@ -229,7 +238,9 @@ class Cache:
         """Count what is stored."""
         with self._lock:
             calls = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
-            models = dict(self._db.execute("SELECT model, count(*) FROM calls GROUP BY model ORDER BY 2 DESC").fetchall())
+            models = dict(
+                self._db.execute("SELECT model, count(*) FROM calls GROUP BY model ORDER BY 2 DESC").fetchall()
+            )
         size = 0
         if self.path is not None:
             files = [self.path, *(self.path.with_name(self.path.name + s) for s in ("-wal", "-shm"))]
@@ -244,7 +255,9 @@ class Cache:
                 self._db.execute("DELETE FROM calls WHERE created < ?", (older_than,))
             if keep_bytes is not None:
                 total = self._db.execute("SELECT coalesce(sum(length(value) + 200), 0) FROM calls").fetchone()[0]
-                for key, size in self._db.execute("SELECT key, length(value) + 200 FROM calls ORDER BY created").fetchall():
+                for key, size in self._db.execute(
+                    "SELECT key, length(value) + 200 FROM calls ORDER BY created"
+                ).fetchall():
                     if total <= keep_bytes:
                         break
                     self._db.execute("DELETE FROM calls WHERE key = ?", (key,))

@@ -202,7 +202,7 @@ class Catalogue:
 
     # ---------------------------------------------------------------- by hand
 
-    def register(self, cls: type, name: str | None = None) -> type:
+    def register(self, cls: Any, name: str | None = None) -> Any:
         """Make an unpackaged class usable under ``name`` (by default its class name in snake case); returns it.
 
         Raises PluginConflict if an installed plugin has that name already, PluginError for any other class.
@@ -263,7 +263,9 @@ class Catalogue:
             try:
                 manager.register(point.load(), name=point.name)
             except Exception as error:
-                problems.append(f"observer {point.name!r} ({dist}) is switched off: {type(error).__name__}: {_one_line(error)}")
+                problems.append(
+                    f"observer {point.name!r} ({dist}) is switched off: {type(error).__name__}: {_one_line(error)}"
+                )
         return manager, problems
 
 

@@ -124,7 +124,7 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
 
     A plugin given by name alone becomes a mapping when one of its options is overridden; ``method=cascade`` replaces it.
     """
-    out = _copy(data)
+    out: dict[str, Any] = _copy(data)
     for text in overrides:
         key, sign, raw = text.partition("=")
         if not sign or not key.strip():
@@ -173,7 +173,9 @@ def parse_settings(
     for key in data:
         if key not in known:
             line = f"line {marks[key]}: " if key in marks else ""
-            problems.append(f"{line}{key}: unknown key{suggest(str(key), known) or '; known keys: ' + ', '.join(known)}")
+            problems.append(
+                f"{line}{key}: unknown key{suggest(str(key), known) or '; known keys: ' + ', '.join(known)}"
+            )
     settings: Settings | None = None
     try:
         settings = build(Settings, {k: v for k, v in data.items() if k in own}, "", marks)
@@ -215,9 +217,7 @@ def parse_settings(
     )
 
 
-def plugin_of(
-    catalogue: Catalogue, kind: str, value: Any, path: str, lines: Mapping[str, int] | None = None
-) -> Plugin:
+def plugin_of(catalogue: Catalogue, kind: str, value: Any, path: str, lines: Mapping[str, int] | None = None) -> Plugin:
     """Load the plugin that a section names and build its options. Raises ConfigError or PluginError."""
     if isinstance(value, str):
         value = {"name": value}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "DatasetFacts", "Metric", "Scored", "Split"]
 
 Split = Literal["dev", "test"]
-O = TypeVar("O")
+OptionsT = TypeVar("OptionsT")
 
 
 @attrs.frozen(kw_only=True)
@@ -37,13 +37,13 @@ class DatasetFacts:
     notes: str = ""
 
 
-class Dataset(ABC, Generic[O]):
+class Dataset(ABC, Generic[OptionsT]):
     """A source of examples, in two disjoint splits. ``facts`` names the default metric."""
 
     Options: ClassVar[type] = NoOptions
     facts: ClassVar[DatasetFacts]
 
-    def __init__(self, options: O) -> None:
+    def __init__(self, options: OptionsT) -> None:
         self.options = options
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Scored:
     score: Score
 
 
-class Metric(ABC, Generic[O]):
+class Metric(ABC, Generic[OptionsT]):
     """Reads the answer out of a reply and scores it.
 
     Reading uses the question only, so a method may read answers too (to vote on them, say) without seeing a reference.
@@ -88,7 +88,7 @@ class Metric(ABC, Generic[O]):
     binary: ClassVar[bool] = True
     needs_pool: ClassVar[bool] = False
 
-    def __init__(self, options: O) -> None:
+    def __init__(self, options: OptionsT) -> None:
         self.options = options
 
     def bind(self, pool: Pool) -> None:
@@ -111,6 +111,4 @@ class Metric(ABC, Generic[O]):
 
     def units(self, rows: Sequence[Scored]) -> list[Unit]:
         """Return what statistics count; the score of a run is the mean over units. By default one unit per question."""
-        return [
-            Unit(r.example.id, r.score.value, r.example.question.subset) for r in rows if r.score.value is not None
-        ]
+        return [Unit(r.example.id, r.score.value, r.example.question.subset) for r in rows if r.score.value is not None]

@@ -102,7 +102,9 @@ def _count(result: Any) -> str:
 
 def report_table(report: Report) -> Table:
     """Return the comparison as a table for a terminal; systems that are surely better stand in green."""
-    title = f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
+    title = (
+        f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
+    )
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(_COLUMNS):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
@@ -122,7 +124,9 @@ def report_table(report: Report) -> Table:
 
 def report_lines(report: Report) -> list[str]:
     """Return the comparison as plain aligned lines."""
-    head = f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
+    head = (
+        f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
+    )
     return [head, *plain_table(_COLUMNS, [_cells(r) for r in report.rows])]
 
 
@@ -169,4 +173,3 @@ def call_lines(calls: Sequence[CallRecord]) -> list[str]:
         said = call.said
         out.append(f"{call.model}> {said['text'] if isinstance(said, dict) else said}")
     return out
-

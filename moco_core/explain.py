@@ -69,7 +69,10 @@ def explain_run(folder: Path, cache: Cache) -> Explanation:
             if nearest is None:
                 what = "no such call of this model or prompt was ever made"
             else:
-                what = " and ".join(_WORDS[p] for p in parts.differing(nearest)) or "it was made while this run was going on"
+                what = (
+                    " and ".join(_WORDS[p] for p in parts.differing(nearest))
+                    or "it was made while this run was going on"
+                )
             differences[what] += 1
             examples.setdefault(what, str(record.get("id", "")))
     return Explanation(

@@ -33,7 +33,7 @@ __all__ = ["Cost", "Level", "Method", "System"]
 Level = Literal["api", "text", "logit", "weight"]
 """What the models of a method exchange: whole calls, text, next-token scores, or weights."""
 
-O = TypeVar("O")
+OptionsT = TypeVar("OptionsT")
 
 
 @attrs.frozen(kw_only=True)
@@ -64,7 +64,7 @@ class System(ABC):
         """Write what does not fit JSON (tensors as safetensors) into an existing, empty folder."""
 
 
-class Method(ABC, Generic[O]):
+class Method(ABC, Generic[OptionsT]):
     """A collaboration algorithm with typed options.
 
     ``Options`` is a frozen attrs class; ``level`` is what the models exchange; ``title`` and ``paper`` are for people. The
@@ -76,7 +76,7 @@ class Method(ABC, Generic[O]):
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
 
-    def __init__(self, options: O) -> None:
+    def __init__(self, options: OptionsT) -> None:
         self.options = options
 
     def needs(self) -> Needs:

@@ -217,7 +217,9 @@ class Pool(Sequence[Model]):
         for model in self._models:
             if model.name == name:
                 return model
-        raise ConfigError(f"{where}: no model {name!r} in the pool ({', '.join(self.names)}){suggest(name, self.names)}")
+        raise ConfigError(
+            f"{where}: no model {name!r} in the pool ({', '.join(self.names)}){suggest(name, self.names)}"
+        )
 
     def subset(self, models: Iterable[Model]) -> Pool:
         return Pool(models)
@@ -301,10 +303,10 @@ def _remedy(capability: str) -> str:
     return "choose a model or an engine that can"
 
 
-O = TypeVar("O")
+OptionsT = TypeVar("OptionsT")
 
 
-class PoolSource(ABC, Generic[O]):
+class PoolSource(ABC, Generic[OptionsT]):
     """A pool plugin: describes its models, and opens them on its engine when they are first called.
 
     ``Options`` is a frozen attrs class. ``models()`` must be cheap: it reads configurations and headers, never weights.
@@ -312,7 +314,7 @@ class PoolSource(ABC, Generic[O]):
 
     Options: ClassVar[type] = NoOptions
 
-    def __init__(self, options: O) -> None:
+    def __init__(self, options: OptionsT) -> None:
         self.options = options
 
     @abstractmethod

@@ -175,7 +175,9 @@ def _default(field: attrs.Attribute[Any]) -> Any:
 def _value_problem(field: attrs.Attribute[Any], value: Any) -> str | None:
     meta = _meta(field)
     if meta.limits != _Limits():
-        numbers = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
+        numbers = (
+            value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
+        )
         for number in numbers:
             if isinstance(number, (int, float)) and not isinstance(number, bool) and not meta.limits.hold(number):
                 return f"expected {_number_text(field, number)} {meta.limits.text()}, got {number}"
@@ -248,7 +250,9 @@ def _structure_sequence(origin: Any, args: Sequence[Any], data: Any, path: str, 
         if len(data) != len(args):
             problems.append(f"{path}: expected {len(args)} values, got {len(data)}")
             return None
-        return tuple(_structure(a, v, f"{path}[{i}]", problems) for i, (a, v) in enumerate(zip(args, data, strict=True)))
+        return tuple(
+            _structure(a, v, f"{path}[{i}]", problems) for i, (a, v) in enumerate(zip(args, data, strict=True))
+        )
     member = args[0] if args else Any
     values = [_structure(member, v, f"{path}[{i}]", problems) for i, v in enumerate(data)]
     return tuple(values) if origin is not list else values

@@ -70,10 +70,13 @@ class RunFolder:
             for name in ("records.jsonl", "run.json", "fit.jsonl"):
                 if (path / name).exists():
                     os.replace(path / name, path / f"previous.{name}")
-            self._records = (path / "records.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise self._problem(error) from None
         self.update(status="running")
+        try:
+            self._records = (path / "records.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise self._problem(error) from None
 
     def _problem(self, error: OSError) -> StoreError:
         reason = error.strerror or str(error)
@@ -169,4 +172,3 @@ def read_records(folder: Path) -> Iterator[dict[str, Any]]:
 
 def plain_units(units: list[Unit]) -> list[list[Any]]:
     return [[u.id, u.score, u.subset] for u in units]
-

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -136,7 +136,14 @@ class Benchmark:
             for seed in self.config.seeds:
                 if self.config.settings.baselines:
                     jobs += [
-                        Job(method=single_plugin(m), dataset=dataset, metric=metric, seed=seed, role="baseline", label=m.name)
+                        Job(
+                            method=single_plugin(m),
+                            dataset=dataset,
+                            metric=metric,
+                            seed=seed,
+                            role="baseline",
+                            label=m.name,
+                        )
                         for m in self.pool
                     ]
                 labels = _labels(self.config.methods)
@@ -218,7 +225,8 @@ class Benchmark:
         started = time.monotonic()
         timings: dict[str, float] = {}
         work = _Work(job=job, session=session, folder=folder, observers=self.observers, run_id=run_id)
-        status, error = "failed", ""
+        status: Literal["finished", "failed", "interrupted"] = "failed"
+        error = ""
         dev_mean: float | None = None
         try:
             method = job.method.make()
@@ -290,7 +298,8 @@ class Benchmark:
             "config": config,
             "given": given,
             "models": [
-                {"name": m.name, "fingerprint": m.fingerprint, "capabilities": sorted(m.capabilities)} for m in self.pool
+                {"name": m.name, "fingerprint": m.fingerprint, "capabilities": sorted(m.capabilities)}
+                for m in self.pool
             ],
             "dataset": {
                 "dev": len(dev.examples),
@@ -343,11 +352,9 @@ class Benchmark:
             first_error=work.first_error,
         )
 
-    def _summary(
-        self, result: RunResult, session: Session, timings: Mapping[str, float], error: str
-    ) -> dict[str, Any]:
+    def _summary(self, result: RunResult, session: Session, timings: Mapping[str, float], error: str) -> dict[str, Any]:
         score = estimate(result.units, result.job.seed)
-        tokens = {}
+        tokens: dict[str, dict[str, dict[str, int]]] = {}
         for (phase, model), usage in sorted(session.usage.items()):
             made = session.calls[phase, model, False]
             cached = session.calls[phase, model, True]
@@ -470,4 +477,3 @@ def _slug(text: str) -> str:
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, MocoError) else f"{type(error).__name__}: {text}"
-

@@ -170,7 +170,9 @@ class Scheduler:
 
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
         """Memoise a computation with a JSON result under the digest of ``what``."""
-        parts = KeyParts(model="", kind="once", input=digest(what)[:32], params=canonical(dict(what).get("kind", "")), seed="")
+        parts = KeyParts(
+            model="", kind="once", input=digest(what)[:32], params=canonical(dict(what).get("kind", "")), seed=""
+        )
         key = parts.key()
         found = self.cache.get_many([key])
         if key in found:
@@ -287,7 +289,9 @@ class Scheduler:
             await self._loop.run_in_executor(self._threads, engine.serve, queue.model, queue)
             error: Exception | None = None
             if queue.taken and not self.closing:
-                error = ModelCallError(f"{queue.model.name}: the engine returned without answering {len(queue.taken)} calls")
+                error = ModelCallError(
+                    f"{queue.model.name}: the engine returned without answering {len(queue.taken)} calls"
+                )
         except EngineOutOfMemory as caught:
             error = None
             batch = max(len(queue.taken), 1)

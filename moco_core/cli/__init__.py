@@ -14,12 +14,18 @@ import click
 __all__ = ["cli", "main"]
 
 _COMMANDS = {
-    "run": ("moco_core.cli.running", "Fit a method on the dev split, answer the test split, compare with the single models."),
+    "run": (
+        "moco_core.cli.running",
+        "Fit a method on the dev split, answer the test split, compare with the single models.",
+    ),
     "bench": ("moco_core.cli.running", "Run a grid of methods, datasets and seeds over one pool; one table."),
     "plan": ("moco_core.cli.planning", "Resolve everything and check it; predict calls and memory; run nothing."),
     "ask": ("moco_core.cli.asking", "Ask one question; --messages shows who said what."),
     "list": ("moco_core.cli.plugins", "List the installed plugins."),
-    "show": ("moco_core.cli.plugins", "Show one plugin: what it is, its options, defaults, ranges and the paper's values."),
+    "show": (
+        "moco_core.cli.plugins",
+        "Show one plugin: what it is, its options, defaults, ranges and the paper's values.",
+    ),
     "check": ("moco_core.cli.plugins", "Run the conformance kit on a plugin."),
     "new": ("moco_core.cli.plugins", "Scaffold a plugin of your own."),
     "cache": ("moco_core.cli.caching", "Look into the call cache, explain misses, prune it."),
@@ -51,7 +57,7 @@ class _Commands(click.Group):
 
             near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
             if near:
-                error.message += f" Did you mean {near[0]!r}?"
+                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -108,6 +114,8 @@ def _run(args: list[str]) -> int:
             for line in str(error).splitlines() or [type(error).__name__]:
                 click.echo(f"error: {line}", err=True)
             return error.exit_code
-        click.echo(f"error: {type(error).__name__}: {' '.join(str(error).split())} (moco --debug shows where)", err=True)
+        click.echo(
+            f"error: {type(error).__name__}: {' '.join(str(error).split())} (moco --debug shows where)", err=True
+        )
         return 1
     return result if isinstance(result, int) else 0

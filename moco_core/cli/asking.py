@@ -37,12 +37,16 @@ __all__ = ["ask_command"]
 @click.command("ask")
 @click.argument("system", shell_complete=complete_plugin("method"))
 @click.argument("question")
-@click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool, if SYSTEM is a method  [default: tiny]")
+@click.option(
+    "-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool, if SYSTEM is a method  [default: tiny]"
+)
 @click.option("-d", "--dataset", help="Fit on this dataset's dev split first (methods that learn from dev).")
 @click.option("--dev", type=int, default=50, show_default=True, help="Dev examples to fit on.")
 @click.option("--choice", "choices", multiple=True, help="Offer a choice (repeatable).")
 @click.option("--kind", default="text", show_default=True, help="How to read the answer (text, integer, choice, ...).")
-@click.option("--messages", is_flag=True, help="Show every call: who saw what and who said what; colour shared answers.")
+@click.option(
+    "--messages", is_flag=True, help="Show every call: who saw what and who said what; colour shared answers."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @override_option
 @plugin_option
@@ -70,10 +74,11 @@ def ask_command(
     moco ask majority_vote "What is 3 plus 4?" --pool tiny --messages
     """
     catalogue = known_plugins(plugin_files)
-    text = click.get_text_stream("stdin").read().strip() if question == "-" else question
-    if not text:
+    if question == "-":
+        question = click.get_text_stream("stdin").read().strip()
+    if not question:
         raise ConfigError("the question is empty")
-    item = Question(id="ask-0", prompt=text, choices=choices, answer_kind="choice" if choices else kind)
+    item = Question(id="ask-0", prompt=question, choices=choices, answer_kind="choice" if choices else kind)
     if Path(system).is_dir():
         if pool or overrides or dataset:
             raise ConfigError("a saved system has its pool and options already; drop --pool, --dataset and -o")
@@ -123,7 +128,7 @@ async def _fit_and_ask(
 
 def _show(asked: Asked, messages: bool, as_json: bool) -> None:
     if as_json:
-        body = {
+        body: dict[str, Any] = {
             "text": asked.text,
             "finish": asked.reply.finish_reason,
             "meta": dict(asked.reply.meta),
@@ -131,7 +136,8 @@ def _show(asked: Asked, messages: bool, as_json: bool) -> None:
         }
         if messages:
             body["calls"] = [
-                {"model": c.model, "kind": c.kind, "cached": c.cached, "seen": c.seen, "said": c.said} for c in asked.calls
+                {"model": c.model, "kind": c.kind, "cached": c.cached, "seen": c.seen, "said": c.said}
+                for c in asked.calls
             ]
         click.echo(json.dumps(body, indent=1, ensure_ascii=False))
         return
@@ -152,5 +158,3 @@ def _show(asked: Asked, messages: bool, as_json: bool) -> None:
         out.print(asked.text, markup=False, highlight=False)
     if messages and asked.reply.meta:
         out.print(f"details: {json.dumps(dict(asked.reply.meta), ensure_ascii=False)}", markup=False, highlight=False)
-
-

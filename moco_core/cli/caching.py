@@ -34,7 +34,11 @@ def info(cache_path: Path | None, as_json: bool) -> None:
     found = cache.info()
     cache.close()
     if as_json:
-        click.echo(json.dumps({"path": str(found.path), "calls": found.calls, "bytes": found.bytes, "models": dict(found.models)}))
+        click.echo(
+            json.dumps(
+                {"path": str(found.path), "calls": found.calls, "bytes": found.bytes, "models": dict(found.models)}
+            )
+        )
         return
     click.echo(f"{found.path}: {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB")
     for model, count in found.models.items():
@@ -92,5 +96,6 @@ def clear(yes: bool, cache_path: Path | None) -> None:
 def _amount(text: str, units: dict[str, int], option: str, example: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]?)[bB]?\s*", text)
     if match is None or match[2].lower() not in units:
-        raise ConfigError(f"{option}: expected a number with one of the units {', '.join(u for u in units if u)}, such as {example}; got {text!r}")
+        known = ", ".join(u for u in units if u)
+        raise ConfigError(f"{option}: expected a number and a unit ({known}), such as {example}; got {text!r}")
     return float(match[1]) * units[match[2].lower()]

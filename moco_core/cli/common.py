@@ -35,7 +35,10 @@ plugin_option = click.option(
     help="Register the plugins of a Python file (repeatable).",
 )
 cache_option = click.option(
-    "--cache", "cache_path", type=click.Path(path_type=Path), help="The call cache [default: $MOCO_CACHE or ~/.cache/moco]."
+    "--cache",
+    "cache_path",
+    type=click.Path(path_type=Path),
+    help="The call cache [default: $MOCO_CACHE or ~/.cache/moco].",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 

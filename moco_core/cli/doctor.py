@@ -110,11 +110,12 @@ def _sandbox() -> Finding:
     found = shutil.which("bwrap")
     if found:
         return Finding("ok", "sandbox", f"bubblewrap at {found}")
-    return Finding("note", "sandbox", "bubblewrap is absent: code_execution will refuse to run (apt install bubblewrap)")
+    return Finding(
+        "note", "sandbox", "bubblewrap is absent: code_execution will refuse to run (apt install bubblewrap)"
+    )
 
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     state = "ok" if free > 2**30 else "problem"
     return Finding(state, "disk", f"{free / 2**30:.1f} GiB free here")
-

@@ -113,8 +113,16 @@ def _print(body: dict[str, Any]) -> None:
         click.echo(line)
     click.echo(f"all weights together: {_mib(total)}\n")
     runs = [
-        [r["method"], r["dataset"], str(r["seed"]), str(r["dev"]), str(r["test"]), f"{r['fit_calls']:,.0f}",
-         f"{r['calls_per_question']:,.1f}", f"{r['calls']:,.0f}"]
+        [
+            r["method"],
+            r["dataset"],
+            str(r["seed"]),
+            str(r["dev"]),
+            str(r["test"]),
+            f"{r['fit_calls']:,.0f}",
+            f"{r['calls_per_question']:,.1f}",
+            f"{r['calls']:,.0f}",
+        ]
         for r in body["runs"]
     ]
     if runs:

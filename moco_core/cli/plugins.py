@@ -27,8 +27,15 @@ def list_command(kind: str | None, plugin_files: tuple[Path, ...], as_json: bool
     cards = [card for k in kinds for card in catalogue.cards(k).values()]
     if as_json:
         rows = [
-            {"kind": c.kind, "name": c.name, "level": c.level, "summary": c.summary, "distribution": c.distribution,
-             "version": c.version, "problem": c.problem}
+            {
+                "kind": c.kind,
+                "name": c.name,
+                "level": c.level,
+                "summary": c.summary,
+                "distribution": c.distribution,
+                "version": c.version,
+                "problem": c.problem,
+            }
             for c in cards
         ]
         click.echo(json.dumps(rows, indent=1))
@@ -98,16 +105,16 @@ def check_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_jso
         click.echo(json.dumps([_check_row(r) for r in results], indent=1))
     else:
         for result in results:
-            detail = f": {result.detail}" if result.detail else ""
-            click.echo(f"{result.status:8}{result.name}{detail}")
-    failed = [r for r in results if r.status == "failed"]
+            message = f": {result.message}" if result.message else ""
+            click.echo(f"{result.status:8} {result.name}{message}")
+    failed = [r for r in results if not r.ok]
     if not as_json:
         click.echo(f"{len(results) - len(failed)} of {len(results)} checks hold")
     return 1 if failed else 0
 
 
 def _check_row(result: Any) -> dict[str, Any]:
-    return {"check": result.name, "status": result.status, "detail": result.detail}
+    return {"check": result.name, "status": result.status, "message": result.message}
 
 
 @click.command("new")

@@ -30,9 +30,18 @@ from moco_core.runner import Benchmark, RunResult
 
 __all__ = ["bench_command", "run_command"]
 
-_dataset = click.option("-d", "--dataset", "datasets", multiple=True, shell_complete=complete_plugin("dataset"), help="Dataset (repeatable in bench).")
+_dataset = click.option(
+    "-d",
+    "--dataset",
+    "datasets",
+    multiple=True,
+    shell_complete=complete_plugin("dataset"),
+    help="Dataset (repeatable in bench).",
+)
 _pool = click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool  [default: tiny]")
-_metric = click.option("-m", "--metric", shell_complete=complete_plugin("metric"), help="Metric  [default: the dataset's]")
+_metric = click.option(
+    "-m", "--metric", shell_complete=complete_plugin("metric"), help="Metric  [default: the dataset's]"
+)
 _seed = click.option("--seed", type=int, help="Seed of sampling, permutations and searches.")
 _dev = click.option("--dev", type=int, help="Use the first N dev examples.")
 _test = click.option("--test", type=int, help="Use the first N test examples.")
@@ -98,7 +107,9 @@ def run_command(
 
 @click.command("bench")
 @click.argument("config_file", required=False, type=click.Path())
-@click.option("--method", "methods", multiple=True, shell_complete=complete_plugin("method"), help="Method (repeatable).")
+@click.option(
+    "--method", "methods", multiple=True, shell_complete=complete_plugin("method"), help="Method (repeatable)."
+)
 @_dataset
 @_pool
 @_metric

@@ -1,0 +1,135 @@
+import multiprocessing
+import sqlite3
+import time
+
+import pytest
+
+from moco_core.cache import Cache, KeyParts, decode_result, encode_result, key_parts
+from moco_core.errors import StoreError
+from moco_core.models import Call, Engine, Model
+from moco_core.types import ContinuationScore, Generation, Span, Usage
+
+
+class Nothing(Engine):
+    pass
+
+
+MODEL = Model(name="m", fingerprint="f", capabilities={"generate"}, engine=Nothing())
+
+
+def parts(**changes):
+    return KeyParts(**{"model": "m", "kind": "generate", "input": "i", "params": "{}", "seed": "", **changes})
+
+
+RESULTS = [
+    Generation(
+        text="héllo \ud83d", reasoning="r", finish_reason="stop", token_ids=(1, 2), token_logprobs=(-0.1, -2.5),
+        usage=Usage(3, 2), spans=(Span("a", "x", 1),), meta={"k": [1, None]},
+    ),
+    (ContinuationScore(token_ids=(5,), token_logprobs=(-1.5,)),),
+    [[0.1, 0.2], [1e-9, 3.0]],
+    {"a": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=["generation", "scores", "vectors", "memo"])
+def test_results_round_trip(result):
+    assert decode_result(encode_result(result)) == result
+
+
+def test_put_get_and_damage(tmp_path):
+    cache = Cache(tmp_path / "c.sqlite")
+    rows = [(parts(input=str(i)).key(), parts(input=str(i)), {"n": i}) for i in range(1200)]
+    cache.put_many(rows)
+    found = cache.get_many([k for k, _, _ in rows] + [b"absent"])
+    assert len(found) == 1200 and found[rows[7][0]] == {"n": 7}
+    with sqlite3.connect(tmp_path / "c.sqlite") as raw:
+        raw.execute("UPDATE calls SET value = x'00' WHERE key = ?", (rows[7][0],))
+    assert rows[7][0] not in cache.get_many([rows[7][0]])
+
+
+def test_key_depends_on_every_part_and_on_nothing_else():
+    call = Call(MODEL, "generate", {"messages": [["user", "q"]]}, {"temperature": 0.5}, 7)
+    base = key_parts(call)
+    renamed = Model(name="other name", fingerprint="f", capabilities={"generate"}, engine=Nothing(), description="d")
+    assert key_parts(Call(renamed, "generate", call.input, call.params, 7)).key() == base.key()
+    variants = [
+        Call(MODEL, "score", call.input, call.params, 7),
+        Call(MODEL, "generate", {"messages": [["user", "q "]]}, call.params, 7),
+        Call(MODEL, "generate", call.input, {"temperature": 0.6}, 7),
+        Call(MODEL, "generate", call.input, call.params, 8),
+        Call(MODEL, "generate", call.input, call.params, None),
+    ]
+    keys = {key_parts(c).key() for c in variants}
+    assert len(keys) == 5 and base.key() not in keys
+
+
+def test_nearest_names_what_differs():
+    cache = Cache(None)
+    cache.put_many([(parts(params="old").key(), parts(params="old"), 1), (parts(input="j").key(), parts(input="j"), 2)])
+    wanted = parts(params="new")
+    assert wanted.differing(cache.nearest(wanted)) == ("params",)
+    assert cache.nearest(parts(model="x", input="unseen")) is None
+
+
+def test_prune_and_clear(tmp_path):
+    cache = Cache(tmp_path / "c.sqlite")
+    for i in range(10):
+        cache.put_many([(parts(input=str(i)).key(), parts(input=str(i)), "x" * 100)])
+    assert cache.prune(older_than=0) == 0
+    kept = cache.prune(keep_bytes=3 * 250)
+    assert 5 <= kept < 10 and cache.info().calls == 10 - kept
+    newest = parts(input="9")
+    assert newest.key() in cache.get_many([newest.key()])
+    assert cache.prune(older_than=time.time() + 1) == 10 - kept
+    assert cache.info().calls == 0 and cache.clear() == 0
+
+
+def _hammer(path, worker):
+    cache = Cache(path)
+    for i in range(100):
+        mine = parts(input=f"{worker}-{i}")
+        cache.put_many([(mine.key(), mine, [worker, i]), (parts(input=str(i)).key(), parts(input=str(i)), i)])
+    cache.close()
+
+
+def test_two_processes_at_once(tmp_path):
+    path = tmp_path / "c.sqlite"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_hammer, args=(path, w)) for w in range(2)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert [w.exitcode for w in workers] == [0, 0]
+    assert Cache(path).info().calls == 300
+
+
+def test_unusable_places_give_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot open the call cache .* choose another with --cache"):
+        Cache(tmp_path / "file" / "c.sqlite")
+    (tmp_path / "garbage.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match="file is not a database"):
+        Cache(tmp_path / "garbage.sqlite")
+
+
+def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):
+    cache = Cache(tmp_path / "c.sqlite")
+    first = parts(input="first")
+    cache.put_many([(first.key(), first, "kept")])
+    pages = cache._db.execute("PRAGMA page_count").fetchone()[0]
+    cache._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way of being full
+    big = parts(input="big")
+    with pytest.raises(StoreError, match=r"database or disk is full.*--cache"):
+        cache.put_many([(big.key(), big, list(range(100_000)))])
+    assert cache.get_many([first.key(), big.key()]) == {first.key(): "kept"}
+    assert Cache(tmp_path / "c.sqlite")._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+def test_a_cache_of_another_format_is_refused(tmp_path):
+    cache = Cache(tmp_path / "c.sqlite")
+    cache._db.execute("UPDATE facts SET value = '99' WHERE name = 'format'")
+    cache.close()
+    with pytest.raises(StoreError, match="has format 99"):
+        Cache(tmp_path / "c.sqlite")

@@ -1,0 +1,117 @@
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from moco_core.catalogue import Catalogue
+from moco_core.errors import BrokenPlugin, IncompatiblePlugin, PluginConflict, PluginError, UnknownPlugin
+
+
+class Dist:
+    def __init__(self, name, version="1.0", keywords="moco,spec-1,level-text", summary="Does things."):
+        self.name, self.version = name, version
+        self.metadata = {"Keywords": keywords, "Summary": summary}
+
+
+def point(name, module, dist, kind="method"):
+    made = EntryPoint(name=name, value=module, group=f"moco.{kind}")
+    vars(made)["dist"] = dist
+    return made
+
+
+GOOD = """
+from moco_core import Method, hookimpl
+class Good(Method):
+    "Is good."
+    async def fit(self, pool, dev, context): ...
+    def restore(self, pool, state, folder): ...
+@hookimpl
+def moco_method():
+    return Good
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    count = iter(range(100))
+
+    def make(text):
+        name = f"plug_{tmp_path.name.replace('-', '_')}_{next(count)}"
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return make
+
+
+def test_cards_come_from_metadata_and_loading_imports_one(module):
+    good, bad = module(GOOD), module("raise ImportError('no such thing')")
+    known = Catalogue({}, [point("good", good, Dist("moco-good")), point("bad", bad, Dist("moco-bad", "2.1"))])
+    cards = known.cards("method")
+    assert list(cards) == ["bad", "good"] and cards["good"].level == "text" and cards["good"].spec == 1
+    assert known.load("method", "good").__doc__ == "Is good."
+    with pytest.raises(
+        BrokenPlugin, match=r"method 'bad' \(moco-bad 2.1\) is installed but importing .*ImportError: no such"
+    ):
+        known.load("method", "bad")
+
+
+def test_not_installed_names_the_command():
+    with pytest.raises(
+        UnknownPlugin, match="no method 'knowledge_card' is installed; try: pip install moco-method-knowledge-card"
+    ):
+        Catalogue({}, []).load("method", "knowledge_card")
+
+
+def test_two_distributions_of_one_name_are_an_error(module):
+    good = module(GOOD)
+    known = Catalogue({}, [point("x", good, Dist("moco-b", "2")), point("x", good + "_other", Dist("moco-a", "1"))])
+    with pytest.raises(PluginConflict, match="method 'x' comes from both moco-a 1 and moco-b 2; uninstall one"):
+        known.cards("method")
+
+
+@pytest.mark.parametrize(("spec", "who"), [("spec-0", "upgrade the plugin"), ("spec-2", "upgrade moco-core")])
+def test_another_spec_version_says_which_side_to_upgrade(module, spec, who):
+    known = Catalogue({}, [point("x", module("raise SystemExit"), Dist("moco-x", keywords=f"moco {spec}"))])
+    assert who in known.cards("method")["x"].problem
+    with pytest.raises(IncompatiblePlugin, match=who):
+        known.load("method", "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("x = 1", "does not implement the hook moco_method"),
+        (GOOD.replace("return Good", "return 3"), "moco_method returned 3, which is not a subclass of Method"),
+        (GOOD.replace("def moco_method()", "def moco_method(wrong)"), "cannot be registered"),
+        (GOOD.replace("def moco_method()", "def moco_methods()"), "cannot be registered"),
+    ],
+)
+def test_plugins_that_register_nothing_usable(module, text, line):
+    known = Catalogue({}, [point("x", module(text), Dist("moco-x"))])
+    with pytest.raises(BrokenPlugin, match=line):
+        known.load("method", "x")
+
+
+def test_allow_list(module):
+    points = [point("a", "a", Dist("moco-a")), point("b", "b", Dist("moco_b"))]
+    assert list(Catalogue({"MOCO_PLUGINS": "moco-b"}, points).cards("method")) == ["b"]
+    assert list(Catalogue({"MOCO_PLUGINS": ""}, points).cards("method")) == []
+    with pytest.raises(UnknownPlugin, match="MOCO_PLUGINS restricts"):
+        Catalogue({"MOCO_PLUGINS": "moco-b"}, points).load("method", "a")
+
+
+def test_hook_tracing(module, capsys):
+    known = Catalogue({"MOCO_TRACE": "1"}, [point("x", module(GOOD), Dist("moco-x"))])
+    known.load("method", "x")
+    assert "[moco hook] moco_method()" in capsys.readouterr().err
+
+
+def test_register_by_hand(module):
+    known = Catalogue({}, [point("taken", module(GOOD), Dist("moco-x"))])
+    cls = known.load("method", "taken")
+    assert known.register(cls) is cls and known.load("method", "good") is cls
+    assert known.cards("method")["good"].summary == "Is good."
+    with pytest.raises(PluginConflict, match="already provided by moco-x"):
+        known.register(cls, "taken")
+    with pytest.raises(PluginError, match="neither a PoolSource, Method, Dataset nor Metric"):
+        known.register(int)
