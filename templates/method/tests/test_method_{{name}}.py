@@ -1,0 +1,21 @@
+"""Tests of {{name}}: the conformance kit, and what this method alone promises."""
+
+from moco_core.testing import ScriptedPool, example_questions, method_checks, run_method
+from {{package}} import {{Class}}, Options
+
+test_conformance = method_checks("{{name}}", settings=[{}, {"samples": 2, "rank": False}], identical_is_single=True)
+
+
+def test_the_answer_of_most_models_wins() -> None:
+    question = example_questions(1)[0]
+    pool = ScriptedPool({"a": "The answer is 1.", "b": "The answer is 2.", "c": "So the answer is 2."})
+    reply = run_method({{Class}}(Options()), pool, questions=[question]).replies[question.id]
+    assert reply.text == "The answer is 2."
+    assert reply.meta["votes"] == {"1": 1, "2": 2}
+
+
+def test_without_any_readable_reply_the_first_model_speaks() -> None:
+    question = example_questions(1)[0]
+    pool = ScriptedPool({"a": "I do not know.", "b": "No idea."})
+    reply = run_method({{Class}}(Options()), pool, questions=[question]).replies[question.id]
+    assert reply.text == "I do not know."

@@ -1,0 +1,10 @@
+"""Tests of {{name}}: the conformance kit, and what this pool alone promises."""
+
+from moco_core.testing import pool_checks
+from {{package}} import {{Class}}, Options
+
+test_conformance = pool_checks("{{name}}", settings=[{}, {"models": ["only"]}])
+
+
+def test_models_are_named_as_asked() -> None:
+    assert [m.name for m in {{Class}}(Options(models=("a", "b"))).models()] == ["a", "b"]
