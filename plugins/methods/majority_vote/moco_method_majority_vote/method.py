@@ -180,7 +180,10 @@ class MajorityVoteSystem(System):
                     "set similarity to bleu, token_f1 or embedding"
                 )
             return None
-        texts = {answer.key: answer.text or answer.key for answer in reversed(answers) if answer.key is not None}
+        texts: dict[str, str] = {}
+        for answer in answers:
+            if answer.key is not None:
+                texts.setdefault(answer.key, answer.text or answer.key)
         if kind == "embedding":
             if len(texts) < 2:
                 return None
