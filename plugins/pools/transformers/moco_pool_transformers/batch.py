@@ -8,12 +8,12 @@ from typing import Any
 
 import attrs
 import torch
-from moco_core.errors import ModelCallError
-from moco_core.models import Call
-from moco_core.types import FinishReason, Generation, Sampling
 from torch import Tensor
 from transformers import DynamicCache
 
+from moco_core.errors import ModelCallError
+from moco_core.models import Call
+from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.host import Rendered
 from moco_pool_transformers.loaded import LoadedModel
 from moco_pool_transformers.sampling import Settings, choose, log_probabilities
@@ -243,5 +243,3 @@ def _not_finite(loaded: LoadedModel, step: int) -> ModelCallError:
     return ModelCallError(
         f"{loaded.model.name}: the logits of step {step} are not finite; use dtype float32 or bfloat16, or check the weights"
     )
-
-

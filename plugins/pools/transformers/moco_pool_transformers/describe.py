@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+
 from moco_core.errors import ConfigError
 from moco_core.models import Engine, Model
 from moco_core.types import digest
-
 from moco_pool_transformers.fingerprints import (
     HashStore,
     architecture_fingerprint,
@@ -80,7 +80,9 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
     config = read_json(folder / "config.json")
     classes = config.get("architectures") or []
     classifier = any(c.endswith("ForSequenceClassification") for c in classes)
-    if not classifier and not any(c.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for c in classes):
+    if not classifier and not any(
+        c.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for c in classes
+    ):
         raise ConfigError(
             f"{where}: {entry.model}: architecture {', '.join(classes) or 'unknown'} is neither a causal language model nor "
             "a sequence classifier"
@@ -98,7 +100,9 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         folder = Path(fetch(repo, entry.revision, weights=True))
     files = _weight_files(folder)
     if not files:
-        raise ConfigError(f"{where}: {folder}: no safetensors weights; convert the checkpoint (pickled weights are not read)")
+        raise ConfigError(
+            f"{where}: {folder}: no safetensors weights; convert the checkpoint (pickled weights are not read)"
+        )
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     for path in files:
         tensors |= read_header(path)
@@ -119,12 +123,16 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         if not path.exists():
             raise ConfigError(f"{where}.adapter: {adapter}: no adapter_model.safetensors")
         adapter_tensors = read_header(path)
-        settings = {k: v for k, v in adapter_config.items() if k not in ("base_model_name_or_path", "revision", "auto_mapping")}
+        settings = {
+            k: v for k, v in adapter_config.items() if k not in ("base_model_name_or_path", "revision", "auto_mapping")
+        }
         adapter_facts = [settings, hashes.sha256(path)]
         if (adapter_folder / "tokenizer_config.json").exists():
             tokenizer_folder = adapter_folder  # trained with its own template or added tokens
 
-    template = _template(tokenizer_folder) if tokenizer_folder == folder else _template(tokenizer_folder) or _template(folder)
+    template = (
+        _template(tokenizer_folder) if tokenizer_folder == folder else _template(tokenizer_folder) or _template(folder)
+    )
     if entry.template == "chat" and not template:
         raise ConfigError(f"{where}: {entry.model} has no chat template; use template: plain")
     style = "chat" if template and entry.template != "plain" else "plain"

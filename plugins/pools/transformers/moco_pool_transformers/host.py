@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
+
 from moco_core.errors import CapabilityError
 from moco_core.models import Call, Inbox, Model, Recipe
 from moco_core.types import FinishReason, Generation, Message

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from moco_core.errors import EngineOutOfMemory
-from moco_core.models import Model
-from moco_core.types import FinishReason, Generation, Message, Usage
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from moco_core.errors import EngineOutOfMemory
+from moco_core.models import Model
+from moco_core.types import FinishReason, Generation, Message, Usage
 from moco_pool_transformers.host import Output, Rendered
 from moco_pool_transformers.reasoning import split
 from moco_pool_transformers.rendering import Renderer

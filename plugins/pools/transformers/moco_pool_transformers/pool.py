@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import attrs
+
 from moco_core.errors import ConfigError
 from moco_core.models import Model, PoolSource
 from moco_core.options import option
-
 from moco_pool_transformers.engine import TransformersEngine
 from moco_pool_transformers.reasoning import DEFAULT_TAGS
 
@@ -44,13 +44,16 @@ class Options:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", help="numeric type of the weights; auto: float32 on CPU, the checkpoint's own type on accelerators"
     )
-    device: str = option("auto", help="cpu, cuda, cuda:N, mps; auto: every CUDA device, models placed by size, else CPU")
+    device: str = option(
+        "auto", help="cpu, cuda, cuda:N, mps; auto: every CUDA device, models placed by size, else CPU"
+    )
     max_batch: int = option(64, ge=1, help="requests decoded together")
     memory: float | None = option(
         None, gt=0, help="GiB of weights kept in memory per device; default: 85 % of what is free at the first load"
     )
     overlong: Literal["error", "truncate_left"] = option(
-        "error", help="prompt longer than the context: fail that call, or drop its oldest tokens (recorded in the reply)"
+        "error",
+        help="prompt longer than the context: fail that call, or drop its oldest tokens (recorded in the reply)",
     )
     reasoning_tags: tuple[tuple[str, str], ...] = option(
         DEFAULT_TAGS, help="opening and closing tags of reasoning blocks; an empty list leaves replies as they are"
@@ -123,5 +126,3 @@ def _names(wanted: Sequence[tuple[str, bool]]) -> list[str]:
         used.add(candidate)
         out.append(candidate)
     return out
-
-

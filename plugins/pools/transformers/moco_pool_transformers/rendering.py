@@ -7,7 +7,6 @@ from typing import Any
 
 from moco_core.errors import ModelCallError, PromptTooLong
 from moco_core.types import Message
-
 from moco_pool_transformers.host import Rendered
 from moco_pool_transformers.reasoning import Tags, left_open
 
@@ -96,7 +95,9 @@ class Renderer:
             try:
                 text = self._template(_fold(messages), add_generation_prompt=False)
             except Exception as error:
-                raise ModelCallError(f"{self.name}: the chat template refused the conversation: {_line(error)}") from error
+                raise ModelCallError(
+                    f"{self.name}: the chat template refused the conversation: {_line(error)}"
+                ) from error
         return self._fit(self._finish(text, "chat"), 0)
 
     def _template(self, turns: Sequence[Message], **options: Any) -> str:
@@ -113,7 +114,9 @@ class Renderer:
                 raise ValueError("the chat template dropped the system message")
         except Exception as error:
             if not system:
-                raise ModelCallError(f"{self.name}: the chat template refused the conversation: {_line(error)}") from error
+                raise ModelCallError(
+                    f"{self.name}: the chat template refused the conversation: {_line(error)}"
+                ) from error
             turns, folded = _fold(turns), True
             try:
                 text = self._apply(turns)

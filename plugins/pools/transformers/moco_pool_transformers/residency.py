@@ -10,10 +10,10 @@ from typing import Any
 
 import attrs
 import torch
-from moco_core.errors import ConfigError, EngineOutOfMemory
-from moco_core.models import Model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from moco_core.errors import ConfigError, EngineOutOfMemory
+from moco_core.models import Model
 from moco_pool_transformers.loaded import LoadedModel, memory_errors
 from moco_pool_transformers.rendering import Renderer
 from moco_pool_transformers.specs import Spec

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import attrs
 import torch
-from moco_core.types import Sampling
 from torch import Tensor
+
+from moco_core.types import Sampling
 
 __all__ = ["Settings", "choose", "first_argmax", "log_probabilities"]
 
@@ -107,7 +108,7 @@ def _sample(logits: Tensor, settings: Settings, draws: Tensor) -> Tensor:
             top_k=settings.top_k[rest],
             min_p=settings.min_p[rest],
         )
-        order = logits[rest].sort(-1, descending=True, stable=True).indices
+        order = logits[rest].sort(dim=-1, descending=True, stable=True).indices
         full, _ = _invert(order, weights[rest], total[rest], logits[rest], some, draws[rest], complete=True)
         token[rest] = full
     finite = torch.isfinite(total).squeeze(-1) & torch.isfinite(best).squeeze(-1)
@@ -117,10 +118,10 @@ def _sample(logits: Tensor, settings: Settings, draws: Tensor) -> Tensor:
 def _shortlist(logits: Tensor, k: int) -> Tensor:
     """Return the indices of the k largest logits per row, descending, ties to the lowest id: (B, V) -> (B, k)."""
     if k == logits.shape[-1]:
-        return logits.sort(-1, descending=True, stable=True).indices
+        return logits.sort(dim=-1, descending=True, stable=True).indices
     # topk promises no order among ties: put the shortlist in order of id, then sort it stably by value
     ids = logits.topk(k, -1).indices.sort(-1).values
-    return ids.gather(-1, logits.gather(-1, ids).sort(-1, descending=True, stable=True).indices)
+    return ids.gather(-1, logits.gather(-1, ids).sort(dim=-1, descending=True, stable=True).indices)
 
 
 def _invert(

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from moco_core.errors import ModelCallError
 from moco_core.models import Call
 from moco_core.types import ContinuationScore
-from torch import Tensor
-
 from moco_pool_transformers.batch import bucket
 from moco_pool_transformers.loaded import LoadedModel
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from moco_core.errors import ModelCallError, PromptTooLong
-from moco_core.models import Model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers_tiny import NO_SYSTEM, TEMPLATE, THINKING, ask, checkpoint, edit, pool, serve
+from transformers_tiny import ask, checkpoint, pool, serve
 
-TEXTS = ["the quick brown", "what is", "numbers 0 1 2 3 4 5", "a", "capital of France? The capital is Paris", "dog and runs"]
+from moco_core.models import Model
+
+TEXTS = [
+    "the quick brown",
+    "what is",
+    "numbers 0 1 2 3 4 5",
+    "a",
+    "capital of France? The capital is Paris",
+    "dog and runs",
+]
 
 
 @pytest.fixture(scope="module")

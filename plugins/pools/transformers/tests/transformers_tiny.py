@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from moco_core.models import Call, Model
-from moco_core.types import Sampling
 from moco_pool_transformers.pool import Options, TransformersPool
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -25,13 +23,18 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from moco_core.models import Call, Model
+from moco_core.types import Sampling
+
 torch.set_num_threads(1)
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE
+)
 THINKING = TEMPLATE.replace("<|assistant|>\n{% endif %}", "<|assistant|>\n<think>\n{% endif %}")
 
 CORPUS = [
@@ -93,7 +96,9 @@ def build(kind: str, vocab: int, seed: int = 0, **changes: Any) -> Any:
     return model.eval()
 
 
-def checkpoint(folder: Path, kind: str = "llama", seed: int = 0, template: str | None = TEMPLATE, **changes: Any) -> str:
+def checkpoint(
+    folder: Path, kind: str = "llama", seed: int = 0, template: str | None = TEMPLATE, **changes: Any
+) -> str:
     """Write a random checkpoint and return its folder."""
     tok = tokenizer(template)
     build(kind, len(tok), seed, **changes).save_pretrained(folder)
@@ -109,7 +114,9 @@ def edit(path: Path, **changes: Any) -> None:
 def pool(*entries: Any, cache: Path, **options: Any) -> TransformersPool:
     from moco_core.options import build as build_options
 
-    return TransformersPool(build_options(Options, {"models": list(entries), "device": "cpu", "cache": str(cache), **options}))
+    return TransformersPool(
+        build_options(Options, {"models": list(entries), "device": "cpu", "cache": str(cache), **options})
+    )
 
 
 class FakeInbox:
