@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import attrs
-from moco_toolkit_data import Hub, Row, SourceDataset, SourceOptions
 
 from moco_core import DatasetFacts, Example, hookimpl
+from moco_toolkit_data import LETTER, Hub, Row, SourceDataset, SourceOptions
 
 __all__ = ["ArcChallenge", "Options"]
 
@@ -32,7 +32,7 @@ class ArcChallenge(SourceDataset[Options]):
     )
     hub = (Hub("allenai/ai2_arc", "ARC-Challenge"),)
     dev_from = ("validation",)
-    answer_format = 'End with "The answer is" followed by the letter of the correct option.'
+    answer_format = LETTER
 
     def record(self, row: Row) -> Example:
         """Read a row of the source (``choices`` as lists, ``answerKey``) or of the study (``choices`` as an object)."""

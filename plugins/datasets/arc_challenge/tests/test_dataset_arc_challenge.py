@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from moco_dataset_arc_challenge import ArcChallenge, Options
 
 from moco_core import DatasetError, Example
+from moco_dataset_arc_challenge import ArcChallenge, Options
 
 
 def read(**options: object) -> dict[str, Example]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import attrs
-from moco_toolkit_data import Hub, Row, SourceDataset, SourceOptions
 
 from moco_core import DatasetFacts, Example, hookimpl
+from moco_toolkit_data import NUMBER, Hub, Row, SourceDataset, SourceOptions
 
 __all__ = ["GSM8K", "Options"]
 
@@ -31,7 +31,7 @@ class GSM8K(SourceDataset[Options]):
         notes="Dev comes from the training split: do not fine-tune on it and call the result zero-shot.",
     )
     hub = (Hub("openai/gsm8k", "main"),)
-    answer_format = 'End with "The answer is" followed by the final number.'
+    answer_format = NUMBER
 
     def record(self, row: Row) -> Example:
         """Read a row of the source (``answer`` ends in "#### n") or of the study (``input``, ``output``)."""

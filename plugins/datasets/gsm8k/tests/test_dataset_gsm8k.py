@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from moco_dataset_gsm8k import GSM8K, Options
 
 from moco_core import DatasetError
+from moco_dataset_gsm8k import GSM8K, Options
 
 
 def read(path: Path) -> dict[str, str]:

@@ -2,12 +2,18 @@
 
 from moco_toolkit_data.base import SourceDataset, SourceOptions
 from moco_toolkit_data.duplicates import DuplicateReport, content_key, normalised
+from moco_toolkit_data.formats import BOXED, CODE, LETTER, NUMBER, SHORT
 from moco_toolkit_data.hub import Hub
 from moco_toolkit_data.readers import read_rows
 from moco_toolkit_data.rows import Drop, Row
 from moco_toolkit_data.splits import permutation, rank, shuffled
 
 __all__ = [
+    "BOXED",
+    "CODE",
+    "LETTER",
+    "NUMBER",
+    "SHORT",
     "Drop",
     "DuplicateReport",
     "Hub",

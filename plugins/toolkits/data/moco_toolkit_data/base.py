@@ -6,6 +6,7 @@ import inspect
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -65,16 +66,21 @@ class SourceDataset(Dataset[O]):
     """
 
     Options: ClassVar[type] = SourceOptions
-    name: ClassVar[str]
-    hub: ClassVar[tuple[Hub, ...]] = ()
-    dev_from: ClassVar[tuple[str, ...]] = ("train",)
-    test_from: ClassVar[tuple[str, ...]] = ("test",)
-    subsets: ClassVar[tuple[str, ...]] = ()
+    name: str
+    hub: tuple[Hub, ...] = ()
+    dev_from: tuple[str, ...] = ("train",)
+    test_from: tuple[str, ...] = ("test",)
+    subsets: tuple[str, ...] = ()
     fixture: ClassVar[str] = "fixture.jsonl"
-    answer_format: ClassVar[str] = ""
-    unlock: ClassVar[str] = ""
+    answer_format: str = ""
+    unlock: str = ""
+    """What to do, or which page to open, to get a source that is gated or not on the Hub; a clause."""
     sides: ClassVar[bool] = False
     """If true, a unit's hash decides its split and examples are sampled one by one: for few, large units."""
+    repeated_ids: ClassVar[Literal["refuse", "drop"]] = "refuse"
+    """What happens to a row whose upstream id was seen before: some sources list the same item twice."""
+    drop_contradictions: ClassVar[bool] = False
+    """If true, questions asked twice with different answers are left out; the source is read once more to find them."""
 
     def __init__(self, options: O) -> None:
         super().__init__(options)
@@ -96,6 +102,11 @@ class SourceDataset(Dataset[O]):
         """Return the package's few hand-written rows in the source's own form, for tests without network."""
         return Path(inspect.getfile(cls)).parent / cls.fixture
 
+    @classmethod
+    def sample(cls) -> dict[str, Any]:
+        """Return options that read :meth:`fixture_path`."""
+        return {"path": str(cls.fixture_path())}
+
     # what a plugin writes
 
     @abstractmethod
@@ -110,6 +121,10 @@ class SourceDataset(Dataset[O]):
         """Return what must stay on one side when a split is cut: by default equal questions with equal choices."""
         return example.group or content_key(example)
 
+    def side(self, example: Example) -> Split | None:
+        """Return the split that a published list puts an example in, where one source split is cut; None: no list."""
+        return None
+
     def peer_key(self, example: Example) -> str:
         """Return what tells that an item of the source is the reference study's: by default question and choices."""
         return content_key(example)
@@ -117,6 +132,10 @@ class SourceDataset(Dataset[O]):
     def file_names(self) -> tuple[str, ...]:
         """Return how this dataset's file is called, endings aside, in a folder of published items."""
         return (self.name,)
+
+    def sizes(self) -> tuple[int, int] | None:
+        """Return how many dev and test examples to keep where nothing is asked for; None: all."""
+        return self.facts.sizes
 
     def sources(self) -> tuple[Hub, ...]:
         """Return the Hub configurations to read; a subset that has its own configuration is the only one read."""
@@ -209,12 +228,15 @@ class SourceDataset(Dataset[O]):
         count = 0
         for row, example in self._selected(split, seen_subsets):
             key = content_key(example)
+            if example.id in ids and self.repeated_ids == "drop":
+                self._dropped[split]["listed before"] += 1
+                continue
             example = self._named(row, example, key, ids)
             self._duplicates.add(split, example, key)
             fingerprint = digest(fingerprint, _content(example))
             count += 1
             yield example
-        if not count:
+        if not count or self._wanted - seen_subsets:
             self._refuse_empty(split, seen_subsets)
         self._examples[split], self._fingerprints[split] = count, fingerprint
 
@@ -247,11 +269,12 @@ class SourceDataset(Dataset[O]):
 
     def _selected(self, split: Split, seen: set[str]) -> Iterator[tuple[Row, Example]]:
         source = Source(self)
+        refused = self._contradictory(source) if self.drop_contradictions else frozenset()
         size = self.options.dev_size if split == "dev" else self.options.test_size
         peer = PeerItems(self) if self.options.split_source == "peer" and self.options.peer_items else None
         if source.study or peer is not None:
             self._policy[split] = "the reference study's items"
-            rows = self._kept(split, source.rows(None if peer else split), seen)
+            rows = self._kept(split, source.rows(None if peer else split), seen, refused)
             found = rows if peer is None else (pair for pair in rows if peer.holds(split, *pair))
             yield from found if not size else self._sampled(found, size)
             return
@@ -262,21 +285,26 @@ class SourceDataset(Dataset[O]):
             )
         size = self._size(split)
         if self.dev_from == self.test_from or source.undivided:
-            whole = self._kept(split, source.rows(None), seen)
+            whole = self._kept(split, source.rows(None), seen, refused)
             self._policy[split] = f"cut by seed {self.options.seed}"
             yield from self._cut(split, whole)
             return
         self._policy[split] = "official: " + ", ".join(self.dev_from if split == "dev" else self.test_from)
-        rows = self._kept(split, source.rows(split), seen)
+        rows = self._kept(split, source.rows(split), seen, refused)
         if size:
             self._policy[split] += f", at most {size} by seed {self.options.seed}"
         yield from rows if not size else self._sampled(rows, size)
 
-    def _kept(self, split: Split, rows: Iterable[Row], seen: set[str]) -> Iterator[tuple[Row, Example]]:
+    def _kept(
+        self, split: Split, rows: Iterable[Row], seen: set[str], refused: frozenset[str]
+    ) -> Iterator[tuple[Row, Example]]:
         for row in rows:
             for made in self.records(row):
                 if isinstance(made, Drop):
                     self._dropped[split][made.reason] += 1
+                    continue
+                if refused and content_key(made) in refused:
+                    self._dropped[split]["asked twice with different answers"] += 1
                     continue
                 subset = made.question.subset
                 if self._wanted:
@@ -285,12 +313,24 @@ class SourceDataset(Dataset[O]):
                         continue
                 yield row, made
 
+    def _contradictory(self, source: Source) -> frozenset[str]:
+        answers: dict[str, tuple[str, ...]] = {}
+        refused = set()
+        for row in source.rows(None):
+            for made in self.records(row):
+                if not isinstance(made, Drop):
+                    key = content_key(made)
+                    if answers.setdefault(key, made.references) != made.references:
+                        refused.add(key)
+        return frozenset(refused)
+
     def _size(self, split: Split) -> int:
         """How many examples to keep; 0: all."""
         asked = self.options.dev_size if split == "dev" else self.options.test_size
         if asked is not None:
             return asked
-        return 0 if self.facts.sizes is None else self.facts.sizes[split == "test"]
+        sizes = self.sizes()
+        return 0 if sizes is None else sizes[split == "test"]
 
     def _sampled(self, pairs: Iterable[tuple[Row, Example]], size: int) -> Iterator[tuple[Row, Example]]:
         """Keep ``size`` examples by rank and yield them in the order of the source."""
@@ -310,6 +350,16 @@ class SourceDataset(Dataset[O]):
             side = (p for p in pairs if (rank(seed, "side", self.unit(p[1])) < share * 2**64) == (split == "dev"))
             size = self._size(split)
             yield from side if not size else self._sampled(side, size)
+            return
+        first = next(iter_pairs := iter(pairs), None)
+        if first is None:
+            return
+        pairs = chain([first], iter_pairs)
+        if self.side(first[1]) is not None:
+            self._policy[split] = "a published list"
+            listed = (p for p in pairs if self.side(p[1]) == split)
+            size = self._size(split)
+            yield from listed if not size else self._sampled(listed, size)
             return
         # without a size the whole source is cut, in halves or leaving the other side what it asked for
         total = dev + test if dev and test else 2**62
@@ -341,8 +391,8 @@ class SourceDataset(Dataset[O]):
     def _refuse_empty(self, split: Split, seen: set[str]) -> None:
         dropped = sum(self._dropped[split].values())
         where = self.options.path or ", ".join(h.name for h in self.sources())
-        if self._wanted and seen:
-            wanted = ", ".join(sorted(self._wanted))
+        if seen and self._wanted - seen:
+            wanted = ", ".join(sorted(self._wanted - seen))
             raise DatasetError(
                 f"{where}: split {split} has no row of subset {wanted}; it has {', '.join(sorted(seen)) or 'none'}"
             )

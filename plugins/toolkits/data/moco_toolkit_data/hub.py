@@ -20,6 +20,8 @@ class Hub:
     repo: str
     config: str = ""
     subset: str = ""
+    file: str = ""
+    """Read this one file of the repository: for repositories whose loading script ``datasets`` no longer runs."""
 
     @property
     def name(self) -> str:
@@ -39,9 +41,14 @@ def hub_rows(hub: Hub, split: str, *, revision: str, streaming: bool, unlock: st
         raise DatasetError(f"{hub.repo}: reading from the Hub needs: pip install datasets") from None
     source = f"{hub.name}, {split}"
     try:
-        found = datasets.load_dataset(
-            hub.repo, hub.config or None, split=split, revision=revision or None, streaming=streaming
-        )
+        if hub.file:
+            address = f"hf://datasets/{hub.repo}@{revision or 'main'}/{hub.file}"
+            kind = hub.file.removesuffix(".gz").rpartition(".")[2].replace("jsonl", "json")
+            found = datasets.load_dataset(kind, data_files=address, split="train", streaming=streaming)
+        else:
+            found = datasets.load_dataset(
+                hub.repo, hub.config or None, split=split, revision=revision or None, streaming=streaming
+            )
         rows = iter(_without_media(found))
     except Exception as error:  # datasets and the Hub client raise many unrelated classes
         raise DatasetError(_why(hub, split, revision, error, unlock)) from error

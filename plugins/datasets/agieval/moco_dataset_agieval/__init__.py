@@ -1,0 +1,64 @@
+"""AGIEval: questions of admission and qualification exams, the English multiple-choice ones (Zhong et al., 2304.06364)."""
+
+from __future__ import annotations
+
+import re
+
+from moco_core import DatasetFacts, Example, hookimpl
+from moco_toolkit_data import LETTER, Hub, Row, SourceDataset, SourceOptions
+
+__all__ = ["AGIEval"]
+
+_SUBSETS = ("aqua-rat", "logiqa-en", "lsat-ar", "lsat-lr", "lsat-rc", "sat-en", "sat-math")
+_LETTER = re.compile(r"^\(?([A-E])\)\s*")
+_TAIL = re.compile(r"\s*Answer Choices:\s*\(A\).*\Z", re.DOTALL)
+
+
+class AGIEval(SourceDataset[SourceOptions]):
+    """Seven English multiple-choice exams with 4 or 5 options, cut in two by seed; scores are per exam and overall."""
+
+    name = "agieval"
+    facts = DatasetFacts(
+        title="AGIEval (English multiple choice)",
+        metric="multiple_choice",
+        paper="arXiv 2304.06364",
+        licence="MIT (authors' repository; the exams vary)",
+        source="hails/agieval-<subset>",
+        revision="main",
+        sizes=(1156, 1156),
+        notes="The authors' version 1.1 corrected labels of version 1: pin the revision when comparing.",
+    )
+    subsets = _SUBSETS
+    hub = tuple(Hub(f"hails/agieval-{subset}", subset=subset) for subset in _SUBSETS)
+    dev_from = test_from = ("test",)
+    fixture = "fixture"
+    answer_format = LETTER
+
+    def record(self, row: Row) -> Example:
+        """Read a row of the Hub (``query``, ``gold``), of the authors' files (``passage``, ``label``) or of the study."""
+        if "domain" in row:
+            labels, found = row.labelled("choices")
+            texts, id = [t.strip() for t in found], row.key("id")
+            return self.choice(id, row.text("question"), texts, row.index("answer", labels), subset=row.text("domain"))
+        if "query" in row:
+            prompt, texts = asked(row.text("query")), row.texts("choices")
+            gold = row["gold"]
+            if not isinstance(gold, list) or len(gold) != 1 or gold[0] not in range(len(texts)):
+                row.fail("gold", f"expected a list of one index below {len(texts)}, got {gold!r}")
+            answer = int(gold[0])
+        else:
+            prompt = " ".join(t for t in (row.optional("passage"), row.text("question")) if t)
+            texts = row.texts("options")
+            answer = row.index("label", list("ABCDE"[: len(texts)]))
+        return self.choice("", prompt, [_LETTER.sub("", t).strip() for t in texts], answer, subset=row.subset)
+
+
+def asked(query: str) -> str:
+    """Return passage and question of a Hub row, whose query also lists the options and opens the answer."""
+    passage, mark, question = _TAIL.sub("", query).rpartition("Q: ")
+    return " ".join(t for t in (passage.strip(), question.strip()) if t) if mark else question.strip()
+
+
+@hookimpl
+def moco_dataset() -> type[AGIEval]:
+    return AGIEval
