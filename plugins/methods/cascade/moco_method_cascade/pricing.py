@@ -1,0 +1,40 @@
+"""What a token costs: money where prices are known, else compute, else tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from moco_core import Model, Usage
+
+__all__ = ["Pricing", "pricing"]
+
+
+@attrs.frozen(kw_only=True)
+class Pricing:
+    """Cost per token read and written, one pair per level, and the unit of the sums."""
+
+    unit: str
+    rates: tuple[tuple[float, float], ...]
+
+    def cost(self, level: int, usage: Usage) -> float:
+        read, written = self.rates[level]
+        return read * usage.prompt_tokens + written * usage.completion_tokens
+
+
+def pricing(models: Sequence[Model], prices: Sequence[float] | None) -> Pricing:
+    """Return the prices of all levels in one unit.
+
+    ``prices`` are money per million tokens, read or written. Without them: the models' own prices if all have some;
+    else billions of parameters times tokens, which is proportional to compute; else tokens.
+    """
+    if prices is not None:
+        return Pricing(unit="money", rates=tuple((price / 1e6, price / 1e6) for price in prices))
+    own = [model.prices for model in models if model.prices is not None]
+    if len(own) == len(models):
+        return Pricing(unit="money", rates=tuple((read / 1e6, written / 1e6) for read, written in own))
+    sizes = [model.parameters for model in models if model.parameters]
+    if len(sizes) == len(models):
+        return Pricing(unit="billion parameters x tokens", rates=tuple((size / 1e9, size / 1e9) for size in sizes))
+    return Pricing(unit="tokens", rates=((1.0, 1.0),) * len(models))
