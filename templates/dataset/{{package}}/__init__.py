@@ -15,7 +15,7 @@ import attrs
 
 from moco_core import Dataset, DatasetError, DatasetFacts, Example, Question, Split, hookimpl, option
 
-__all__ = ["Options", "{{Class}}", "moco_dataset"]
+__all__ = ["{{Class}}", "Options", "moco_dataset"]
 
 
 @attrs.frozen(kw_only=True)

@@ -1,7 +1,7 @@
 """{{summary}}
 
-Replace the algorithm below with yours; the shape stays. Every model call goes through ``context``, which batches, caches and
-seeds it; a method only says what depends on what.
+Replace the algorithm below with yours; the shape stays. Every model call goes through ``context``, which batches, caches
+and seeds it; a method only says what depends on what.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from moco_core import (
     option,
 )
 
-__all__ = ["Options", "{{Class}}", "{{Class}}System", "moco_method"]
+__all__ = ["{{Class}}", "{{Class}}System", "Options", "moco_method"]
 
 
 @attrs.frozen(kw_only=True)

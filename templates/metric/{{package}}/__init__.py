@@ -10,7 +10,7 @@ import attrs
 
 from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, hookimpl, option
 
-__all__ = ["Options", "{{Class}}", "moco_metric"]
+__all__ = ["{{Class}}", "Options", "moco_metric"]
 
 
 @attrs.frozen(kw_only=True)

@@ -16,7 +16,7 @@ import attrs
 from moco_core import Call, CapabilityError, Engine, Generation, Model, PoolSource, Sampling, Usage, hookimpl, option
 from moco_core.types import digest
 
-__all__ = ["Options", "{{Class}}", "moco_pool"]
+__all__ = ["{{Class}}", "Options", "moco_pool"]
 
 
 @attrs.frozen(kw_only=True)
