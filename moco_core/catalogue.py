@@ -99,7 +99,7 @@ class Catalogue:
         allowed = environ.get("MOCO_PLUGINS")
         self._allowed = None if allowed is None else {_normal(n) for n in allowed.split(",") if n.strip()}
         self._trace = bool(environ.get("MOCO_TRACE"))
-        self._given = None if entry_points is None else list(entry_points)
+        self._points = None if entry_points is None else list(entry_points)
         self._registered: dict[tuple[str, str], type] = {}
         self._cards: dict[str, dict[str, Card]] = {}
         self._loaded: dict[tuple[str, str], type] = {}
@@ -120,15 +120,14 @@ class Catalogue:
         return dict(sorted(cards.items()))
 
     def _entry_points(self, group: str) -> list[metadata.EntryPoint]:
-        if self._given is not None:
-            return [p for p in self._given if p.group == group]
-        return list(metadata.entry_points(group=group))
+        if self._points is None:
+            self._points = _installed_points()
+        return [p for p in self._points if p.group == group]
 
     def _scan(self, kind: str) -> dict[str, Card]:
         cards: dict[str, Card] = {}
-        points = self._entry_points(GROUPS[kind])
-        for point in sorted(points, key=lambda p: (p.name, p.dist.name if p.dist else "")):
-            card = _card(kind, point)
+        found = [_card(kind, point) for point in self._entry_points(GROUPS[kind])]
+        for card in sorted(found, key=lambda c: (c.name, c.distribution)):
             if self._allowed is not None and _normal(card.distribution) not in self._allowed:
                 continue
             first = cards.get(card.name)
@@ -257,7 +256,7 @@ class Catalogue:
         manager = _manager(self._trace)
         problems: list[str] = []
         for point in sorted(self._entry_points(OBSERVER_GROUP), key=lambda p: p.name):
-            dist = point.dist.name if point.dist else ""
+            dist = _facts(point.dist)["name"] if point.dist else ""
             if self._allowed is not None and _normal(dist) not in self._allowed:
                 continue
             try:
@@ -287,22 +286,48 @@ def _card(kind: str, point: metadata.EntryPoint) -> Card:
     dist = point.dist
     if dist is None:
         return Card(kind=kind, name=point.name, module=point.module)
-    facts = dist.metadata
-    raw = facts["Keywords"] or ""
+    facts = _facts(dist)
     card = Card(
         kind=kind,
         name=point.name,
         module=point.module,
-        distribution=dist.name,
-        version=dist.version,
-        summary=facts["Summary"] or "",
-        keywords=tuple(k.strip() for k in re.split(r"[,\s]+", raw) if k.strip()),
+        distribution=facts["name"],
+        version=facts["version"],
+        summary=facts["summary"],
+        keywords=tuple(k for k in re.split(r"[,\s]+", facts["keywords"]) if k),
     )
     if card.spec is not None and card.spec != SPEC:
         which = "upgrade the plugin" if card.spec < SPEC else "upgrade moco-core"
         problem = f"was made for hook specification {card.spec}, this core has {SPEC}; {which}"
         return attrs.evolve(card, problem=problem)
     return card
+
+
+def _installed_points() -> list[metadata.EntryPoint]:
+    """Return the entry points of all ``moco.*`` groups. The first distribution of a name on ``sys.path`` counts."""
+    points: list[metadata.EntryPoint] = []
+    seen: set[str] = set()
+    for dist in metadata.distributions():
+        # parsing every distribution's metadata would take longer than everything else that `moco list` does
+        if "[moco." not in (dist.read_text("entry_points.txt") or ""):
+            continue
+        name = _normal(_facts(dist)["name"])
+        if name not in seen:
+            seen.add(name)
+            points += [p for p in dist.entry_points if p.group.startswith("moco.")]
+    return points
+
+
+def _facts(dist: metadata.Distribution) -> dict[str, str]:
+    """Return name, version, summary and keywords from the head of a distribution's metadata (the rest is its README)."""
+    facts = dict.fromkeys(("name", "version", "summary", "keywords"), "")
+    for line in (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").splitlines():
+        if not line:
+            break
+        key, sign, value = line.partition(":")
+        if sign and key.lower() in facts:
+            facts[key.lower()] = value.strip()
+    return facts
 
 
 def _normal(name: str) -> str:

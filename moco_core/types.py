@@ -34,12 +34,15 @@ FinishReason = Literal["eos", "stop", "length"]
 """Why a reply ended: an end-of-turn token, a stop string, or the token budget."""
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical(value: Any) -> str:
     """Return the one JSON text of a value: keys sorted, no spaces. Tuples become lists.
 
     Raises TypeError if the value holds anything JSON does not know.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=True)
+    return _ENCODER.encode(value)
 
 
 def digest(*parts: Any) -> str:

@@ -8,8 +8,10 @@ from moco_core.errors import BrokenPlugin, IncompatiblePlugin, PluginConflict, P
 
 class Dist:
     def __init__(self, name, version="1.0", keywords="moco,spec-1,level-text", summary="Does things."):
-        self.name, self.version = name, version
-        self.metadata = {"Keywords": keywords, "Summary": summary}
+        self.text = f"Name: {name}\nVersion: {version}\nSummary: {summary}\nKeywords: {keywords}\n\nName: not this\n"
+
+    def read_text(self, name):
+        return self.text if name == "METADATA" else None
 
 
 def point(name, module, dist, kind="method"):

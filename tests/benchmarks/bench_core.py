@@ -1,0 +1,92 @@
+"""What the core costs: start-up of the command line, overhead per call, replay from the cache, memory.
+
+Prints ratios and per-call figures measured in this one run. Bounds that the project keeps to: `moco --help` at most 2 times
+and `moco list` at most 3 times `python -c "import click"`; at most 0.3 ms per call with an engine that costs nothing;
+100,000 cached calls replayed in under 30 s; peak memory that does not grow with the number of questions.
+"""
+
+import asyncio
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from moco_core.cache import Cache
+from moco_core.context import Context, Session
+from moco_core.models import Engine, Model
+from moco_core.scheduler import Scheduler
+from moco_core.types import Generation, Question, Usage
+
+MOCO = "from moco_core.cli import main; main()"
+
+
+def startup(rounds: int = 9) -> None:
+    """Time the three commands in turn, so that a drift of the machine meets all of them; compare medians."""
+    commands = {
+        "import click": [sys.executable, "-c", "import click"],
+        "moco --help": [sys.executable, "-c", MOCO, "--help"],
+        "moco list": [sys.executable, "-c", MOCO, "list"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            begin = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            seconds[name].append(time.perf_counter() - begin)
+    base = statistics.median(seconds["import click"])
+    for name in ("moco --help", "moco list"):
+        print(f"{name}: {statistics.median(seconds[name]) / base:.2f} x import click")
+
+
+class Free(Engine):
+    """Answers at once."""
+
+    def serve(self, model, inbox):
+        while calls := inbox.take(256):
+            inbox.resolve([(c, Generation(text="The answer is 4.", usage=Usage(20, 6))) for c in calls])
+
+
+async def ask_all(path: Path, count: int, models: list[Model]) -> float:
+    """Ask every model every question, a method's way; return the seconds."""
+    cache = Cache(path)
+
+    async def respond(question: Question, context: Context) -> str:
+        replies = await context.gather(context.generate(m, question) for m in models)
+        return replies[0].text
+
+    # questions come from a generator of bounded chunks, so that the benchmark itself does not hold them all
+    async with Scheduler(cache) as scheduler:
+        begin = time.process_time()  # other work on the machine does not count
+        for start in range(0, count, 2000):
+            session = Session(scheduler=scheduler, metric=None)
+            items = [Question(id=str(i), prompt=f"What is {i} + {i}?") for i in range(start, min(start + 2000, count))]
+            await Context(session, phase="respond").each(items, respond)
+        seconds = time.process_time() - begin
+    cache.close()
+    return seconds
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def calls() -> None:
+    models = [Model(name=n, fingerprint=n, capabilities={"generate"}, engine=Free()) for n in "abcde"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "calls.sqlite"
+        asyncio.run(ask_all(path, 2000, models))
+        first = peak()
+        seconds = asyncio.run(ask_all(path, 20_000, models))
+        print(f"computed calls: {1000 * seconds / 100_000:.3f} ms of processor time each (100,000, 10 % of them cached)")
+        print(f"peak memory after 100,000 calls: {peak() / first:.2f} x that after 10,000")
+        seconds = asyncio.run(ask_all(path, 20_000, models))
+        print(f"cached calls: 100,000 replayed in {seconds:.1f} s")
+        print(f"peak memory after the replay: {peak() / first:.2f} x")
+
+
+if __name__ == "__main__":
+    startup()
+    calls()
