@@ -333,13 +333,13 @@ class SourceDataset(Dataset[O]):
         return 0 if sizes is None else sizes[split == "test"]
 
     def _sampled(self, pairs: Iterable[tuple[Row, Example]], size: int) -> Iterator[tuple[Row, Example]]:
-        """Keep ``size`` examples by rank and yield them in the order of the source."""
-        sample: Sample[tuple[int, Row, Example]] = Sample(size)
+        """Keep ``size`` examples by rank and yield them by rank, so that the first ones are a fair sample themselves."""
+        sample: Sample[tuple[Row, Example]] = Sample(size)
         for place, (row, example) in enumerate(pairs):
             key = example.id or content_key(example)
-            sample.add(rank(self.options.seed, "sample", key), f"{key}/{place:012d}", (place, row, example))
-        for _, row, example in sorted((m for unit in sample.units() for m in unit), key=lambda m: m[0]):
-            yield row, example
+            sample.add(rank(self.options.seed, "sample", key), f"{key}/{place:012d}", (row, example))
+        for unit in sample.units():
+            yield from unit
 
     def _cut(self, split: Split, pairs: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Example]]:
         """Cut one source split in two. Both sides are decided by the items' own hashes, so they never overlap."""
@@ -363,17 +363,16 @@ class SourceDataset(Dataset[O]):
             return
         # without a size the whole source is cut, in halves or leaving the other side what it asked for
         total = dev + test if dev and test else 2**62
-        sample: Sample[tuple[int, Row, Example]] = Sample(total)
-        for place, (row, example) in enumerate(pairs):
+        sample: Sample[tuple[Row, Example]] = Sample(total)
+        for row, example in pairs:
             unit = self.unit(example)
-            sample.add(rank(seed, "cut", unit), unit, (place, row, example))
+            sample.add(rank(seed, "cut", unit), unit, (row, example))
         units = sample.units()
         everything = sum(map(len, units))
         if not (dev and test):
             dev = dev or (everything - test if test else everything // 2)
             test = everything - dev
-        for _, row, example in sorted(cut(units, dev, test)[split == "test"], key=lambda m: m[0]):
-            yield row, example
+        yield from cut(units, dev, test)[split == "test"]
 
     def _named(self, row: Row, example: Example, key: str, ids: dict[str, int]) -> Example:
         """Give an example without an upstream id one made of its content; refuse upstream ids that repeat."""
