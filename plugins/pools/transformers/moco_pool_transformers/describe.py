@@ -23,7 +23,7 @@ from moco_pool_transformers.fingerprints import (
 from moco_pool_transformers.hub import fetch
 from moco_pool_transformers.placement import devices, spread
 from moco_pool_transformers.pool import Entry, Options
-from moco_pool_transformers.specs import Spec
+from moco_pool_transformers.specs import Spec, weight_files
 
 __all__ = ["Described", "describe", "place"]
 
@@ -96,9 +96,9 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
             raise ConfigError(
                 f"{where}: {entry.model} brings its own code; set trust_remote_code: true if you trust its authors"
             )
-    if repo and not _weight_files(folder):  # described before only: its weights have to come now, for their hash
+    if repo and not weight_files(folder):  # described before only: its weights have to come now, for their hash
         folder = Path(fetch(repo, entry.revision, weights=True))
-    files = _weight_files(folder)
+    files = weight_files(folder)
     if not files:
         raise ConfigError(
             f"{where}: {folder}: no safetensors weights; convert the checkpoint (pickled weights are not read)"
@@ -205,17 +205,6 @@ def _find(name: str, revision: str | None, where: str, *, adapter: bool = False)
         return Path(fetch(name, revision, weights=adapter)), name
     except ConfigError as error:
         raise ConfigError([f"{where}: {p}" for p in error.problems]) from None
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint: those of its index if there is one."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        files = [folder / n for n in names]
-        return files if all(f.exists() for f in files) else []
-    single = folder / "model.safetensors"
-    return [single] if single.exists() else []
 
 
 def _template(folder: Path) -> str:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moco_core.errors import EngineOutOfMemory, ModelCallError
+from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError
 from moco_core.models import Call, Engine, Inbox, Model, Recipe
 
 if TYPE_CHECKING:
@@ -127,19 +127,31 @@ class TransformersEngine(Engine):
         return self.residency.use(models)
 
     def weights(self, model: Model) -> Weights:
-        raise NotImplementedError
+        from moco_pool_transformers.weights import weights_of
+
+        return weights_of(model)
 
     def adapter_weights(self, model: Model) -> AdapterWeights:
-        raise NotImplementedError
+        from moco_pool_transformers.weights import adapter_of
+
+        return adapter_of(model)
 
     def folder(self, model: Model) -> Path:
-        raise NotImplementedError
+        spec = model.info.get("spec")
+        if spec is None or (spec.computed and not model.adapter):
+            raise CapabilityError(f"model {model.name!r} lies in no folder; export it first")
+        return Path(spec.local_folder())
 
     def entry(self, model: Model) -> Mapping[str, Any]:
-        raise NotImplementedError
+        spec = model.info.get("spec")
+        if spec is None or spec.computed:
+            raise CapabilityError(f"model {model.name!r} was derived and lies in no folder; export it first")
+        return {**spec.entry, "model": spec.local_folder(), "adapter": spec.adapter, "dtype": spec.dtype}
 
     def export(self, model: Model, folder: Path) -> None:
-        raise NotImplementedError
+        from moco_pool_transformers.derived import export
+
+        export(model, folder)
 
     def resident(self) -> Collection[str]:
         return self.residency.names()
@@ -157,7 +169,9 @@ class TransformersEngine(Engine):
             yield from self.walk(source)
 
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
-        return super().derive(name, recipe, sources)
+        from moco_pool_transformers.derived import derive
+
+        return derive(self, name, recipe, sources)
 
     async def close(self) -> None:
         self.free()

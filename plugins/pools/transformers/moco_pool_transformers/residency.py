@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +15,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from moco_core.errors import ConfigError, EngineOutOfMemory
 from moco_core.models import Model
+from moco_core.types import digest
+from moco_pool_transformers.host import AdapterWeights, Weights
 from moco_pool_transformers.loaded import LoadedModel, memory_errors
 from moco_pool_transformers.rendering import Renderer
 from moco_pool_transformers.specs import Spec
+from moco_pool_transformers.weights import adapter_of, state_of, weights_of
 
 __all__ = ["Residency"]
 
@@ -37,6 +41,10 @@ class Base:
     names: set[str] = attrs.field(factory=set)
     adapter_layers: list[Any] = attrs.field(factory=list)
     active: str | None = ""
+    stale: bool = False  # content is claimed but not written yet
+    content: str = ""  # fingerprint of the computed weights that are in the module
+    slots: dict[str, str] = attrs.field(factory=dict)  # adapter slot -> fingerprint of the computed adapter in it
+    held: dict[str, int] = attrs.field(factory=dict)  # adapter slot -> uses
 
 
 class Residency:
@@ -53,6 +61,7 @@ class Residency:
         self._lock = threading.RLock()
         self._bases: dict[tuple[str, ...], Base] = {}
         self._free: dict[str, int] = {}
+        self._tokenizers: dict[Any, Any] = {}
 
     def names(self) -> list[str]:
         """Return the names of the models in memory."""
@@ -69,69 +78,102 @@ class Residency:
     def use(self, models: Sequence[Model]) -> Iterator[tuple[LoadedModel, ...]]:
         """Load, pin and lock. See :meth:`moco_pool_transformers.host.Host.use`."""
         with self._lock:
-            bases = [self._base(m) for m in models]
-            for base in bases:
+            bases: list[Base] = []
+            for model in models:
+                base = self._base(model)
                 base.pins += 1
+                bases.append(base)
+        slots: list[tuple[Base, str]] = []
         try:
             with ExitStack() as stack:
                 for base in sorted({id(b): b for b in bases}.values(), key=lambda b: b.key):
                     stack.enter_context(base.lock)
-                yield tuple(self._open(m, b) for m, b in zip(models, bases, strict=True))
+                yield tuple(self._open(m, b, slots) for m, b in zip(models, bases, strict=True))
         finally:
             with self._lock:
+                for base, slot in slots:
+                    base.held[slot] -= 1
                 for base in bases:
                     base.pins -= 1
                     base.used = time.monotonic()
 
     def _base(self, model: Model) -> Base:
         spec: Spec = model.info["spec"]
-        key = spec.base_key
-        return self._bases.setdefault(key, Base(key, spec.device))
+        if not spec.computed or model.adapter:
+            return self._bases.setdefault(spec.base_key, Base(spec.base_key, spec.device))
+        # computed weights: the module that holds them already, else one that nobody uses, else one more
+        number = 0
+        idle: Base | None = None
+        while (key := (*spec.base_key, str(number))) in self._bases:
+            base = self._bases[key]
+            if base.content == model.fingerprint:
+                return base
+            if not base.pins and (idle is None or (base.module is not None and idle.module is None)):
+                idle = base
+            number += 1
+        chosen = idle or self._bases.setdefault(key, Base(key, spec.device))
+        chosen.content = model.fingerprint  # claimed now, so that a second model of one `use` takes another module
+        chosen.stale = True
+        return chosen
 
-    def _open(self, model: Model, base: Base) -> LoadedModel:
+    def _open(self, model: Model, base: Base, slots: list[tuple[Base, str]]) -> LoadedModel:
         spec: Spec = model.info["spec"]
         if base.module is None:
             self._make_room(spec.base_bytes, base)
             base.module = self._load(spec, model.name)
             base.size = spec.base_bytes
             base.active = ""
+            base.stale = True
+        if spec.computed and not model.adapter and base.stale:
+            self._forget(base)
+            _overwrite(base.module, weights_of(model), model.name)
+            base.stale = False
+        adapter = self._adapter(model, spec, base, slots) if spec.adapter else None
         found = base.models.get((model.fingerprint, model.copy))
         if found is None:
-            found = self._wrap(model, spec, base)
+            found = self._wrap(model, spec, base, adapter)
             base.models[model.fingerprint, model.copy] = found
         base.names.add(model.name)
         base.used = time.monotonic()
         return found
 
-    def _wrap(self, model: Model, spec: Spec, base: Base) -> LoadedModel:
-        tokenizer = AutoTokenizer.from_pretrained(
-            spec.tokenizer_folder, trust_remote_code=self.trust_remote_code, local_files_only=True
-        )
-        if spec.template_text is not None:
-            tokenizer.chat_template = spec.template_text
+    def _forget(self, base: Base) -> None:
+        for loaded in base.models.values():
+            loaded.scratch.clear()
+        base.models.clear()
+        base.names.clear()
+
+    def _wrap(self, model: Model, spec: Spec, base: Base, adapter: str | None) -> LoadedModel:
         renderer = Renderer(
             model.name,
-            tokenizer,
+            self._tokenizer(spec),
             style=spec.style,
             overlong=spec.overlong,
             context=model.context_length,
             tags=spec.tags,
         )
-        if spec.adapter:
-            self._add_adapter(base, spec.adapter, spec.adapter_name)
-        return LoadedModel(
-            model,
-            base.module,
-            renderer,
-            tags=spec.tags,
-            activate=lambda: _activate(base, spec.adapter_name if spec.adapter else None),
-        )
+        return LoadedModel(model, base.module, renderer, tags=spec.tags, activate=lambda: _activate(base, adapter))
+
+    def _tokenizer(self, spec: Spec) -> Any:
+        """Return the tokenizer; one object per device, since thousands of derived models may use it."""
+        key = (spec.tokenizer_folder, spec.template_text, spec.device)
+        with self._lock:
+            found = self._tokenizers.get(key)
+            if found is None:
+                folder = spec.tokenizer_folder
+                found = AutoTokenizer.from_pretrained(
+                    folder, trust_remote_code=self.trust_remote_code, local_files_only=True
+                )
+                if spec.template_text is not None:
+                    found.chat_template = spec.template_text
+                self._tokenizers[key] = found
+        return found
 
     def _load(self, spec: Spec, name: str) -> Any:
         self.loads += 1
         cls = AutoModelForSequenceClassification if spec.classifier else AutoModelForCausalLM
         try:
-            with memory_errors(name):
+            with memory_errors(name), _quiet():
                 module = cls.from_pretrained(
                     spec.local_folder(),
                     dtype=getattr(torch, spec.dtype),
@@ -144,14 +186,47 @@ class Residency:
             text = str(error).splitlines()[0]
             raise ConfigError(f"model {name!r}: cannot load {spec.folder}: {text}") from error
 
-    def _add_adapter(self, base: Base, folder: str, name: str) -> None:
-        from peft import PeftModel
+    def _adapter(self, model: Model, spec: Spec, base: Base, slots: list[tuple[Base, str]]) -> str:
+        """Put the model's adapter on its base, if it is not there, and return its name there."""
+        # an own name per adapter: adapters called "default" overwrite each other silently
+        if not spec.computed:
+            if base.peft is None or spec.adapter_name not in base.peft.peft_config:
+                self._inject(base, spec.adapter_name, folder=spec.adapter)
+            return spec.adapter_name
+        with self._lock:
+            name = next((s for s, content in base.slots.items() if content == model.fingerprint), None)
+        if name is None:
+            weights = adapter_of(model)
+            shape = digest([weights.config, sorted((k, list(t.shape)) for k, t in weights.tensors.items())])[:12]
+            number = 0
+            while base.held.get(name := f"moco_slot_{shape}_{number}", 0):
+                number += 1
+            if name not in base.slots:
+                self._inject(base, name, config=weights.config)
+            stale = [k for k, m in base.models.items() if k[0] == base.slots.get(name) and not m.scratch.clear()]
+            for key in stale:
+                base.models.pop(key)
+            _fill(base.peft, weights, name, model.name)
+            base.slots[name] = model.fingerprint
+        base.held[name] = base.held.get(name, 0) + 1
+        slots.append((base, name))
+        return name
+
+    def _inject(self, base: Base, name: str, *, folder: str = "", config: Mapping[str, Any] | None = None) -> None:
+        from peft import LoraConfig, PeftModel
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        # an own name per adapter: adapters called "default" overwrite each other silently
-        if base.peft is None:
+        if config is not None:
+            known = {f.name for f in dataclasses.fields(LoraConfig)}
+            settings = LoraConfig(**{k: v for k, v in config.items() if k in known and k != "peft_type"})
+            settings.inference_mode = True
+            if base.peft is None:
+                base.peft = PeftModel(base.module, settings, adapter_name=name)
+            else:
+                base.peft.add_adapter(name, settings)
+        elif base.peft is None:
             base.peft = PeftModel.from_pretrained(base.module, folder, adapter_name=name, is_trainable=False)
-        elif name not in base.peft.peft_config:
+        else:
             base.peft.load_adapter(folder, adapter_name=name, is_trainable=False)
         base.module.requires_grad_(False).eval()
         base.adapter_layers = [m for m in base.module.modules() if isinstance(m, BaseTunerLayer)]
@@ -185,15 +260,50 @@ class Residency:
         return self._free[device]
 
     def _evict(self, base: Base) -> None:
-        for loaded in base.models.values():
-            loaded.scratch.clear()
-        base.models.clear()
-        base.names.clear()
+        self._forget(base)
+        base.slots.clear()
+        base.held.clear()
         base.adapter_layers = []
         base.module = base.peft = None
         base.size = 0
+        base.content = ""
         if base.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Switch transformers' own progress bars off: the run shows its progress itself."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _overwrite(module: Any, weights: Weights, name: str) -> None:
+    """Write computed weights into a module's parameters in place: no reallocation, ties and device kept."""
+    state = state_of(module)
+    missing = set(state) - set(weights.names)
+    if missing:
+        raise ConfigError(f"model {name!r}: its recipe has no tensor for {min(missing)}")
+    with torch.no_grad():
+        for key, parameter in state.items():
+            parameter.copy_(weights.get(key))
+
+
+def _fill(peft: Any, weights: AdapterWeights, slot: str, name: str) -> None:
+    """Write an adapter's tensors into a slot in place."""
+    from peft import set_peft_model_state_dict
+
+    with torch.no_grad():
+        result = set_peft_model_state_dict(peft, dict(weights.tensors), adapter_name=slot)
+    if result.unexpected_keys:
+        raise ConfigError(f"model {name!r}: its base has no place for the adapter tensor {result.unexpected_keys[0]}")
 
 
 def _activate(base: Base, name: str | None) -> None:

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
 
-__all__ = ["Spec"]
+from moco_pool_transformers.fingerprints import read_json
+
+__all__ = ["Spec", "weight_files"]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint: those of its index if there is one; empty if some are missing."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        files = [folder / n for n in names]
+        return files if all(f.exists() for f in files) else []
+    single = folder / "model.safetensors"
+    return [single] if single.exists() else []
 
 
 @attrs.frozen(kw_only=True)
@@ -16,7 +30,8 @@ class Spec:
     """How to open one model of the pool.
 
     ``folder`` is the base's local folder, or "" if it still has to be fetched from the Hub (``repo``, ``revision``).
-    ``base_key`` is equal for models that share a module in memory. Sizes are bytes.
+    ``base_key`` is equal for models that share a module in memory. ``computed`` marks weights or adapters that a recipe
+    makes: they are written into a shared module or adapter slot when the model is opened. Sizes are bytes.
     """
 
     folder: str
@@ -34,7 +49,13 @@ class Spec:
     repo: str = ""
     revision: str | None = None
     template_text: str | None = None
+    computed: bool = False
     entry: Mapping[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def base_print(self) -> str:
+        """The base's content fingerprint."""
+        return self.base_key[0]
 
     @property
     def adapter_name(self) -> str:

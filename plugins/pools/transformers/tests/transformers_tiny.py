@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from moco_pool_transformers.pool import Options, TransformersPool
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GPT2Config,
@@ -25,6 +24,7 @@ from transformers import (
 
 from moco_core.models import Call, Model
 from moco_core.types import Sampling
+from moco_pool_transformers.pool import Options, TransformersPool
 
 torch.set_num_threads(1)
 
