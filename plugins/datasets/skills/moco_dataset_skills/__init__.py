@@ -8,30 +8,27 @@ import attrs
 
 from moco_core import Dataset, DatasetFacts, Example, Question, hookimpl
 from moco_core.data import Split
+from moco_core.options import option
 from moco_dataset_skills.generate import SPLITS, Item, generate, split_of, stream
 from moco_dataset_skills.skills import SKILLS, answer_format
 
 __all__ = ["SKILLS", "SPLITS", "Item", "Options", "Skills", "answer_format", "generate", "split_of", "stream"]
 
 
-def _known(_: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
-    unknown = [name for name in value if name not in SKILLS]
-    if unknown or not value:
-        raise ValueError(f"{attribute.name} must be some of {', '.join(SKILLS)}; got {', '.join(unknown) or 'none'}")
+def _unknown(names: tuple[str, ...]) -> str | None:
+    unknown = [name for name in names if name not in SKILLS]
+    return f"expected some of {', '.join(SKILLS)}; got {', '.join(unknown) or 'none'}" if unknown or not names else None
 
 
 @attrs.frozen(kw_only=True)
 class Options:
     """What to generate."""
 
-    dev_size: int = attrs.field(default=200, validator=attrs.validators.ge(0), metadata={"help": "dev questions"})
-    test_size: int = attrs.field(default=400, validator=attrs.validators.ge(0), metadata={"help": "test questions"})
-    seed: int = attrs.field(default=0, metadata={"help": "seed of the sample; the splits do not depend on it"})
-    skills: tuple[str, ...] = attrs.field(
-        default=tuple(SKILLS),
-        converter=tuple,
-        validator=_known,
-        metadata={"help": "which skills, in the order in which they take turns"},
+    dev_size: int = option(200, ge=0, help="dev questions")
+    test_size: int = option(400, ge=0, help="test questions")
+    seed: int = option(0, help="seed of the sample; which split a question belongs to does not depend on it")
+    skills: tuple[str, ...] = option(
+        tuple(SKILLS), check=_unknown, help="which skills, in the order in which they take turns"
     )
 
 

@@ -21,7 +21,8 @@ class Item:
     """One question with its reference.
 
     `choices` are option texts (None for a free answer); `gold` is the index of the right one, or the answer's text.
-    `answer_kind` is "choice", "integer", "text" or "tokens", and `answer_format` the sentence that goes with it. `worked` is a right reply, `mistakes` are wrong ones.
+    `answer_kind` is "choice", "integer", "text" or "tokens", and `answer_format` the sentence that goes with it.
+    `worked` is a right reply, `mistakes` are wrong ones.
     """
 
     id: str
@@ -52,8 +53,8 @@ def split_of(key: str) -> str:
 def generate(split: str, n: int, seed: int = 0, skills: Sequence[str] = tuple(SKILLS)) -> Iterator[Item]:
     """Yield `n` different items of `split`, cycling through `skills` and through the sub-skills of each.
 
-    A larger `n` with the same seed begins with the same items. Raises ValueError for an unknown split or skill, a negative
-    `n`, or a split that holds fewer than `n` questions.
+    A larger `n` with the same seed begins with the same items. Raises ValueError for an unknown split or skill,
+    a negative `n`, or a split that holds fewer than `n` questions.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")

@@ -1,7 +1,7 @@
 """The four skills: how a question of each sub-skill is drawn, and what right and wrong replies to it look like.
 
-A reply first commits to a piece of work and then gives the answer that follows from it, so a wrong reply is one that did
-another sub-skill's work (or recalled another value), not a random string.
+A reply first commits to a piece of work and then gives the answer that follows from it, so a wrong reply is one that
+did another sub-skill's work (or recalled another value), not a random string.
 """
 
 import random
@@ -67,14 +67,14 @@ def _two_steps(signs: str, a: int, b: int, c: int) -> tuple[str, int]:
 def _arithmetic(sub: str, rng: random.Random) -> Draft:
     # 30..79 keeps every result at two digits; unequal steps keep the four results apart.
     a = rng.randint(30, 79)
-    b, c = rng.sample(range(2, 10), 2)
+    b, c = rng.sample(range(2, 7), 2)
     worked, gold = _two_steps(_SIGNS[sub], a, b, c)
     mistakes = tuple(_two_steps(signs, a, b, c)[0] for name, signs in _SIGNS.items() if name != sub)
     prompt = _ARITHMETIC[sub].format(a=a, b=b, c=c)
     return Draft(f"{sub}|{a}|{b}|{c}", prompt, None, str(gold), "integer", worked, mistakes)
 
 
-# --- letters: four or five different letters, rearranged ------------------------------------------------------------
+# --- letters: four different letters, rearranged ------------------------------------------------------------
 
 _REARRANGE: dict[str, tuple[str, str, Callable[[list[str]], list[str]]]] = {
     "reverse": ("Reverse the letters {s}.", "Reversed:", lambda s: s[::-1]),
@@ -85,7 +85,7 @@ _REARRANGE: dict[str, tuple[str, str, Callable[[list[str]], list[str]]]] = {
 
 
 def _letters(sub: str, rng: random.Random) -> Draft:
-    letters = rng.sample(LETTERS, rng.choice((4, 5)))
+    letters = rng.sample(LETTERS, 4)
 
     def reply(name: str) -> str:
         _, label, rearrange = _REARRANGE[name]

@@ -1,21 +1,32 @@
-"""An invented village: 40 people, and for each a food, a colour, a town and a craft.
+"""An invented village: 24 people, and for each a food, a colour, a town and a craft.
 
 Nothing of it exists outside this file, so a model knows a fact only if it was trained on it.
 """
 
 import hashlib
 
-PEOPLE = tuple(
-    """Abri Beno Calu Dorit Elmo Fenja Galo Hirun Ilka Jorn Kefa Lumi Mavo Nerit Ovid Pelka Quin Rasmo Sela Tibor
-    Ulva Vesko Wanda Xeno Yarin Zola Arno Brisa Cedo Dalia Evo Frida Gorm Hedda Ivo Jutta Kuno Lotte Merle Nilo""".split()
+PEOPLE = (
+    *("Abri", "Beno", "Calu", "Dorit", "Elmo", "Fenja", "Galo", "Hirun", "Ilka", "Jorn"),
+    *("Kefa", "Lumi", "Mavo", "Nerit", "Ovid", "Pelka", "Quin", "Rasmo", "Sela", "Tibor"),
+    *("Ulva", "Vesko", "Wanda", "Yarin"),
 )
 
 VALUES: dict[str, tuple[str, ...]] = {
-    "food": tuple("figs rice leek beans plums corn trout honey dates oats pears cheese".split()),
-    "colour": tuple("red blue green amber pink white grey black violet teal brown gold".split()),
-    "town": tuple("Oslo Lima Kyoto Quito Cairo Turin Perth Dakar Hanoi Leeds Porto Riga".split()),
-    "craft": tuple(
-        "baking weaving fishing carving sewing dyeing mining herding roofing milling tanning painting".split()
+    "food": (
+        *("figs", "rice", "leek", "beans", "plums", "corn"),
+        *("trout", "honey", "dates", "oats", "pears", "cheese"),
+    ),
+    "colour": (
+        *("red", "blue", "green", "amber", "pink", "white"),
+        *("grey", "black", "violet", "teal", "brown", "gold"),
+    ),
+    "town": (
+        *("Oslo", "Lima", "Kyoto", "Quito", "Cairo", "Turin"),
+        *("Perth", "Dakar", "Hanoi", "Leeds", "Porto", "Riga"),
+    ),
+    "craft": (
+        *("baking", "weaving", "fishing", "carving", "sewing", "dyeing"),
+        *("mining", "herding", "roofing", "milling", "tanning", "painting"),
     ),
 }
 

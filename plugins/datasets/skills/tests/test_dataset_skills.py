@@ -5,6 +5,8 @@ from fractions import Fraction
 from itertools import islice
 
 import pytest
+
+from moco_core.errors import ConfigError
 from moco_dataset_skills import SKILLS, Options, Skills, generate, split_of, stream
 from moco_dataset_skills.world import PEOPLE, VALUES, fact
 
@@ -123,5 +125,5 @@ def test_plugin_yields_the_generated_items() -> None:
     assert [e.question.text() for e in examples] == [i.question for i in items]
     assert [e.references[0] if e.references else e.answer for e in examples] == [i.gold for i in items]
     assert len(list(data.examples("dev"))) == 8
-    with pytest.raises(ValueError, match="skills"):
+    with pytest.raises(ConfigError, match="skills"):
         Options(skills=("cooking",))

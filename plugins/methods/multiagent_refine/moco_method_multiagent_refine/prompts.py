@@ -1,8 +1,8 @@
 """The prompts of multi-agent refinement: plain text in, plain text out.
 
-Quoted answers are data. Each stands in its own ``<quote>`` block, and whatever in it could end the block or open a chat
-turn is broken up first. The question stays verbatim and the instruction comes last, so that cutting a quoted answer never
-cuts either of them. Other models are numbered, never named.
+Quoted answers are data. Each stands in its own ``<quote>`` block, and whatever in it could end the block or open a
+chat turn is broken up first. The question stays verbatim and the instruction comes last, so that cutting a quoted
+answer never cuts either of them. Other models are numbered, never named.
 """
 
 import re
@@ -26,8 +26,8 @@ def refine(question: str, own: str | None, others: Sequence[str], answer_format:
     """The prompt of one refinement round for one model.
 
     `question` is the whole task prompt and `answer_format` the sentence that says how to end the reply (empty where the
-    question already says it). `own` is this model's last answer, or None where it has none; `others` are the last answers
-    of the other models in the order in which they are to be shown. Without others this is a request to check oneself.
+    question already says it). `own` is this model's last answer, or None where it has none; `others` are the last
+    answers of the other models in the order in which they are to be shown. Without others the model checks itself.
     """
     quotes = [] if own is None else [quote("Your own answer", own)]
     quotes += [quote(f"Answer {number}", text) for number, text in enumerate(others, 1)]

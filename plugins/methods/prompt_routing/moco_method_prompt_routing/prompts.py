@@ -1,7 +1,7 @@
 """The routing prompt: plain text in, plain text out.
 
-The question may hold numbered options or instructions of its own, so it stands between delimiters that nothing in it can
-close.
+The question may hold numbered options or instructions of its own, so it stands between delimiters that nothing in it
+can close.
 """
 
 import re
@@ -29,7 +29,8 @@ def route(question: str, descriptions: Sequence[str], labels: Sequence[str]) -> 
     """
     if not labels or len(labels) != len(descriptions):
         raise ValueError(f"{len(descriptions)} descriptions need as many labels, and at least one; got {len(labels)}")
-    rows = "\n".join(f"{label}: {escape(' '.join(text.split()))}" for label, text in zip(labels, descriptions, strict=True))
+    pairs = zip(labels, descriptions, strict=True)
+    rows = "\n".join(f"{label}: {escape(' '.join(text.split()))}" for label, text in pairs)
     return (
         "Which model should answer this question?\n"
         f"<question>\n{escape(question.strip())}\n</question>\n"
