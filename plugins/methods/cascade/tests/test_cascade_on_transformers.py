@@ -1,0 +1,98 @@
+"""Chow scores on a real (tiny, random) language model, against torch's own cross-entropy."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from moco_core import Context, Question, Sampling
+from moco_core.models import Pool
+from moco_core.options import build
+from moco_core.testing import open_session, run_method
+from moco_method_cascade import Cascade, CascadeOptions
+from moco_method_cascade.confidence import chow_average, chow_quantile, chow_sum
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+engine = pytest.importorskip("moco_pool_transformers")
+
+SAMPLING = Sampling(temperature=0.0, max_new_tokens=24)
+QUESTIONS = [Question(id=f"q{i}", prompt="word " * (1 + 7 * i) + "?") for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama over bytes, without a chat template, with weights that make its replies vary in length."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    torch.set_num_threads(1)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(["</s>", *alphabet])}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=257,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3.0)
+    target = tmp_path_factory.mktemp("tiny")
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def pool(folder: Path, tmp_path: Path) -> Pool:
+    cls = engine.moco_pool()
+    entries = [{"model": str(folder), "name": "weak"}, {"model": str(folder), "name": "strong"}]
+    options = build(cls.Options, {"models": entries, "device": "cpu", "dtype": "float32", "cache": str(tmp_path)})
+    return Pool(cls(options).models())
+
+
+def test_chow_scores_equal_the_cross_entropy_of_the_reply(folder: Path, tmp_path: Path) -> None:
+    async def replies():
+        async with open_session(sampling=SAMPLING) as session:
+            model = pool(folder, tmp_path)[0]
+            root = Context(session, phase="respond")
+            return await root.each(QUESTIONS, lambda q, scope: scope.generate(model, q))
+
+    module = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for question, reply in zip(QUESTIONS, asyncio.run(replies()), strict=True):
+        prompt = tokenizer(question.text())["input_ids"]
+        assert reply.usage.prompt_tokens == len(prompt)
+        ids = torch.tensor([prompt + list(reply.token_ids)])
+        with torch.inference_mode():
+            logits = module(ids).logits[0, len(prompt) - 1 : -1]
+        losses = torch.nn.functional.cross_entropy(logits, ids[0, len(prompt) :], reduction="none")
+        assert chow_sum(reply.token_logprobs) == pytest.approx(-losses.sum().item(), abs=1e-4, rel=1e-5)
+        assert chow_average(reply.token_logprobs) == pytest.approx(-losses.mean().item(), abs=1e-5)
+        assert chow_quantile(reply.token_logprobs, 0.0) == pytest.approx(-losses.max().item(), abs=1e-5)
+
+
+def test_a_confidence_does_not_depend_on_its_batch_mates(folder: Path, tmp_path: Path) -> None:
+    """One question at a time and eight together, prompts of 5 to 250 tokens."""
+    method = Cascade(CascadeOptions(select="fixed", thresholds=1.0, confidence="chow_sum"))
+
+    def confidences(in_flight: int) -> list[float]:
+        outcome = run_method(
+            method, pool(folder, tmp_path), questions=QUESTIONS, sampling=SAMPLING, in_flight=in_flight
+        )
+        return [outcome.replies[q.id].meta["levels"][0]["confidence"] for q in QUESTIONS]
+
+    alone, together = confidences(1), confidences(8)
+    assert len({round(value, 6) for value in alone if value is not None}) >= 6
+    assert alone == pytest.approx(together, abs=1e-5)
