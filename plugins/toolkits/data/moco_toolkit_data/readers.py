@@ -9,10 +9,10 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
-import io
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,12 +93,15 @@ def data_files(folder: Path) -> list[Path]:
     return found
 
 
-def _open(path: Path) -> IO[bytes]:
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
     # gzip is recognised by its first bytes: downloads lose or keep the ending as they like
-    file = path.open("rb")
-    if file.peek(2)[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=file))  # type: ignore[arg-type]
-    return file
+    with path.open("rb") as file:
+        if file.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.open(file) as unpacked:
+                yield unpacked  # type: ignore[misc]
+        else:
+            yield file
 
 
 def _lines(path: Path, source: str) -> Iterator[tuple[int, str]]:
