@@ -8,6 +8,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 import attrs
+
+from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, Scored, Unit, hookimpl, option
 from moco_toolkit_answers import (
     answer_type,
     canonical_choice,
@@ -27,8 +29,6 @@ from moco_toolkit_answers import (
     token_list,
 )
 
-from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, Scored, Unit, hookimpl, option
-
 __all__ = ["ExactMatch", "macro_f1", "moco_metric"]
 
 
@@ -45,8 +45,8 @@ class ExactMatch(Metric[Options]):
     """1 if the answer equals one of the references under the rule of the question's ``answer_kind``, else 0.
 
     Numbers are exact rationals; a decimal is rounded to the decimals that the reference shows (if it shows any); typed
-    floats have the tolerance of the options. There is no other tolerance. Examples that carry a ``group`` form one unit:
-    the product of their scores; a group with fewer members than ``meta["group_size"]`` is left out.
+    floats have the tolerance of the options. There is no other tolerance. Examples that carry a ``group`` form one
+    unit: the product of their scores; a group with fewer members than ``meta["group_size"]`` is left out.
     """
 
     Options = Options

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moco_toolkit_answers import canonical_choice, read_choice
-
 from moco_core import (
     Answer,
     Context,
@@ -19,6 +17,7 @@ from moco_core import (
     Score,
     hookimpl,
 )
+from moco_toolkit_answers import canonical_choice, read_choice
 
 __all__ = ["MultipleChoice", "likelihood_choice", "moco_metric"]
 

@@ -30,6 +30,7 @@ from moco_toolkit_answers.short import read_short, squad_tokens, token_f1
 from moco_toolkit_answers.typed import answer_type, close, lists_match, parse_list, parse_value, read_typed
 
 __all__ = [
+    "READERS",
     "Evidence",
     "answer_type",
     "called_name",

@@ -28,6 +28,10 @@ _AFTER_ARTICLE = re.compile(
 )
 
 
+_LETTER_ROOM = 48
+"""A lone letter with everything that may stand around it is no longer than this."""
+
+
 @lru_cache(maxsize=512)
 def _letter_patterns(labels: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], bool]:
     """Return patterns of one label: alone, as a token inside text, and at the start of a line."""
@@ -127,7 +131,7 @@ def read_choice(question: Question, text: str) -> Answer:
         return Answer()
     options = _options(question.choices, question.letters)
     alone, token, start, alphabetic = _letter_patterns(tuple(options.letters))
-    if len(body) <= 48:
+    if len(body) <= _LETTER_ROOM:
         whole = alone.fullmatch(body)
         if whole:
             return _letter(options, question, whole[1], "")
@@ -145,9 +149,9 @@ def read_choice(question: Question, text: str) -> Answer:
     if said is not None:
         return said
     line = last_line(plain)
-    if alphabetic and _SEVERAL.fullmatch(line):
+    if alphabetic and len(line) <= _LETTER_ROOM and _SEVERAL.fullmatch(line):
         return Answer(status="ambiguous", text=line)
-    match = alone.fullmatch(line) or start.match(line)
+    match = (alone.fullmatch(line) if len(line) <= _LETTER_ROOM else None) or start.match(line)
     if match and (not alphabetic or match[1].isupper() or len(line) <= 3):
         return _letter(options, question, match[1], line[match.end() :])
     for candidate in (body, tail):
@@ -165,7 +169,7 @@ _SEVERAL = re.compile(r"[\s(\[]*[A-Z][)\].]*(?:(?:\s*[,/&]\s*|\s+(?:or|and|and/o
 _SAYS = re.compile(
     r"\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+[\"'(\[]*(?P<a>[A-Z])[\"')\]]*(?=\s*(?:[.,;!\n]|$|because|since|as\s|is\s+(?:the\s+)?"
     r"(?:correct|right|best|answer)))"
-    r"|(?<![\w'])[(\[\"']*(?P<b>[A-Z])[)\]\"']*\s+(?:is|must\s+be|seems|looks)\s+(?:the\s+)?(?:most\s+)?"
+    r"|(?<![\w'])[(\[\"']{0,3}(?P<b>[A-Z])[)\]\"']*\s+(?:is|must\s+be|seems|looks)\s+(?:the\s+)?(?:most\s+)?"
     r"(?:correct|right|best|true|likely|accurate|appropriate|answer)\b"
     r"|\b(?:[Ii]t|[Tt]hat|[Tt]his)(?:'s|\s+is|\s+must\s+be|\s+has\s+to\s+be|\s+should\s+be|\s+would\s+be)\s+"
     r"(?:(?:option|choice|probably|likely|clearly|definitely|surely)\s+)*[\"'(\[]*(?P<c>[A-Z])[\"')\]]*(?=\s*(?:[.,;!\n]|$|because\b|since\b))"
@@ -219,7 +223,7 @@ def _from_capture(
     options: _Options, question: Question, capture: str, alone: re.Pattern[str], token: re.Pattern[str]
 ) -> Answer | None:
     """Read an option out of text that stands where the answer stands; None if it names none."""
-    whole = alone.fullmatch(capture)
+    whole = alone.fullmatch(capture) if len(capture) <= _LETTER_ROOM else None
     if whole:
         return _letter(options, question, whole[1], "")
     exact = [i for i, n in enumerate(options.norms) if n and n == _norm(capture)]
@@ -235,7 +239,7 @@ def _from_capture(
                 continue  # the article, or the pronoun
         if match[1] == "I" and letter not in options.letters:
             continue
-        if _NEGATOR.search(capture[: match.start()]) or _REFUSED.match(capture, match.end()):
+        if _NEGATOR.search(capture[max(0, match.start() - 60) : match.start()]) or _REFUSED.match(capture, match.end()):
             continue
         if letter not in letters and not (letters and _separated(capture, max(letters.values()), match.start())):
             letters[letter] = match.end()
@@ -282,7 +286,7 @@ def _by_text(options: _Options, question: Question, capture: str) -> Answer | No
             continue  # a one-letter option text cannot be told from a word
         affirmed = False
         for match in pattern.finditer(masked):
-            if not _NEGATOR.search(_clause(masked[: match.start()])):
+            if not _NEGATOR.search(_clause(masked[max(0, match.start() - 60) : match.start()])):
                 affirmed = True
         masked = pattern.sub(lambda m: "\x00" * len(m[0]), masked)
         if affirmed:

@@ -140,34 +140,62 @@ def closing_brace(text: str, opening: int) -> int:
     return -1
 
 
+def brace_pairs(text: str) -> dict[int, int]:
+    """Return {opening: closing} positions of all balanced braces; escaped ones do not count."""
+    pairs: dict[int, int] = {}
+    stack: list[int] = []
+    for match in _BRACE.finditer(text):
+        char = match[0]
+        if char == "{":
+            stack.append(match.start())
+        elif char == "}" and stack:
+            pairs[stack.pop()] = match.start()
+    return pairs
+
+
+_BRACE = re.compile(r"\\.|[{}]", re.S)
+
+
 def strip_outer(text: str, *, quotes: bool = True) -> str:
     """Remove what stands around an answer: math delimiters, text wrappers, quotes, emphasis, a trailing full stop."""
     for _ in range(24):  # each pass removes one layer
         before = text
         text = text.strip()
-        if (text.endswith((".", ";", ",")) and not text.endswith("...")) or text.endswith("\u3002"):
+        if not text:
+            break
+        first, last = text[0], text[-1]
+        if last in ".;,\u3002" and not text.endswith("..."):
             text = text[:-1].rstrip()
-        for mark in _MARKS:
-            if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
-                inner = text[len(mark) : -len(mark)]
-                if mark not in inner:
-                    text = inner
-                    break
-        for left, right in _PAIRS:
-            if not quotes and left in "\"'":
-                continue
-            if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
-                inner = text[len(left) : -len(right)]
-                if left not in inner and right not in inner:
-                    text = inner
-                    break
-        match = _WRAPPER.match(text)
-        if match:
-            end = closing_brace(text, match.end() - 1)
-            if end == len(text) - 1:
-                text = text[match.end() : end]
-        elif text.startswith("{") and closing_brace(text, 0) == len(text) - 1:
+        elif first.isalnum():
+            break
+        if first in "*_~":
+            for mark in _MARKS:
+                if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
+                    inner = text[len(mark) : -len(mark)]
+                    if mark not in inner:
+                        text = inner
+                        break
+        elif first in "$\\`\"'":
+            text = _unpaired(text, quotes)
+        elif first == "{" and closing_brace(text, 0) == len(text) - 1:
             text = text[1:-1]
         if text == before:
             break
+    return text
+
+
+def _unpaired(text: str, quotes: bool) -> str:
+    """Remove one pair of delimiters or one text command around the whole text."""
+    for left, right in _PAIRS:
+        if not quotes and left in "\"'":
+            continue
+        if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
+            inner = text[len(left) : -len(right)]
+            if left not in inner and right not in inner:
+                return inner
+    match = _WRAPPER.match(text)
+    if match:
+        end = closing_brace(text, match.end() - 1)
+        if end == len(text) - 1:
+            return text[match.end() : end]
     return text

@@ -151,33 +151,32 @@ _CODE_START = re.compile(r"^(?:def |class |import |from \w|@|async def |[A-Za-z_
 
 
 def _longest_parsing(text: str, name: str) -> str:
+    """Return the longest span that starts at the first line of code that leads anywhere, trimmed behind until it parses."""
     lines = text.split("\n")
-    starts = [i for i, line in enumerate(lines) if _CODE_START.match(line)]
-    best = ""
-    for start in starts[:40]:
+    room = 20 * _LONGEST  # characters given to the parser in all: a long reply of prose must not take long
+    for start in [i for i, line in enumerate(lines) if _CODE_START.match(line)][:40]:
         end = len(lines)
-        for _ in range(80):  # trim at the error, from behind
-            if end <= start:
-                break
+        while end > start:
             code = "\n".join(lines[start:end])
-            if len(code) > _LONGEST:
-                break
+            room -= len(code) + 200
+            if room < 0:
+                return ""
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     ast.parse(code)
             except SyntaxError as error:
                 at = start + (error.lineno or end - start) - 1
-                end = min(end - 1, at if at > start else end - 1)
+                end = at if start < at < end else end - 1
                 continue
             except (ValueError, RecursionError, MemoryError, OverflowError):
                 break
-            if (not name or defines(code, name)) and len(code.strip()) > len(best):
-                best = code.strip("\n").rstrip()
+            if not name or defines(code, name):
+                return code.strip("\n").rstrip()
+            if end == len(lines):
+                return ""  # all the rest parses and does not define it: no part of it does
             break
-        if best:
-            break
-    return best
+    return ""
 
 
 def called_name(tests: Sequence[str] | str) -> str:

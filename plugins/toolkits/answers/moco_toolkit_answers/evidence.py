@@ -9,7 +9,7 @@ from typing import Literal
 
 import attrs
 
-from moco_toolkit_answers.clean import closing_brace, plain_markdown, strip_outer
+from moco_toolkit_answers.clean import brace_pairs, plain_markdown, strip_outer
 
 __all__ = ["Evidence", "EvidenceKind", "boxes", "cut_sentence", "evidence", "last_line"]
 
@@ -17,6 +17,9 @@ EvidenceKind = Literal["box", "tag", "hash", "declared", "line"]
 
 SHORT = 64
 """A last line of at most this many characters is taken for the answer itself."""
+
+_ROOM = 2000
+"""No answer is longer: what goes beyond is not looked at."""
 
 
 @attrs.frozen
@@ -36,19 +39,23 @@ _JOIN = re.compile(r"[\s$*,;]*(?:\\?\b(?:or|and)\b|\\text\s*\{\s*(?:or|and)\s*\}
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
     """Return (start, end, content) of every complete box, in order; an unbalanced one is left out."""
-    out = []
+    out: list[tuple[int, int, str]] = []
+    pairs = brace_pairs(text)
+    inside = 0  # a box inside a box: the outer one is the answer
     for match in _BOX.finditer(text):
+        if match.start() < inside:
+            continue
         if text[match.end() - 1] == "{":
-            end = closing_brace(text, match.end() - 1)
+            end = pairs.get(match.end() - 1, -1)
             if end < 0:
                 continue
             out.append((match.start(), end + 1, text[match.end() : end]))
+            inside = end
         else:
             bare = _BARE_BOX.match(text, match.end())
             if bare:
                 out.append((match.start(), bare.end(), bare[0].rstrip(".")))
-    # a box inside a box: the inner one is the answer's own text already
-    return [b for i, b in enumerate(out) if not any(o[0] < b[0] and b[1] <= o[1] for o in out[:i])]
+    return out
 
 
 def _box(text: str) -> tuple[str, bool]:
@@ -70,15 +77,20 @@ def _box(text: str) -> tuple[str, bool]:
 
 # ---------------------------------------------------------------- tags and JSON
 
-_TAG = re.compile(r"<\s*(answer|final_answer|final)\s*>(.*?)<\s*/\s*\1\s*>", re.I | re.S)
+_TAG_END = re.compile(r"<\s{0,4}/\s{0,4}(answer|final_answer|final)\s{0,4}>", re.I)
+_TAG_START = re.compile(r"<\s{0,4}(answer|final_answer|final)\s{0,4}>", re.I)
 _JSON = re.compile(r'"(?:final_)?answer"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}{"][^,}{\n]*|\[[^\]\n]*\])', re.I)
 
 
 def _tag(text: str) -> str | None:
-    found = None
-    if "<" in text:
-        for match in _TAG.finditer(text):
-            found = match[2]
+    found: str | None = None
+    if "</" in text or "< /" in text:
+        ends = list(_TAG_END.finditer(text))
+        if ends:
+            end = ends[-1]
+            starts = [m for m in _TAG_START.finditer(text, 0, end.start()) if m[1].lower() == end[1].lower()]
+            if starts:
+                found = text[starts[-1].end() : end.start()]
     if found is None and '"' in text and "{" in text:
         for match in _JSON.finditer(text):
             found = match[1].strip()
@@ -129,7 +141,7 @@ _CHOSEN = re.compile(
     r"\bI(?:\s+(?:would|will|'ll)|'d|'ll)?\s+(?:choose|pick|select|go\s+with|opt\s+for)\b\s*:?\s*", re.I
 )
 _REVERSED = re.compile(
-    r"(\$[^$\n]+\$|\\\([^\n]+?\\\)|[^\s,;:]+)\s+is\s+(?:(?:the|my|our)\s+)?(?:(?:final|correct|right)\s+)?answer\b",
+    r"(\$[^$\n]{1,400}\$|\\\([^\n]{1,400}?\\\)|(?<![^\s,;:])[^\s,;:]{1,64})\s+is\s+(?:(?:the|my|our)\s+)?(?:(?:final|correct|right)\s+)?answer\b",
     re.I,
 )
 _HEADING_ANSWER = re.compile(r"^[^\w\n]*(?:the\s+)?(?:final|correct|my)?\s*answer[^\w\n]*$\n", re.I | re.M)
@@ -236,16 +248,16 @@ def evidence(text: str, plain: str | None = None, *, initials: bool = True) -> I
                 plain = plain[:start] + plain[end:]
     declared = _declared(plain)
     if declared:
-        sentence = strip_outer(cut_sentence(declared, initials=initials))
+        sentence = strip_outer(cut_sentence(declared[:_ROOM], initials=initials))
         if sentence:
             yield Evidence("declared", sentence)
-    line = strip_outer(last_line(plain))
+    line = strip_outer(last_line(plain)[-_ROOM:])
     if line:
         yield Evidence("line", line)
 
 
 def _line(content: str) -> str:
-    content = content.strip()
+    content = content.strip()[:_ROOM]
     if "\n" in content and "\\begin" not in content:
         content = content.split("\n", 1)[0] if not content.startswith("$$") else content.replace("\n", " ")
     return strip_outer(content)

@@ -150,7 +150,7 @@ def _read_closed(body: str, labels: tuple[str, ...]) -> tuple[str | None, bool, 
             return None, True, piece.text
         ambiguous = ambiguous or both
     first = next((line for line in plain_markdown(body).split("\n") if line.strip()), "")
-    label, both = _match_label(cut_sentence(strip_outer(first)), labels)
+    label, both = _match_label(cut_sentence(strip_outer(first[:1000])), labels)
     return label, both, first
 
 
