@@ -194,7 +194,7 @@ def scores_are_in_range(case: MetricCase) -> None:
             require(score.value in (0, 1), f"{where}, but the metric is declared binary")
 
 
-@check(after=["scores_are_in_range"])
+@check(after=["scores_are_in_range", "reading_is_deterministic"])
 def scoring_is_deterministic(case: MetricCase) -> None:
     """Scoring again, in another instance and in another order, gives equal scores."""
     wanted = {(e.id, t): s for e, t, s in case.table()}

@@ -85,7 +85,6 @@ def _tensor_bytes() -> int:
     torch = sys.modules.get("torch")
     if torch is None:
         return 0
-    gc.collect()
     # read the type, not the object: asking arbitrary objects about their class can run their code
     kinds = (torch.Tensor, torch.nn.Parameter)
     return sum(o.numel() * o.element_size() for o in gc.get_objects() if type(o) in kinds)
@@ -227,7 +226,7 @@ async def _extras(case: PoolCase) -> None:
             require(values and all(math.isfinite(v) for v in values), f"{model.name}: reward {values!r}")
 
 
-@check(after=["generation_works"])
+@check(after=["generation_works", "fingerprints_are_stable"])
 def seeds_reproduce(case: PoolCase) -> None:
     """Sampled replies depend on their seeds alone: newly opened models say the same again."""
     first = case.once("sampled", lambda: case.texts(1.0, together=False))
@@ -291,7 +290,7 @@ def engines_close_twice(case: PoolCase) -> None:
     asyncio.run(work())
 
 
-@check(after=["generation_works"])
+@check(after=["generation_works", "fingerprints_are_stable"])
 def results_survive_the_cache(case: PoolCase) -> None:
     """What comes back from the cache equals what the model returned."""
 
