@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS_PACKAGING ?= -n 2
 UV_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -59,7 +60,7 @@ format: $(STAMP)/all
 	$(MAINTAIN) sync
 
 packaging: $(STAMP)/all
-	$(BIN)/python -m pytest tests/packaging -m packaging -p no:xdist
+	$(BIN)/python -m pytest tests/packaging -m packaging $(PYTEST_ARGS_PACKAGING)
 
 bench: $(STAMP)/all
 	@set -e; for script in $(sort $(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python $$script; done

@@ -1,0 +1,98 @@
+"""Every distribution stands alone: its wheel, the core, and what it declares are enough to import, show and check it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from moco_core.hookspecs import KINDS
+from moco_core.maintain import Project, projects
+
+from .conftest import ROOT, Environment, Wheels, build
+
+pytestmark = pytest.mark.packaging
+
+_PROJECTS = projects(ROOT)
+_PLUGINS = [p for p in _PROJECTS if p.kind != "toolkit"]
+_TOOLKITS = [p for p in _PROJECTS if p.kind == "toolkit"]
+_PYTEST = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib")
+
+
+def _label(project: Project) -> str:
+    return project.label
+
+
+def _files(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_the_core_carries_its_templates_and_no_tests(wheels: Wheels, environment: Environment) -> None:
+    files = _files(wheels.core)
+    assert {f"moco_core/_templates/{kind}/pyproject.toml" for kind in KINDS} <= files
+    assert "moco_core/py.typed" in files
+    assert not [f for f in files if f.startswith(("tests/", "plugins/"))]
+    environment.install([wheels.core])
+    assert "moco" in environment.moco("--version")
+    assert "methods (0)" in environment.moco("list")
+
+
+@pytest.mark.parametrize("project", _PROJECTS, ids=_label)
+def test_wheel_holds_its_package_alone(project: Project, wheels: Wheels) -> None:
+    files = _files(wheels.of(project.folder))
+    assert {f"{project.package}/__init__.py", f"{project.package}/py.typed"} <= files
+    tops = {f.partition("/")[0] for f in files}
+    assert all(t == project.package or t.endswith(".dist-info") for t in tops), tops
+
+
+@pytest.mark.parametrize("project", _PLUGINS, ids=_label)
+def test_plugin_works_alone(project: Project, wheels: Wheels, environment: Environment, tmp_path: Path) -> None:
+    """It imports, shows its options, and passes the conformance part of its own suite, or `moco check` without one."""
+    environment.install(wheels.needed(project))
+    environment.run("-c", f"import {project.package}")
+    assert project.name in environment.moco("show", project.kind, project.name)
+    suite = [f for f in (project.folder / "tests").glob("test_*.py") if "_checks(" in f.read_text(encoding="utf-8")]
+    if not suite:
+        environment.moco("check", project.kind, project.name)
+        return
+    tests = tmp_path / "tests"  # a copy: beside the sources, the package would be found without its wheel
+    shutil.copytree(project.folder / "tests", tests, ignore=shutil.ignore_patterns("__pycache__"))
+    chosen = [tests / f.name for f in suite]
+    out = environment.run("-m", "pytest", *_PYTEST, "-k", "conformance", *chosen, cwd=tests)
+    assert re.search(r"\b[1-9]\d* passed", out), out
+
+
+@pytest.mark.parametrize("project", _TOOLKITS, ids=_label)
+def test_toolkit_imports_alone(project: Project, wheels: Wheels, environment: Environment) -> None:
+    environment.install(wheels.needed(project))
+    environment.run("-c", f"import {project.package}")
+
+
+@pytest.mark.parametrize("project", _PROJECTS, ids=_label)
+def test_requirements_can_be_met_together(project: Project) -> None:
+    """Ranges admit the versions of this repository: what is built here can be installed side by side."""
+    versions = {p.distribution: p.facts["version"] for p in _PROJECTS}
+    for text in project.facts["dependencies"]:
+        requirement = Requirement(text)
+        if requirement.name in versions:
+            assert requirement.specifier.contains(versions[requirement.name]), text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_scaffolded_plugin_passes_out_of_tree(
+    kind: str, wheels: Wheels, environment: Environment, tmp_path: Path
+) -> None:
+    """What `moco new` writes, built and installed like anybody's package, passes its tests and `moco check`."""
+    environment.install([wheels.core])
+    project = tmp_path / "project"
+    environment.moco("new", kind, "my_idea", "--in", str(project))
+    environment.install([build(project, tmp_path / "built")])
+    assert "my_idea" in environment.moco("list", kind)
+    environment.moco("check", kind, "my_idea")
+    out = environment.run("-m", "pytest", *_PYTEST, project / "tests", cwd=project / "tests")
+    assert "passed" in out
