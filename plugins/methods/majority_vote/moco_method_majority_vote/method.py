@@ -11,19 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-from moco_toolkit_voting import (
-    OPEN_KINDS,
-    Tie,
-    Utility,
-    ballots,
-    bleu,
-    cosine,
-    log_odds,
-    metric_utility,
-    smoothed_accuracy,
-    token_f1,
-    vote,
-)
 
 from moco_core import (
     Answer,
@@ -42,6 +29,19 @@ from moco_core import (
     Sampling,
     System,
     option,
+)
+from moco_toolkit_voting import (
+    OPEN_KINDS,
+    Tie,
+    Utility,
+    ballots,
+    bleu,
+    cosine,
+    log_odds,
+    metric_utility,
+    smoothed_accuracy,
+    token_f1,
+    vote,
 )
 
 __all__ = ["MajorityVote", "MajorityVoteOptions", "MajorityVoteSystem"]

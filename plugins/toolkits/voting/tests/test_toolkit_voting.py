@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from moco_toolkit_voting import bleu, cosine, log_odds, smoothed_accuracy, support, token_f1, vote
 
 KEYS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), max_size=12)

@@ -1,0 +1,91 @@
+"""The scored choice on a real (tiny, random) language model, against teacher forcing by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moco_core import Question, Sampling
+from moco_core.models import Pool
+from moco_core.options import build
+from moco_core.testing import run_method
+from moco_method_prompt_routing import PromptRouting, PromptRoutingOptions
+from moco_method_prompt_routing.parse import scoring_labels
+from moco_method_prompt_routing.prompts import route
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+engine = pytest.importorskip("moco_pool_transformers")
+
+COUNT = 12
+SAMPLING = Sampling(temperature=0.0, max_new_tokens=4)
+QUESTIONS = [Question(id=f"q{i}", prompt="word " * (1 + 5 * i) + f"{i}?") for i in range(8)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama over bytes, without a chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    torch.set_num_threads(1)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(["</s>", *alphabet])}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>")
+    torch.manual_seed(1)
+    config = transformers.LlamaConfig(
+        vocab_size=257,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=2048,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3.0)
+    target = tmp_path_factory.mktemp("tiny")
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def routed(folder: Path, tmp_path: Path, questions: list[Question], in_flight: int) -> dict[str, dict[str, float]]:
+    cls = engine.moco_pool()
+    entries = [{"model": str(folder), "name": f"m{i}", "description": f"good at {i}"} for i in range(COUNT)]
+    options = build(cls.Options, {"models": entries, "device": "cpu", "dtype": "float32", "cache": str(tmp_path)})
+    method = PromptRouting(PromptRoutingOptions(router=0, decode="constrained"))
+    outcome = run_method(
+        method, Pool(cls(options).models()), questions=questions, sampling=SAMPLING, in_flight=in_flight
+    )
+    assert not outcome.errors
+    for reply in outcome.replies.values():
+        assert reply.meta["model"] == max(reply.meta["shares"], key=reply.meta["shares"].__getitem__)
+    return {key: reply.meta["shares"] for key, reply in outcome.replies.items()}
+
+
+def test_the_choice_is_the_argmax_of_teacher_forced_labels(folder: Path, tmp_path: Path) -> None:
+    """Also the same one at a time and eight at once, in either order."""
+    shares = routed(folder, tmp_path, QUESTIONS, 1)
+    module = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    labels = scoring_labels(COUNT)
+    for question in QUESTIONS:
+        prompt = tokenizer(route(question.text(), [f"good at {i}" for i in range(COUNT)], labels))["input_ids"]
+        sums = []
+        for label in labels:
+            ids = torch.tensor([prompt + tokenizer(label)["input_ids"]])
+            with torch.inference_mode():
+                logs = module(ids).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            sums.append(logs.gather(1, ids[0, len(prompt) :, None]).sum())
+        wanted = torch.stack(sums).softmax(0).tolist()
+        assert list(shares[question.id].values()) == pytest.approx(wanted, abs=1e-4)
+    together = routed(folder, tmp_path, QUESTIONS[::-1], 8)
+    for question in QUESTIONS:
+        assert together[question.id] == pytest.approx(shares[question.id], abs=1e-5)
