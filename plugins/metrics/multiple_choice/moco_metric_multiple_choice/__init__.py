@@ -8,7 +8,6 @@ from moco_core import (
     Answer,
     Context,
     ContinuationScore,
-    DatasetError,
     Example,
     Metric,
     NoOptions,
@@ -34,14 +33,14 @@ class MultipleChoice(Metric[NoOptions]):
         return read_choice(question, text)
 
     def score(self, example: Example, reply: Reply, context: Context) -> Score:
-        """Score one reply. Raises DatasetError if the example has no choices or no right one."""
+        """Score one reply; a question without choices, or without the index of the right one, is not scored."""
         question, gold = example.question, example.answer
         if gold is None or not 0 <= gold < len(question.choices):
-            what = "no index of the right choice" if gold is None else f"the right choice is {gold}"
-            raise DatasetError(
-                f"question {example.id!r}: {what} of {len(question.choices)} choices; the metric multiple_choice needs "
-                "choices and the index of the right one in answer"
+            context.warn(
+                f"question {example.id!r} is not scored: the metric multiple_choice needs choices and the index of the "
+                f"right one, got {len(question.choices)} choices and answer={gold}"
             )
+            return Score(value=None, answer=read_choice(question, reply.text))
         answer = read_choice(question, reply.text)
         right = answer.key is not None and answer.key == str(canonical_choice(question, gold))
         return Score(value=float(right), answer=answer, meta={"chance": 1 / len(question.choices)})

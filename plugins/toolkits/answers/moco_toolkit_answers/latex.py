@@ -16,7 +16,11 @@ _DROP = (
 _DROP_WORDS = tuple(d for d in _DROP if d[-1].isalpha())
 _DROP_SIGNS = tuple(d for d in _DROP if not d[-1].isalpha())
 _DROPPED = re.compile(
-    "|".join(re.escape(d) for d in _DROP_SIGNS) + "|(?:" + "|".join(re.escape(d) for d in _DROP_WORDS) + ")(?![A-Za-z])"
+    r"(?P<row>\\\\)|"  # the end of a matrix row stays
+    + "|".join(re.escape(d) for d in _DROP_SIGNS)
+    + "|(?:"
+    + "|".join(re.escape(d) for d in _DROP_WORDS)
+    + ")(?![A-Za-z])"
 )
 _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _BARE_FRAC = re.compile(r"\\frac\s*(?:(?P<a>[0-9a-zA-Z])|(?=\{))")
@@ -67,7 +71,9 @@ def clean_latex(text: str) -> str:
     text = _FRAC.sub(r"\\frac", text)
     if "\\" in text or "~" in text or "{" in text:
         # "1\,000" is one number; elsewhere thin spaces mean nothing
-        text = _DROPPED.sub(lambda m: " " if m[0] in ("\\ ", "\\quad", "\\qquad", "~") else "", text)
+        text = _DROPPED.sub(
+            lambda m: m[0] if m["row"] else " " if m[0] in ("\\ ", "\\quad", "\\qquad", "~") else "", text
+        )
     for old, new in _SYNONYMS:
         if old in text:
             text = _SYNONYM[old].sub(lambda _, n=new: n, text)  # type: ignore[misc]

@@ -6,6 +6,7 @@ before the program runs, then ``{"passed": true}`` if the program's end was reac
 code proves nothing, since any program can choose its own.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -56,10 +57,8 @@ def main() -> None:
             pass
         report(error=kind, detail=text)
         leave(1)
-    try:
+    with contextlib.suppress(BaseException):
         sys.stdout.flush()
-    except BaseException:
-        pass
     report(passed=True)
     leave(0)
 
