@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from moco_toolkit_decoding.compatibility import Report, report, require_same
     from moco_toolkit_decoding.handover import Answering, answer_once
     from moco_toolkit_decoding.joint import JointRecipe
-    from moco_toolkit_decoding.session import Draft, StepSession, open_session
+    from moco_toolkit_decoding.session import Draft, StepSession, inspect, open_session
     from moco_toolkit_decoding.ops import HeadGate, TopGate
     from moco_toolkit_decoding.text import Vocabulary
     from moco_toolkit_decoding.union import UnionRecipe
@@ -38,6 +38,7 @@ _WHERE = {
     "UnionRecipe": "union",
     "Vocabulary": "text",
     "answer_once": "handover",
+    "inspect": "session",
     "open_session": "session",
     "report": "compatibility",
     "require_same": "compatibility",
@@ -57,6 +58,7 @@ __all__ = [
     "UnionRecipe",
     "Vocabulary",
     "answer_once",
+    "inspect",
     "open_session",
     "report",
     "require_same",

@@ -16,7 +16,7 @@ from moco_core.types import FinishReason, Question, Reply, Sampling, Span
 
 from moco_toolkit_decoding.joint import cut_spans
 from moco_toolkit_decoding.session import StepSession
-from moco_toolkit_decoding.text import cut_at, last_boundary, starts_word, valid_prefix
+from moco_toolkit_decoding.text import common, cut_at, last_boundary, starts_word, valid_prefix
 
 if TYPE_CHECKING:
     from moco_core.context import Context
@@ -62,8 +62,9 @@ class Answering:
         if self.shared:
             n = len(session.ids)
             if session.ids != self.ids[:n]:
-                session.rollback(0 if not n else n)
-                n = 0
+                kept = common(session.ids, self.ids)
+                session.rollback(n - kept)
+                n = kept
             session.append_tokens(self.ids[n:])
             session.counter.read += len(self.ids) - n
         elif session.data != self.data:

@@ -8,7 +8,7 @@ time, and a repeated operation gives the same result: the token ids are the trut
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -22,6 +22,7 @@ __all__ = [
     "DraftOp",
     "Drafted",
     "HeadGate",
+    "InspectOp",
     "OpenOp",
     "Opened",
     "PeekOp",
@@ -87,7 +88,7 @@ class Drafted:
     ``logprobs`` and ``tops`` are, per token, its log-probability and the largest one at its position (temperature 1).
     ``reason`` says why drafting stopped: ``length``, ``end`` (an end token), ``gate``, or ``word`` (the next token starts a
     word). ``refused`` is the token that was not taken in the last three cases, with its log-probability. ``gates`` are the
-    values a :class:`HeadGate` saw, the refused one included.
+    values a :class:`HeadGate` saw, the refused one included. ``words`` counts the words begun, if words were asked for.
     """
 
     ids: tuple[int, ...]
@@ -96,6 +97,7 @@ class Drafted:
     reason: Literal["length", "end", "gate", "word"]
     refused: tuple[int, float] | None = None
     gates: tuple[float, ...] = ()
+    words: int = 0
     state: Any = None
 
 
@@ -104,12 +106,15 @@ class Traced:
     """Teacher-forced scores. Position t is what follows the first ``start + t`` tokens.
 
     ``top_ids`` and ``top_logprobs`` have one entry per position from ``start`` to the end of the sequence, the end included;
-    ``logprobs`` one per token from ``start`` on.
+    ``logprobs`` one per token from ``start`` on. If asked for, ``full`` float16 (positions, V) and ``hidden`` float32
+    (positions, H) are on the CPU.
     """
 
     top_ids: tuple[int, ...]
     top_logprobs: tuple[float, ...]
     logprobs: tuple[float, ...]
+    full: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -165,8 +170,9 @@ class PeekOp(StepOp):
 class DraftOp(StepOp):
     """Write up to ``n`` tokens after ``ids``.
 
-    ``free`` tokens pass the ``gate`` unasked. ``word``: stop before a token that starts a new word. ``done`` is the number
-    of reply tokens before this draft, for position-dependent gates. ``state`` is the row's generator state.
+    ``free`` tokens pass the ``gate`` unasked. ``words``: stop before the token that starts one word more than that; a word of
+    ``word_tokens`` tokens is over. ``done`` is the number of reply tokens before this draft, for position-dependent gates.
+    ``state`` is the row's generator state. ``size`` limits the choice to ids below it; ``ends`` replaces the end tokens.
     """
 
     handle: RowHandle
@@ -176,9 +182,11 @@ class DraftOp(StepOp):
     state: Any = None
     gate: TopGate | HeadGate | None = None
     free: int = 0
-    word: bool = False
+    words: int = 0
+    word_tokens: int = 1 << 30
     done: int = 0
     size: int | None = None
+    ends: frozenset[int] | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -188,3 +196,13 @@ class ScoreOp(StepOp):
     handle: RowHandle
     ids: Sequence[int]
     start: int
+    full: bool = False
+    hidden: bool = False
+    size: int | None = None
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class InspectOp(StepOp):
+    """Run a function of the loaded model, once: read a weight, say. It must not change anything."""
+
+    function: Callable[[Any], Any]

@@ -18,7 +18,7 @@ whatever prefix still holds.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -30,6 +30,7 @@ from moco_toolkit_decoding.ops import (
     Drafted,
     DraftOp,
     HeadGate,
+    InspectOp,
     Opened,
     OpenOp,
     PeekOp,
@@ -39,16 +40,16 @@ from moco_toolkit_decoding.ops import (
     TopGate,
     Traced,
 )
-from moco_toolkit_decoding.text import Vocabulary, starts_word
+from moco_toolkit_decoding.text import Vocabulary, common, starts_word
 
 if TYPE_CHECKING:
     from moco_core.context import Context
 
-__all__ = ["Draft", "Mark", "StepSession", "open_session"]
+__all__ = ["Draft", "Mark", "StepSession", "inspect", "open_session"]
 
 Draft = Drafted
 CHUNK = 16
-"""Tokens drafted per call: other work of the model waits no longer than that."""
+"""Tokens drafted per call, by default."""
 
 
 @attrs.frozen
@@ -65,6 +66,12 @@ class Counter:
     read: int = 0
     written: int = 0
     calls: int = 0
+
+
+async def inspect(context: Context, model: Model, function: Callable[[Any], Any]) -> Any:
+    """Return ``function(loaded)`` for the loaded model; it must change nothing."""
+    op = InspectOp(function=function)
+    return await context.call(model, "step", {}, {}, payload=op, cached=False, requires="step")
 
 
 async def open_session(
@@ -196,15 +203,19 @@ class StepSession:
         generator: random.Random | None = None,
         gate: TopGate | HeadGate | None = None,
         free: int = 0,
-        word: bool = False,
+        words: int = 0,
+        word_tokens: int = 1 << 30,
         size: int | None = None,
+        ends: frozenset[int] | None = None,
+        chunk: int = CHUNK,
         commit: bool = False,
     ) -> Draft:
         """Let the model write up to ``n`` tokens; the session stays where it is unless ``commit``.
 
         Greedy unless ``sampling`` has a temperature; then ``generator`` gives one number per token and is left where the
-        draft ended. ``gate`` refuses tokens from the ``free``-th on; ``word`` stops before a token that starts a new word;
-        ``size`` limits the choice to ids below it. Reads :class:`~moco_toolkit_decoding.ops.Drafted` for what comes back.
+        draft ended. ``gate`` refuses tokens from the ``free``-th on; ``words`` stops at the end of so many words, which are
+        taken to be over after ``word_tokens`` tokens each; ``size`` limits the choice to ids below it; ``ends`` replaces the
+        model's end tokens. ``chunk`` tokens are drafted per call; other work of the model waits meanwhile. Returns :class:`~moco_toolkit_decoding.ops.Drafted`.
         """
         settings = sampling or Sampling()
         state = generator.getstate() if generator is not None and not settings.greedy else None
@@ -214,14 +225,17 @@ class StepSession:
             op = DraftOp(
                 handle=self._handle,
                 ids=self._whole() + ids,
-                n=min(CHUNK, n - len(ids)) if not word else n,
+                # words are counted within one call
+                n=n if words else min(chunk, n - len(ids)),
                 sampling=settings,
                 state=state,
                 gate=gate,
                 free=max(0, free - len(ids)),
-                word=word,
+                words=words,
+                word_tokens=word_tokens,
                 done=len(self.ids) + len(ids),
                 size=size,
+                ends=ends,
             )
             part: Drafted = await self._call(op)
             parts.append(part)
@@ -250,17 +264,48 @@ class StepSession:
         Text is tokenised in place; where that changes tokens before the seam, those are scored too.
         """
         here = self.mark()
-        before = len(self.ids)
         if isinstance(text, (str, bytes)):
             self.append_text(text)
-            start = next((i for i, (a, b) in enumerate(zip(here.ids, self.ids, strict=False)) if a != b), before)
         else:
             self.append_tokens(text)
-            start = before
-        whole = self._whole()
+        ids = list(self.ids)
         self.rollback(here)
-        traced: Traced = await self._call(ScoreOp(handle=self._handle, ids=whole, start=len(self.opened.prompt) + start))
+        return await self.trace(ids, common(here.ids, ids))
+
+    async def trace(
+        self, ids: Sequence[int], start: int = 0, *, full: bool = False, hidden: bool = False, size: int | None = None
+    ) -> Traced:
+        """Score a whole continuation ``ids`` (from the prompt on), teacher-forced, from its index ``start`` on.
+
+        ``full`` adds all log-probabilities, ``hidden`` the hidden states that they come from; ``size`` limits the
+        distribution to ids below it. Where the session stands does not matter and does not change.
+        """
+        begin = len(self.opened.prompt) + start
+        op = ScoreOp(
+            handle=self._handle,
+            ids=[*self.opened.prompt, *ids],
+            start=begin,
+            full=full,
+            hidden=hidden,
+            size=size,
+        )
+        traced: Traced = await self._call(op)
+        self.counter.read += len(ids) - start
         return traced
+
+    async def look(self) -> Seen:
+        """Return the whole next-token distribution and the hidden state it comes from."""
+        op = PeekOp(handle=self._handle, ids=self._whole(), k=1, full=True, hidden=True)
+        seen: Seen = await self._call(op)
+        return seen
+
+    async def reopen(self, prompt: Prompt) -> None:
+        """Start again from another prompt; what the two prompts have in common at their beginning is not read again."""
+        given = {"messages": [[m.role, m.content] for m in as_messages(prompt)]}
+        before = self._whole()
+        self.opened = await self._call(OpenOp(given=given))
+        self.ids, self._raw = [], b""
+        self.counter.read += len(self.opened.prompt) - common(before, self.opened.prompt)
 
     # ---------------------------------------------------------------- inside
 

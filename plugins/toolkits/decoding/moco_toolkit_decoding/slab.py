@@ -214,8 +214,10 @@ class Slab:
         logits = torch.cat([p[1] for p in parts])[order]
         return logits, torch.cat([p[2] for p in parts])[order] if hidden else None
 
-    def feed_all(self, rows: Sequence[int], chunks: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor]]:
-        """Append chunks and yield ``(i, logits)`` for every row as it is read: float32 (len(chunks[i]), V).
+    def feed_all(
+        self, rows: Sequence[int], chunks: Sequence[Sequence[int]], *, hidden: bool = False
+    ) -> Iterator[tuple[int, Tensor, Any]]:
+        """Append chunks and yield ``(i, logits, hidden)`` of every row as it is read: float32 (len(chunks[i]), V or H).
 
         Unlike :meth:`feed` this materialises the scores of every position, so rows come in small groups. A chunk longer than
         one forward comes in several pieces, in order.
@@ -228,12 +230,14 @@ class Slab:
             if longest < max(len(chunks[i]) for i in group):
                 for i in group:
                     for at in range(0, len(chunks[i]), CHUNK):
-                        yield i, self._forward([rows[i]], [chunks[i][at : at + CHUNK]], keep=0, hidden=False).logits[0]
+                        out = self._forward([rows[i]], [chunks[i][at : at + CHUNK]], keep=0, hidden=hidden)
+                        yield i, out.logits[0], out.hidden[0] if hidden else None
                 continue
             group.sort(key=lambda i: rows[i])
-            logits = self._forward([rows[i] for i in group], [chunks[i] for i in group], keep=0, hidden=False).logits
+            out = self._forward([rows[i] for i in group], [chunks[i] for i in group], keep=0, hidden=hidden)
             for place, i in enumerate(group):
-                yield i, logits[place, logits.shape[1] - len(chunks[i]) :]
+                first = out.logits.shape[1] - len(chunks[i])
+                yield i, out.logits[place, first:], out.hidden[place, first:] if hidden else None
 
     def _feed_group(self, rows: list[int], chunks: list[Sequence[int]], hidden: bool) -> tuple[Tensor, Any]:
         rest = [list(c) for c in chunks]

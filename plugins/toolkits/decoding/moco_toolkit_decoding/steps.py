@@ -18,6 +18,7 @@ from moco_toolkit_decoding.ops import (
     Drafted,
     DraftOp,
     HeadGate,
+    InspectOp,
     Opened,
     OpenOp,
     PeekOp,
@@ -29,7 +30,7 @@ from moco_toolkit_decoding.ops import (
 )
 from moco_toolkit_decoding.sampling import choose, greedy
 from moco_toolkit_decoding.slab import Slab
-from moco_toolkit_decoding.text import starts_word
+from moco_toolkit_decoding.text import common, starts_word
 
 __all__ = ["StepServer"]
 
@@ -58,6 +59,8 @@ class _Draft:
     tops: list[float] = attrs.field(factory=list)
     gates: list[float] = attrs.field(factory=list)
     text: bytes = b""
+    words: int = 0
+    length: int = 0
 
     def finished(
         self, reason: Literal["length", "end", "gate", "word"], refused: tuple[int, float] | None = None
@@ -69,6 +72,7 @@ class _Draft:
             gates=tuple(self.gates),
             reason=reason,
             refused=refused,
+            words=self.words if reason == "word" else self.words + bool(self.length),
             state=self.generator.getstate() if self.generator is not None else None,
         )
 
@@ -94,6 +98,8 @@ class StepServer:
         for i, op in enumerate(ops):
             if isinstance(op, OpenOp):
                 out[i] = self._open(op)
+            elif isinstance(op, InspectOp):
+                out[i] = op.function(self.loaded)
             elif not op.ids:
                 out[i] = ModelCallError(f"model {self.loaded.model.name!r}: the prompt has no tokens; ask with some text")
             else:
@@ -160,7 +166,7 @@ class StepServer:
                 self.slab.copy_row(parent.row, row)
                 line.ids, line.top = list(parent.ids), parent.top
         line.used = self.clock
-        kept = _common(line.ids, ids)
+        kept = common(line.ids, ids)
         return line, kept
 
     # ---------------------------------------------------------------- one wave
@@ -291,17 +297,21 @@ class StepServer:
         elif isinstance(op.gate, TopGate) and len(d.ids) >= op.free and math.exp(top) < op.gate.least:
             out[i] = d.finished("gate", refused)
             return True
-        if token in self.vocabulary.ends:
+        if token in (self.vocabulary.ends if op.ends is None else op.ends):
             out[i] = d.finished("end", refused)
             return True
         piece = self.vocabulary.piece(token)
-        if op.word and d.ids and starts_word(d.text, piece):
-            out[i] = d.finished("word", refused)
-            return True
+        if op.words and d.ids and (d.length >= op.word_tokens or starts_word(d.text, piece)):
+            d.words += 1
+            if d.words >= op.words:
+                out[i] = d.finished("word", refused)
+                return True
+            d.text, d.length = b"", 0
         d.ids.append(token)
         d.logprobs.append(logprob)
         d.tops.append(top)
         d.text += piece
+        d.length += 1
         if len(d.ids) >= op.n:
             out[i] = d.finished("length")
             return True
@@ -341,15 +351,23 @@ class StepServer:
             line.top = None
             chunks.append(list(ops[i].ids[start:]))
         gathered: dict[int, tuple[list[int], list[float], list[float]]] = {n: ([], [], []) for n in range(len(scores))}
-        for n, logits in self.slab.feed_all([line.row for _, line, _ in scores], chunks):
-            logits = logits[:, : self.vocabulary.size]
-            if self.undefined is not None:
+        full: dict[int, list[Tensor]] = {}
+        states: dict[int, list[Tensor]] = {}
+        wants = any(ops[i].hidden for i, _, _ in scores)
+        for n, logits, hidden in self.slab.feed_all([line.row for _, line, _ in scores], chunks, hidden=wants):
+            size = ops[scores[n][0]].size
+            logits = logits[:, : self.vocabulary.size if size is None else size]
+            if self.undefined is not None and size is None:
                 logits = logits.index_fill(-1, self.undefined, -torch.inf)
+            if wants:
+                states.setdefault(n, []).append(hidden.float().cpu())
             ids, tops, own = gathered[n]
             logp = logits.log_softmax(-1)
             best = greedy(logp)
             first = len(ids) + 1
             following = torch.tensor(chunks[n][first : first + len(logp)], dtype=torch.long, device=logp.device)
+            if ops[scores[n][0]].full:
+                full.setdefault(n, []).append(logp.half().cpu())
             ids += best.tolist()
             tops += logp.gather(-1, best[:, None]).squeeze(-1).tolist()
             own += logp[: len(following)].gather(-1, following[:, None]).squeeze(-1).tolist()
@@ -357,7 +375,13 @@ class StepServer:
             line.ids.extend(chunks[n])
             skip = ops[i].start - 1 - start
             ids, tops, own = gathered[n]
-            out[i] = Traced(top_ids=tuple(ids[skip:]), top_logprobs=tuple(tops[skip:]), logprobs=tuple(own[skip:]))
+            out[i] = Traced(
+                top_ids=tuple(ids[skip:]),
+                top_logprobs=tuple(tops[skip:]),
+                logprobs=tuple(own[skip:]),
+                full=torch.cat(full[n])[skip:] if n in full else None,
+                hidden=torch.cat(states[n])[skip:] if ops[i].hidden else None,
+            )
 
 
 def _wants_hidden(op: Any) -> bool:
@@ -371,11 +395,3 @@ def _generator(op: DraftOp) -> random.Random | None:
     generator = random.Random()
     generator.setstate(op.state)
     return generator
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Return the length of the longest common prefix."""
-    n = min(len(a), len(b))
-    if list(a[:n]) == list(b[:n]):
-        return n
-    return next(i for i in range(n) if a[i] != b[i])

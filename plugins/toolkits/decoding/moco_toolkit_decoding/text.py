@@ -15,7 +15,7 @@ from typing import Any
 
 from moco_core.errors import CapabilityError
 
-__all__ = ["Vocabulary", "cut_at", "last_boundary", "starts_word", "valid_prefix", "words"]
+__all__ = ["Vocabulary", "common", "cut_at", "last_boundary", "starts_word", "valid_prefix", "words"]
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _PROBES = ("Hello world", "The end of 12 days.")
@@ -337,6 +337,14 @@ def last_boundary(data: bytes) -> int:
         parts.pop()
     kept = "".join(parts).rstrip()
     return len(kept.encode()) if kept else len(valid_prefix(data))
+
+
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return the length of the longest common prefix."""
+    n = min(len(a), len(b))
+    if list(a[:n]) == list(b[:n]):
+        return n
+    return next(i for i in range(n) if a[i] != b[i])
 
 
 def cut_at(text: str, stops: Sequence[str]) -> tuple[str, str] | None:

@@ -1,0 +1,267 @@
+"""Writing one answer: decision, consultation, verification."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from moco_toolkit_decoding import Answering, StepSession, open_session
+
+from moco_core import Context, Model, Question
+
+if TYPE_CHECKING:
+    from moco_method_mentor_collab import MentorCollabOptions
+    from moco_method_mentor_collab.probe import Probe
+
+__all__ = ["Segment", "Verifier", "Writing", "consultation", "verifier_of"]
+
+GENERATOR, MENTOR = 0, 1
+CONSULT = "\n\n[Two ways to go on]\nOption A: {a}\nOption B: {b}\n"
+CHOICE = "Which option is the better continuation, A or B? Answer with one letter.\nAnswer:"
+END_MARKER = "(the answer ends here)"
+_PROBLEM = re.compile(r"\n\s*(?:Question|Problem)\b")
+
+
+@attrs.frozen
+class Segment:
+    """A model's next words: tokens of its own, their bytes, and whether the model ends the answer after them."""
+
+    ids: tuple[int, ...]
+    data: bytes
+    ended: bool
+
+    def shown(self) -> str:
+        """The segment as the verifier reads it."""
+        text = self.data.decode("utf-8", "replace")
+        return f"{text} {END_MARKER}".strip() if self.ended else text
+
+
+Verifier = Callable[[StepSession, Segment, Segment], Awaitable[bool]]
+"""Returns whether the mentor's segment is taken; it leaves the generator's session as it was."""
+
+
+def consultation(a: Segment, b: Segment) -> bytes:
+    """Return the text that shows the generator both segments, up to just before the request to choose."""
+    return CONSULT.format(a=a.shown(), b=b.shown()).encode()
+
+
+def verifier_of(options: MentorCollabOptions, probe: Probe | None) -> Verifier:
+    """Return the verifier that the options and the trained probe say."""
+
+    async def by_prompt(session: StepSession, a: Segment, b: Segment) -> bool:
+        lead = await _preference(session, a, b)
+        if options.debias:
+            lead = lead - await _preference(session, b, a)
+        return lead > options.margin
+
+    async def by_probe(session: StepSession, a: Segment, b: Segment) -> bool:
+        assert probe is not None
+        return probe.keeps(await features(session, a, b)) <= options.mlp_threshold
+
+    return by_prompt if probe is None else by_probe
+
+
+async def features(session: StepSession, a: Segment, b: Segment) -> Any:
+    """Return the generator's hidden state at the end of the consultation, before the request to choose, float32 (H,)."""
+    here = session.mark()
+    session.append_text(consultation(a, b))
+    try:
+        return await session.hidden()
+    finally:
+        session.rollback(here)
+
+
+async def _preference(session: StepSession, a: Segment, b: Segment) -> float:
+    """Return how much the generator prefers the label B to the label A, in log-probability over the labels' forms."""
+    here = session.mark()
+    session.append_text(consultation(a, b) + CHOICE.encode())
+    single = session.vocabulary.single
+    forms = [[i for i in (single.get(f), single.get(b" " + f)) if i is not None] for f in (b"A", b"B")]
+    try:
+        seen = await session.peek(0, want=[*forms[0], *forms[1]])
+    finally:
+        session.rollback(here)
+    scores = seen.logprobs[: len(forms[0])], seen.logprobs[len(forms[0]) :]
+    return _logsumexp(scores[1]) - _logsumexp(scores[0])
+
+
+def _logsumexp(values: Sequence[float]) -> float:
+    top = max(values, default=-math.inf)
+    return top + math.log(sum(math.exp(v - top) for v in values)) if top > -math.inf else top
+
+
+@attrs.define(eq=False)
+class Writing:
+    """The state of one answer. ``on_choice`` is told of every pair of segments, for training a probe."""
+
+    answer: Answering
+    options: MentorCollabOptions
+    limit: int
+    context: Context
+    generator: random.Random
+    on_choice: Callable[[StepSession, Segment, Segment], Awaitable[None]] | None = None
+    words: int = 0
+    consultations: int = 0
+    disagreements: int = 0
+    mentored: int = 0
+    ended_by: str = ""
+
+    @classmethod
+    async def open(
+        cls,
+        models: Sequence[Model],
+        question: Question,
+        options: MentorCollabOptions,
+        shared: bool,
+        context: Context,
+    ) -> Writing:
+        """Open the sessions of ``models`` (generator, mentor); ``shared`` tells that they have one tokenizer."""
+        sampling = context.sampling
+        opening = (open_session(context, m, question, reserve=sampling.max_new_tokens) for m in models)
+        answer = Answering(await context.gather(opening), shared=shared, stops=sampling.stop)
+        return cls(answer, options, sampling.max_new_tokens, context, context.rng("mentor_collab"))
+
+    async def run(self, verifier: Verifier) -> dict[str, Any]:
+        """Write until the answer has ended."""
+        answer = self.answer
+        last, repeats = b"", 0
+        try:
+            while answer.finish is None:
+                room = self.limit - answer.tokens(GENERATOR)
+                if room <= 0:
+                    answer.truncate(self.limit, GENERATOR)
+                    break
+                alone = self._words_alone(room)
+                if alone:
+                    await self._write(room, alone)
+                    continue
+                chosen = await self._consult(room, verifier)
+                if chosen is None or answer.finish is not None:
+                    continue
+                repeats = repeats + 1 if chosen == last else 1
+                last = chosen
+                if 0 < self.options.repeat_stop <= repeats:
+                    self._end("stop", "repeated segment")
+                self._stop_at_problem()
+            return answer.result(
+                words=self.words,
+                consultations=self.consultations,
+                disagreements=self.disagreements,
+                mentored=self.mentored,
+                ended_by=self.ended_by or answer.finish,
+            )
+        finally:
+            answer.close()
+
+    def _end(self, finish: Any, reason: str) -> None:
+        if self.answer.finish is None:
+            self.answer.finish, self.ended_by = finish, reason
+
+    # ---------------------------------------------------------------- decision
+
+    _drawn: bool = False
+
+    def _words_alone(self, room: int) -> int:
+        """Draw at every word start until a consultation comes up; return how many words the generator writes before it.
+
+        One number belongs to each word, whoever writes it and however many are drafted in one call, so that the consulted
+        places do not depend on batching.
+        """
+        if self._drawn:
+            self._drawn = False
+            return 0
+        share = self.options.decision_proportion / 100
+        count = 0
+        while count < room:  # a word takes a token at least
+            if self.generator.random() < share:
+                self._drawn = True
+                break
+            count += 1
+        if count == 0:
+            self._drawn = False
+        return count
+
+    async def _write(self, room: int, words: int) -> None:
+        """Let the generator write so many words."""
+        session = self.answer.turn(GENERATOR)
+        draft = await session.draft(room, words=words, word_tokens=self.options.max_word_tokens)
+        self.words += words
+        self.answer.commit(GENERATOR, draft.ids)
+        self._stop_at_problem()
+        if draft.reason == "end":
+            # the end comes at a word start: with a consultation drawn there, the end is one of its options
+            if draft.words < words or not self._drawn:
+                self._end("eos", "generator")
+
+    # ---------------------------------------------------------------- consultation
+
+    async def _consult(self, room: int, verifier: Verifier) -> bytes | None:
+        """Consult the mentor; return the bytes of the chosen segment, or None if the models agree."""
+        self.consultations += 1
+        self.words += 1
+        drafts = await self.context.gather(self._word(i, room) for i in (GENERATOR, MENTOR))
+        mine, theirs = drafts
+        same = mine.ids == theirs.ids if self.answer.shared else mine.data == theirs.data
+        if same and not (mine.ended and not mine.ids):
+            self._commit(GENERATOR, mine)
+            return None
+        if same:
+            self._end("eos", "both")
+            return None
+        self.disagreements += 1
+        a, b = await self.context.gather(self._extend(i, w, room) for i, w in ((GENERATOR, mine), (MENTOR, theirs)))
+        session = self.answer.turn(GENERATOR)
+        if self.on_choice is not None:
+            await self.on_choice(session, a, b)
+        mentor = await verifier(session, a, b)
+        self.mentored += mentor
+        writer, chosen = (MENTOR, b) if mentor else (GENERATOR, a)
+        self._commit(writer, chosen)
+        if chosen.ended:
+            self._end("eos", "mentor" if mentor else "generator")
+        elif not chosen.data:
+            self._end("eos", "empty segment")
+        data: bytes = chosen.data
+        return data
+
+    async def _word(self, i: int, room: int) -> Segment:
+        """Draft one word; a word that ends with the answer is only known to do so once it is extended."""
+        session = self.answer.turn(i)
+        draft = await session.draft(
+            min(room, self.options.max_word_tokens), words=1, word_tokens=self.options.max_word_tokens
+        )
+        return Segment(draft.ids, self.answer.drafted(i, draft.ids), draft.reason == "end")
+
+    async def _extend(self, i: int, word: Segment, room: int) -> Segment:
+        """Continue a word to a segment of ``patch_size`` tokens, or to the model's end token."""
+        more = min(self.options.patch_size, room) - len(word.ids)
+        if word.ended or more <= 0:
+            return word
+        session = self.answer.turn(i)
+        here = session.mark()
+        session.append_tokens(word.ids)
+        try:
+            draft = await session.draft(more)
+        finally:
+            session.rollback(here)
+        ids = [*word.ids, *draft.ids]
+        ended = draft.reason == "end"
+        if not ended:
+            ids = self.answer.whole(i, ids, words=True)
+        return Segment(tuple(ids), self.answer.drafted(i, ids), ended)
+
+    def _commit(self, i: int, segment: Segment) -> None:
+        self.answer.turn(i)
+        self.answer.commit(i, segment.ids)
+
+    def _stop_at_problem(self) -> None:
+        if not self.options.problem_stop or self.answer.finish is not None:
+            return
+        found = _PROBLEM.search(self.answer.text)
+        if found:
+            self.answer.data = self.answer.text[: found.start()].encode()
+            self._end("stop", "new problem")

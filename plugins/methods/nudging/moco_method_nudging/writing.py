@@ -1,0 +1,211 @@
+"""Writing one answer: nudge phases and base phases in turn, until somebody ends it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from moco_toolkit_decoding import Answering, StepSession, TopGate, open_session
+from moco_toolkit_decoding.text import common
+
+from moco_core import Context, Model, Question
+from moco_core.types import Sampling
+
+if TYPE_CHECKING:
+    from moco_method_nudging import NudgingOptions
+
+__all__ = ["Writing", "settings", "write"]
+
+BASE, NUDGING = 0, 1
+REPEATS = 4
+"""The same nudge in so many consecutive rounds ends the answer (author code: three repeats of the first)."""
+
+
+def settings(options: NudgingOptions, context: Context) -> Sampling:
+    """Return the decoding settings of both models: the method's temperature, the run's length and stop strings."""
+    return attrs.evolve(context.sampling, temperature=options.temperature)
+
+
+async def write(
+    models: Sequence[Model],
+    question: Question,
+    options: NudgingOptions,
+    gamma: float,
+    sampling: Sampling,
+    shared: bool,
+    context: Context,
+) -> dict[str, Any]:
+    """Write the answer of ``models`` (base, nudging) to one question; ``shared`` tells that they have one tokenizer.
+
+    Returns what ``Answering.result`` does.
+    """
+    limit = sampling.max_new_tokens
+    if options.base_prompt == "plain":
+        text = "\n\n".join(m.content for m in question.messages())
+        prompt = options.plain_template.replace("{question}", text)
+        opening = open_session(context, models[BASE], prompt, raw=True, reserve=limit)
+    else:
+        opening = open_session(context, models[BASE], question, reserve=limit)
+    sessions = await context.gather([opening, open_session(context, models[NUDGING], question, reserve=limit)])
+    answer = Answering(sessions, shared=shared, stops=sampling.stop)
+    writing = Writing(answer, options, gamma, sampling, context.rng("nudging"))
+    try:
+        return await writing.run()
+    finally:
+        answer.close()
+
+
+class Writing:
+    """The state of one answer."""
+
+    def __init__(
+        self, answer: Answering, options: NudgingOptions, gamma: float, sampling: Sampling, generator: random.Random
+    ) -> None:
+        self.answer, self.options, self.gamma = answer, options, gamma
+        self.sampling, self.generator = sampling, generator
+        self.rounds = self.handovers = self.agreements = 0
+        self.reason = ""
+        self._last, self._repeats = b"", 0
+
+    async def run(self) -> dict[str, Any]:
+        """Alternate until the answer has ended."""
+        answer = self.answer
+        while answer.finish is None:
+            self.rounds += 1
+            if self.rounds > self.options.max_rounds:
+                self._end("length", "max_rounds")
+                break
+            if await self._nudge():
+                await self._base()
+        return answer.result(
+            rounds=self.rounds, handovers=self.handovers, agreements=self.agreements, ended_by=self.reason or answer.finish
+        )
+
+    def _end(self, finish: Any, reason: str) -> None:
+        self.answer.finish, self.reason = finish, reason
+
+    def _room(self) -> int:
+        """Tokens that may still be written, counted by the base model; ends the answer if there are none."""
+        room = self.sampling.max_new_tokens - self.answer.tokens(BASE)
+        if room <= 0 and self.answer.finish is None:
+            self.answer.truncate(self.sampling.max_new_tokens, BASE)
+        return room
+
+    # ---------------------------------------------------------------- nudge phase
+
+    async def _nudge(self) -> bool:
+        """Let the nudging model add words; return whether the base model takes over."""
+        room = self._room()
+        if self.answer.finish is not None:
+            return False
+        session = self.answer.turn(NUDGING)
+        draft = await session.draft(
+            min(self.options.nudge_tokens, room), sampling=self.sampling, generator=self.generator
+        )
+        if draft.reason == "end":
+            self.answer.commit(NUDGING, draft.ids)
+            if self.answer.finish is None:
+                self._end("eos", "nudging")
+            return False
+        words = self.answer.words(NUDGING, draft.ids)
+        taken, takeover = len(words), False
+        if len(words) > 1:
+            found = await self._handover(words)
+            taken, takeover = (found, True) if found is not None else (len(words) - 1, False)
+        ids = [token for word in words[:taken] for token in word]
+        if not takeover and len(words) == 1:
+            ids = self.answer.whole(NUDGING, ids, words=False)
+        text = self.answer.drafted(NUDGING, ids)
+        self.answer.commit(NUDGING, ids)
+        self._repeats = self._repeats + 1 if text == self._last else 1
+        self._last = text
+        if self.answer.finish is not None:
+            return False
+        if not text:
+            self._end("eos", "empty nudge")
+        elif self._repeats >= REPEATS:
+            self._end("stop", "repeated nudge")
+        return takeover and self.answer.finish is None
+
+    async def _handover(self, words: Sequence[Sequence[int]]) -> int | None:
+        """Return the number of words after which the base model takes over, or None if it never does.
+
+        The base model looks at the place before each word but the first: it takes over if its top probability is at least
+        gamma, or if its top token opens the word that the nudging model wants to write next (agreement).
+        """
+        pieces = [self.answer.drafted(NUDGING, word) for word in words]
+        looks = await self._looks([list(w) for w in words[:-1]], pieces[:-1])
+        vocabulary = self.answer.sessions[BASE].vocabulary
+        for j, (token, logprob) in enumerate(looks, start=1):
+            opening = vocabulary.piece(token)
+            sure = math.exp(logprob) >= self.gamma
+            agrees = self.options.agreement_rule and bool(opening) and pieces[j].startswith(opening)
+            if sure or agrees:
+                self.handovers += 1
+                self.agreements += not sure
+                return j
+        return None
+
+    async def _looks(self, words: Sequence[list[int]], pieces: Sequence[bytes]) -> list[tuple[int, float]]:
+        """Return the base model's top token and log-probability after each of ``words``, in one forward where possible."""
+        session = self.answer.turn(BASE)
+        here = session.mark()
+        if self.answer.shared:
+            ids = [token for word in words for token in word]
+            places, at = [], 0
+            for word in words:
+                at += len(word)
+                places.append(at)
+            seen = await session.trace([*here.ids, *ids], len(here.ids))
+            return [(seen.top_ids[p], seen.top_logprobs[p]) for p in places]
+        # different tokenizers: a boundary can be read off the encoding of the whole where encoding the prefix gives a
+        # prefix of it; elsewhere the base model looks at that prefix by itself
+        prefixes: list[list[int]] = []
+        for n in range(1, len(pieces) + 1):
+            session.append_text(b"".join(pieces[:n]))
+            prefixes.append(list(session.ids))
+            session.rollback(here)
+        whole = prefixes[-1]
+        start = min(len(here.ids), min(common(p, whole) for p in prefixes))
+        seen = await session.trace(whole, start)
+        out: list[tuple[int, float]] = []
+        for prefix in prefixes:
+            if whole[: len(prefix)] == prefix and len(prefix) >= start:
+                p = len(prefix) - start
+                out.append((seen.top_ids[p], seen.top_logprobs[p]))
+            else:
+                out.append(await self._look_alone(session, prefix))
+        return out
+
+    @staticmethod
+    async def _look_alone(session: StepSession, ids: list[int]) -> tuple[int, float]:
+        here = session.mark()
+        session.rollback(len(session.ids))
+        session.append_tokens(ids)
+        try:
+            seen = await session.peek()
+        finally:
+            session.rollback(here)
+        return seen.ids[0], seen.logprobs[0]
+
+    # ---------------------------------------------------------------- base phase
+
+    async def _base(self) -> None:
+        """Let the base model write while it is sure; the token that triggered the hand-over is taken in any case."""
+        room = self._room()
+        if self.answer.finish is not None:
+            return
+        draft = await self.answer.turn(BASE).draft(
+            room,
+            sampling=self.sampling,
+            generator=self.generator,
+            gate=TopGate(self.gamma),
+            free=1,
+            chunk=self.options.base_chunk,
+        )
+        self.answer.commit(BASE, self.answer.whole(BASE, draft.ids, words=False))
+        if draft.reason == "end" and self.options.base_eos == "stop" and self.answer.finish is None:
+            self._end("eos", "base")
