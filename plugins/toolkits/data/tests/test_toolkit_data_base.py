@@ -242,11 +242,13 @@ def test_peer_needs_the_published_items(tmp_path: Path) -> None:
 # The Hub
 
 
+@pytest.mark.slow  # importing datasets takes seconds
 def test_rows_come_through_the_datasets_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = tmp_path / "repo"
     write(repo / "validation.jsonl", rows(2))
     write(repo / "test.jsonl", rows(9, 10))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("USE_TORCH", "0")
 
     class Local(Sums):
         hub = (Hub(str(repo)),)

@@ -1,0 +1,159 @@
+"""Bring your own data: every form of choices and answers, every metric's example of the README, every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from moco_core import ConfigError, DatasetError, Example
+from moco_core.options import build
+from moco_core.testing import dataset_checks
+from moco_dataset_custom import Custom, Options
+from moco_dataset_custom.options import METRICS
+
+test_conformance = dataset_checks("custom")
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def opened(**options: Any) -> Custom:
+    return Custom(build(Options, options))
+
+
+def everything(data: Custom) -> list[Example]:
+    return sorted((e for split in ("dev", "test") for e in data.examples(split)), key=lambda e: e.id)
+
+
+def write(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_choices_and_answers_of_every_form() -> None:
+    found = everything(opened(**Custom.sample()))
+    assert [(e.question.choices, e.answer, e.references) for e in found] == [
+        (("yellow", "blue", "black"), 0, ("yellow",)),
+        (("white", "black"), 1, ("black",)),
+        (("cat", "dog"), 1, ("dog",)),
+        (("hen", "cow", "pig"), 0, ("hen",)),
+    ]
+    assert [e.question.subset for e in found] == ["colours", "colours", "animals", "animals"]
+    assert {e.question.answer_kind for e in found} == {"choice"}
+
+
+def test_a_csv_with_one_column_per_choice_and_indexes_from_one(tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("question,a,b,right\nBarks?,cat,dog,2\nMoos?,cow,hen,1\n")
+    data = opened(path=str(tmp_path / "q.csv"), choices=["a", "b"], answer="right", first_index=1)
+    assert {e.question.prompt: e.references[0] for e in everything(data)} == {"Barks?": "dog", "Moos?": "cow"}
+
+
+def test_a_question_put_together_from_fields_keeps_their_braces(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "q.jsonl",
+        {"p": "set {q}", "q": "How many?", "answer": [1, "one"]},
+        {"p": "x", "q": "y", "answer": ""},
+    )
+    data = opened(path=path, question="{p}: {q}", kind="short", test_size=1, dev_size=0)
+    rows = list(data.examples("test"))
+    assert [(e.question.prompt, e.references) for e in rows] == [("set {q}: How many?", ("1", "one"))]
+    assert data.notes()["dropped"] == {"test": {"no answer": 1}} and data.facts.metric == "token_f1"
+
+
+def test_files_of_a_folder_are_the_splits(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", {"question": "a", "answer": "1"})
+    write(tmp_path / "test.jsonl", {"question": "b", "answer": "2"}, {"question": "c", "answer": "3"})
+    data = opened(path=str(tmp_path), dev_split="train")
+    assert [[e.question.prompt for e in data.examples(s)] for s in ("dev", "test")] == [["a"], ["b", "c"]]
+
+
+def examples_of_the_readme() -> list[tuple[str, dict[str, Any], list[str]]]:
+    found = []
+    for part in re.split(r"^\*\*(?=\w+\*\* – )", README.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+        metric = part.partition("**")[0]
+        for block in re.findall(r"```yaml\n(.*?)```", part, flags=re.DOTALL):
+            config = yaml.safe_load(block)["dataset"]
+            # the row is told to quote them
+            config["labels"] = [{True: "yes", False: "no"}[v] for v in config.get("labels", [])]
+            found.append((metric, config, [line[2:] for line in block.splitlines() if line.startswith("# ")]))
+    return found
+
+
+def test_the_readme_has_an_example_of_every_metric() -> None:
+    shown = {metric for metric, _, _ in examples_of_the_readme()}
+    assert shown == {*METRICS.values(), "answer_verifier", "generation_diversity", "none", "noncompliance"}
+
+
+@pytest.mark.parametrize(("metric", "config", "lines"), examples_of_the_readme())
+def test_every_example_of_the_readme_works(
+    metric: str, config: dict[str, Any], lines: list[str], tmp_path: Path
+) -> None:
+    assert config.pop("name") == "custom"
+    if "hub" in config:
+        config |= {"hub": "", "path": "prompts.jsonl"}
+    path = tmp_path / config["path"]
+    body = lines if path.suffix == ".csv" else [lines[0], lines[0]]
+    if path.suffix == ".csv":
+        body = [*lines, lines[-1].replace("bar", "miaow").replace("come", "go")]
+    path.write_text("".join(f"{line}\n" for line in body), encoding="utf-8")
+    config |= {"path": str(path), "id_field": "", "dev_size": 0, "test_size": 2}
+    data = opened(**config)
+    assert data.facts.metric == metric
+    example = next(iter(data.examples("test")))
+    assert example.question.prompt and "{" not in example.question.prompt
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "text"),
+    [
+        (
+            {"question": "q", "answer": "C", "o": ["x", "y"]},
+            {"choices": "o"},
+            "field 'answer': expected a label (A, B)",
+        ),
+        (
+            {"question": "q", "answer": 2, "o": ["x", "y"]},
+            {"choices": "o"},
+            "field 'answer': no choice has this index; th",
+        ),
+        ({"question": "q", "answer": "A", "o": "x, y"}, {"choices": "o"}, "field 'o': expected JSON written as text"),
+        (
+            {"question": "q", "answer": "A", "o": [None]},
+            {"choices": "o"},
+            "field 'o[0]': expected text or a number, got null",
+        ),
+        ({"question": 3, "answer": "A"}, {}, "field 'question': expected text, got int 3"),
+        ({"qestion": "q", "answer": "A"}, {}, "field 'question': missing, did you mean 'qestion'?"),
+        ({"question": "q", "answer": "A"}, {"question": "{text}"}, "field 'text': missing"),
+        ({"question": "q", "answer": {"a": 1}}, {}, "field 'answer': expected text or a number, got dict"),
+        (
+            {"question": "q", "answer": "x"},
+            {"kind": "label", "labels": ["y"]},
+            "field 'answer': expected one of y, got 'x'",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit(tmp_path: Path, row: dict[str, Any], options: dict[str, Any], text: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        everything(opened(path=write(tmp_path / "q.jsonl", row), **options))
+    assert f"q.jsonl, row 1, {text}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "state one of the two"),
+        ({"path": "a", "hub": "b"}, "state one of the two"),
+        ({"path": "a", "kind": "choice"}, "choices: missing for kind choice"),
+        ({"path": "a", "kind": "math", "choices": "o"}, "choices: not used with kind math"),
+        ({"path": "a", "kind": "label"}, "labels: missing for kind label"),
+        ({"path": "a", "kind": "sum"}, "kind: expected"),
+    ],
+)
+def test_options_that_do_not_fit(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        opened(**options)
