@@ -118,10 +118,12 @@ def import_is_light(case: Case) -> None:
 
 @check(per_setting=False, after=["entry_point_resolves"])
 def options_have_defaults(case: Case) -> None:
-    """Options are a frozen attrs class that can be made without arguments."""
+    """Options are a frozen attrs class that can be made without arguments (a pool may have to be told its models)."""
     cls = case.cls.Options
     require(attrs.has(cls), f"{cls.__name__} is not an attrs class")
     missing = [i.name for i in describe(cls) if i.required]
+    if missing and not case.given and case.kind == "pool":
+        raise NotApplicable(f"the pool needs to be told: {', '.join(missing)}")
     if missing and not case.given:
         raise AssertionError(f"options without a default: {', '.join(missing)}")
     frozen = False

@@ -1,7 +1,7 @@
 """{{summary}}
 
-Replace the algorithm below with yours; the shape stays. Every model call goes through ``context``, which batches, caches
-and seeds it; a method only says what depends on what.
+Replace the algorithm below with yours; the shape stays. Every model call goes through ``context``, which batches,
+caches and seeds it: a method only says what depends on what.
 """
 
 from __future__ import annotations
