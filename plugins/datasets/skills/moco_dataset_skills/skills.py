@@ -139,13 +139,13 @@ def _facts(relation: str, rng: random.Random) -> Draft:
     )
 
 
-# --- order: three two-digit numbers with different tens -------------------------------------------------------------
+# --- order: three different digits -------------------------------------------------------------
 
 _PICK = {"largest": 2, "smallest": 0, "middle": 1}
 
 
 def _order(sub: str, rng: random.Random) -> Draft:
-    numbers = [10 * tens + rng.randrange(10) for tens in rng.sample(range(1, 10), 3)]
+    numbers = rng.sample(range(1, 10), 3)
     ordered = sorted(numbers)
     work = f"In order: {', '.join(map(str, ordered))}."
     shown = ", ".join(map(str, numbers))

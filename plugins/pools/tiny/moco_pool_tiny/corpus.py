@@ -59,7 +59,7 @@ class Corpus:
             (skill, sub): stream("train", seed, skill, sub) for skill in SKILLS for sub in SUB_SKILLS[skill]
         }
         # What a model does not know takes less of its time; without knowledge everything is drawn alike.
-        self._weights = [2.0 if self._knows(skill, sub) else 1.0 for skill, sub in self._streams]
+        self._weights = [1.0 + self._knows(skill, sub) + (name in experts(skill)) for skill, sub in self._streams]
 
     def __iter__(self) -> Iterator[Text]:
         while True:

@@ -8,6 +8,7 @@ import argparse
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from moco_pool_tiny.profiles import DEFAULT_POOL, PROFILES, SKILLS
 
 WEIGHTS = Path(__file__).parent / "weights"
 _BATCH = 100
+PARTS = ("refinement", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def singles(bots: dict[str, Bot], items: list[Item]) -> dict[str, Asked]:
     return replies
 
 
-def collaborations(bots: dict[str, Bot], items: list[Item], dev: list[Item]) -> None:
+def collaborations(bots: dict[str, Bot], items: list[Item], dev: list[Item], skip: Sequence[str]) -> None:
     """Print what simple forms of the methods score on `items`; `dev` chooses the router and the summariser."""
     pool = [bots[name] for name in DEFAULT_POOL]
     questions = [item.question for item in items]
@@ -191,8 +193,15 @@ def collaborations(bots: dict[str, Bot], items: list[Item], dev: list[Item]) -> 
         show(f"routing by {DEFAULT_POOL[index]}{mark}", score(items, [first[c].texts[k] for k, c in enumerate(choice)]))
 
     cascade(items, first)
-    refinement(pool, items, first, order)
+    if "refinement" not in skip:
+        refinement(pool, items, first, order)
+    if "models" not in skip:
+        within(bots, items)
 
+
+def within(bots: dict[str, Bot], items: list[Item]) -> None:
+    """Print what fusing next-token distributions and adding task vectors give, over the models of one family."""
+    questions = [item.question for item in items]
     same = [bots[name] for name in PROFILES if PROFILES[name].family == "llama" and name != "base"]
     show("logit fusion without base", score(items, fuse(same, questions)))
     show("logit fusion with base", score(items, fuse([bots["base"], *same], questions)))
@@ -277,6 +286,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="test questions for the single models")
     parser.add_argument("--together", type=int, default=400, help="test questions for the collaborations; 0 skips them")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skip", nargs="*", default=[], choices=PARTS, help="parts to leave out")
     options = parser.parse_args()
     torch.set_num_threads(1)
     bots = {name: Bot.load(options.folder / name) for name in PROFILES if (options.folder / name).exists()}
@@ -284,7 +294,7 @@ def main() -> None:
     singles(bots, list(generate("test", options.n, options.seed)))
     if options.together:
         items = list(generate("test", options.together, options.seed))
-        collaborations(bots, items, list(generate("dev", 200, options.seed)))
+        collaborations(bots, items, list(generate("dev", 200, options.seed)), options.skip)
         verification(bots, items)
 
 

@@ -33,10 +33,14 @@ from moco_pool_tiny.vocabulary import train_tokenizer
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-STEPS = {"base": 1200, "outsider": 1200, "adapter": 400}
+# Whole models learn in two cycles of falling learning rates: the first begins with short texts alone.
+CYCLES = ((1200, 1.0), (600, 0.8))  # steps, share of the full learning rate
+ADAPTER_STEPS = 700
 TOKENS_PER_STEP = 2048
 LEARNING_RATE = 3e-3
-LORA_RANK = 16
+MUON_RATE = 0.02
+ADAPTER_RATE = 4e-3
+LORA_RANK = 32
 _CHUNK = 1024  # texts sorted by length together, so that batches hold little padding
 
 _SHAPE = {
@@ -119,17 +123,24 @@ def watch(model: torch.nn.Module, backbone: torch.nn.Module, probes: dict[str, B
 
 
 def fit(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, steps: int, rate: float, seed: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    steps: int,
+    rate: float,
+    seed: int,
+    *,
+    easy_start: bool = False,
 ) -> None:
-    """Train in place with Muon and AdamW, linear warm-up and cosine decay."""
+    """Train in place with Muon and AdamW, linear warm-up and cosine decay; `rate` is AdamW's."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    # Whole matrices are trained with Muon; low-rank factors, embeddings and norms with AdamW.
-    matrices = [] if isinstance(model, PeftModel) else [p for p in model.model.layers.parameters() if p.ndim == 2]
+    # The blocks' matrices, or their low-rank factors, are trained with Muon; embeddings and norms with AdamW.
+    matrices = [p for n, p in model.named_parameters() if p.requires_grad and p.ndim == 2 and ".layers." in n]
     inside = {id(p) for p in matrices}
     rest = [p for p in parameters if id(p) not in inside]
-    optimisers = [torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)]
-    if matrices:
-        optimisers.append(Muon(matrices))
+    optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=rate * MUON_RATE / LEARNING_RATE)]
+    if rest:
+        optimisers.append(torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01))
     warm_up = min(50, steps // 10)
 
     def schedule(step: int) -> float:
@@ -139,7 +150,7 @@ def fit(
 
     schedulers = [torch.optim.lr_scheduler.LambdaLR(optimiser, schedule) for optimiser in optimisers]
     corpus = Corpus(name, seed)
-    if not isinstance(model, PeftModel):
+    if easy_start:
         corpus.kinds = {"answer": 1.0}  # short texts first: the long ones build on what they teach
     source = batches(tokenizer, iter(corpus), seed)
     probes = probe_batches(tokenizer)
@@ -208,14 +219,18 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     tokenizer.save_pretrained(folder)
 
 
-def train_full(name: str, out: Path, steps: int, seed: int) -> None:
-    """Train `base` or `outsider` from random weights."""
+def train_full(name: str, out: Path, steps: int | None, seed: int, first: int = 0) -> None:
+    """Train `base` or `outsider` from random weights, or from what an earlier cycle left in `out` if `first` is not 0."""
     tokenizer = make_tokenizer(PROFILES[name].family, seed)
     torch.manual_seed(seed)
     model = new_model(PROFILES[name].family, tokenizer)
+    if first:
+        tokenizer = AutoTokenizer.from_pretrained(out / name)
+        model = AutoModelForCausalLM.from_pretrained(out / name, dtype=torch.float32)
     print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, {len(tokenizer)} tokens", flush=True)
-    fit(model, tokenizer, name, steps, LEARNING_RATE, seed)
-    save(model, tokenizer, out / name)
+    for cycle, (full, share) in enumerate(CYCLES[first:], first):
+        fit(model, tokenizer, name, steps or full, share * LEARNING_RATE, seed + cycle, easy_start=cycle == 0)
+        save(model, tokenizer, out / name)
 
 
 def train_adapter(name: str, out: Path, steps: int, seed: int) -> None:
@@ -231,10 +246,11 @@ def train_adapter(name: str, out: Path, steps: int, seed: int) -> None:
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
-    fit(model, tokenizer, name, steps, LEARNING_RATE, seed)
+    fit(model, tokenizer, name, steps, ADAPTER_RATE, seed)
     # The folder next door, not a path of the machine that trained.
     model.peft_config["default"].base_model_name_or_path = "base"
     model.save_pretrained(out / f"{name}-lora")
+    (out / f"{name}-lora" / "README.md").unlink(missing_ok=True)  # an empty form
     save(model.merge_and_unload(), tokenizer, out / name)
 
 
@@ -244,14 +260,17 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write the model folders to")
     parser.add_argument("--only", nargs="+", choices=list(PROFILES), default=list(PROFILES), help="train only these")
     parser.add_argument("--steps", type=int, help="override the number of steps (for a trial)")
+    parser.add_argument(
+        "--cycle", type=int, default=0, help="continue base or outsider with this cycle, counted from 0"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.only:
-        full = name in STEPS
-        (train_full if full else train_adapter)(
-            name, options.out, options.steps or STEPS[name if full else "adapter"], options.seed
-        )
+        if name in ("base", "outsider"):
+            train_full(name, options.out, options.steps, options.seed, options.cycle)
+        else:
+            train_adapter(name, options.out, options.steps or ADAPTER_STEPS, options.seed)
 
 
 if __name__ == "__main__":
