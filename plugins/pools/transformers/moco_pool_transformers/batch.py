@@ -143,14 +143,14 @@ class Batch:
         """Run one forward, choose one token per row; return the requests that are finished (or failed)."""
         assert self._last is not None
         if self._settings is None:
-            self._settings = Settings.of([r.sampling for r in self.rows], self.loaded.device)
+            self._settings = Settings.of([r.sampling for r in self.rows], self.loaded.sampling_device)
             self._generators = [self.rows[i].generator for i in self._settings.sampled]
         with torch.inference_mode():
-            logits = self.loaded.advance(self.slab, self._last)
+            logits = self.loaded.advance(self.slab, self._last).to(self.loaded.sampling_device)
             tokens = choose(logits, self._settings, self._generators)
             safe = tokens.clamp(max=logits.shape[-1] - 1)
             both = torch.stack([tokens.double(), log_probabilities(logits, safe).double()]).tolist()
-        self._last = safe
+        self._last = safe.to(self.loaded.device)
         out: list[Finished] = []
         gone: list[int] = []
         loaded, end_ids, beyond = self.loaded, self.loaded.end_ids, logits.shape[-1]
@@ -216,12 +216,12 @@ class StaticBatch:
         mask = torch.ones(n, self._position + queries, dtype=torch.long, device=loaded.device)
         self._position += queries
         with torch.inference_mode():
-            logits = loaded.forward(ids, mask, places, self._cache).logits[:, : loaded.vocab]
-            settings = Settings.of([r.sampling for r in self.rows], loaded.device)
+            logits = loaded.forward(ids, mask, places, self._cache).logits[:, : loaded.vocab].to(loaded.sampling_device)
+            settings = Settings.of([r.sampling for r in self.rows], loaded.sampling_device)
             tokens = choose(logits, settings, [self.rows[i].generator for i in settings.sampled])
             safe = tokens.clamp(max=logits.shape[-1] - 1)
             both = torch.stack([tokens.double(), log_probabilities(logits, safe).double()]).tolist()
-        self._last = safe
+        self._last = safe.to(loaded.device)
         out: list[Finished] = []
         for i, (row, token, logprob) in enumerate(zip(self.rows, both[0], both[1], strict=True)):
             if i in self._done:

@@ -209,7 +209,7 @@ def _write_weights(model: Model, spec: Spec, folder: Path) -> None:
     if len(names) == 1:
         os.replace(folder / "part-00000.safetensors", folder / "model.safetensors")
         return
-    mapping = {}
+    mapping: dict[str, str] = {}
     for i, members in enumerate(names):
         final = f"model-{i + 1:05d}-of-{len(names):05d}.safetensors"
         os.replace(folder / f"part-{i:05d}.safetensors", folder / final)

@@ -20,7 +20,7 @@ from moco_pool_transformers.fingerprints import (
     read_json,
     tokenizer_fingerprint,
 )
-from moco_pool_transformers.hub import fetch
+from moco_pool_transformers.hub import fetch, remote
 from moco_pool_transformers.placement import devices, spread
 from moco_pool_transformers.pool import Entry, Options
 from moco_pool_transformers.specs import Spec, weight_files
@@ -96,17 +96,21 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
             raise ConfigError(
                 f"{where}: {entry.model} brings its own code; set trust_remote_code: true if you trust its authors"
             )
-    if repo and not weight_files(folder):  # described before only: its weights have to come now, for their hash
-        folder = Path(fetch(repo, entry.revision, weights=True))
     files = weight_files(folder)
-    if not files:
-        raise ConfigError(
-            f"{where}: {folder}: no safetensors weights; convert the checkpoint (pickled weights are not read)"
-        )
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for path in files:
-        tensors |= read_header(path)
-    weights = [(p.name, hashes.sha256(p)) for p in files]
+    commit = entry.revision
+    if repo and not files:  # not here yet: the Hub tells what a file's hash and header are
+        there = remote(repo, entry.revision)
+        tensors, weights, commit = there.tensors, there.files, there.commit
+    else:
+        repo = ""
+        if not files:
+            raise ConfigError(
+                f"{where}: {folder}: no safetensors weights; convert the checkpoint (pickled weights are not read)"
+            )
+        for path in files:
+            tensors |= read_header(path)
+        weights = [(p.name, hashes.sha256(p)) for p in files]
 
     adapter = ""
     adapter_facts: Any = None
@@ -161,6 +165,8 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
             base_bytes=base_bytes,
             dtype=dtype,
             device=entry.device,
+            repo=repo,
+            revision=commit,
             style=style,
             overlong=options.overlong,
             tags=tuple((a, b) for a, b in tags),

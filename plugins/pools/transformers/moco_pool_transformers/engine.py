@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError
-from moco_core.models import Call, Engine, Inbox, Model, Recipe
+from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Recipe
 
 if TYPE_CHECKING:
-    from moco_pool_transformers.host import AdapterWeights, Weights
+    from moco_pool_transformers.host import AdapterWeights, ServingRecipe, Weights
     from moco_pool_transformers.loaded import LoadedModel
     from moco_pool_transformers.residency import Residency
 
@@ -44,15 +44,25 @@ class TransformersEngine(Engine):
     def serve(self, model: Model, inbox: Inbox) -> None:
         """Answer calls of ``model`` until none waits. See :meth:`moco_core.models.Engine.serve`."""
         self.residency.demand = dict(inbox.demand)
+        from moco_pool_transformers.loaded import memory_errors
+
         recipe = model.info.get("recipe")
-        if recipe is not None and hasattr(recipe, "serve"):
-            recipe.serve(self, model, model.info["sources"], inbox)
+        try:
+            with memory_errors(model.name):
+                if "spec" not in model.info:
+                    cast("ServingRecipe", recipe).serve(self, model, model.info["sources"], inbox)
+                else:
+                    with self.use(model) as (loaded,):
+                        self._serve(loaded, inbox)
+        except EngineOutOfMemory as error:
+            message = str(error)
+        else:
             return
-        with self.use(model) as (loaded,):
-            self._serve(loaded, inbox)
+        # the failed batch is gone with its frames: give back what it held, and what nobody uses, before the retry
+        self.residency.relieve(model)
+        raise EngineOutOfMemory(message)
 
     def _serve(self, loaded: LoadedModel, inbox: Inbox) -> None:
-        from moco_pool_transformers import scoring
         from moco_pool_transformers.batch import Batch, Row, StaticBatch
 
         batch: Batch | StaticBatch | None = None
@@ -65,61 +75,53 @@ class TransformersEngine(Engine):
             rows: list[Row] = []
             others: list[Call] = []
             for call in taken:
-                if call.kind != "generate":
+                if call.kind in CAPABILITIES and not loaded.model.can(call.kind):
+                    what = CAPABILITIES[call.kind]
+                    inbox.reject(call, CapabilityError(f"model {loaded.model.name!r} cannot {what}"))
+                elif call.kind != "generate":
                     others.append(call)
-                    continue
-                try:
-                    rows.append(Row.of(call, loaded))
-                except ModelCallError as error:
-                    inbox.reject(call, error)
+                else:
+                    try:
+                        rows.append(Row.of(call, loaded))
+                    except Exception as error:  # one bad request fails alone
+                        inbox.reject(call, error)
             if rows:
                 if batch is None:
                     batch = (Batch if loaded.slab() is not None else StaticBatch)(loaded, self.max_batch)
                 batch.admit(rows)
             if others:
-                self._answer(loaded, others, inbox, scoring)
+                self._answer(loaded, others, inbox)
             if batch is not None and len(batch):
-                done = batch.step()
-                good = [(c, r) for c, r in done if not isinstance(r, Exception)]
-                if good:
-                    inbox.resolve(good)
-                for call, result in done:
-                    if isinstance(result, Exception):
-                        inbox.reject(call, result)
+                _deliver(inbox, batch.step())
             elif not taken and not inbox.waiting:
                 return
 
     def _fill(self, inbox: Inbox) -> int:
         return max(1, min(inbox.limit, self.max_batch) // 8)
 
-    def _answer(self, loaded: LoadedModel, calls: Sequence[Call], inbox: Inbox, scoring: Any) -> None:
+    def _answer(self, loaded: LoadedModel, calls: Sequence[Call], inbox: Inbox) -> None:
         """Answer calls that are no generations, grouped by what can run together."""
+        from moco_pool_transformers.loaded import memory_errors
+        from moco_pool_transformers.scoring import KINDS
+
         groups: dict[tuple[str, Hashable], list[Call]] = {}
         for call in calls:
-            group = getattr(call.payload, "group", None) if call.kind not in scoring.KINDS else None
+            group = None if call.kind in KINDS else getattr(call.payload, "group", None)
             groups.setdefault((call.kind, group), []).append(call)
         for (kind, _), members in groups.items():
-            run = scoring.KINDS.get(kind)
+            run = KINDS.get(kind) or getattr(members[0].payload, "run", None)
             if run is None:
-                if not hasattr(members[0].payload, "run"):
-                    for call in members:
-                        inbox.reject(call, ModelCallError(f"{loaded.model.name}: no such kind of call: {kind!r}"))
-                    continue
-                run = members[0].payload.run
+                error: Exception = ModelCallError(f"{loaded.model.name}: no such kind of call: {kind!r}")
+                _deliver(inbox, [(call, error) for call in members])
+                continue
             try:
-                results = run(loaded, members)
+                with memory_errors(loaded.model.name):
+                    results = run(loaded, members)
             except EngineOutOfMemory:
                 raise
-            except Exception as error:
-                for call in members:
-                    inbox.reject(call, error)
-                continue
-            good = [(c, r) for c, r in zip(members, results, strict=True) if not isinstance(r, Exception)]
-            if good:
-                inbox.resolve(good)
-            for call, result in zip(members, results, strict=True):
-                if isinstance(result, Exception):
-                    inbox.reject(call, result)
+            except Exception as caught:
+                results = [caught] * len(members)
+            _deliver(inbox, list(zip(members, results, strict=True)))
 
     # ---------------------------------------------------------------- host
 
@@ -175,3 +177,13 @@ class TransformersEngine(Engine):
 
     async def close(self) -> None:
         self.free()
+
+
+def _deliver(inbox: Inbox, results: Sequence[tuple[Call, Any]]) -> None:
+    """Hand results on; errors fail their own call alone."""
+    good = [(call, result) for call, result in results if not isinstance(result, Exception)]
+    if good:
+        inbox.resolve(good)
+    for call, result in results:
+        if isinstance(result, Exception):
+            inbox.reject(call, result)

@@ -241,7 +241,8 @@ class Weights(Protocol):
         """Return a tensor's shape without reading it."""
 
     def get(self, name: str) -> Tensor:
-        """Return a tensor on the CPU in its stored dtype. It may alias a file or a module: never modify it in place."""
+        """Return a tensor on the CPU: as stored, or in float32 where an adapter was merged in. It may alias a file or a
+        module: never modify it in place."""
 
 
 @attrs.frozen(kw_only=True)

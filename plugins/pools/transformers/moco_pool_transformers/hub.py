@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
 from moco_core.errors import ConfigError
 
-__all__ = ["fetch"]
+__all__ = ["Remote", "fetch", "remote"]
 
 _SMALL = ["*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges*", "*.tiktoken", "chat_templates/*"]
 _WEIGHTS = ["*.safetensors"]
@@ -31,3 +33,42 @@ def fetch(repo: str, revision: str | None, *, weights: bool) -> str:
             f"model {repo!r}{at}: not a local folder and not available from the Hub ({text}); check the name, log in for "
             "gated models, or give a local path"
         ) from None
+
+
+@attrs.frozen
+class Remote:
+    """Weights that lie on the Hub: their commit, (file, SHA-256) pairs, and name -> (dtype, shape) from their headers."""
+
+    commit: str
+    files: list[tuple[str, str]]
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+
+
+def remote(repo: str, revision: str | None) -> Remote:
+    """Describe a repository's weights without downloading them: the Hub knows every large file by its SHA-256, and
+    headers are read by range requests. Raises ConfigError.
+    """
+    from huggingface_hub import HfApi, get_safetensors_metadata
+    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError
+
+    try:
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+        commit = str(info.sha)
+        found = get_safetensors_metadata(repo, revision=commit)
+    except (NotASafetensorsRepoError, SafetensorsParsingError):
+        raise ConfigError(
+            f"model {repo!r}: no safetensors weights; convert the checkpoint (pickled weights are not read)"
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            f"model {repo!r}: its weights cannot be described ({text}); connect, or give a local path"
+        ) from None
+    hashes = {s.rfilename: s.lfs.sha256 for s in info.siblings or [] if s.lfs is not None}
+    files = [(name, hashes.get(name) or f"commit {commit}") for name in sorted(found.files_metadata)]
+    tensors = {
+        name: (str(tensor.dtype), tuple(tensor.shape))
+        for metadata in found.files_metadata.values()
+        for name, tensor in metadata.tensors.items()
+    }
+    return Remote(commit, files, tensors)

@@ -61,6 +61,8 @@ class LoadedModel:
         self.scratch: MutableMapping[Hashable, Any] = {}
         self.config = module.config.get_text_config()
         self.device = next(module.parameters()).device
+        # sampling sums in float64, which MPS does not have
+        self.sampling_device = torch.device("cpu") if self.device.type == "mps" else self.device
         self.dtype = module.dtype
         self.context_length = renderer.context
         self.vocab = max([len(self.tokenizer) - 1, *self.tokenizer.added_tokens_decoder]) + 1
@@ -113,7 +115,8 @@ class LoadedModel:
     def _decode_with_tags(self, ids: Sequence[int]) -> str:
         """Decode without special tokens, except reasoning tags that are special tokens themselves."""
         keep = {self.tokenizer.convert_tokens_to_ids(t): t for pair in self._spaced_tags for t in pair}
-        out, piece = [], []
+        out: list[str] = []
+        piece: list[int] = []
         for i in ids:
             if i in keep:
                 out += [self.decode(piece), keep[i]]
@@ -197,6 +200,7 @@ class LoadedModel:
         ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
         self.run(input_ids=ids, past_key_values=cache, use_cache=True)
         shapes = []
+        layer: Any
         for layer in cache.layers:
             if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) or layer.keys.ndim != 4:
                 return None
@@ -287,7 +291,8 @@ class LoadedModel:
         )
         grown = counts or [queries] * len(past)
         slab.lengths[span] = [p + c for p, c in zip(past, grown, strict=True)]
-        return out.logits[..., : self.vocab].float()
+        logits: Tensor = out.logits[..., : self.vocab].float()
+        return logits
 
     def body(self, **inputs: Any) -> Any:
         """Run the decoder without the head on top of it."""

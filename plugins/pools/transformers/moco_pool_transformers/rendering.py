@@ -34,7 +34,7 @@ class Renderer:
         self.name, self.tokenizer, self.style = name, tokenizer, style
         self.overlong, self.context, self.tags = overlong, context, tags
         self.template_options = dict(template_options or {})
-        self.fast = getattr(tokenizer, "_tokenizer", None)
+        self.fast: Any = getattr(tokenizer, "_tokenizer", None)
         self._bos = tokenizer.bos_token_id
         self._eos = tokenizer.eos_token_id
         self._memory: dict[Any, Rendered] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,6 +74,17 @@ class Residency:
             for base in self._bases.values():
                 if not base.pins:
                     self._evict(base)
+
+    def relieve(self, model: Model) -> None:
+        """Make room after a batch did not fit: drop what is idle on the model's device, and torch's own reserve."""
+        device = model.info["spec"].device if "spec" in model.info else model.lane
+        with self._lock:
+            for base in self._bases.values():
+                if base.device == device and not base.pins and not base.names & {model.name}:
+                    self._evict(base)
+        gc.collect()
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     @contextmanager
     def use(self, models: Sequence[Model]) -> Iterator[tuple[LoadedModel, ...]]:
@@ -171,7 +183,7 @@ class Residency:
 
     def _load(self, spec: Spec, name: str) -> Any:
         self.loads += 1
-        cls = AutoModelForSequenceClassification if spec.classifier else AutoModelForCausalLM
+        cls: Any = AutoModelForSequenceClassification if spec.classifier else AutoModelForCausalLM
         try:
             with memory_errors(name), _quiet():
                 module = cls.from_pretrained(
@@ -193,9 +205,8 @@ class Residency:
             if base.peft is None or spec.adapter_name not in base.peft.peft_config:
                 self._inject(base, spec.adapter_name, folder=spec.adapter)
             return spec.adapter_name
-        with self._lock:
-            name = next((s for s, content in base.slots.items() if content == model.fingerprint), None)
-        if name is None:
+        name = next((s for s, content in base.slots.items() if content == model.fingerprint), "")
+        if not name:
             weights = adapter_of(model)
             shape = digest([weights.config, sorted((k, list(t.shape)) for k, t in weights.tensors.items())])[:12]
             number = 0
@@ -203,9 +214,9 @@ class Residency:
                 number += 1
             if name not in base.slots:
                 self._inject(base, name, config=weights.config)
-            stale = [k for k, m in base.models.items() if k[0] == base.slots.get(name) and not m.scratch.clear()]
-            for key in stale:
-                base.models.pop(key)
+            before = base.slots.get(name)
+            for key in [k for k in base.models if k[0] == before]:
+                base.models.pop(key).scratch.clear()
             _fill(base.peft, weights, name, model.name)
             base.slots[name] = model.fingerprint
         base.held[name] = base.held.get(name, 0) + 1
@@ -274,8 +285,9 @@ class Residency:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Switch transformers' own progress bars off: the run shows its progress itself."""
-    from transformers.utils import logging
+    from transformers.utils import logging as library_logging
 
+    logging: Any = library_logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -80,7 +80,7 @@ class Slab(Cache):
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         return self._width, 0
 
-    def get_max_length(self, layer_idx: int = 0) -> int:
+    def get_max_length(self, layer_idx: int | None = None) -> int:
         return -1
 
     @property
@@ -114,6 +114,7 @@ class Slab(Cache):
         size = sum(s.heads * s.key_width + s.value_heads * s.value_width for s in self.shapes)
         return size * self.dtype.itemsize
 
+    @torch.inference_mode()
     def reserve(self, rows: int, columns: int) -> None:
         """Make room for so many rows and columns, keeping what is there."""
         if rows <= self._rows and columns <= self._columns:
@@ -161,6 +162,7 @@ class Slab(Cache):
         rows = torch.arange(span.start, span.stop, device=self.device).unsqueeze(-1)
         self._index = (rows, positions)
 
+    @torch.inference_mode()
     def copy(self, sources: Sequence[int], span: slice) -> None:
         """Fill the rows of ``span`` with the content of other rows."""
         width = max((self.lengths[s] for s in sources), default=0)
@@ -169,6 +171,7 @@ class Slab(Cache):
             keys[:, span, :, :width] = keys[:, index, :, :width]
             values[:, span, :, :width] = values[:, index, :, :width]
 
+    @torch.inference_mode()
     def drop(self, gone: Sequence[int]) -> list[int]:
         """Remove rows and return, for every row that is left, where it was: new row i is old row ``result[i]``."""
         n = self.count

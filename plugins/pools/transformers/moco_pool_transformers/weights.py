@@ -94,7 +94,7 @@ def _skeleton(folder: Path, classifier: bool) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of a checkpoint's module, in order, tied tensors once, without allocating it."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    cls = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    cls: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     with torch.device("meta"):
         module = cls.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
         module.tie_weights()

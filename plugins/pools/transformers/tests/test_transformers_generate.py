@@ -257,6 +257,14 @@ def test_waiting_calls_take_the_places_of_finished_rows(folders: dict[str, str],
     assert finished[-1] is slow  # twelve short ones passed through the other three places meanwhile
 
 
+def test_rows_outgrow_the_slab_and_leave_it(folders: dict[str, str], tmp_path: Path) -> None:
+    model = opened(folders["gpt2"], tmp_path)
+    calls = [ask(model, TEXTS[i % 6], max_new_tokens=20 + 30 * (i % 6), seed=i, temperature=1.0) for i in range(9)]
+    together = serve(model, calls, limit=5)
+    assert [r.token_ids for r in together] == [serve(model, [c])[0].token_ids for c in calls]
+    assert max(len(r.token_ids) for r in together) > 100
+
+
 def test_architecture_without_plain_cache_falls_back(folders: dict[str, str], tmp_path: Path) -> None:
     """The path for recurrent models, forced on a model whose replies are known."""
     model = opened(folders["llama"], tmp_path)
