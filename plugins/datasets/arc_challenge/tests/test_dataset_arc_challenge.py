@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from moco_core import DatasetError, Example
+from moco_core.testing import dataset_checks
 from moco_dataset_arc_challenge import ArcChallenge, Options
+
+test_conformance = dataset_checks("arc_challenge")
 
 
 def read(**options: object) -> dict[str, Example]:

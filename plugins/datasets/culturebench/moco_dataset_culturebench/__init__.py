@@ -38,7 +38,10 @@ class CultureBench(SourceDataset[SourceOptions]):
             id, group, answer = row.key("data_idx"), row.key("question_idx"), row.boolean("answer")
             given = {"question": row.text("prompt_question"), "answer": row.text("prompt_option")}
             prompt = _PROMPT.format_map(given)
-        return self.text(id, prompt, [str(answer)], "boolean", group=group, subset=row.text("country"))
+        country = row.text("country")
+        # a group that lacks members (in a sample of single rows, say) must not be scored as if it were whole
+        meta = {"group_size": 4}
+        return self.text(id, prompt, [str(answer)], "boolean", group=group, subset=country, meta=meta)
 
 
 @hookimpl

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from moco_core import DatasetError
+from moco_core.testing import dataset_checks
 from moco_dataset_gsm8k import GSM8K, Options
+
+test_conformance = dataset_checks("gsm8k")
 
 
 def read(path: Path) -> dict[str, str]:

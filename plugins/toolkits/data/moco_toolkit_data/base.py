@@ -277,6 +277,8 @@ class SourceDataset(Dataset[O]):
             rows = self._kept(split, source.rows(None if peer else split), seen, refused)
             found = rows if peer is None else (pair for pair in rows if peer.holds(split, *pair))
             yield from found if not size else self._sampled(found, size)
+            if peer is not None and peer.missing(split):
+                self._policy[split] += f"; {peer.missing(split)} of them are not in the source"
             return
         if self.options.split_source == "peer":
             raise DatasetError(

@@ -48,3 +48,7 @@ class PeerItems:
             return False
         left[key] -= 1
         return True
+
+    def missing(self, split: Split) -> int:
+        """Return how many of the study's items were not found in the source."""
+        return sum(self._left[split].values())

@@ -32,6 +32,9 @@ class Source:
     def __init__(self, dataset: SourceDataset[Any]) -> None:
         self._dataset = dataset
         options = dataset.options
+        if not options.path and not dataset.sources():
+            advice = dataset.unlock or "give a local copy"
+            raise DatasetError(f"{dataset.name} is not on the Hub: set the option path ({advice})")
         self._files = _files(dataset) if options.path else []
         if options.path and options.sha256:
             if len(self._files) != 1 or Path(options.path).is_dir():

@@ -131,6 +131,11 @@ def test_the_items_of_the_study_are_found_in_the_full_source(tmp_path: Path) -> 
     options = {"split_source": "peer", "peer_items": write(tmp_path / "study.jsonl", study)}
     data = Sums(SourceOptions(path=write(tmp_path / "x.jsonl", rows(9)), **options))
     assert (ids(data, "dev"), ids(data, "test")) == (["s3"], ["s5"])
+    lost = [*study, {"split": "dev", "id": 9, "q": "99 + 1", "a": "100"}]
+    options["peer_items"] = write(tmp_path / "study.jsonl", lost)
+    data = Sums(SourceOptions(path=write(tmp_path / "x.jsonl", rows(9)), **options))
+    assert ids(data, "dev") == ["s3"]
+    assert data.notes()["split"]["dev"] == "the reference study's items; 1 of them are not in the source"
 
 
 def test_subsets(tmp_path: Path) -> None:
