@@ -1,0 +1,267 @@
+"""Describing checkpoints: fingerprints, names, capabilities, placement, bad input. Nothing here loads weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers_tiny import TEMPLATE, build, checkpoint, edit, pool, tokenizer
+
+from moco_core.errors import ConfigError
+from moco_core.models import Model, Needs
+from moco_pool_transformers import hub
+from moco_pool_transformers.placement import spread
+from moco_pool_transformers.reasoning import DEFAULT_TAGS, split
+
+
+def one(folder: str | Path, cache: Path, **options: Any) -> Model:
+    return pool(str(folder), cache=cache, **options).models()[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(checkpoint(tmp_path / "model"))
+
+
+def test_facts_come_from_headers(folder: Path, tmp_path: Path) -> None:
+    model = one(folder, tmp_path)
+    module = build("llama", 400)
+    assert model.parameters == sum(p.numel() for p in module.parameters())
+    assert model.memory == 4 * model.parameters and model.context_length == 256
+    assert (model.name, model.copy, model.lane, model.base, model.adapter) == ("model", 0, "cpu", "", False)
+    assert {"generate", "logprobs", "score", "step", "hidden", "embed", "weights", "train"} == model.capabilities
+    assert one(folder, tmp_path, dtype="bfloat16").memory == 2 * model.parameters
+
+
+def test_description_imports_no_torch(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from moco_core.options import build; from moco_pool_transformers.pool import *\n"
+        f"m = TransformersPool(build(Options, {{'models': [{str(folder)!r}], 'cache': {str(tmp_path)!r}, 'device': 'cpu'}}))\n"
+        "m.models(); print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["False", "False"]
+
+
+def test_one_changed_number_changes_the_fingerprint(folder: Path, tmp_path: Path) -> None:
+    before = one(folder, tmp_path)
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    assert one(copied, tmp_path).fingerprint == before.fingerprint  # content counts, not the path
+    tensors = load_file(copied / "model.safetensors")
+    name = next(iter(tensors))
+    tensors[name].view(-1)[0] += 1
+    size = (copied / "model.safetensors").stat().st_size
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    after = one(copied, tmp_path)
+    assert (copied / "model.safetensors").stat().st_size == size
+    assert after.fingerprint != before.fingerprint
+    assert (after.tokenizer, after.architecture) == (before.tokenizer, before.architecture)
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        ("template", {"chat_template": "{{ messages[0]['content'] }}"}),
+        ("special token", {"eos_token": "<|end|>"}),
+    ],
+)
+def test_prompting_is_part_of_the_fingerprint(folder: Path, tmp_path: Path, what: str, changes: dict[str, Any]) -> None:
+    before = one(folder, tmp_path)
+    if what == "template":
+        (folder / "chat_template.jinja").write_text(changes["chat_template"])
+    else:
+        edit(folder / "tokenizer_config.json", **changes)
+    after = one(folder, tmp_path)
+    assert after.fingerprint != before.fingerprint and after.tokenizer == before.tokenizer
+
+
+def test_tokenizer_fingerprint_is_about_ids(tmp_path: Path) -> None:
+    base = Path(checkpoint(tmp_path / "a"))
+    same = Path(checkpoint(tmp_path / "b", "qwen2", seed=5, template=None))
+    a, b = one(base, tmp_path), one(same, tmp_path)
+    assert a.tokenizer == b.tokenizer and a.architecture != b.architecture
+    assert Needs(same_tokenizer=True).problems([a, b]) == []
+
+    def changed(edit_data: Any) -> str:
+        copied = shutil.copytree(base, tmp_path / "changed", dirs_exist_ok=True)
+        data = json.loads((copied / "tokenizer.json").read_text())
+        edit_data(data)
+        (copied / "tokenizer.json").write_text(json.dumps(data))
+        return one(copied, tmp_path).tokenizer
+
+    def swap(data: Any) -> None:
+        vocab = data["model"]["vocab"]
+        x, y = list(vocab)[300:302]
+        vocab[x], vocab[y] = vocab[y], vocab[x]
+
+    assert changed(swap) != a.tokenizer
+    assert changed(lambda d: d["model"]["merges"].reverse()) != a.tokenizer
+    assert changed(lambda d: d.update(normalizer={"type": "NFC"})) != a.tokenizer
+    assert changed(lambda d: d["added_tokens"][3].update(special=False)) != a.tokenizer
+    assert changed(lambda d: d.update(padding=None, truncation=None, post_processor=None)) == a.tokenizer
+    joined = [
+        m if isinstance(m, str) else " ".join(m)
+        for m in json.loads((base / "tokenizer.json").read_text())["model"]["merges"]
+    ]
+    assert changed(lambda d: d["model"].update(merges=joined)) == a.tokenizer  # the older way of writing them
+
+
+def test_architecture_fingerprint_is_about_shapes(tmp_path: Path) -> None:
+    def of(name: str, **changes: Any) -> str:
+        return one(checkpoint(tmp_path / name, **changes), tmp_path).architecture
+
+    reference = of("a")
+    assert of("b", seed=1) == reference
+    assert of("c", rope_theta=5e5, max_position_embeddings=512) == reference
+    assert of("d", num_hidden_layers=3) != reference
+    assert of("e", num_attention_heads=8, num_key_value_heads=4, head_dim=4) != reference
+    assert of("f", tie_word_embeddings=True) != reference
+
+
+def test_names_and_copies(folder: Path, tmp_path: Path) -> None:
+    path = str(folder)
+    models = pool(
+        path, {"model": path, "name": "mine"}, path, {"model": path, "template": "plain"}, cache=tmp_path
+    ).models()
+    assert [m.name for m in models] == ["model-1", "mine", "model-2", "model-3"]
+    assert [m.copy for m in models] == [0, 1, 2, 0]  # prompted differently, it is another model
+
+
+def test_hash_is_remembered_but_not_trusted(folder: Path, tmp_path: Path) -> None:
+    before = one(folder, tmp_path)
+    notes = list(tmp_path.glob("*.json"))
+    assert notes
+    notes[0].write_text("damaged")
+    assert one(folder, tmp_path).fingerprint == before.fingerprint
+    assert one(folder, Path("/dev/null/nowhere")).fingerprint == before.fingerprint  # a cache that cannot be written
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "no safetensors weights"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 64), "not a safetensors file"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json: cannot be read"),
+        (lambda f: (f / "config.json").unlink(), "config.json: file not found"),
+        (lambda f: edit(f / "config.json", architectures=["BertForMaskedLM"]), "neither a causal language model"),
+        (
+            lambda f: edit(f / "config.json", model_type="unheard_of", auto_map={"AutoConfig": "c.C"}),
+            "brings its own code",
+        ),
+        (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer files"),
+    ],
+)
+def test_unusable_checkpoints_are_refused_in_one_line(folder: Path, tmp_path: Path, break_it: Any, said: str) -> None:
+    break_it(folder)
+    with pytest.raises(ConfigError) as caught:
+        one(folder, tmp_path)
+    assert len(caught.value.problems) == 1 and said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_all_problems_are_told_at_once(folder: Path, tmp_path: Path) -> None:
+    entries = [
+        "/no/such/folder",
+        {"model": str(folder), "adapter": str(folder)},
+        {"model": str(folder), "template": "chat"},
+    ]
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError) as caught:
+        pool(*entries, cache=tmp_path).models()
+    problems = caught.value.problems
+    assert [p.partition(":")[0] for p in problems[:1]] == ["models[0]"] and len(problems) == 3
+    assert (
+        "does not exist" in problems[0] and "adapter_config.json" in problems[1] and "no chat template" in problems[2]
+    )
+
+
+def test_hub_models_are_described_without_their_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub names files by their SHA-256, so a remote model and its local copy are one model."""
+    local = one(folder, tmp_path)
+    small = shutil.copytree(folder, tmp_path / "small", ignore=shutil.ignore_patterns("*.safetensors"))
+    import hashlib
+
+    from moco_pool_transformers import describe
+    from moco_pool_transformers.fingerprints import read_header
+
+    weights = folder / "model.safetensors"
+    there = hub.Remote(
+        "c" * 40, [(weights.name, hashlib.sha256(weights.read_bytes()).hexdigest())], read_header(weights)
+    )
+    monkeypatch.setattr(describe, "fetch", lambda repo, revision, weights: str(small))
+    monkeypatch.setattr(describe, "remote", lambda repo, revision: there)
+    model = one("someone/model", tmp_path)
+    assert model.fingerprint == local.fingerprint and model.parameters == local.parameters
+    spec = model.info["spec"]
+    assert (spec.repo, spec.revision) == ("someone/model", "c" * 40)  # what is described is what will be loaded
+    monkeypatch.setattr(hub, "fetch", lambda repo, revision, weights: str(folder))
+    assert spec.local_folder() == str(folder)
+
+
+def test_unreachable_hub_model_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ConfigError, match=r"models\[0\]: model 'no/such-model': not a local folder") as caught:
+        one("no/such-model", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_models_are_spread_by_size() -> None:
+    gpus = ["cuda:0", "cuda:1"]
+    sizes = [("a", "a", 8), ("b", "b", 6), ("c", "c", 5), ("d", "d", 1)]
+    assert spread(sizes, [""] * 4, gpus) == ["cuda:0", "cuda:1", "cuda:1", "cuda:0"]
+    assert spread(sizes, ["cuda:1", "", "", ""], gpus) == ["cuda:1", "cuda:0", "cuda:0", "cuda:1"]
+    adapters = [("a", "a", 8), ("b", "b", 2), ("a", "a+x", 8), ("a", "a+y", 8)]
+    assert spread(adapters, [""] * 4, gpus) == ["cuda:0", "cuda:1", "cuda:0", "cuda:0"]  # with their base
+    copies = [("a", "a", 8), ("a", "a", 8), ("a", "a", 8)]
+    assert spread(copies, [""] * 3, gpus) == ["cuda:0", "cuda:1", "cuda:0"]  # replicas while there is a free device
+    assert spread(sizes, [""] * 4, ["cpu"]) == ["cpu"] * 4
+    assert spread(sizes, ["cuda"] + [""] * 3, gpus)[0] == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "reasoning", "answer"),
+    [
+        ("just an answer ", "", "", "just an answer "),
+        ("<think>\nhm\n</think>\n\n42", "", "hm", "42"),
+        ("hm</think>\n42", "</think>", "hm", "42"),
+        ("hm, and then", "</think>", "hm, and then", ""),
+        ("<think>hm, and then", "", "hm, and then", ""),
+        ("hm</think>42", "", "hm", "42"),
+        ("Sure. <think>hm</think> 42 <think>so</think> yes", "", "hm\n\nso", "Sure. 42 yes"),
+        ("[THINK]hm[/THINK]42", "", "hm", "42"),
+    ],
+)
+def test_reasoning_is_split_off(text: str, opened: str, reasoning: str, answer: str) -> None:
+    assert split(text, DEFAULT_TAGS, opened) == (reasoning, answer)
+    assert split(text, ()) == ("", text)
+
+
+def test_special_reasoning_tags_survive_decoding(tmp_path: Path) -> None:
+    from tokenizers import AddedToken
+
+    tok = tokenizer(TEMPLATE)
+    tok.add_tokens([AddedToken("<think>", special=True), AddedToken("</think>", special=True)], special_tokens=True)
+    build("llama", len(tok)).save_pretrained(tmp_path / "m")
+    tok.save_pretrained(tmp_path / "m")
+    model = one(tmp_path / "m", tmp_path)
+    with model.engine.use(model) as (loaded,):  # type: ignore[attr-defined]
+        prompt = loaded.render_input({"text": "what is"})
+        ids = tok("<think>hm</think>42", add_special_tokens=False)["input_ids"]
+        reply = loaded.generation(prompt, ids, [0.0] * len(ids), "length")
+    assert (reply.reasoning, reply.text) == ("hm", "42")
+
+
+def test_half_precision_is_read_from_the_checkpoint(tmp_path: Path) -> None:
+    module = build("llama", 400).to(torch.bfloat16)
+    module.save_pretrained(tmp_path / "m")
+    tokenizer().save_pretrained(tmp_path / "m")
+    assert one(tmp_path / "m", tmp_path).info["spec"].dtype == "float32"  # on a CPU
+    assert one(tmp_path / "m", tmp_path, device="cuda:0").info["spec"].dtype == "bfloat16"
