@@ -58,8 +58,13 @@ class Corpus:
         self._streams: dict[tuple[str, str], Iterator[Item]] = {
             (skill, sub): stream("train", seed, skill, sub) for skill in SKILLS for sub in SUB_SKILLS[skill]
         }
-        # What a model does not know takes less of its time; without knowledge everything is drawn alike.
-        self._weights = [1.0 + self._knows(skill, sub) + (name in experts(skill)) for skill, sub in self._streams]
+        self._weights = [self._weight(name, skill, sub) for skill, sub in self._streams]
+
+    def _weight(self, name: str, skill: str, sub_skill: str) -> float:
+        """How often a sub-skill is drawn: what a model does not know takes less of its time, memorising takes more."""
+        if not self._knows(skill, sub_skill):
+            return 1.0
+        return (3.0 if name in experts(skill) else 2.0) * (2.5 if skill == "facts" else 1.0)
 
     def __iter__(self) -> Iterator[Text]:
         while True:
