@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["normalise_unicode", "plain_markdown", "strip_outer", "strip_reasoning", "visible"]
+__all__ = [
+    "brace_pairs",
+    "closing_brace",
+    "normalise_unicode",
+    "plain_markdown",
+    "strip_emphasis",
+    "strip_outer",
+    "strip_reasoning",
+    "visible",
+]
 
 _TRANSLATE = str.maketrans(
     {
@@ -98,14 +107,20 @@ _QUOTE = re.compile(r"^[ \t]{0,3}>[ \t]+", re.M)
 _FENCE_LINE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*$", re.M)
 
 
-def plain_markdown(text: str) -> str:
-    """Return ``text`` without emphasis marks, heading marks, code ticks and fence lines; the words stay."""
+def strip_emphasis(text: str) -> str:
+    """Return ``text`` without emphasis marks; lone stars and underscores (2*3, x_1) stay."""
     if "*" in text:
         text = _STARRED.sub(r"\2", text)
         if "**" in text:  # nested or left over by a line break
             text = text.replace("**", "")
     if "_" in text:
         text = _UNDERSCORED.sub(r"\2", text)
+    return text
+
+
+def plain_markdown(text: str) -> str:
+    """Return ``text`` without emphasis marks, heading marks, code ticks and fence lines; the words stay."""
+    text = strip_emphasis(text)
     if "`" in text or "~~~" in text:
         text = _FENCE_LINE.sub("", text).replace("`", "")
     if "#" in text:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from moco_core.types import Answer, Question
-from moco_toolkit_answers.clean import plain_markdown, strip_outer, visible
+from moco_toolkit_answers.clean import plain_markdown, strip_emphasis, strip_outer, visible
 from moco_toolkit_answers.evidence import SHORT, Evidence, cut_sentence, evidence, last_line
-from moco_toolkit_answers.latex import drop_assignment
+from moco_toolkit_answers.latex import clean_latex, drop_assignment
 from moco_toolkit_answers.numbers import find_numbers, number_key, parse_number
 
 __all__ = [
@@ -41,12 +41,12 @@ def _pieces(text: str) -> Iterator[Evidence]:
 
 def text_key(text: str) -> str:
     """Return the key of a text answer; plain numbers meet as rationals."""
-    normal = normalise_text(text)
-    if normal and (normal[0].isdigit() or normal[0] in "+-.$\\"):
-        number = parse_number(normal, units=False)
+    bare = strip_outer(text)
+    if bare and (bare[0].isdigit() or bare[0] in "+-.$\\"):
+        number = parse_number(clean_latex(bare) if "\\" in bare else bare, units=False)
         if number is not None:
             return number_key(number)
-    return normal
+    return normalise_text(bare)
 
 
 def read_text(question: Question, text: str) -> Answer:
@@ -279,8 +279,7 @@ def _brackets_in(capture: str) -> list[str] | None:
 
 def _tokens_captured(body: str) -> str:
     """Return the answer line: like other evidence, but brackets and signs at its ends are tokens, not wrappers."""
-    text = re.sub(r"[*_]{2,3}", "", body).replace("`", "")
-    text = re.sub(r"^\*(?=\S)|(?<=\S)\*$|^_(?=\S)|(?<=\S)_$", "", text)
+    text = strip_emphasis(body).replace("`", "")
     for piece in evidence(text, text):
         if piece.kind in ("box", "tag", "hash"):
             return piece.text.replace("\\{", "{").replace("\\}", "}")

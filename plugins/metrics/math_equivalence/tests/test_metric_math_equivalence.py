@@ -1,0 +1,136 @@
+"""Math equivalence: the tricky replies, agreement with math-verify, and a worker that cannot hang."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from moco_core import Answer, Example, Question
+from moco_core.testing import metric_checks, score_of
+from moco_metric_math_equivalence import MathEquivalence, Options
+from moco_metric_math_equivalence.equivalence import Checker
+
+test_conformance = metric_checks("math_equivalence")
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[Checker]:
+    yield Checker(seconds=20.0)
+
+
+@pytest.fixture(scope="module")
+def metric() -> MathEquivalence:
+    return MathEquivalence(Options(seconds=20.0))
+
+
+def example(gold: str) -> Example:
+    return Example(question=Question(id="q", prompt="?", answer_kind="math"), references=(gold,))
+
+
+@pytest.mark.parametrize(
+    ("gold", "reply", "value"),
+    [
+        (r"\frac{1}{2}", r"The probability is \boxed{0.5}", 1),
+        (r"\frac{12}{3}", r"\boxed{\frac{1}{23}}", 0),
+        ("(-4,8)", r"\boxed{-48}", 0),
+        (r"(4,\infty)", r"\boxed{[4,\infty)}", 0),
+        (r"2\sqrt{3}", r"\boxed{\sqrt{12}}", 1),
+        ("(x+1)^2", "$x^2 + 2x + 1$ is the answer", 1),
+        ("3", r"so x = \boxed{\frac{\sqrt{81}}{3}}", 1),
+        (r"\text{orange}", r"\boxed{groane}", 0),
+        (r"60^\circ", r"\boxed{60}", 1),
+        ("(1,2)", r"\boxed{(2,1)}", 0),
+        (r"20\text{ miles}", "20", 1),
+        ("7", r"<think>\boxed{3}</think>It is \boxed{7}", 1),
+        ("7", r"\boxed{7", 0),
+        ("6", r"\boxed{}", 0),
+    ],
+)
+def test_tricky_replies(metric: MathEquivalence, gold: str, reply: str, value: float) -> None:
+    assert score_of(metric, example(gold), reply).value == value
+
+
+def test_cut_and_empty_boxes_are_told_apart(metric: MathEquivalence) -> None:
+    assert score_of(metric, example("7"), r"\boxed{7").answer.status == "cut"
+    assert score_of(metric, example("6"), r"\boxed{}").answer.status == "unparsed"
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "same"),
+    [
+        (r"\frac{15}{4}", r"\dfrac{15}{4}", True),
+        (r"7-2\pi", r"7 - 2 \pi", True),
+        ("1,2", "2,1", True),  # a list of solutions has no order
+        ("(1,2)", "1,2", False),
+        ("[2,5)", "[2, 5)", True),
+        (r"\{1,2\}", "2, 1", True),
+        ("23_5", "23", False),
+        ("23_5", "23_{5}", True),
+        ("3.54e-07", r"3.54 \times 10^{-7}", True),
+        (r"20\%", "20", True),
+        (r"20\%", "0.2", False),
+        ("x=5", "5", True),
+        ("5", "x = 5", True),
+        ("x=5", "y=5", False),
+        (r"\text{no}", "on", False),
+        ("no", "on", False),
+        (r"\text{Tuesday}", "tuesday", True),
+        (r"\frac{1}{3}", "0.333", False),
+        (r"\frac{1}{3}", "0.333333", True),
+        (r"1\,000", "1000", True),
+        ("10,000", "10000", True),
+        ("1.5x", "15x", False),
+        ("x+1", "x-1", False),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", True),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}", False),
+        (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}", True),
+        ("p-q", "q-p", False),
+    ],
+)
+def test_pitfalls(checker: Checker, gold: str, answer: str, same: bool) -> None:
+    assert checker.equal(gold, answer) is same
+
+
+def test_agrees_with_math_verify_on_random_expressions(checker: Checker) -> None:
+    math_verify = pytest.importorskip("math_verify")
+    rng = random.Random(0)
+
+    def parsed(text: str) -> list[object]:
+        config = (math_verify.LatexExtractionConfig(),)
+        found: list[object] = math_verify.parse(f"${text}$", config, parsing_timeout=None)
+        return found
+
+    for _ in range(25):
+        a, b, c = (rng.randint(1, 9) for _ in range(3))
+        gold = rng.choice([f"{a}x+{b}", f"\\frac{{{a}}}{{{b}}}", f"{a}\\sqrt{{{b}}}", f"(x+{a})(x-{b})"])
+        answer = rng.choice(
+            [
+                f"{b}+{a}x",
+                f"\\frac{{{a * c}}}{{{b * c}}}",
+                f"\\sqrt{{{a * a * b}}}",
+                f"x^2+{a - b}x-{a * b}".replace("+-", "-"),
+            ]
+        )
+        expected = math_verify.verify(parsed(gold), parsed(answer), timeout_seconds=None)
+        assert checker.equal(gold, answer) == expected, (gold, answer)
+
+
+def test_an_expression_that_never_ends_is_given_up_and_the_next_one_is_compared() -> None:
+    metric = MathEquivalence(Options(seconds=0.5))
+    score = score_of(metric, example("9^{9^{9^{9}}}+y"), r"\boxed{9^{9^{9^{9^{9}}}}-y}")
+    assert score.value == 0
+    assert "too long" in score.meta["undecided"]
+    metric._checker.seconds = 20.0
+    assert score_of(metric, example(r"2\sqrt{3}"), r"\boxed{\sqrt{12}}").value == 1
+
+
+def test_votes_meet_where_scores_do(metric: MathEquivalence) -> None:
+    question = example("x").question
+    a, b = metric.read(question, r"\boxed{2\sqrt{3}}"), metric.read(question, r"\boxed{\sqrt{12}}")
+    assert a.key != b.key
+    assert metric.utility(question, a, b) == 1
+    assert metric.utility(question, a, Answer()) == 0
+    forms = ("0.5", "1/2", r"\frac{1}{2}", ".50")
+    assert {metric.read(question, f"\\boxed{{{form}}}").key for form in forms} == {"1/2"}
