@@ -86,6 +86,7 @@ class Session:
     in_flight: int = 256
     usage: dict[tuple[str, str], Usage] = attrs.field(factory=dict)
     calls: Counter[tuple[str, str, bool]] = attrs.field(factory=Counter)
+    money: dict[tuple[str, str], float] = attrs.field(factory=dict)
     warnings: list[str] = attrs.field(factory=list)
     on_progress: Callable[[str, int, int | None, str], None] = lambda phase, done, total, note: None
     on_note: Callable[[str, Mapping[str, Any]], None] = lambda phase, note: None
@@ -342,6 +343,8 @@ class Context:
         session, slot = self._session, (self.phase, call.model.name)
         session.usage[slot] = session.usage.get(slot, Usage()) + usage
         session.calls[(self.phase, call.model.name, hit)] += 1
+        if not hit and isinstance(result, Generation) and "cost" in result.meta:  # money that this call cost
+            session.money[slot] = session.money.get(slot, 0.0) + float(result.meta["cost"])
         if self.question is None:
             return
         said: Any = None

@@ -354,7 +354,7 @@ class Benchmark:
 
     def _summary(self, result: RunResult, session: Session, timings: Mapping[str, float], error: str) -> dict[str, Any]:
         score = estimate(result.units, result.job.seed)
-        tokens: dict[str, dict[str, dict[str, int]]] = {}
+        tokens: dict[str, dict[str, dict[str, float]]] = {}
         for (phase, model), usage in sorted(session.usage.items()):
             made = session.calls[phase, model, False]
             cached = session.calls[phase, model, True]
@@ -364,6 +364,8 @@ class Benchmark:
                 "calls": made,
                 "cached": cached,
             }
+            if (phase, model) in session.money:
+                tokens[phase][model]["money"] = round(session.money[phase, model], 9)
         return {
             "score": None if score is None else attrs.asdict(score),
             "subsets": _subset_means(result.units),

@@ -113,6 +113,7 @@ class Scheduler:
         self._resident: dict[tuple[int, str], _Queue] = {}
         self._gates: dict[int, asyncio.Semaphore] = {}
         self._started: dict[int, Engine] = {}
+        self._starting: dict[int, asyncio.Task[None]] = {}
         self._memo: dict[bytes, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pass_scheduled = False
@@ -128,9 +129,10 @@ class Scheduler:
 
     async def __aexit__(self, *exc: object) -> None:
         self.closing = True
-        for task in list(self._tasks) + list(self._memo.values()):
+        tasks = [*self._tasks, *self._memo.values(), *self._starting.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._memo.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for future in list(self._futures.values()):
             future.cancel()
         for engine in self._started.values():
@@ -334,9 +336,11 @@ class Scheduler:
             self.store_and_deliver([(call, result)])
 
     async def _start(self, engine: Engine) -> None:
+        """Start an engine once; whoever comes meanwhile waits for it, and meets its error if it has one."""
         if id(engine) not in self._started:
             self._started[id(engine)] = engine
-            await engine.start()
+            self._starting[id(engine)] = asyncio.create_task(engine.start())
+        await asyncio.shield(self._starting[id(engine)])
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
