@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from moco_core import DatasetFacts, Example, hookimpl
-from moco_dataset_bbh.tasks import CHOICE, FORMATS, LABELS, TASKS
+from moco_dataset_bbh.tasks import FORMATS, LABELS, TASKS
 from moco_toolkit_data import Drop, Hub, Row, SourceDataset, SourceOptions
 
 __all__ = ["BBH"]
@@ -45,18 +45,18 @@ class BBH(SourceDataset[SourceOptions]):
             )
         id = row.key("id") if study else ""
         prompt, target = row.text("input"), row.text("output" if study else "target", empty=False).strip()
-        if task in CHOICE:
+        asked: dict[str, str] = {}
+        kind, labels = LABELS.get(task, ("letter", ()))
+        references = [target]
+        if kind == "letter":
             options = _OPTION.findall(prompt)
-            letters = right_letters(target, options)
-            if not letters:
+            labels = tuple(letter for letter, _ in options)
+            references = [f"({letter})" for letter in right_letters(target, options)]
+            if not references:
                 return Drop("the target is none of the options")
-            shown = [letter for letter, _ in options]
-            references, kind, labels, asked = [f"({letter})" for letter in letters], "letter", shown, {}
-        else:
-            references, kind, labels, asked = [target], LABELS[task][0], LABELS[task][1], {}
-            if task == "dyck_languages":
-                # the target is the completion only; a reply may also repeat the opening
-                asked = {"opening": prompt.rpartition("Input:")[2].strip()}
+        elif task == "dyck_languages":
+            # the target is the completion only; a reply may also repeat the opening
+            asked["opening"] = prompt.rpartition("Input:")[2].strip()
         return self.text(
             id, prompt, references, kind, subset=task, labels=labels, answer_format=FORMATS[kind], asked=asked
         )

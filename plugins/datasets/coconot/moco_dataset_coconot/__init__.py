@@ -21,6 +21,9 @@ class Options(SourceOptions):
     )
 
 
+_Options = Options  # inside the class the name means the attribute
+
+
 class CoCoNot(SourceDataset[Options]):
     """Open replies, subsets are the five categories; dev is drawn from the training split, test is the official test."""
 
@@ -45,7 +48,7 @@ class CoCoNot(SourceDataset[Options]):
     )
     hub = (Hub(_REPO, "original"),)
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: _Options) -> None:
         if options.config == "contrast":
             self.hub = (Hub(_REPO, "contrast"),)
             self.dev_from = ("test",)

@@ -28,6 +28,9 @@ _FORMATS = {
 }
 
 
+_Options = Options  # inside the class the name means the attribute
+
+
 class Custom(SourceDataset[Options]):
     """Any table of questions; the options say which field is what and how an answer is read."""
 
@@ -40,7 +43,7 @@ class Custom(SourceDataset[Options]):
         source="the file or folder at path, or the Hub id hub",
     )
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: _Options) -> None:
         if bool(options.path) == bool(options.hub):
             raise ConfigError("path, hub: state one of the two, the file or folder to read or the Hub id")
         kind = options.kind or ("choice" if options.choices else "text")

@@ -23,6 +23,9 @@ class Options(SourceOptions):
     )
 
 
+_Options = Options  # inside the class the name means the attribute
+
+
 class GPQA(SourceDataset[Options]):
     """Four options shown in an order seeded per item, one of three nested collections, cut in two halves by seed."""
 
@@ -44,7 +47,7 @@ class GPQA(SourceDataset[Options]):
     answer_format = LETTER
     unlock = f"accept the terms at https://huggingface.co/datasets/{_REPO}, then run: hf auth login"
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: _Options) -> None:
         self.hub = (Hub(_REPO, f"gpqa_{options.config}"),)
         super().__init__(options)
 

@@ -24,6 +24,9 @@ class Options(SourceOptions):
     config: Literal["full", "sanitized"] = option("full", help="all 974 tasks, or the 427 that were checked by hand")
 
 
+_Options = Options  # inside the class the name means the attribute
+
+
 class MBPP(SourceDataset[Options]):
     """Dev is the official validation and training tasks, test is drawn from the 500 official test tasks."""
 
@@ -43,7 +46,7 @@ class MBPP(SourceDataset[Options]):
     dev_from = ("validation", "train")
     answer_format = CODE
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: _Options) -> None:
         self.hub = (Hub(_REPO, options.config),)
         super().__init__(options)
 

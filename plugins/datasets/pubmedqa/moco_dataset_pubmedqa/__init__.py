@@ -21,6 +21,9 @@ class Options(SourceOptions):
     test_ids: str = option("", help="the authors' test_ground_truth.json: its 500 articles are test, the others dev")
 
 
+_Options = Options  # inside the class the name means the attribute
+
+
 class PubMedQA(SourceDataset[Options]):
     """The 1,000 expert-labelled items: the abstract without its conclusion; cut in two halves by seed."""
 
@@ -39,7 +42,7 @@ class PubMedQA(SourceDataset[Options]):
     hub = (Hub("qiaojin/PubMedQA", "pqa_labeled"),)
     dev_from = test_from = ("train",)
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: _Options) -> None:
         super().__init__(options)
         self._test_ids: frozenset[str] = frozenset()
         if options.test_ids:

@@ -27,6 +27,9 @@ class Options(SourceOptions):
             raise ConfigError(f"labels: the answers of task {self.task!r} are not known here, list them")
 
 
+_Options = Options  # inside the class the name means the attribute
+
+
 class SciRIFF(SourceDataset[Options]):
     """One classification task of the collection; dev is the official validation split, test the official test split."""
 
@@ -45,7 +48,7 @@ class SciRIFF(SourceDataset[Options]):
     hub = (Hub(_REPO, "4096"),)
     dev_from = ("validation",)
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: _Options) -> None:
         self.hub = (Hub(_REPO, options.context),)
         super().__init__(options)
 

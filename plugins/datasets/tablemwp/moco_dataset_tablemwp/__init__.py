@@ -25,6 +25,9 @@ class Options(SourceOptions):
     )
 
 
+_Options = Options  # inside the class the name means the attribute
+
+
 class TableMWP(SourceDataset[Options]):
     """Dev and test are the authors' small official cuts dev1k and test1k."""
 
@@ -46,7 +49,7 @@ class TableMWP(SourceDataset[Options]):
         "data/tabmwp/problems_dev1k.json and problems_test1k.json"
     )
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: _Options) -> None:
         if options.variant == "multiple_choice":
             self.facts = attrs.evolve(  # type: ignore[misc]  # facts of this variant
                 self.facts, metric="multiple_choice", sizes=_SIZES["multiple_choice"]

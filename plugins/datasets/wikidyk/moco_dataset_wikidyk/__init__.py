@@ -39,6 +39,7 @@ class WikiDYK(SourceDataset[SourceOptions]):
             found = _YEAR.search(row.optional("date"))
             id, prompt, gold = "", row.text("question"), row.text("answer", empty=False)
             year = found[1] if found else ""
+        gold = " ".join(gold.split())  # some titles were scraped with line breaks inside
         return self.text(id, prompt, [gold], "short", subset=year, meta={"fact": row.optional("fact")})
 
 

@@ -74,10 +74,11 @@ def _without_media(found: Any) -> Any:
 
 def _why(hub: Hub, split: str, revision: str, error: Exception, unlock: str) -> str:
     page = f"https://huggingface.co/datasets/{hub.repo}"
-    chain, seen = [], error
-    while seen is not None and seen not in chain:
-        chain.append(seen)
-        seen = seen.__cause__ or seen.__context__  # type: ignore[assignment]
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
     names = {type(e).__name__ for e in chain}
     texts = " ".join(str(e).lower() for e in chain)
     if "GatedRepoError" in names or "gated" in texts:

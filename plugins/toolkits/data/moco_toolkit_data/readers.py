@@ -130,7 +130,7 @@ def _json(path: Path, source: str) -> Iterator[tuple[int, str, Any]]:
     if _first_line_is_whole(path):
         yield from _json_lines(path, source)
         return
-    import ijson
+    import ijson  # type: ignore[import-untyped]
 
     number = 0
     try:
@@ -219,8 +219,8 @@ def _csv(path: Path, source: str) -> Iterator[tuple[int, str, Any]]:
 
 
 def _parquet(path: Path, source: str) -> Iterator[tuple[int, str, Any]]:
-    import pyarrow
-    import pyarrow.parquet
+    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     number = 0
     try:
