@@ -1,7 +1,7 @@
 """Particle swarm optimisation over any vector space: seeded, resumable, with its trajectory recorded."""
 
 from moco_toolkit_swarm.settings import StartingVelocity, SwarmSettings
-from moco_toolkit_swarm.space import Numbers, Vector, VectorSpace, one_hot, uniform_positions
+from moco_toolkit_swarm.space import Numbers, Vector, VectorSpace, one_hot, softmax, uniform_positions
 from moco_toolkit_swarm.swarm import Proposal, Round, Swarm, enlarge
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "VectorSpace",
     "enlarge",
     "one_hot",
+    "softmax",
     "uniform_positions",
 ]

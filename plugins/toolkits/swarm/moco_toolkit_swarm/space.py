@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Numbers", "Vector", "VectorSpace", "one_hot", "uniform_positions"]
+__all__ = ["Numbers", "Vector", "VectorSpace", "one_hot", "softmax", "uniform_positions"]
 
 V = TypeVar("V")
 Vector = tuple[float, ...]
@@ -56,3 +56,11 @@ def one_hot(size: int) -> list[Vector]:
 def uniform_positions(count: int, size: int, rng: random.Random, low: float = 0.0, high: float = 1.0) -> list[Vector]:
     """Return ``count`` points of R^size drawn from U(low, high) per coordinate."""
     return [tuple(rng.uniform(low, high) for _ in range(size)) for _ in range(count)]
+
+
+def softmax(logits: Sequence[float]) -> list[float]:
+    """Return exp(u_i) / sum_j exp(u_j): mixing weights from unbounded numbers."""
+    top = max(logits)
+    raised = [math.exp(u - top) for u in logits]
+    total = math.fsum(raised)
+    return [r / total for r in raised]

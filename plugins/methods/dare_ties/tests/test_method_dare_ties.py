@@ -1,0 +1,145 @@
+"""DARE-TIES on scripted scores: how options become a merging rule, and the search."""
+
+import pytest
+
+from moco_core import ConfigError
+from moco_core.cache import Cache
+from moco_core.options import NoOptions, build
+from moco_core.testing import examples, run_method
+from moco_method_dare_ties import DareTies, Options
+from moco_toolkit_merging.testing import MergeablePool, Utility
+
+DEV = examples(2, prefix="d")
+
+
+def make(**options):
+    return DareTies(build(Options, options))
+
+
+def run(pool, cache=None, **options):
+    method = make(**options)
+    return run_method(
+        method,
+        pool,
+        dev=DEV,
+        questions=[e.question for e in examples(1, prefix="t")],
+        metric=Utility(NoOptions()),
+        reload_with=method,
+        cache=cache,
+    )
+
+
+def pool(utility=lambda m: 0.0, names="abz"):
+    return MergeablePool(names, utility)
+
+
+def operation(outcome):
+    return outcome.state["merge"]["operation"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {},
+            {
+                "sparsify": "dare",
+                "density": [0.5, 0.5],
+                "rescale": "inverse_density",
+                "normalize": True,
+                "weights": [1, 1],
+            },
+        ),
+        ({"sparsify": "ties"}, {"sparsify": "ties", "density": [0.2, 0.2], "rescale": "none"}),
+        ({"sparsify": "none"}, {"density": [1.0, 1.0]}),
+        ({"density": [0.1, 0.9], "weights": [2.0, 1.0]}, {"density": [0.1, 0.9], "weights": [2, 1]}),
+        ({"preset": "mergekit", "density": 1.0, "scaling": 3.0}, {"rescale": "l1", "normalize": False, "scaling": 1.0}),
+        ({"consensus": "count", "scaling": 0.5, "seed": 9}, {"vote": "count", "scaling": 0.5, "seed": 9}),
+    ],
+)
+def test_options_become_the_rule(options, expected):
+    found = operation(run(pool(), base="z", **options))
+    assert {k: found[k] for k in expected} == expected
+
+
+def test_the_base_comes_last_and_averaging_asks_nothing():
+    outcome = run(pool(names="zab"), base="z")
+    assert [s["model"] for s in outcome.state["merge"]["sources"]] == ["a", "b", "z"]
+    assert outcome.calls["fit"] == 0 == make(base="z").cost(3, 2).fit
+
+
+def test_adapters_bring_their_base():
+    source = MergeablePool("ab", lambda m: 0.0, adapter=True, base="root")
+    sources = run(source).state["merge"]["sources"]
+    assert [(s["model"], s["base"]) for s in sources] == [("a", False), ("b", False), ("a", True)]
+    assert sources[2]["fingerprint"] == "root"
+
+
+@pytest.mark.parametrize("search", ["swarm", "dirichlet"])
+def test_searching_weights_improves_on_uniform(search):
+    wanted = {"a": 0.75, "b": 0.2, "c": 0.05}
+    gap = lambda m: -sum((m.share(n) - w) ** 2 for n, w in wanted.items())  # noqa: E731
+    outcome = run(pool(gap, "abcz"), base="z", weights="search", search=search)
+    trace = outcome.state["facts"]["trace"]
+    assert trace[0]["weights"] == pytest.approx([1 / 3] * 3) and max(t["score"] for t in trace) > trace[0]["score"]
+    assert outcome.texts["t0"] == repr(max(t["score"] for t in trace))
+    assert len(trace) <= make(base="z", weights="search").cost(4, 1).fit == 30
+
+
+@pytest.mark.parametrize("search", ["swarm", "dirichlet"])
+def test_equal_scores_keep_uniform(search):
+    outcome = run(pool(lambda m: 0.5, "abcz"), base="z", weights="search", search=search)
+    assert operation(outcome)["weights"] == pytest.approx([1 / 3] * 3)
+
+
+def test_density_and_scaling_can_be_searched_within_their_ranges():
+    outcome = run(
+        pool(lambda m: m.recipe.operation.scaling - m.recipe.operation.density[0] if m.recipe else 0.0, "abz"),
+        base="z",
+        weights="search",
+        search_density=True,
+        search_scaling=True,
+    )
+    trace = outcome.state["facts"]["trace"]
+    assert trace[0]["density"] == [0.5, 0.5] and trace[0]["scaling"] == 1.0
+    assert all(0.05 <= t["density"][0] <= 1 and 0.3 <= t["scaling"] <= 1.8 for t in trace)
+    assert operation(outcome)["scaling"] > 1 and operation(outcome)["density"][0] < 0.5
+
+
+def test_without_normalising_lambda_is_searched_and_uniform_is_one_each():
+    outcome = run(pool(lambda m: 0.0), base="z", weights="search", normalize=False)
+    first = outcome.state["facts"]["trace"][0]
+    assert first["weights"] == [1.0, 1.0]
+    assert len({t["scaling"] for t in outcome.state["facts"]["trace"]}) > 1
+
+
+def test_the_search_is_seeded_and_resumes_from_the_cache():
+    cache = Cache(None)
+    source = pool(lambda m: -abs(m.share("a") - 0.9))
+    first = run(source, cache=cache, base="z", weights="search")
+    served = len(source.history)
+    assert run(source, cache=cache, base="z", weights="search").state == first.state and len(source.history) == served
+    assert run(source, base="z", weights="search", seed=1).state["facts"]["trace"] != first.state["facts"]["trace"]
+
+
+@pytest.mark.parametrize(
+    ("options", "names", "message"),
+    [
+        ({}, "ab", "the model the others were trained from"),
+        ({"base": "y"}, "abz", "names 'y'"),
+        ({"base": "z"}, "az", "at least 2 fine-tuned models"),
+        ({"base": "z", "weights": [1.0]}, "abz", "option weights has 1 numbers for 2 models"),
+        ({"base": "z", "density": [1.0, 0.5, 0.5]}, "abz", "option density has 3 numbers for 2 models"),
+    ],
+)
+def test_what_cannot_be_merged_is_refused(options, names, message):
+    assert any(message in p for p in make(**options).needs().problems(pool(names=names).pool))
+    with pytest.raises(ConfigError, match=message):
+        run(pool(names=names), **options)
+
+
+def test_option_ranges():
+    with pytest.raises(ConfigError, match="density"):
+        make(density=1.5)
+    with pytest.raises(ConfigError, match="population"):
+        make(weights="search", population=1)

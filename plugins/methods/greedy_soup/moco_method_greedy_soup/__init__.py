@@ -1,0 +1,177 @@
+"""Average the weights of the models, keeping only those that do not lower the dev score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from moco_core import hookimpl
+from moco_core.context import Context
+from moco_core.methods import Cost, Method
+from moco_core.models import Model, Needs, Pool
+from moco_core.options import option
+from moco_core.types import Example
+from moco_toolkit_merging import Linear, Mean, Merge, MergedSystem, Search, finish, prepare, share_base
+from moco_toolkit_swarm import Swarm, SwarmSettings, softmax
+
+__all__ = ["GreedySoup", "Options", "moco_method"]
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Options of greedy_soup."""
+
+    recipe: Literal["greedy", "uniform", "learned"] = option(
+        "greedy", help="keep what does not hurt, average all, or search mixing weights on dev", paper="greedy"
+    )
+    accept: Literal["ge", "gt", "margin"] = option(
+        "ge", help="a candidate stays if its score is at least the best, above it, or above it by margin", paper="ge"
+    )
+    margin: float = option(0.0, ge=0, help="required gain for accept=margin", paper="0")
+    max_ingredients: int | None = option(
+        None, ge=1, help="stop at this many ingredients; none: all models", paper="all"
+    )
+    passes: int = option(1, ge=1, help="sweeps over ingredients that were rejected", paper="1")
+    dev_limit: int | None = option(None, ge=1, help="dev questions per evaluation; none: all", paper="all")
+    accumulate_dtype: Literal["float32", "float64"] = option("float32", help="type of the running sum", paper="float32")
+    adapter_combine: Literal["exact", "factors"] = option(
+        "exact", help="average LoRA adapters by their updates, or factor by factor"
+    )
+    population: int = option(8, ge=2, help="recipe=learned: candidates per round")
+    max_iterations: int = option(5, ge=1, help="recipe=learned: rounds after the first")
+    seed: int = option(0, help="recipe=learned: seed of the search")
+    export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
+
+
+class GreedySoup(Method[Options]):
+    """Model soups, Wortsman et al. 2022 (arXiv 2203.05482)."""
+
+    Options = Options
+    level = "weight"
+    title = "Greedy soup"
+    paper = "https://arxiv.org/abs/2203.05482"
+
+    def needs(self) -> Needs:
+        return Needs(
+            capabilities=frozenset({"generate", "weights"}), min_models=2, same_tokenizer=True, same_architecture=True
+        )
+
+    def cost(self, models: int, dev: int) -> Cost:
+        dev = min(dev, self.options.dev_limit or dev)
+        if self.options.recipe == "uniform":
+            return Cost(fit=0, respond=1)
+        if self.options.recipe == "learned":
+            return Cost(fit=dev * (models + self.options.population * (self.options.max_iterations + 1)), respond=1)
+        later = sum(max(models - 1 - k, 0) for k in range(1, self.options.passes))
+        return Cost(fit=dev * (2 * models - 1 + later), respond=1)
+
+    async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> MergedSystem:
+        options, models = self.options, list(pool)
+        await prepare(context, models, options.export)
+        facts: dict[str, Any] = {"recipe": options.recipe}
+        if options.recipe == "uniform":
+            merge = self._soup(models)
+            facts["ingredients"] = [m.name for m in models]
+        else:
+            search = Search(pool, dev, context, limit=options.dev_limit, total=self._steps(len(models)))
+            try:
+                work = self._greedy if options.recipe == "greedy" else self._learned
+                merge, found = await work(search, models)
+            finally:
+                search.close()
+            facts |= {**found, "trace": search.trace}
+        return await finish(pool, merge, name="soup", method="greedy_soup", facts=facts, export=options.export)
+
+    def _steps(self, models: int) -> int:
+        return round(self.cost(models, 1).fit)
+
+    def _soup(self, models: Sequence[Model]) -> Merge:
+        if share_base(models):
+            return Merge.adapters([1 / len(models)] * len(models), models, self.options.adapter_combine)
+        return Merge.weights(Mean(accumulate_dtype=self.options.accumulate_dtype), models)
+
+    def _mix(self, weights: Sequence[float], models: Sequence[Model]) -> Merge:
+        if share_base(models):
+            return Merge.adapters(weights, models, self.options.adapter_combine)
+        return Merge.weights(Linear(coefficients=tuple(weights)), models)
+
+    async def _greedy(self, search: Search, models: Sequence[Model]) -> tuple[Merge, dict[str, Any]]:
+        """Add one model after the other, best first, and keep it if the soup's dev score holds."""
+        options = self.options
+        scores = await search.singles(models)
+        order = sorted(range(len(models)), key=lambda i: (-scores[i], i))
+        chosen, best, left = [order[0]], scores[order[0]], order[1:]
+        limit = options.max_ingredients or len(models)
+        for _ in range(options.passes):
+            rejected = []
+            for position, i in enumerate(left):
+                if len(chosen) >= limit:
+                    rejected += left[position:]
+                    break
+                candidate = self._soup([models[j] for j in (*chosen, i)])
+                score = await search.score(
+                    candidate, f"soup of {len(chosen) + 1} with {models[i].name}", added=models[i].name
+                )
+                accepted = self._accepts(score, best)
+                search.trace[-1]["accepted"] = accepted
+                if accepted:
+                    chosen.append(i)
+                    best = score
+                else:
+                    rejected.append(i)
+            if len(rejected) == len(left) or not rejected:
+                break
+            left = rejected
+        facts = {
+            "scores": dict(zip((m.name for m in models), scores, strict=True)),
+            "ingredients": [models[i].name for i in chosen],
+            "dev_score": best,
+        }
+        return self._soup([models[i] for i in chosen]), facts
+
+    def _accepts(self, score: float, best: float) -> bool:
+        if self.options.accept == "ge":
+            return score >= best
+        if self.options.accept == "gt":
+            return score > best
+        return score >= best + self.options.margin
+
+    async def _learned(self, search: Search, models: Sequence[Model]) -> tuple[Merge, dict[str, Any]]:
+        """Search softmax mixing weights by particle swarm, from the uniform soup and one corner per best model."""
+        options, count = self.options, len(models)
+        scores = await search.singles(models)
+        order = sorted(range(count), key=lambda i: (-scores[i], i))
+        starts = [(0.0,) * count]
+        for k in range(options.population - 1):
+            # towards single models in order of their scores: softmax(2) gives one of four models about 0.7
+            lean = order[k % count]
+            starts.append(tuple(2.0 / (1 + k // count) * (i == lean) for i in range(count)))
+        settings = SwarmSettings(
+            seed=options.seed, max_iterations=options.max_iterations, patience=options.max_iterations + 1
+        )
+        swarm = Swarm(settings, starts)
+        while proposals := swarm.ask():
+            told = []
+            for p in proposals:
+                weights = softmax(p.position)
+                told.append(
+                    await search.score(self._mix(weights, models), f"mix {p.iteration}.{p.particle}", weights=weights)
+                )
+            swarm.tell(told)
+        best, weights = swarm.best_score, softmax(swarm.best)
+        if scores[order[0]] >= best:  # a single model is a mixture too, and the simpler one
+            best, weights = scores[order[0]], [float(i == order[0]) for i in range(count)]
+        names = [m.name for m in models]
+        facts = {"scores": dict(zip(names, scores, strict=True)), "weights": dict(zip(names, weights, strict=True))}
+        return self._mix(weights, models), {**facts, "dev_score": best}
+
+    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> MergedSystem:
+        return MergedSystem.restore(pool, state)
+
+
+@hookimpl
+def moco_method() -> type[GreedySoup]:
+    return GreedySoup

@@ -1,0 +1,119 @@
+"""Model Swarms on scripted scores: initial experts first, the trace, stops, ensembles and resuming."""
+
+import pytest
+
+from moco_core.cache import Cache
+from moco_core.options import NoOptions, build
+from moco_core.testing import examples, run_method
+from moco_method_model_swarms import ModelSwarms, Options
+from moco_toolkit_merging.testing import MergeablePool, Utility
+
+DEV = examples(2, prefix="d")
+WANTED = {"a": 0.6, "b": 0.3, "c": 0.3, "d": -0.2}
+
+
+def near(m):
+    return -sum((m.share(n) - w) ** 2 for n, w in WANTED.items())
+
+
+def run(pool, cache=None, in_flight=256, after_fit=None, **options):
+    method = ModelSwarms(build(Options, options))
+    return run_method(
+        method,
+        pool,
+        dev=DEV,
+        questions=[e.question for e in examples(1, prefix="t")],
+        metric=Utility(NoOptions()),
+        reload_with=method,
+        cache=cache,
+        in_flight=in_flight,
+        after_fit=after_fit,
+    )
+
+
+def facts(outcome):
+    return outcome.state["facts"]
+
+
+def test_it_improves_on_the_best_expert_and_returns_what_it_scored():
+    outcome = run(MergeablePool("abcd", near))
+    trace = facts(outcome)["trace"]
+    singles = [t["score"] for t in trace[:4]]
+    assert [t["coefficients"] for t in trace[:4]] == [[float(i == j) for j in range(4)] for i in range(4)]
+    assert facts(outcome)["dev_score"] > max(singles)
+    assert outcome.texts["t0"] == repr(facts(outcome)["dev_score"])
+    bests = [t["best"] for t in trace]
+    assert bests == sorted(bests)
+
+
+def test_coefficients_always_sum_to_one():
+    for t in facts(run(MergeablePool("abcd", near)))["trace"]:
+        assert sum(t["coefficients"]) == pytest.approx(1, abs=1e-9)
+
+
+def test_experts_are_asked_as_themselves_so_their_dev_scores_are_shared():
+    pool = MergeablePool("abcd", near)
+    run(pool)
+    assert {c.model for c in pool.history} >= set("abcd") and not any(
+        name.startswith("particle 0") for name in pool.made
+    )
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_constant_scores_stop_after_patience_iterations(patience):
+    outcome = run(MergeablePool("abcd", lambda m: 0.5), patience=patience)
+    assert facts(outcome)["iterations"] == patience and outcome.state["merge"]["operation"]["coefficients"] == [
+        1,
+        0,
+        0,
+        0,
+    ]
+
+
+def test_a_larger_population_adds_combinations_of_two():
+    trace = facts(run(MergeablePool("abcd", near), population=9, max_iterations=1))["trace"]
+    children = [t["coefficients"] for t in trace[4:9]]
+    assert all(sum(c != 0 for c in child) == 2 for child in children) and len(trace) == 18
+
+
+def test_the_trace_does_not_depend_on_concurrency_and_depends_on_the_seed():
+    one, many, other = (
+        facts(run(MergeablePool("abcd", near), in_flight=n, seed=s))["trace"] for n, s in ((1, 0), (64, 0), (64, 1))
+    )
+    assert one == many != other
+
+
+def test_a_killed_search_continues_from_the_cache():
+    cache, calls = Cache(None), []
+
+    def failing(m):
+        calls.append(m)
+        if len(calls) == 4 + 9:  # the four experts are scored when the pool is made
+            raise RuntimeError("killed")
+        return near(m)
+
+    with pytest.raises(Exception, match="killed"):
+        run(MergeablePool("abcd", failing), cache=cache)
+    pool = MergeablePool("abcd", near)
+    resumed = run(pool, cache=cache)
+    whole = MergeablePool("abcd", near)
+    assert resumed.state == run(whole).state
+    assert len(pool.history) == len(whole.history) - (4 + 8) * len(DEV)
+
+
+def test_ensembles_vote_among_the_best_points():
+    outcome = run(MergeablePool("abcd", near), ensemble_top_k=3)
+    assert len(outcome.state["members"]) == 2 and outcome.calls_per_question == {"t0": 3}
+    assert outcome.replies["t0"].meta["voter"] == 0  # all differ: the best point answers
+    assert run(MergeablePool("abcd", lambda m: 0.5), ensemble_top_k=3).replies["t0"].meta["votes"] == ["0.5"] * 3
+
+
+def test_adapters_move_in_their_factors_or_in_their_updates():
+    pool = MergeablePool("abcd", near, adapter=True, base="base")
+    assert run(pool).state["merge"]["composition"] == "factors"
+    assert run(pool, adapter_combine="exact").state["merge"]["composition"] == "exact"
+
+
+def test_few_experts_are_warned_about():
+    assert any("span a space of 1 dimensions" in w for w in run(MergeablePool("ab", lambda m: 0.1)).warnings)
+    assert not run(MergeablePool("abcd", near)).warnings

@@ -1,0 +1,50 @@
+"""Merging weights as values: recipes evaluated in memory, streamed to disk only when asked."""
+
+from moco_toolkit_merging.compatibility import Report, check_models, compare
+from moco_toolkit_merging.export import check_folder, export_merge, model_card
+from moco_toolkit_merging.operations import (
+    OPERATIONS,
+    Consensus,
+    Extrapolate,
+    Linear,
+    Mean,
+    Mergekit,
+    Operation,
+    dump_operation,
+    load_operation,
+)
+from moco_toolkit_merging.recipes import AdapterRecipe, BaseRecipe, Merge, MergeRecipe, SourceRef, base_of, resolve
+from moco_toolkit_merging.search import Search
+from moco_toolkit_merging.systems import MergedSystem, finish, prepare, share_base
+from moco_toolkit_merging.workspace import Workspace
+
+__all__ = [
+    "OPERATIONS",
+    "AdapterRecipe",
+    "BaseRecipe",
+    "Consensus",
+    "Extrapolate",
+    "Linear",
+    "Mean",
+    "Merge",
+    "MergeRecipe",
+    "MergedSystem",
+    "Mergekit",
+    "Operation",
+    "Report",
+    "Search",
+    "SourceRef",
+    "Workspace",
+    "base_of",
+    "check_folder",
+    "check_models",
+    "compare",
+    "dump_operation",
+    "export_merge",
+    "finish",
+    "load_operation",
+    "model_card",
+    "prepare",
+    "resolve",
+    "share_base",
+]

@@ -1,0 +1,261 @@
+"""What to do with the sources' weights: frozen values, each the arithmetic of one merging rule and nothing else.
+
+An operation says how one tensor of the result is made of the sources' tensors of that name. It is JSON data
+(:func:`dump_operation`, :func:`load_operation`), so that a fitted system holds a recipe instead of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal, Protocol
+
+import attrs
+
+from moco_core.errors import ConfigError
+from moco_core.options import build, plain
+from moco_toolkit_merging.workspace import Workspace
+
+__all__ = [
+    "OPERATIONS",
+    "Consensus",
+    "Extrapolate",
+    "Inputs",
+    "Linear",
+    "Mean",
+    "Mergekit",
+    "Operation",
+    "dump_operation",
+    "load_operation",
+]
+
+Tensor = Any
+Sparsify = Literal["none", "dare", "ties"]
+Rescale = Literal["inverse_density", "l1", "none"]
+Vote = Literal["sum", "count", "none"]
+
+
+class Inputs(Protocol):
+    """The sources' tensors of one name, read when they are asked for. Never change one in place."""
+
+    name: str
+    workspace: Workspace
+
+    def __len__(self) -> int: ...
+
+    def get(self, index: int) -> Tensor:
+        """Return source ``index``'s tensor in its stored dtype."""
+
+    def delta(self, index: int, base: int) -> Tensor:
+        """Return float32(source) - float32(base); for a LoRA adapter on that very base its update c B A, exactly."""
+
+    def identity(self, index: int) -> str:
+        """Return the source's fingerprint."""
+
+
+class Operation(Protocol):
+    """One merging rule. ``sources`` checks how many sources it takes; ``merge`` makes one tensor."""
+
+    kind: ClassVar[str]
+
+    def check(self, sources: int) -> None:
+        """Raise ConfigError unless the operation's numbers fit that many sources."""
+
+    def merge(self, inputs: Inputs) -> Tensor:
+        """Return the result's tensor, float32 or wider. It may alias a source if it equals one."""
+
+
+def _count(given: int, sources: int, what: str) -> None:
+    if given != sources:
+        raise ConfigError(f"{what}: {given} numbers for {sources} models; give one for each")
+
+
+@attrs.frozen(kw_only=True)
+class Linear:
+    """sum_i c_i theta_i. One-hot coefficients give that model bit for bit."""
+
+    kind: ClassVar[str] = "linear"
+    coefficients: tuple[float, ...] = attrs.field(converter=tuple)
+
+    def check(self, sources: int) -> None:
+        _count(len(self.coefficients), sources, "coefficients")
+
+    def merge(self, inputs: Inputs) -> Tensor:
+        from moco_toolkit_merging import tensors
+
+        used = [i for i, c in enumerate(self.coefficients) if c] or [0]
+        if [self.coefficients[i] for i in used] == [1.0]:
+            return inputs.get(used[0])
+        return tensors.linear([self.coefficients[i] for i in used], (inputs.get(i) for i in used))
+
+
+@attrs.frozen(kw_only=True)
+class Mean:
+    """(1/N) sum_i theta_i: the soup of Wortsman et al. 2022 (arXiv 2203.05482)."""
+
+    kind: ClassVar[str] = "mean"
+    accumulate_dtype: Literal["float32", "float64"] = "float32"
+
+    def check(self, sources: int) -> None:
+        _count(max(sources, 1), sources, "mean")
+
+    def merge(self, inputs: Inputs) -> Tensor:
+        import torch
+
+        from moco_toolkit_merging import tensors
+
+        count = len(inputs)
+        if count == 1:
+            return inputs.get(0)
+        dtype = getattr(torch, self.accumulate_dtype)
+        # a greedy soup tries one more ingredient on top of the same sum again and again
+        key = ("sum", self.accumulate_dtype, tuple(inputs.identity(i) for i in range(count - 1)), inputs.name)
+        running = inputs.workspace.keep(
+            key, lambda: tensors.deviations((inputs.get(i) for i in range(count - 1)), dtype)
+        )
+        first = inputs.get(0).to(dtype)
+        return first + (running + (inputs.get(count - 1).to(dtype) - first)) / count
+
+
+@attrs.frozen(kw_only=True)
+class Extrapolate:
+    """target + alpha (target - source), each a uniform mean: the first ``targets`` sources, and the others.
+
+    Zheng et al. 2024 (arXiv 2404.16792). alpha = 0 is the target bit for bit, alpha = -1 the source. Parameters whose name
+    matches a pattern of ``exclude`` stay at the target.
+    """
+
+    kind: ClassVar[str] = "extrapolate"
+    alpha: float
+    targets: int = 1
+    exclude: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+
+    def check(self, sources: int) -> None:
+        if not 1 <= self.targets < sources:
+            raise ConfigError(f"extrapolate: {self.targets} targets of {sources} models; it needs targets and sources")
+
+    def merge(self, inputs: Inputs) -> Tensor:
+        import torch
+
+        from moco_toolkit_merging import tensors
+
+        count = len(inputs)
+
+        def part(low: int, high: int) -> Tensor:
+            if high - low == 1:
+                return inputs.get(low)
+            return tensors.mean([inputs.get(i) for i in range(low, high)])
+
+        target = part(0, self.targets)
+        if self.alpha == 0 or any(fnmatchcase(inputs.name, p) for p in self.exclude):
+            return target
+        source = part(self.targets, count)
+        if self.alpha == -1:
+            return source
+        return torch.add(target.float(), target.float() - source.float(), alpha=self.alpha)
+
+
+@attrs.frozen(kw_only=True)
+class Consensus:
+    """base + scaling * merged task vectors: task arithmetic (2212.04089), TIES (2306.01708), DARE (2311.03099).
+
+    The base is the *last* source. ``weights`` and ``density`` have one number per other source. ``vote="none"`` sums
+    without electing signs. The random masks depend on (seed, tensor name, model index) alone.
+    """
+
+    kind: ClassVar[str] = "consensus"
+    weights: tuple[float, ...] = attrs.field(converter=tuple)
+    density: tuple[float, ...] = attrs.field(converter=tuple)
+    sparsify: Sparsify = "dare"
+    rescale: Rescale = "inverse_density"
+    vote: Vote = "sum"
+    normalize: bool = True
+    scaling: float = 1.0
+    seed: int = 0
+
+    def check(self, sources: int) -> None:
+        _count(len(self.weights), sources - 1, "weights")
+        _count(len(self.density), sources - 1, "density")
+
+    def merge(self, inputs: Inputs) -> Tensor:
+        from moco_toolkit_merging import tensors
+
+        base = len(inputs) - 1
+        if self.scaling == 0:
+            return inputs.get(base)
+
+        def thinned(i: int) -> Tensor:
+            key = (self.seed, inputs.name, i)
+            settings = (self.sparsify, self.density[i], self.rescale)
+            return inputs.workspace.keep(
+                ("delta", inputs.identity(i), inputs.identity(base), *settings, *key),
+                lambda: tensors.sparsify(inputs.delta(i, base), *settings, *key),
+            )
+
+        merged = tensors.agree([thinned(i) for i in range(base)], self.weights, self.vote, self.normalize)
+        return inputs.get(base).float().add(merged, alpha=self.scaling)
+
+
+@attrs.frozen(kw_only=True)
+class Mergekit:
+    """Any merging method of mergekit, applied tensor by tensor in memory (``pip install mergekit``).
+
+    ``parameters`` are mergekit's own; those of single models are lists in the order of the sources without the base.
+    ``base`` takes the last source as base. Its random masks are seeded per tensor by (seed, name).
+    """
+
+    kind: ClassVar[str] = "mergekit"
+    method: str
+    parameters: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    base: bool = False
+    seed: int = 0
+
+    def check(self, sources: int) -> None:
+        for key, value in self.parameters.items():
+            if isinstance(value, (list, tuple)):
+                _count(len(value), sources - self.base, key)
+
+    def merge(self, inputs: Inputs) -> Tensor:
+        import torch
+
+        from moco_core.types import digest
+
+        try:
+            from mergekit.merge_methods.api import merge_tensors
+        except ImportError as error:
+            raise ConfigError(f"operation mergekit:{self.method} needs mergekit; pip install mergekit") from error
+        count = len(inputs)
+        ids = [f"m{i}" for i in range(count)]
+        voters = ids[:-1] if self.base else ids
+        parameters = {
+            k: dict(zip(voters, v, strict=True)) if isinstance(v, (list, tuple)) else v
+            for k, v in self.parameters.items()
+        }
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(int(digest("mergekit", self.seed, inputs.name)[:15], 16))
+            return merge_tensors(
+                [inputs.get(i) for i in range(count)],
+                self.method,
+                parameters=parameters,
+                ids=ids,
+                base_index=count - 1 if self.base else None,
+                name=inputs.name,
+                dtype=torch.float32,
+            )
+
+
+OPERATIONS: Mapping[str, type] = {c.kind: c for c in (Linear, Mean, Extrapolate, Consensus, Mergekit)}
+
+
+def dump_operation(operation: Operation) -> dict[str, Any]:
+    """Return an operation as JSON data."""
+    return {"kind": operation.kind, **plain(operation)}
+
+
+def load_operation(data: Mapping[str, Any], where: str = "operation") -> Operation:
+    """Invert :func:`dump_operation`. Raises ConfigError for an unknown kind or a wrong field."""
+    cls = OPERATIONS.get(str(data.get("kind")))
+    if cls is None:
+        raise ConfigError(f"{where}: unknown kind {data.get('kind')!r}; known: {', '.join(OPERATIONS)}")
+    operation: Operation = build(cls, {k: v for k, v in data.items() if k != "kind"}, where)
+    return operation

@@ -1,0 +1,80 @@
+"""The sources' tensors of one name, for an operation: read lazily, checked for shape, blamed for NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from moco_toolkit_merging.workspace import Workspace
+
+if TYPE_CHECKING:
+    from moco_pool_transformers.host import Weights
+    from moco_toolkit_merging.recipes import MergeRecipe
+
+__all__ = ["SourceTensors"]
+
+
+class SourceTensors:
+    """See :class:`moco_toolkit_merging.operations.Inputs`."""
+
+    def __init__(self, name: str, sources: Sequence[Weights], recipe: MergeRecipe) -> None:
+        self.name = name
+        self.workspace: Workspace = recipe.workspace
+        self._sources = sources
+        self._recipe = recipe
+        self._shape: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def identity(self, index: int) -> str:
+        return self._recipe.sources[index]
+
+    def get(self, index: int) -> Tensor:
+        tensor: Tensor = self._sources[index].get(self.name)
+        shape = tuple(tensor.shape)
+        if self._shape is None:
+            self._shape = shape
+        elif shape != self._shape:
+            raise ValueError(
+                f"{self.name}: {_text(self._shape)} in one source, {_text(shape)} in {self._who(index)}; "
+                "merge checkpoints of one architecture and vocabulary"
+            )
+        return tensor
+
+    def delta(self, index: int, base: int) -> Tensor:
+        if index in self._recipe.lora:
+            return self._update(index)
+        return self.get(index).float() - self.get(base).float()
+
+    def _update(self, index: int) -> Tensor:
+        from moco_pool_transformers.host import host_of
+        from moco_toolkit_merging.adapters import delta, factors
+
+        model = self._sources[index].model
+        found = self.workspace.remember(
+            ("factors", self.identity(index)),
+            lambda: factors(host_of(model).adapter_weights(model), repr(model.name)),
+        )
+        module, _, leaf = self.name.rpartition(".")
+        if leaf == "weight" and module in found:
+            return delta(found[module])
+        return torch.zeros(self._sources[-1].shape(self.name), dtype=torch.float32)
+
+    def blame(self) -> str:
+        """Say which source is not finite, or that the merge itself overflowed."""
+        for i in range(len(self)):
+            if not bool(torch.isfinite(self.get(i)).all()):
+                return f"{self.name}: {self._who(i)} holds NaN or infinite values; it cannot be merged"
+        return f"{self.name}: the merged tensor is not finite though its sources are; use smaller coefficients"
+
+    def _who(self, index: int) -> str:
+        model = getattr(self._sources[index], "model", None)
+        return f"model {model.name!r}" if model is not None else f"source {index}"
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
