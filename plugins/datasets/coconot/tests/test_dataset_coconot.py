@@ -12,7 +12,7 @@ from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_coconot import CoCoNot
 
-test_conformance = dataset_checks("coconot")
+test_conformance = dataset_checks("coconot", settings=[{}, {"config": "contrast"}])
 
 
 def read(**options: Any) -> dict[str, Example]:

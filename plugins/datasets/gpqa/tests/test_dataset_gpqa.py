@@ -12,7 +12,7 @@ from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_gpqa import GPQA
 
-test_conformance = dataset_checks("gpqa")
+test_conformance = dataset_checks("gpqa", settings=[{}, {"config": "extended", "seed": 3}])
 
 
 def read(**options: Any) -> dict[str, Example]:

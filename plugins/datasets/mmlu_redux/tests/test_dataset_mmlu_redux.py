@@ -11,7 +11,7 @@ from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_mmlu_redux import MMLURedux, corrected
 
-test_conformance = dataset_checks("mmlu_redux")
+test_conformance = dataset_checks("mmlu_redux", settings=[{}, {"repair": True, "shuffle_choices": True}])
 
 
 def read(**options: Any) -> dict[str, Example]:

@@ -11,7 +11,7 @@ from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_tablemwp import TableMWP
 
-test_conformance = dataset_checks("tablemwp")
+test_conformance = dataset_checks("tablemwp", settings=[{}, {"variant": "multiple_choice"}])
 
 
 def read(**options: Any) -> dict[str, Example]:

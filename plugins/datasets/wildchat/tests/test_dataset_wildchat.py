@@ -13,7 +13,7 @@ from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_wildchat import WildChat
 
-test_conformance = dataset_checks("wildchat")
+test_conformance = dataset_checks("wildchat", settings=[{}, {"toxic": True, "scan_rows": 5}])
 
 
 def read(**options: Any) -> dict[str, Example]:

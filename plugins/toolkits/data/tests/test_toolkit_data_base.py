@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import tracemalloc
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,22 @@ def test_contradictions_and_repeats_can_be_left_out(tmp_path: Path) -> None:
     strict = Strict(SourceOptions(path=write(tmp_path / "x.jsonl", data), dev_size=4, test_size=4))
     found = ids(strict, "dev") + ids(strict, "test")
     assert "s3" not in found and "t" not in found and sorted(found) == sorted({f"s{i}" for i in range(8)} - {"s3"})
+
+
+@pytest.mark.parametrize("cls", [Sums, Halves])
+def test_memory_follows_the_sample_not_the_source(tmp_path: Path, cls: type[Sums]) -> None:
+    def peak(count: int) -> int:
+        filler = "x" * 300
+        path = write(tmp_path / f"{count}.jsonl", rows(count, split="test", filler=filler))
+        tracemalloc.start()
+        try:
+            assert len(ids(cls(SourceOptions(path=path, dev_size=20, test_size=20)), "test")) == 20
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(50)
+    assert peak(3000) < peak(300) + 150_000  # the larger source has 1 MB more
 
 
 # Bad input
