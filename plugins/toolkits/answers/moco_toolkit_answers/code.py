@@ -143,8 +143,8 @@ def extract_code(text: str, name: str = "") -> tuple[str, str]:
 def _continues(code: str) -> bool:
     """Whether code could be the rest of a function body."""
     first = next((line for line in code.split("\n") if line.strip()), "")
-    indented = code if first[:1] in " \t" else "    " + code.replace("\n", "\n    ")
-    return parses("def f():\n" + indented) or parses("def f():\n    pass\n" + code)
+    tries = [code] if first[:1] in " \t" else ["    " + code, "    " + code.replace("\n", "\n    ")]
+    return any(parses("def f():\n" + body) for body in tries)
 
 
 _CODE_START = re.compile(r"^(?:def |class |import |from \w|@|async def |[A-Za-z_]\w*(?:\s*:\s*[\w\[\], ]+)?\s*=[^=])")

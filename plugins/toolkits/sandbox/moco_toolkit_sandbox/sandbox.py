@@ -173,7 +173,10 @@ class Sandbox:
         guards = [loop.create_task(watch.clock(broken, _START_ROOM)), loop.create_task(watch.usage(broken))]
         ended = loop.create_task(process.wait())
         try:
-            await asyncio.wait({ended, broken}, return_when=asyncio.FIRST_COMPLETED)
+            # the stub's last word ends the wait: something the program left behind may hold its pipes open
+            finished = loop.create_task(watch.finished.wait())
+            guards.append(finished)
+            await asyncio.wait({ended, broken, finished}, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():  # what was written before the end is still in the pipes
                 await asyncio.wait(readers, timeout=2.0)
             return broken.result() if broken.done() else None
@@ -196,8 +199,23 @@ class Sandbox:
                 stderr=asyncio.subprocess.DEVNULL,
             )
             await killer.wait()
-        with contextlib.suppress(ProcessLookupError):
-            await process.wait()
+        # asyncio reports an end only once the pipes are closed, and those are read on only while somebody reads
+        drains = [asyncio.ensure_future(_drain(s)) for s in (process.stdout, process.stderr) if s is not None]
+        ended = asyncio.ensure_future(process.wait())
+        await asyncio.wait({ended}, timeout=5.0)
+        if not ended.done():  # a process that escaped the group (limits mode) holds them: let go of ours
+            transport = getattr(process, "_transport", None)
+            if transport is not None:
+                transport.close()
+            await asyncio.wait({ended}, timeout=5.0)
+        for task in (*drains, ended):
+            task.cancel()
+        await asyncio.gather(*drains, ended, return_exceptions=True)
+
+
+async def _drain(stream: asyncio.StreamReader) -> None:
+    while await stream.read(1 << 16):
+        pass
 
 
 _HELP = {

@@ -28,6 +28,7 @@ class Watch:
         self._kept = bytearray()
         self._errors = bytearray()
         self._started = asyncio.Event()
+        self.finished = asyncio.Event()
 
     async def read(self, stream: asyncio.StreamReader, broken: asyncio.Future[Status], *, keep: bool) -> None:
         """Read a stream to its end; stop the program when it wrote too much. ``keep`` holds what was read."""
@@ -35,8 +36,10 @@ class Watch:
         while chunk := await stream.read(_CHUNK):
             self._total += len(chunk)
             target += chunk
-            if keep and not self._started.is_set() and self._token in target:
+            if keep and (seen := target.count(self._token)):
                 self._started.set()
+                if seen > 1 and target.endswith(b"\n"):
+                    self.finished.set()
             if self._total > self._limits.output + 1024:
                 _settle(broken, "output")
                 return

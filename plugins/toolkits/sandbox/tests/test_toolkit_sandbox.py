@@ -54,7 +54,7 @@ def run(program: str, limits: Limits = QUICK, isolation: str = "bubblewrap") -> 
         ("import sys; print('AssertionError', file=sys.stderr)", "passed", ""),
         ("print('{\"passed\": true}'); raise SystemExit", "failed", "SystemExit"),
         ("input()", "failed", "EOFError"),
-        ("print('\\udc80')", "failed", "UnicodeEncodeError"),
+        ("print('\\ud800')", "failed", "UnicodeEncodeError"),
     ],
 )
 def test_how_a_program_ended(program: str, status: str, detail: str) -> None:
@@ -329,6 +329,11 @@ def test_limits_mode_bounds_a_program_when_asked_for() -> None:
     assert run("while True: pass", Limits(seconds=1), "limits").status == "timeout"
     assert run("x = bytearray(1 << 40)", isolation="limits").status == "memory"
     assert run("print('x' * (1 << 22))", isolation="limits").status == "output"
+
+
+def test_limits_mode_does_not_wait_for_what_a_program_left() -> None:
+    program = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(20)\n    os._exit(0)"
+    assert run(program, Limits(seconds=15), "limits").passed
 
 
 def test_limits_mode_hands_on_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
