@@ -175,8 +175,14 @@ class TransformersEngine(Engine):
 
         return derive(self, name, recipe, sources)
 
+    async def start(self) -> None:
+        if self._residency is not None:
+            self._residency.closed = False
+
     async def close(self) -> None:
-        self.free()
+        if self._residency is not None:
+            self._residency.closed = True
+            self._residency.free()
 
 
 def _deliver(inbox: Inbox, results: Sequence[tuple[Call, Any]]) -> None:

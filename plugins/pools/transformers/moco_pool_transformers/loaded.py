@@ -67,7 +67,8 @@ class LoadedModel:
         self.context_length = renderer.context
         self.vocab = max([len(self.tokenizer) - 1, *self.tokenizer.added_tokens_decoder]) + 1
         self.end_ids = _end_ids(module, renderer)
-        self._spaced_tags = [t for t in tags if any(x in self.tokenizer.all_special_tokens for x in t)]
+        special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        self._special_tags = [pair for pair in tags if special & set(pair)]
         self._layers: list[LayerShape] | None = None
         self._probed = False
 
@@ -100,7 +101,7 @@ class LoadedModel:
     ) -> Generation:
         said = ids[:-1] if finish == "eos" and ids and ids[-1] in self.end_ids else ids
         if text is None:
-            text = self._decode_with_tags(said) if self._spaced_tags else self.decode(said)
+            text = self._decode_with_tags(said) if self._special_tags else self.decode(said)
         reasoning, answer = split(text, self.tags, prompt.opened)
         return Generation(
             text=answer,
@@ -114,7 +115,7 @@ class LoadedModel:
 
     def _decode_with_tags(self, ids: Sequence[int]) -> str:
         """Decode without special tokens, except reasoning tags that are special tokens themselves."""
-        keep = {self.tokenizer.convert_tokens_to_ids(t): t for pair in self._spaced_tags for t in pair}
+        keep = {self.tokenizer.convert_tokens_to_ids(t): t for pair in self._special_tags for t in pair}
         out: list[str] = []
         piece: list[int] = []
         for i in ids:

@@ -59,6 +59,7 @@ class Residency:
         self.trust_remote_code = trust_remote_code
         self.demand: Mapping[str, int] = {}
         self.loads = 0
+        self.closed = False
         self._lock = threading.RLock()
         self._bases: dict[tuple[str, ...], Base] = {}
         self._free: dict[str, int] = {}
@@ -108,6 +109,8 @@ class Residency:
                 for base in bases:
                     base.pins -= 1
                     base.used = time.monotonic()
+                    if self.closed and not base.pins:  # the run ended while this was in use
+                        self._evict(base)
 
     def _base(self, model: Model) -> Base:
         spec: Spec = model.info["spec"]
