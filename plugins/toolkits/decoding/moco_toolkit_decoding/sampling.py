@@ -36,7 +36,7 @@ def warp(logp: Tensor, settings: Sampling) -> Tensor:
         bound = scores.topk(settings.top_k, -1).values[:, -1:]
         scores = scores.masked_fill(scores < bound, -torch.inf)
     if settings.top_p < 1:
-        ordered, index = scores.sort(-1, descending=True, stable=True)
+        ordered, index = scores.sort(dim=-1, descending=True, stable=True)
         mass = ordered.softmax(-1)
         drop = mass.cumsum(-1) - mass >= settings.top_p
         drop[:, 0] = False
@@ -53,7 +53,7 @@ def sample(scores: Tensor, uniforms: Sequence[float]) -> Tensor:
     Tokens are ordered by descending probability, then id; sums are float64. A row depends on its own scores and its own
     uniform number in [0, 1) only, so a row drawn in a batch equals the row drawn alone.
     """
-    ordered, index = scores.float().sort(-1, descending=True, stable=True)
+    ordered, index = scores.float().sort(dim=-1, descending=True, stable=True)
     mass = (ordered - ordered[:, :1]).double().exp().cumsum(-1)
     u = torch.tensor(uniforms, dtype=torch.float64, device=scores.device)[:, None]
     place = torch.searchsorted(mass, u * mass[:, -1:]).clamp(max=scores.shape[-1] - 1)

@@ -12,7 +12,10 @@ key/value cache, so that a wrong cache shows.
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,7 +134,8 @@ class LocalEngine(Engine):
         self.recipes: dict[str, tuple[Any, list[Model]]] = {}
         self.batches: dict[str, list[int]] = {}
         self.calls: dict[str, int] = {}
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = tempfile.mkdtemp(prefix="moco-tokenizers-")
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def add(
         self,
@@ -162,7 +166,7 @@ class LocalEngine(Engine):
         return model
 
     def _where(self, mark: str) -> str:
-        return str(Path(self._folder.name) / mark[:12])
+        return str(Path(self._folder) / mark[:12])
 
     def entry(self, model: Model) -> Mapping[str, Any]:
         return {"model": self._where(model.tokenizer)}
@@ -273,8 +277,6 @@ def spaced_tokenizer(size: int = 500, *, texts: Sequence[str] = _TEXT) -> Any:
     )
     tokenizer.train_from_iterator([t for t in texts if t.isascii()], trainer)
     # the byte tokens were special only so that the trainer keeps them; as part of the model they are ordinary
-    import json
-
     layout = json.loads(tokenizer.to_str())
     layout["added_tokens"] = [t for t in layout["added_tokens"] if t["content"] not in fallback]
     return _wrapped(Tokenizer.from_str(json.dumps(layout)), unk_token="<unk>")
@@ -354,7 +356,7 @@ def tiny_gpt2(tokenizer: Any, seed: int, *, spread: float = 0.5) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         size = len(tokenizer)
-        config = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=0)
+        config = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=0, bos_token_id=None)
         return _spread(GPT2LMHeadModel(config), spread)
 
 

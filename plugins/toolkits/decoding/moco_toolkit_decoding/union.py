@@ -189,18 +189,19 @@ class UnionLoop:
 
     def _advance(self, i: int, row: _Row, tops: Sequence[Sequence[int]], ended: Sequence[float]) -> str | None:
         """Choose a row's next string and append it for every model; return the finish reason if the row ends."""
-        candidates: dict[bytes, set[int]] = {}
+        # by string: which token each model had in mind, the more probable one where two have the same bytes
+        candidates: dict[bytes, dict[int, int]] = {}
         for m, (view, ids) in enumerate(zip(self.views, tops, strict=True)):
             for token in ids:
                 data = END if token in view.ends else self._string(view, token, row)
                 if data or token in view.ends:
-                    candidates.setdefault(data, set()).add(m)
+                    candidates.setdefault(data, {}).setdefault(m, token)
         names = [c for c in candidates if c == END or all(self._first(m, c, row) is not None for m in range(len(self.views)))]
         if not names:
             raise ModelCallError(f"model {row.call.model.name!r}: no string that all tokenizers can write follows {row.data[-40:]!r}")
         scores: list[Tensor] = []
         for m in range(len(self.views)):
-            wanted = [self._first(m, c, row) if c != END else 0 for c in names]
+            wanted = [candidates[c].get(m, self._first(m, c, row) if c != END else 0) for c in names]
             values = self.logp[m][i, torch.tensor(wanted, device=self.logp[m].device)].float().cpu()
             if END in candidates:
                 values[names.index(END)] = ended[m]
@@ -219,8 +220,8 @@ class UnionLoop:
         credit = int(self.combiner.credit(members, combined, torch.tensor([pick]))[0])
         row.pieces.append((self.names[credit], chosen, 1))
         for m, view in enumerate(self.views):
-            if m in candidates[chosen]:  # its own proposal: the token it had in mind
-                row.ids[m].append(self._first(m, chosen, row) or 0)
+            if m in candidates[chosen]:
+                row.ids[m].append(candidates[chosen][m])
             else:
                 kept, new = view.extend(row.ids[m], chosen)
                 row.ids[m][kept:] = new
