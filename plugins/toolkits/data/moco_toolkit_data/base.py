@@ -12,44 +12,18 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import attrs
 
-from moco_core import ConfigError, Dataset, DatasetError, Example, Question, Split, option
+from moco_core import ConfigError, Dataset, DatasetError, Example, Question, Split
 from moco_core.errors import suggest
 from moco_core.types import digest
 from moco_toolkit_data.duplicates import DuplicateReport, content_key
 from moco_toolkit_data.hub import Hub
+from moco_toolkit_data.options import SourceOptions
 from moco_toolkit_data.peer import PeerItems
 from moco_toolkit_data.rows import Drop, Row
 from moco_toolkit_data.source import Source
 from moco_toolkit_data.splits import Sample, cut, rank, shuffled
 
-__all__ = ["SourceDataset", "SourceOptions"]
-
-
-def _checksum(value: str) -> str | None:
-    good = not value or (len(value) == 64 and all(c in "0123456789abcdefABCDEF" for c in value))
-    return None if good else "expected 64 hexadecimal digits"
-
-
-@attrs.frozen(kw_only=True)
-class SourceOptions:
-    """The options every dataset has."""
-
-    path: str = option("", help="read this file or folder instead of the Hub: JSON, JSON lines, CSV, parquet, also .gz")
-    sha256: str = option("", help="checksum of the file at path, checked before reading", check=_checksum)
-    subset: str | tuple[str, ...] = option("", help="keep these subsets only (a name or a list of names)")
-    split_source: Literal["official", "peer"] = option(
-        "official", help="official: the source's own splits; peer: the items of the reference study"
-    )
-    peer_items: str = option("", help="the reference study's published JSON, to find its items in the full source")
-    dev_size: int | None = option(None, ge=0, help="dev examples; 0: all; unset: as many as the reference study")
-    test_size: int | None = option(None, ge=0, help="test examples; 0: all; unset: as many as the reference study")
-    seed: int = option(0, help="seed of the splits and of the order of choices")
-    revision: str = option("", help="Hub revision (branch, tag or commit) instead of the plugin's own")
-    streaming: bool = option(False, help="read from the Hub without keeping a copy on disk")
-    scan_rows: int = option(0, ge=0, help="look at this many rows per source split only; 0: all")
-    shuffle_choices: bool = option(False, help="show the choices in an order seeded per item")
-    answer_format: str | None = option(None, help="sentence that states the answer format; unset: the dataset's own")
-    system: str = option("", help="system message of every question")
+__all__ = ["SourceDataset"]
 
 
 O = TypeVar("O", bound=SourceOptions)  # noqa: E741
@@ -88,6 +62,7 @@ class SourceDataset(Dataset[O]):
         self._examples: dict[Split, int] = {}
         self._fingerprints: dict[Split, str] = {}
         self._duplicates = DuplicateReport()
+        self.commits: dict[str, str] = {}
         self._policy: dict[Split, str] = {}
         self._wanted = self._check_subsets()
         if options.split_source == "peer" and not (options.peer_items or options.path):
@@ -166,7 +141,7 @@ class SourceDataset(Dataset[O]):
         shown, right, extra = tuple(choices), answer, dict(meta or {})
         if shuffle or self.options.shuffle_choices:
             key = id or digest(prompt, sorted(shown))
-            # sources such as TruthfulQA put the right choice first: the order must not depend on the given one
+            # without an upstream id the item's content seeds its order, whatever the order it was given in
             shown, right, order = shuffled(shown, answer, self.options.seed, key)
             extra["permutation"] = list(order)
         question = self._question(id, prompt, "choice", subset, tuple(labels), asked, choices=shown)
@@ -243,11 +218,14 @@ class SourceDataset(Dataset[O]):
     def notes(self) -> dict[str, Any]:
         """Return source, revision, split policy, counts, dropped rows with reasons, duplicates, fingerprints.
 
+        ``commits`` says at which commit each Hub repository was read, so that "main" can be pinned afterwards.
+
         A fingerprint is a SHA-256 over all examples of a split in order; equal fingerprints mean equal data.
         """
         return {
             "source": self.options.path or ", ".join(h.name for h in self.sources()),
             "revision": "" if self.options.path else self.options.revision or self.facts.revision,
+            "commits": dict(self.commits),
             "split": dict(self._policy),
             "examples": dict(self._examples),
             "dropped": {split: dict(sorted(reasons.items())) for split, reasons in self._dropped.items()},
@@ -397,10 +375,12 @@ class SourceDataset(Dataset[O]):
             raise DatasetError(
                 f"{where}: split {split} has no row of subset {wanted}; it has {', '.join(sorted(seen)) or 'none'}"
             )
-        raise DatasetError(
-            f"{where}: split {split} of {self.name} is empty"
-            + (f": all {dropped} rows were dropped" if dropped else "")
-        )
+        why = f": all {dropped} rows were dropped" if dropped else ""
+        if self._policy.get(split, "").startswith("official"):
+            why += (
+                f"; it is read from the source's split {', '.join(self.dev_from if split == 'dev' else self.test_from)}"
+            )
+        raise DatasetError(f"{where}: split {split} of {self.name} is empty{why}")
 
 
 def _content(example: Example) -> list[Any]:

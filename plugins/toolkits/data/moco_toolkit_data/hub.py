@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,8 @@ from moco_core import DatasetError
 from moco_toolkit_data.rows import Row
 
 __all__ = ["Hub", "hub_rows"]
+
+_COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 @attrs.frozen
@@ -28,10 +31,20 @@ class Hub:
         return f"{self.repo}/{self.config}" if self.config else self.repo
 
 
-def hub_rows(hub: Hub, split: str, *, revision: str, streaming: bool, unlock: str = "") -> Iterator[Row]:
+def hub_rows(
+    hub: Hub,
+    split: str,
+    *,
+    revision: str,
+    streaming: bool,
+    unlock: str = "",
+    commits: dict[str, str] | None = None,
+) -> Iterator[Row]:
     """Yield the rows of one split, in the source's order.
 
     Without ``streaming`` the split is downloaded once and then read from disk by memory map; with it nothing is kept.
+    ``commits`` gets the commit that the repository was read at, where the library tells it (not when streaming).
+
     Raises DatasetError if the source is gated (``unlock`` says what to do), missing or out of reach, or if
     ``datasets`` is not installed.
     """
@@ -52,6 +65,9 @@ def hub_rows(hub: Hub, split: str, *, revision: str, streaming: bool, unlock: st
         rows = iter(_without_media(found))
     except Exception as error:  # datasets and the Hub client raise many unrelated classes
         raise DatasetError(_why(hub, split, revision, error, unlock)) from error
+    commit = _commit(found)
+    if commits is not None and commit:
+        commits[hub.repo] = commit
     number = 0
     while True:
         try:
@@ -70,6 +86,15 @@ def _without_media(found: Any) -> Any:
         if type(feature).__name__ in ("Image", "Audio", "Video"):
             found = found.cast_column(name, type(feature)(decode=False))
     return found
+
+
+def _commit(found: Any) -> str:
+    """The commit in the addresses of the files that were downloaded."""
+    for address in getattr(getattr(found, "info", None), "download_checksums", None) or ():
+        told = _COMMIT.search(str(address))
+        if told:
+            return told[1]
+    return ""
 
 
 def _why(hub: Hub, split: str, revision: str, error: Exception, unlock: str) -> str:

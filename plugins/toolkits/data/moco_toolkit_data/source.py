@@ -51,7 +51,14 @@ class Source:
             for hub in dataset.sources():
                 for name in self._wanted(split):
                     revision = options.revision or dataset.facts.revision
-                    found = hub_rows(hub, name, revision=revision, streaming=options.streaming, unlock=dataset.unlock)
+                    found = hub_rows(
+                        hub,
+                        name,
+                        revision=revision,
+                        streaming=options.streaming,
+                        unlock=dataset.unlock,
+                        commits=dataset.commits,
+                    )
                     yield from islice(found, options.scan_rows or None)
             return
         wanted = self._names(split)

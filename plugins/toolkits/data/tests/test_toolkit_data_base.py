@@ -222,7 +222,9 @@ def test_duplicate_ids(tmp_path: Path) -> None:
 
 def test_an_empty_split(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", rows(3, split="test"))
-    with pytest.raises(DatasetError, match=r"x\.jsonl: split dev of sums is empty$"):
+    with pytest.raises(
+        DatasetError, match=r"x\.jsonl: split dev of sums is empty; it is read from the source's split validation$"
+    ):
         ids(Sums(SourceOptions(path=path)), "dev")
     path = write(tmp_path / "y.jsonl", [{"id": "1", "q": "?", "a": "", "split": "test"}])
     with pytest.raises(DatasetError, match=r"split test of sums is empty: all 1 rows were dropped"):
@@ -293,13 +295,15 @@ def test_repository_configuration_split_and_revision_are_passed_on(monkeypatch: 
 
     class Table(list[Any]):
         features = None
+        info = types.SimpleNamespace(download_checksums={f"hf://datasets/org/sums@{'a1' * 20}/all/test.parquet": {}})
 
     def load(*args: Any, **keywords: Any) -> Table:
         asked.append((args, keywords))
         return Table(rows(4))
 
     fake_hub(monkeypatch, load)
-    assert len(ids(Sums(SourceOptions(test_size=4)), "test")) == 4
+    data = Sums(SourceOptions(test_size=4))
+    assert len(ids(data, "test")) == 4 and data.notes()["commits"] == {"org/sums": "a1" * 20}
     assert len(ids(Sums(SourceOptions(revision="abc", streaming=True)), "dev")) == 2
     assert asked == [
         (("org/sums", "all"), {"split": "test", "revision": "r1", "streaming": False}),
