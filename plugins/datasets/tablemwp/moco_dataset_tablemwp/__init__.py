@@ -44,10 +44,7 @@ class TableMWP(SourceDataset[Options]):
     )
     dev_from = ("dev",)
     fixture = "fixture"
-    unlock = (
-        "git clone https://github.com/lupantech/PromptPG and give as path a folder with its "
-        "data/tabmwp/problems_dev1k.json and problems_test1k.json"
-    )
+    unlock = "git clone https://github.com/lupantech/PromptPG and give its data/tabmwp as path"
 
     def __init__(self, options: _Options) -> None:
         if options.variant == "multiple_choice":
@@ -58,7 +55,8 @@ class TableMWP(SourceDataset[Options]):
         super().__init__(options)
 
     def file_names(self) -> tuple[str, ...]:
-        return (f"tablemwp_{self.options.variant}",)
+        # the authors' folder also holds the full splits, of which these are part
+        return (f"tablemwp_{self.options.variant}", "problems_dev1k", "problems_test1k")
 
     def peer_key(self, example: Example) -> str:
         return example.id

@@ -53,3 +53,10 @@ def test_the_fourth_option_of_the_study_is_taken_by_its_place(tmp_path: Path) ->
     (example,) = data.examples("test")
     assert (example.answer, example.references, example.question.prompt) == (3, ("s",), "Table:\nx")
     assert example.question.letters == ("A", "B", "C", "D")
+
+
+def test_the_full_splits_in_the_same_folder_are_left_alone(tmp_path: Path) -> None:
+    for file in TableMWP.fixture_path().iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+        (tmp_path / file.name.replace("1k", "")).write_bytes(file.read_bytes())
+    assert sorted(e.id for e in read(path=str(tmp_path)).values()) == ["1", "3"]
