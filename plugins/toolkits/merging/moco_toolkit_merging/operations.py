@@ -54,9 +54,12 @@ class Inputs(Protocol):
 
 
 class Operation(Protocol):
-    """One merging rule. ``sources`` checks how many sources it takes; ``merge`` makes one tensor."""
+    """One merging rule. ``elementwise``: every entry of the result depends on that entry of the sources alone, so that a
+    tensor can be merged in blocks.
+    """
 
     kind: ClassVar[str]
+    elementwise: ClassVar[bool]
 
     def check(self, sources: int) -> None:
         """Raise ConfigError unless the operation's numbers fit that many sources."""
@@ -75,6 +78,7 @@ class Linear:
     """sum_i c_i theta_i. One-hot coefficients give that model bit for bit."""
 
     kind: ClassVar[str] = "linear"
+    elementwise: ClassVar[bool] = True
     coefficients: tuple[float, ...] = attrs.field(converter=tuple)
 
     def check(self, sources: int) -> None:
@@ -94,6 +98,7 @@ class Mean:
     """(1/N) sum_i theta_i: the soup of Wortsman et al. 2022 (arXiv 2203.05482)."""
 
     kind: ClassVar[str] = "mean"
+    elementwise: ClassVar[bool] = True
     accumulate_dtype: Literal["float32", "float64"] = "float32"
 
     def check(self, sources: int) -> None:
@@ -126,6 +131,7 @@ class Extrapolate:
     """
 
     kind: ClassVar[str] = "extrapolate"
+    elementwise: ClassVar[bool] = True
     alpha: float
     targets: int = 1
     exclude: tuple[str, ...] = attrs.field(default=(), converter=tuple)
@@ -164,6 +170,7 @@ class Consensus:
     """
 
     kind: ClassVar[str] = "consensus"
+    elementwise: ClassVar[bool] = False
     weights: tuple[float, ...] = attrs.field(converter=tuple)
     density: tuple[float, ...] = attrs.field(converter=tuple)
     sparsify: Sparsify = "dare"
@@ -205,6 +212,7 @@ class Mergekit:
     """
 
     kind: ClassVar[str] = "mergekit"
+    elementwise: ClassVar[bool] = False
     method: str
     parameters: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
     base: bool = False

@@ -72,8 +72,11 @@ class SourceTensors:
         return f"{self.name}: the merged tensor is not finite though its sources are; use smaller coefficients"
 
     def _who(self, index: int) -> str:
-        model = getattr(self._sources[index], "model", None)
-        return f"model {model.name!r}" if model is not None else f"source {index}"
+        source = self._sources[index]
+        model, folder = getattr(source, "model", None), getattr(source, "folder", None)
+        if model is not None:
+            return f"model {model.name!r}"
+        return f"source {folder.name!r}" if folder is not None else f"source {index}"
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -1,0 +1,335 @@
+"""Checkpoints on disk, merged tensor by tensor: bounded memory, atomic output.
+
+Sources are read through memory maps, one shard of each at a time; every tensor of the result is written straight to its
+place in the output file, so that neither a source nor an output shard is ever held in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from moco_core.errors import CapabilityError, ConfigError
+from moco_core.types import digest
+from moco_toolkit_merging.compatibility import compare
+from moco_toolkit_merging.export import RECIPE_FILE, check_folder, read_fingerprint
+from moco_toolkit_merging.operations import Operation, dump_operation
+from moco_toolkit_merging.recipes import MergeRecipe
+
+__all__ = ["FolderWeights", "merge_folders"]
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_CODES = {v: k for k, v in DTYPES.items()}
+_OTHER = {
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_SMALL_FILES = (
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+)
+_BLOCK = 1 << 24  # entries of one tensor that are combined at once where the operation allows it
+
+
+class FolderWeights:
+    """The tensors of one checkpoint folder (see :class:`moco_pool_transformers.host.Weights`), in file order.
+
+    Only headers are read at first. One shard is mapped at a time: reading a tensor of another closes the one before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.config: Mapping[str, Any] = _json(self.folder / "config.json")
+        index = self.folder / "model.safetensors.index.json"
+        if index.exists():
+            files = sorted(set(_json(index).get("weight_map", {}).values()))
+        else:
+            files = ["model.safetensors"]
+        self._where: dict[str, Path] = {}
+        self._facts: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for name in files:
+            path = self.folder / name
+            header = _header(path)
+            for key in sorted(header, key=lambda k: header[k]["data_offsets"][0]):
+                self._where[key] = path
+                self._facts[key] = (header[key]["dtype"], tuple(header[key]["shape"]))
+        tied = bool((self.config.get("text_config") or self.config).get("tie_word_embeddings"))
+        self.names: Sequence[str] = [n for n in self._facts if not (tied and n == "lm_head.weight")]
+        self._aliases: dict[str, str] = {}
+        self._open: tuple[Path, Any] | None = None
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._facts[name][1]
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Return the stored dtype. Raises CapabilityError for formats that cannot be merged (quantised ones)."""
+        code = self._facts[name][0]
+        found = DTYPES.get(code) or _OTHER.get(code)
+        if found is None:
+            raise CapabilityError(
+                f"{self.folder}: tensor {name!r} is stored as {code}; quantised weights cannot be merged"
+            )
+        return found
+
+    def get(self, name: str) -> Tensor:
+        tensor: Tensor = self._handle(name).get_tensor(self._aliases.get(name, name))
+        return tensor
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return some rows of a tensor; nothing else of it is read."""
+        tensor: Tensor = self._handle(name).get_slice(self._aliases.get(name, name))[start:stop]
+        return tensor
+
+    def close(self) -> None:
+        """Unmap what is open."""
+        self._open = None
+
+    def alias(self, name: str, other: str) -> None:
+        """Let ``name`` read as ``other``: the head of a model that ties it to its embeddings."""
+        self._where[name], self._facts[name], self._aliases[name] = self._where[other], self._facts[other], other
+        self.names = [*self.names, name]
+
+    def _handle(self, name: str) -> Any:
+        path = self._where[name]
+        if self._open is None or self._open[0] != path:
+            self._open = None  # unmap the old shard before the new one comes
+            self._open = (path, safe_open(str(path), framework="pt"))
+        return self._open[1]
+
+    def fingerprint(self) -> str:
+        """Return a digest of names, shapes and files (sizes and times), for the recipe of a merge of plain folders."""
+        files = sorted({(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self._where.values()})
+        return digest("folder", str(self.folder.resolve()), [list(f) for f in files])
+
+
+class _Rows:
+    """Some rows of a source, for operations that work entry by entry."""
+
+    def __init__(self, weights: FolderWeights, start: int, stop: int) -> None:
+        self._weights, self._range, self.folder = weights, (start, stop), weights.folder
+
+    def get(self, name: str) -> Tensor:
+        return self._weights.rows(name, *self._range)
+
+
+def merge_folders(
+    operation: Operation,
+    folders: Sequence[Path | str],
+    out: Path | str,
+    *,
+    dtype: str = "",
+    shard_size: int = 5_000_000_000,
+    names: Sequence[str] | None = None,
+) -> list[str]:
+    """Merge checkpoint folders into a new one, streamed, and return the warnings of the compatibility report.
+
+    The first folder gives configuration, tokenizer and template; an operation with a base takes the last one as base.
+    ``dtype`` is the output's (``float32``, ``bfloat16``, ...; default: as stored in the first). Arithmetic is float32 with
+    one cast. Peak memory is the mapped pages of one shard per source plus a few blocks of the tensor at hand.
+
+    Rows of the vocabulary that only some sources have (padding) are taken from the first. Where some sources tie their
+    embeddings and others do not, the result is untied. Raises CapabilityError for sources that cannot be merged, with the
+    first mismatch, and ConfigError for a folder that cannot be written; then nothing is left behind.
+    """
+    paths = [Path(f) for f in folders]
+    labels = list(names or [p.name for p in paths])
+    sources = [FolderWeights(p) for p in paths]
+    operation.check(len(sources))
+    untie = _align_ties(sources)
+    report = compare(sources, labels, padding=True)
+    if report.mismatch:
+        raise CapabilityError(f"checkpoints cannot be merged: {report.mismatch}")
+    recipe = MergeRecipe(operation=operation, sources=[s.fingerprint() for s in sources])
+    wanted = getattr(torch, dtype) if dtype else None
+    plan = _plan(sources[0], wanted, shard_size)
+    size = sum(p.size for shard in plan for p in shard)
+    target = Path(out)
+    if not check_folder(target, size, recipe.fingerprint):
+        return list(report.warnings)
+    beside = target.absolute().with_name(f".{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        _small_files(paths[0], sources[0].config, beside, wanted, untie)
+        _write(plan, sources, recipe, beside)
+        record = {
+            "fingerprint": recipe.fingerprint,
+            "operation": dump_operation(operation),
+            "sources": [str(p) for p in paths],
+        }
+        (beside / RECIPE_FILE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
+        (beside / "README.md").write_text(_card(target.name, record), "utf-8")
+        if target.exists():
+            target.rmdir()
+        os.replace(beside, target)
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written: {error.strerror or error}; nothing was left behind") from error
+    except ValueError as error:
+        raise CapabilityError(f"checkpoints cannot be merged: {error}") from error
+    finally:
+        for source in sources:
+            source.close()
+        shutil.rmtree(beside, ignore_errors=True)
+    assert read_fingerprint(target) == recipe.fingerprint
+    return list(report.warnings)
+
+
+@attrs.frozen
+class _Planned:
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _plan(first: FolderWeights, wanted: torch.dtype | None, shard_size: int) -> list[list[_Planned]]:
+    """Cut the result's tensors into shards, in the order of the first source's files."""
+    shards: list[list[_Planned]] = [[]]
+    room = shard_size
+    for name in first.names:
+        stored = first.dtype(name)
+        item = _Planned(name, first.shape(name), wanted if wanted is not None and stored.is_floating_point else stored)
+        if item.size > room and shards[-1]:
+            shards.append([])
+            room = shard_size
+        shards[-1].append(item)
+        room -= item.size
+    return shards
+
+
+def _write(
+    plan: Sequence[Sequence[_Planned]], sources: Sequence[FolderWeights], recipe: MergeRecipe, folder: Path
+) -> None:
+    """Write the shards: header first, since all shapes are known, then every tensor in its place."""
+    where: dict[str, str] = {}
+    for number, shard in enumerate(plan):
+        file = "model.safetensors" if len(plan) == 1 else f"model-{number + 1:05d}-of-{len(plan):05d}.safetensors"
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for item in shard:
+            code = _CODES.get(item.dtype) or next(k for k, v in _OTHER.items() if v == item.dtype)
+            header[item.name] = {
+                "dtype": code,
+                "shape": list(item.shape),
+                "data_offsets": [offset, offset + item.size],
+            }
+            offset += item.size
+            where[item.name] = file
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        with (folder / file).open("wb") as out:
+            out.write(struct.pack("<Q", len(text)) + text)
+            for item in shard:
+                for piece in _pieces(item, sources, recipe):
+                    raw = piece.to(item.dtype).contiguous().reshape(-1).view(torch.uint8)
+                    out.write(memoryview(raw.numpy()))
+    if len(plan) > 1:
+        total = sum(i.size for s in plan for i in s)
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps(index, indent=2, sort_keys=True) + "\n", "utf-8"
+        )
+
+
+def _pieces(item: _Planned, sources: Sequence[FolderWeights], recipe: MergeRecipe) -> Any:
+    """Yield the result's rows in order: in blocks where the operation works entry by entry, else the whole tensor."""
+    common = min((s.shape(item.name)[0] for s in sources), default=0) if item.shape else 0
+    padded = any(s.shape(item.name) != item.shape for s in sources)
+    width = math.prod(item.shape[1:])
+    step = max(1, _BLOCK // max(width, 1))
+    if not padded and (not getattr(recipe.operation, "elementwise", False) or not item.shape or step >= item.shape[0]):
+        yield recipe.tensor(item.name, sources)
+        return
+    if not getattr(recipe.operation, "elementwise", False):
+        step = max(common, 1)
+    for start in range(0, common, step):
+        stop = min(start + step, common)
+        yield recipe.tensor(item.name, [_Rows(s, start, stop) for s in sources])  # type: ignore[misc]
+    if common < item.shape[0]:
+        yield sources[0].rows(item.name, common, item.shape[0])  # padding rows of the donor
+
+
+def _align_ties(sources: Sequence[FolderWeights]) -> bool:
+    """Give every source a head where some have their own; return whether the result must be untied."""
+    own = [("lm_head.weight" in s.names) for s in sources]
+    embedding = next((n for n in sources[0].names if n.endswith("embed_tokens.weight")), None)
+    if all(own) or not any(own) or embedding is None:
+        return False
+    for source, has in zip(sources, own, strict=True):
+        if not has:
+            source.alias("lm_head.weight", embedding)
+    return True
+
+
+def _small_files(donor: Path, config: Mapping[str, Any], folder: Path, wanted: torch.dtype | None, untie: bool) -> None:
+    changed = dict(config)
+    if wanted is not None:
+        changed.pop("torch_dtype", None)
+        changed["dtype"] = str(wanted).removeprefix("torch.")
+    if untie:
+        inner = changed.get("text_config")
+        if isinstance(inner, dict) and "tie_word_embeddings" in inner:
+            changed["text_config"] = {**inner, "tie_word_embeddings": False}
+        changed["tie_word_embeddings"] = False
+    (folder / "config.json").write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n", "utf-8")
+    for pattern in _SMALL_FILES:
+        for path in donor.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+
+
+def _card(title: str, record: Mapping[str, Any]) -> str:
+    sources = "\n".join(f"- `{Path(s).name}`" for s in record["sources"])
+    recipe = json.dumps({"operation": record["operation"]}, indent=2, sort_keys=True)
+    return (
+        f"---\nlibrary_name: transformers\ntags:\n- merge\n- moco\n---\n# {title}\n\nMerged from:\n\n{sources}\n\n"
+        f"Computed in float32 and cast once:\n\n```json\n{recipe}\n```\n"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: file not found; give the folder of a checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a JSON object")
+    return value
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: file not found; only safetensors checkpoints can be merged") from None
+    except (OSError, ValueError, struct.error) as error:
+        raise ConfigError(f"{path}: not a safetensors file: {error}") from None
+    return {k: v for k, v in header.items() if k != "__metadata__"}
