@@ -210,17 +210,17 @@ class SourceDataset(Dataset[O]):
             self._duplicates.add(split, example, key)
             fingerprint = digest(fingerprint, _content(example))
             count += 1
+            # told as it goes: a run may take the first examples only, and the notes are about those it took
+            self._examples[split], self._fingerprints[split] = count, fingerprint
             yield example
         if not count or self._wanted - seen_subsets:
             self._refuse_empty(split, seen_subsets)
-        self._examples[split], self._fingerprints[split] = count, fingerprint
 
     def notes(self) -> dict[str, Any]:
         """Return source, revision, split policy, counts, dropped rows with reasons, duplicates, fingerprints.
 
         ``commits`` says at which commit each Hub repository was read, so that "main" can be pinned afterwards.
-
-        A fingerprint is a SHA-256 over all examples of a split in order; equal fingerprints mean equal data.
+        A fingerprint is a SHA-256 over the examples of a split that were read, in order; equal ones mean equal data.
         """
         return {
             "source": self.options.path or ", ".join(h.name for h in self.sources()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 import tracemalloc
@@ -175,6 +176,14 @@ def test_notes_count_dropped_rows_and_fingerprint_the_content(tmp_path: Path) ->
     changed = Sums(SourceOptions(path=write(tmp_path / "x.jsonl", data)))
     ids(changed, "test")
     assert changed.notes()["fingerprint"] != first.notes()["fingerprint"]
+
+
+def test_notes_are_about_the_examples_that_were_taken(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", rows(9, split="test"))
+    whole, begun = Sums(SourceOptions(path=path, test_size=3)), Sums(SourceOptions(path=path, test_size=8))
+    ids(whole, "test")
+    assert [e.id for e in itertools.islice(begun.examples("test"), 3)] == ids(whole, "test")
+    assert begun.notes()["examples"] == {"test": 3} and begun.notes()["fingerprint"] == whole.notes()["fingerprint"]
 
 
 def test_examples_without_an_upstream_id_get_one_made_of_their_content(tmp_path: Path) -> None:
