@@ -16,10 +16,11 @@ from moco_core import Example, Metric, Question, Reply
 from moco_metric_exact_match import ExactMatch, Options
 from moco_metric_multiple_choice import MultipleChoice, NoOptions
 
-WORDS = (
+TEXT = (
     "the ray is deflected by a magnetic field because its charge moves and the force grows with speed so we add both "
     "sides and find that total energy rises while mass remains nearly constant in this step which gives a new value"
-).split()
+)
+WORDS = TEXT.split()
 
 
 def prose(rng: random.Random, words: int) -> str:

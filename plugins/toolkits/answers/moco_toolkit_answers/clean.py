@@ -101,7 +101,8 @@ def visible(text: str) -> str | None:
 
 
 _UNDERSCORED = re.compile(r"(?<![\w\\$])(_{1,3})(?=[^\s_])([^\n$\\]*?[^\s_])\1(?!\w)")
-_STARRED = re.compile(r"(\*{1,3})(?=[^\s*])([^\n]*?[^\s*])\1(?!\*)")
+_STARRED = re.compile(r"(\*{2,3})(?=[^\s*])([^\n]*?[^\s*])\1(?!\*)")
+_STARRED_ONCE = re.compile(r"(?<![\w*\\])\*(?=[^\s*])([^\n*]*[^\s*])\*(?![\w*])")
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+", re.M)
 _QUOTE = re.compile(r"^[ \t]{0,3}>[ \t]+", re.M)
 _FENCE_LINE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*$", re.M)
@@ -110,7 +111,7 @@ _FENCE_LINE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*$", re.M)
 def strip_emphasis(text: str) -> str:
     """Return ``text`` without emphasis marks; lone stars and underscores (2*3, x_1) stay."""
     if "*" in text:
-        text = _STARRED.sub(r"\2", text)
+        text = _STARRED_ONCE.sub(r"\1", _STARRED.sub(r"\2", text))
         if "**" in text:  # nested or left over by a line break
             text = text.replace("**", "")
     if "_" in text:
