@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moco_core.errors import ModelCallError, PromptTooLong
+from moco_core.reasoning import Tags, left_open
 from moco_core.types import Message
 from moco_pool_transformers.host import Rendered
-from moco_pool_transformers.reasoning import Tags, left_open
 
 __all__ = ["Renderer"]
 
