@@ -62,11 +62,10 @@ class Project:
     def level(self) -> str:
         return next((k.removeprefix("level-") for k in self.facts.get("keywords", []) if k.startswith("level-")), "")
 
-    def requires(self, extras: bool = False) -> list[str]:
-        """Return the names of the distributions it depends on, normalised."""
-        lists = [self.facts.get("dependencies", [])]
-        if extras:
-            lists += self.facts.get("optional-dependencies", {}).values()
+    def requires(self, extras: Iterable[str] = ()) -> list[str]:
+        """Return the names of the distributions it depends on, normalised; with those of the extras it is asked for."""
+        optional = self.facts.get("optional-dependencies", {})
+        lists = [self.facts.get("dependencies", []), *(optional.get(e, []) for e in extras)]
         return [_normal(re.split(r"[^A-Za-z0-9._-]", r.strip(), maxsplit=1)[0]) for part in lists for r in part]
 
 
@@ -169,7 +168,7 @@ def cross_problems(everything: Sequence[Project], root: Path) -> Iterator[str]:
             yield f"{file.relative_to(root)}: {first.relative_to(root)} has the same name; rename one"
     known = {_normal(p.distribution) for p in everything} | {"moco-core"}
     for project in everything:
-        for requirement in project.requires(extras=True):
+        for requirement in project.requires(extras=project.facts.get("optional-dependencies", {})):
             if requirement.startswith("moco-") and requirement not in known:
                 near = suggest(requirement, known)
                 yield f"{project.folder.relative_to(root)}: requires {requirement}, which is not in this repository{near}"

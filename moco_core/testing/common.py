@@ -138,7 +138,7 @@ def options_have_defaults(case: Case) -> None:
     require(frozen, f"{cls.__name__} is not frozen; use @attrs.frozen(kw_only=True)")
 
 
-@check(per_setting=False, after=["options_have_defaults"])
+@check(per_setting=False, after=["entry_point_resolves"])
 def options_are_documented(case: Case) -> None:
     """Every option has help."""
     bare = [i.name for i in describe(case.cls.Options) if not i.help.strip()]
@@ -233,7 +233,7 @@ def readme_has_its_headings(case: Case) -> None:
     require(not missing, f"README.md lacks the headings: {', '.join(m.capitalize() for m in missing)}")
 
 
-@check(per_setting=False, after=["options_have_defaults"], applies=_packaged)
+@check(per_setting=False, after=["entry_point_resolves"], applies=_packaged)
 def readme_option_table_is_current(case: Case) -> None:
     """The option table of the README is the one generated from the class."""
     shown = marked(_readme(distribution(case)), "options")

@@ -64,9 +64,11 @@ class Wheels:
     def core(self) -> Path:
         return self.of(ROOT)
 
-    def needed(self, project: Project) -> list[Path]:
-        """Return the wheels of a package and of all it declares to need."""
-        return [self.core, *(self.of(p.folder) for p in closure([project], self.everything))]
+    def needed(self, project: Project, *, extra: str | None = None) -> list[Path]:
+        """Return the wheels of a package and of all it declares to need, for one of its extras too."""
+        wanted = set(project.requires([extra])) if extra else set()
+        chosen = [project, *(p for p in self.everything if p.distribution in wanted)]
+        return [self.core, *(self.of(p.folder) for p in closure(chosen, self.everything))]
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,7 @@ def test_plugin_works_alone(project: Project, wheels: Wheels, environment: Envir
     if not suite:
         environment.moco("check", project.kind, project.name)
         return
+    environment.install(wheels.needed(project, extra="test"))  # models for the suite, say
     tests = tmp_path / "tests"  # a copy: beside the sources, the package would be found without its wheel
     shutil.copytree(project.folder / "tests", tests, ignore=shutil.ignore_patterns("__pycache__"))
     chosen = [tests / f.name for f in suite]

@@ -36,7 +36,10 @@ def _undocumented(text: str) -> str:
 
 FAULTS: dict[str, dict[str, Edit]] = {
     "entry_point_resolves": {"module": _hook_returns_nothing},
-    "options_have_defaults": {"module": replace("option(True, ", "option(")},
+    "options_have_defaults": {
+        "module": replace("option(True, ", "option("),
+        "readme": replace("| `true` |", "| required |"),
+    },
     "options_are_documented": {
         "module": _undocumented,
         "readme": replace("| compare without regard to upper and lower case |", "|  |"),
