@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -90,8 +91,13 @@ class FileWeights:
         return tensor
 
 
-def _skeleton(folder: Path, classifier: bool) -> dict[str, tuple[int, ...]]:
+def _skeleton(folder: Path, classifier: bool) -> Mapping[str, tuple[int, ...]]:
     """Return the names and shapes of a checkpoint's module, in order, tied tensors once, without allocating it."""
+    return _shapes(folder, classifier, (folder / "config.json").stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)  # building even an empty module takes longer than merging a small one's weights
+def _shapes(folder: Path, classifier: bool, changed: int) -> Mapping[str, tuple[int, ...]]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     cls: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
