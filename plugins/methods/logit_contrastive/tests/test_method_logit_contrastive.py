@@ -1,0 +1,127 @@
+"""Contrastive decoding: roles, strengths, and what is refused. The formulas are tested with the toolkit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from moco_method_logit_contrastive import LogitContrastive, LogitContrastiveOptions, Roles
+from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
+
+from moco_core import Sampling
+from moco_core.errors import CapabilityError, ConfigError
+from moco_core.models import Pool
+from moco_core.options import build
+from moco_core.testing import example_questions, examples, method_checks, run_method
+
+torch.set_num_threads(1)
+TOKENIZER = bpe_tokenizer()
+SHORT = Sampling(max_new_tokens=8)
+DEV = examples(3, prefix="d")
+
+
+def pool(*seeds):
+    engine = LocalEngine()
+    return [engine.add(f"m{i}", tiny_llama(TOKENIZER, s), TOKENIZER) for i, s in enumerate(seeds)]
+
+
+def run(models, dev=DEV, sampling=SHORT, **options):
+    method = LogitContrastive(LogitContrastiveOptions(**options))
+    return run_method(method, models, dev=dev, questions=example_questions(2), sampling=sampling)
+
+
+def greedy_texts(models, i):
+    one = models[i].engine.loaded[models[i].name]
+    out = {}
+    for q in example_questions(2):
+        ids = torch.tensor([one.render_input({"messages": [["user", q.text()]]}).ids])
+        written = one.module.generate(ids, do_sample=False, max_new_tokens=8, eos_token_id=0, pad_token_id=1)
+        out[q.id] = one.decode(written[0, ids.shape[1] :].tolist())
+    return out
+
+
+EXPLICIT = {"roles": "explicit", "base": 0, "experts": [1], "anti_experts": [2]}
+
+test_conformance = method_checks(
+    "logit_contrastive",
+    settings=[{}, EXPLICIT, {"mode": "cd_beta", "beta": "search", "grid": [0.5]}],
+    pool=lambda: pool(1, 2, 3),
+    sampling=SHORT,
+    questions=example_questions(2),
+    dev=DEV,
+)
+
+
+def test_ranking_breaks_ties_by_index_and_keeps_roles_apart():
+    assert Roles.ranked([0.5, 0.7, 0.5, 0.1], 1) == Roles(1, (1,), (3,))
+    assert Roles.ranked([0.5, 0.5, 0.5, 0.5], 2) == Roles(0, (0, 1), (2, 3))
+    assert Roles.ranked([0.1, 0.1], 1) == Roles(0, (0,), (1,))
+    with pytest.raises(ConfigError, match="needs? 4 models"):
+        Roles.ranked([0.1, 0.2, 0.3], 2)
+
+
+def test_equal_expert_and_anti_expert_leave_the_base_alone():
+    models = pool(1, 2, 2)
+    outcome = run(models, roles="explicit", base="m0", experts=("m1",), anti_experts=("m2",), alpha=2.0)
+    assert outcome.texts == greedy_texts(models, 0)
+
+
+@pytest.mark.parametrize("plausibility", [0.0, 0.1, 1.0])
+def test_zero_strength_is_the_base_for_every_mask(plausibility):
+    models = pool(1, 2, 3)
+    kept = {"plausibility": plausibility, "roles": "explicit", "anti_experts": (2,)}
+    assert run(models, experts=(1,), base=0, alpha=0.0, **kept).texts == greedy_texts(models, 0)
+    assert run(models, mode="cd_beta", experts=(1,), beta=0.0, **kept).texts == greedy_texts(models, 1)
+
+
+def test_full_plausibility_is_the_reference_whatever_the_strength():
+    models = pool(1, 2, 3)
+    outcome = run(models, roles="explicit", base=0, experts=(1,), anti_experts=(2,), alpha=5.0, plausibility=1.0)
+    assert outcome.texts == greedy_texts(models, 0)
+    assert all(r.meta["share"] == {"m0": 1.0} for r in outcome.replies.values() if r.text)
+
+
+def test_a_row_alone_equals_the_row_in_a_batch():
+    sampling = Sampling(max_new_tokens=8, temperature=0.8)
+    method = LogitContrastive(LogitContrastiveOptions(roles="explicit", experts=(1,), anti_experts=(0,)))
+    a, b = (
+        run_method(method, pool(1, 2), questions=example_questions(5), sampling=sampling, in_flight=n) for n in (1, 8)
+    )
+    assert a.texts == b.texts
+
+
+def test_search_keeps_the_smallest_of_equal_strengths():
+    assert run(pool(1, 2), alpha="search", grid=(0.5, 1.0)).state["strength"] == 0.0
+
+
+def test_default_masks():
+    assert LogitContrastiveOptions().mask() == 0.1
+    assert LogitContrastiveOptions(roles="explicit", experts=(0,), anti_experts=(1,)).mask() == 0.0
+    assert LogitContrastiveOptions(mode="cd", roles="explicit", experts=(0,), anti_experts=(1,)).mask() == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"alpha": -1.0}, "alpha"),
+        ({"plausibility": 1.1}, "plausibility"),
+        ({"k": 0}, "k"),
+        ({"roles": "explicit"}, "explicit"),
+        ({"base": 1}, "roles=explicit"),
+        ({"mode": "prob"}, "mode"),
+        ({"beta": "search"}, "cd_beta"),
+    ],
+)
+def test_bad_options(options, what):
+    with pytest.raises(ConfigError, match=what):
+        build(LogitContrastiveOptions, options)
+
+
+def test_bad_pools():
+    assert LogitContrastive(LogitContrastiveOptions(k=2)).needs().problems(pool(1, 2, 3))
+    explicit = LogitContrastiveOptions(roles="explicit", experts=("m1",), anti_experts=("nobody",))
+    assert "no model 'nobody'" in LogitContrastive(explicit).needs().problems(pool(1, 2))[0]
+    engine = LocalEngine()
+    other = spaced_tokenizer()
+    mixed = [engine.add("a", tiny_llama(TOKENIZER, 1), TOKENIZER), engine.add("b", tiny_llama(other, 1), other)]
+    with pytest.raises(CapabilityError, match="id 0 is '<end>'"):
+        run(Pool(mixed))

@@ -1,0 +1,125 @@
+"""Logit fusion: weights, their fitting, and what is refused. The numbers of fusing are tested with the toolkit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from moco_method_logit_fusion import LogitFusion, LogitFusionOptions
+from moco_method_logit_fusion.likelihood import ReferenceScores, fit_weights
+from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
+
+from moco_core import Sampling
+from moco_core.errors import CapabilityError, ConfigError
+from moco_core.options import build
+from moco_core.testing import example_questions, examples, method_checks, run_method
+
+torch.set_num_threads(1)
+TOKENIZER = bpe_tokenizer()
+SHORT = Sampling(max_new_tokens=6)
+DEV = examples(3, prefix="d")
+
+
+def pool(*seeds, other=()):
+    engine = LocalEngine()
+    models = [engine.add(f"m{i}", tiny_llama(TOKENIZER, s), TOKENIZER) for i, s in enumerate(seeds)]
+    return models + [engine.add(f"s{s}", tiny_llama(spaced_tokenizer(), s), spaced_tokenizer()) for s in other]
+
+
+def fused(models, dev=DEV, **options):
+    return run_method(
+        LogitFusion(LogitFusionOptions(**options)), models, dev=dev, questions=example_questions(2), sampling=SHORT
+    )
+
+
+test_conformance = method_checks(
+    "logit_fusion",
+    settings=[{}, {"combine": "prob", "weights": [0.2, 0.8]}, {"weights": "nll", "combine": "prob"}],
+    pool=lambda: pool(1, 2),
+    sampling=SHORT,
+    questions=example_questions(2),
+    dev=DEV,
+)
+
+
+def test_listed_weights_are_normalised_and_one_hot_is_the_model():
+    assert fused(pool(1, 2), weights=(1.0, 3.0)).state["weights"] == [0.25, 0.75]
+    assert fused(pool(1, 2), weights=(1.0, 3.0), normalise=False).state["weights"] == [1.0, 3.0]
+    both = fused(pool(1, 2), weights=(0.0, 2.0))
+    alone = fused(pool(2, 2), weights=(0.5, 0.5))
+    assert both.texts == alone.texts
+
+
+def test_dev_weights_are_a_softmax_of_scores_and_equal_scores_share():
+    assert fused(pool(1, 2, 3), weights="dev").state["weights"] == pytest.approx([1 / 3] * 3)  # all score 0
+
+
+def test_search_includes_the_corners_and_ties_go_to_the_uniform_point():
+    assert fused(pool(1, 2), weights="search").state["weights"] == [0.5, 0.5]
+    assert fused(pool(1, 2, 3), weights="search", search_budget=1).state["weights"] == pytest.approx([1 / 3] * 3)
+
+
+def components(n=3, t=200, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    full = (torch.randn(n, t, 20, generator=g) * 2).log_softmax(-1)
+    truth = full[1].exp().multinomial(1, generator=g).squeeze(-1)  # member 1 is right
+    chosen = full.gather(-1, truth.expand(n, t)[..., None]).squeeze(-1)
+    return full, truth, chosen
+
+
+def test_em_never_rises_and_beats_every_single_member():
+    _, truth, chosen = components()
+    weights, history = fit_weights(ReferenceScores(chosen, truth), "prob")
+    assert all(b <= a + 1e-12 for a, b in zip(history, history[1:], strict=False))
+    assert history[-1] <= min(float(-c.mean()) for c in chosen.double()) + 1e-6
+    assert sum(weights) == pytest.approx(1) and max(weights) == weights[1]
+
+
+@pytest.mark.parametrize("combine", ["logprob", "max", "prob"])
+def test_gradient_weights_improve_on_uniform(combine):
+    full, truth, chosen = components()
+    weights, (first, last) = fit_weights(ReferenceScores(chosen, truth, full.half()), combine)
+    assert last < first and max(weights) == weights[1]
+    if combine == "prob":
+        em, _ = fit_weights(ReferenceScores(chosen, truth), "prob")
+        assert weights == pytest.approx(em, abs=0.02)
+
+
+def test_models_with_different_tokenizers():
+    mixed = pool(1, other=(2,))
+    outcome = fused(mixed, combine="prob")
+    assert not outcome.errors and outcome.state["unite"] is True
+    assert fused(pool(1, 2)).state["unite"] is False
+    problem = LogitFusion(LogitFusionOptions(alignment="same")).needs().problems(mixed)
+    assert "id 0 is '<end>' in one and '<unk>' in the other" in problem[0] and "unite" in problem[0]
+    with pytest.raises(CapabilityError, match="id 0"):
+        fused(mixed, alignment="same")
+    for model in mixed:
+        assert not model.engine.loaded[model.name].scratch  # refused before anything ran
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"weights": [-1.0, 2.0]}, "weights"),
+        ({"weights": [0.0, 0.0]}, "above 0"),
+        ({"weights": [float("nan"), 1.0]}, "weights"),
+        ({"plausibility": 1.0}, "plausibility"),
+        ({"tau_w": 0.0}, "tau_w"),
+        ({"normalise": False}, "normalise"),
+        ({"combine": "probs"}, "combine"),
+        ({"weights": "nll", "alignment": "unite"}, "nll"),
+    ],
+)
+def test_bad_options(options, what):
+    with pytest.raises(ConfigError, match=what):
+        build(LogitFusionOptions, options)
+
+
+def test_bad_pools():
+    needs = LogitFusion(LogitFusionOptions(weights=(0.5, 0.5))).needs()
+    assert "weights has 2 entries, the pool has 3 models" in needs.problems(pool(1, 2, 3))[0]
+    engine = LocalEngine()
+    texts = [engine.add(n, tiny_llama(TOKENIZER, 1), TOKENIZER, capabilities={"generate"}) for n in "ab"]
+    assert "cannot advance token by token" in needs.problems(texts)[0]
+    with pytest.raises(ConfigError, match="dev"):
+        fused(pool(1, 2), dev=(), weights="search")

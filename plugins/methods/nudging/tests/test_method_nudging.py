@@ -1,0 +1,249 @@
+"""Nudging against hand traces on scripted models and against single models."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from moco_method_nudging import Nudging, NudgingOptions, NudgingSystem
+from moco_toolkit_decoding.testing import LocalEngine, ScriptedModule, bpe_tokenizer, tiny_llama, word_tokenizer
+
+from moco_core import ConfigError, Question, Sampling
+from moco_core.models import Pool
+from moco_core.options import build
+from moco_core.testing import example_questions, method_checks, run_method
+
+torch.set_num_threads(1)
+GREEDY = Sampling(max_new_tokens=20)
+TOKENIZER = bpe_tokenizer()
+QUESTION = Question(id="q", prompt="go")
+WORDS = word_tokenizer(["a", "b", " c", " d", " e", " f", " g"])
+IDS = WORDS.get_vocab()
+END = WORDS.eos_token_id
+
+
+def tok(text):
+    return END if text == "<end>" else WORDS.encode(text, add_special_tokens=False)[0]
+
+
+def script(answers, *, marker="go"):
+    """Answer with a table: text so far -> (next token, its probability)."""
+
+    def scores(ids):
+        text = WORDS.decode([i for i in ids if i != END])
+        said = text[text.rindex(marker) + len(marker) :] if marker in text else text
+        token, p = answers(said)
+        # all other tokens together have 1 - p: two rivals are enough when p is above a third
+        rest = math.log(max(1e-9, (1 - p) / 2))
+        rivals = [i for i in (tok("a"), tok("b"), tok(" g")) if i != tok(token)][:2]
+        return {tok(token): math.log(p), rivals[0]: rest, rivals[1]: rest}
+
+    return scores
+
+
+def scripted(base, nudge):
+    engine = LocalEngine()
+    models = []
+    for name, answers in (("base", base), ("nudge", nudge)):
+        module = ScriptedModule(len(WORDS), script(answers))
+        module.script = _quiet(module.script)
+        models.append(engine.add(name, module, WORDS))
+    return Pool(models)
+
+
+def _quiet(inner):
+    def scores(ids):
+        return {**{i: -60.0 for i in range(len(WORDS))}, **inner(ids)}
+
+    return scores
+
+
+def along(path, probability):
+    """Follow a fixed text token by token with a probability for each place; anything else ends."""
+
+    def answers(said):
+        for n in range(len(path) + 1):
+            if "".join(path[:n]) == said:
+                return (path[n], probability[n]) if n < len(path) else ("<end>", 0.99)
+        return "<end>", 0.99
+
+    return answers
+
+
+def ask(pool, question=QUESTION, sampling=GREEDY, gamma=None, **options):
+    options = {"plain_template": "{question}", **options}
+    outcome = run_method(_Fixed(NudgingOptions(**options), gamma), pool, questions=[question], sampling=sampling)
+    for error in outcome.errors.values():
+        raise error
+    return outcome.replies[question.id]
+
+
+class _Fixed(Nudging):
+    """The method with a gamma that its options refuse (0, or above 1)."""
+
+    def __init__(self, options, gamma):
+        super().__init__(options)
+        self.gamma = gamma
+
+    async def fit(self, pool, dev, context):
+        system = await super().fit(pool, dev, context)
+        return system if self.gamma is None else NudgingSystem(pool, self.options, system.base, system.nudging, self.gamma)
+
+
+def test_hand_trace_with_a_confident_handover():
+    # the nudging model would write "a c d e"; the base is unsure at first, and sure of " f" after "a"
+    base = along(["a", " f", " g"], [0.3, 0.9, 0.35])
+    nudge = along(["a", " c", " d", " e"], [0.9] * 4)
+
+    def both(said):
+        return nudge(said) if said in ("", "a", "a c", "a c d") else ("<end>", 0.9)
+
+    reply = ask(scripted(base, both), agreement_rule=False, nudge_tokens=3)
+    assert reply.text == "a f"  # " g" has 0.35 < 0.4; the nudging model then ends
+    assert [(s.model, s.text, s.tokens) for s in reply.spans] == [("nudge", "a", 1), ("base", " f", 1)]
+    assert reply.meta["handovers"] == 1 and reply.meta["agreements"] == 0
+    assert reply.finish_reason == "eos"
+
+
+def test_agreement_hands_over_below_gamma_and_the_triggering_token_is_kept():
+    base = along(["a", " c", " g"], [0.3, 0.36, 0.34])
+    nudge = along(["a", " c", " d", " e", " f"], [0.9] * 5)
+    with_rule = ask(scripted(base, nudge), nudge_tokens=3)
+    # after "a" the base predicts " c" with 0.36: agreement; " c" is the base's, then it is unsure of " g"
+    assert [(s.model, s.text) for s in with_rule.spans][:2] == [("nudge", "a"), ("base", " c")]
+    assert with_rule.meta["agreements"] == 1
+    without = ask(scripted(base, nudge), agreement_rule=False, nudge_tokens=3)
+    assert without.spans[0].text.startswith("a c")
+
+
+def test_the_last_word_of_a_draft_without_handover_is_dropped():
+    base = along([], [])
+    drafts = []
+
+    def nudge(said):
+        drafts.append(said)
+        return along(["a", " c", " d", " e", " f"], [0.9] * 5)(said)
+
+    def unsure(said):
+        return " g", 0.34
+
+    reply = ask(scripted(unsure, nudge), nudge_tokens=3, agreement_rule=False)
+    assert reply.text == "a c d e f"
+    # drafts of 3 words commit 2 each time: " d" is drafted twice, as the dropped last word and again
+    assert reply.meta["rounds"] >= 3
+    assert base("") == ("<end>", 0.99)
+
+
+def test_gamma_zero_nudges_one_word_and_then_the_base_writes():
+    base = along(["b", " c"], [0.4, 0.4])
+
+    def after(said):
+        if said == "a":
+            return " f", 0.34
+        return ("<end>", 0.99) if said == "a f" else base(said)
+
+    nudge = along(["a", " c", " d"], [0.9] * 3)
+    reply = ask(scripted(after, nudge), gamma=0.0, base_eos="stop", nudge_tokens=2)
+    assert reply.text == "a f"
+    assert reply.spans[0].model == "nudge" and reply.spans[0].tokens == 1
+
+
+def test_base_end_is_left_to_the_nudging_model_or_ends():
+    base = along(["a"], [0.9])
+    nudge = along(["a", " c", " d"], [0.9] * 3)
+
+    def end_after_c(said):
+        return ("<end>", 0.9) if said.startswith("a") else base(said)
+
+    assert ask(scripted(end_after_c, nudge), base_eos="stop", nudge_tokens=2).text == "a"
+    deferred = ask(scripted(end_after_c, nudge), base_eos="defer", agreement_rule=False, nudge_tokens=2)
+    assert deferred.text == "a c d"
+
+
+def test_limits_stops_and_repeats():
+    forever = lambda said: (" c", 0.9)  # noqa: E731
+    unsure = lambda said: (" g", 0.34)  # noqa: E731
+    pool = scripted(unsure, forever)
+    reply = ask(pool, sampling=Sampling(max_new_tokens=7), nudge_tokens=2)
+    assert len(reply.text.split()) <= 7
+    repeated = ask(pool, sampling=Sampling(max_new_tokens=50), nudge_tokens=2)
+    assert repeated.text == " c c c c" and repeated.meta["ended_by"] == "repeated nudge"
+    limited = ask(pool, sampling=Sampling(max_new_tokens=50), nudge_tokens=2, max_rounds=3)
+    assert limited.text == " c c c" and limited.finish_reason == "length"
+    counting = along(["a", " c", " d", " e", " f"], [0.9] * 5)
+    stopped = ask(scripted(unsure, counting), sampling=Sampling(max_new_tokens=20, stop=(" d",)))
+    assert stopped.text == "a c" and stopped.finish_reason == "stop"
+
+
+def test_nudge_share_does_not_fall_with_gamma():
+    path = ["a", " c", " d", " e", " f", " g"]
+    base = along(path, [0.5, 0.9, 0.6, 0.95, 0.7, 0.8])
+    nudge = along(path, [0.9] * 6)
+    shares = []
+    for gamma in (0.35, 0.55, 0.65, 0.75, 0.85, 0.93, 1.0):
+        reply = ask(scripted(base, nudge), gamma=gamma, agreement_rule=False, nudge_tokens=2)
+        assert reply.text == "".join(path)
+        shares.append(reply.meta["share"]["nudge"])
+    assert shares == sorted(shares) and shares[0] < shares[-1]
+
+
+# -------------------------------------------------------------------- random models
+
+
+@pytest.mark.parametrize("gamma", [0.05, 0.4, 1.0])
+@pytest.mark.parametrize("tokens", [1, 5, 16])
+def test_identical_models_equal_the_single_model(gamma, tokens):
+    engine = LocalEngine()
+    a, b = (engine.add(n, tiny_llama(TOKENIZER, 2), TOKENIZER) for n in "ab")
+    questions = example_questions(3)
+    single = {}
+    for q in questions:
+        one = engine.loaded["a"]
+        ids = torch.tensor([one.render_input({"messages": [["user", q.text()]]}).ids])
+        out = one.module.generate(ids, do_sample=False, max_new_tokens=12, eos_token_id=0, pad_token_id=1)
+        single[q.id] = one.decode(out[0, ids.shape[1] :].tolist())
+    method = _Fixed(NudgingOptions(gamma=gamma, nudge_tokens=tokens, base_prompt="chat"), None)
+    outcome = run_method(method, [a, b], questions=questions, sampling=Sampling(max_new_tokens=12))
+    for key, reply in outcome.replies.items():
+        if reply.meta["ended_by"] != "repeated nudge":  # random models repeat themselves
+            assert reply.text == single[key]
+
+
+def test_gamma_above_one_is_the_nudging_model():
+    engine = LocalEngine()
+    a, b = (engine.add(n, tiny_llama(TOKENIZER, i), TOKENIZER) for i, n in enumerate("ab"))
+    questions = example_questions(3)
+    method = _Fixed(NudgingOptions(agreement_rule=False, base_prompt="chat"), 1.01)
+    outcome = run_method(method, [a, b], questions=questions, sampling=Sampling(max_new_tokens=10))
+    for q in questions:
+        one = engine.loaded["b"]
+        ids = torch.tensor([one.render_input({"messages": [["user", q.text()]]}).ids])
+        out = one.module.generate(ids, do_sample=False, max_new_tokens=10, eos_token_id=0, pad_token_id=1)
+        expected = one.decode(out[0, ids.shape[1] :].tolist())
+        reply = outcome.replies[q.id]
+        assert reply.text == expected or (reply.meta["ended_by"] == "repeated nudge" and expected.startswith(reply.text))
+
+
+def _pool():
+    engine = LocalEngine()
+    return [engine.add(n, tiny_llama(TOKENIZER, i), TOKENIZER) for i, n in enumerate("ab")]
+
+
+test_conformance = method_checks(
+    "nudging",
+    settings=[{}, {"gamma": 0.02, "base_prompt": "chat"}],
+    pool=_pool,
+    sampling=Sampling(max_new_tokens=6),
+    questions=example_questions(2),
+)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ConfigError, match="gamma"):
+        build(NudgingOptions, {"gamma": 1.5})
+    with pytest.raises(ConfigError, match="question"):
+        build(NudgingOptions, {"plain_template": "no place"})
+    pool = _pool()
+    assert "out of range" in Nudging(NudgingOptions(nudging=7)).needs().problems(pool)[0]
+    assert "base model too" in Nudging(NudgingOptions(nudging="a")).needs().problems(pool)[0]

@@ -1,0 +1,195 @@
+"""Switch generation with scripted writers, stub switchers and single models."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import torch
+from moco_method_switch_generation import SwitchGeneration, SwitchGenerationOptions
+from moco_method_switch_generation.writing import Patch, trace, write
+from moco_toolkit_decoding.handover import reply_of
+from moco_toolkit_decoding.testing import (
+    LocalEngine,
+    ScriptedModule,
+    bpe_tokenizer,
+    spaced_tokenizer,
+    tiny_llama,
+    word_tokenizer,
+)
+
+from moco_core import Question, Sampling
+from moco_core.context import Context
+from moco_core.errors import CapabilityError, ConfigError
+from moco_core.options import build
+from moco_core.testing import example_questions, method_checks, run_method
+from moco_core.testing.harness import open_session
+
+torch.set_num_threads(1)
+TOKENIZER = bpe_tokenizer()
+QUESTION = Question(id="q", prompt="go")
+SHORT = Sampling(max_new_tokens=8)
+
+
+def pool(*seeds, other=()):
+    engine = LocalEngine()
+    models = [engine.add(f"m{i}", tiny_llama(TOKENIZER, s), TOKENIZER) for i, s in enumerate(seeds)]
+    return models + [engine.add(f"s{s}", tiny_llama(spaced_tokenizer(), s), spaced_tokenizer()) for s in other]
+
+
+class Always:
+    """A stub: a fixed list of writers, the last one for ever; remembers what it saw."""
+
+    def __init__(self, *writers):
+        self.writers, self.seen = writers, []
+
+    async def choose(self, patches):
+        self.seen.append(list(patches))
+        return self.writers[min(len(self.seen), len(self.writers)) - 1]
+
+    def close(self):
+        pass
+
+
+def written(models, switcher, shared=True, limit=13, question=QUESTION, **options):
+    options = {"force_ends": False, **options}
+
+    async def main():
+        async with open_session(sampling=Sampling(max_new_tokens=limit)) as session:
+            context = Context(session, phase="respond", question=question)
+            data = await write(models, question, SwitchGenerationOptions(**options), shared, switcher, context)
+            return reply_of(data, models)
+
+    return asyncio.run(main())
+
+
+def alone(model, limit=13, question=QUESTION):
+    one = model.engine.loaded[model.name]
+    ids = torch.tensor([one.render_input({"messages": [["user", question.text()]]}).ids])
+    out = one.module.generate(ids, do_sample=False, max_new_tokens=limit, eos_token_id=0, pad_token_id=1)
+    return one.decode(out[0, ids.shape[1] :].tolist())
+
+
+def scripted(tokenizer, *paths):
+    """Writers that follow a text: the longest suffix that was committed decides the next token, else the end."""
+    engine = LocalEngine()
+
+    def following(path):
+        ids = tokenizer.encode("go", add_special_tokens=False)
+
+        def scores(read):
+            said = tokenizer.decode(read[len(ids) :])
+            token = path.get(said, "<end>")
+            return {tokenizer.eos_token_id if token == "<end>" else tokenizer.get_vocab()[token]: 10.0}
+
+        return scores
+
+    return [
+        engine.add(f"m{i}", ScriptedModule(len(tokenizer), following(path)), tokenizer) for i, path in enumerate(paths)
+    ]
+
+
+def spelled(tokenizer, text):
+    return tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))[0]
+
+
+test_conformance = method_checks(
+    "switch_generation",
+    settings=[{"patch_size": 3}, {"patch_size": 4, "wait": True, "switcher": 0, "force_ends": False}],
+    pool=lambda: pool(1, 2, 3),
+    sampling=SHORT,
+    questions=example_questions(2),
+)
+
+
+@pytest.mark.parametrize("size", [1, 5, 50])
+def test_identical_models_equal_the_single_model(size):
+    models = pool(2, 2, 2)
+    assert written(models, Always(0, 1, 2, 1, 0), patch_size=size).text == alone(models[0])
+
+
+def test_always_one_writer_is_that_model():
+    models = pool(1, 2)
+    for i in range(2):
+        reply = written(models, Always(i), patch_size=4)
+        assert reply.text == alone(models[i])
+        assert {s.model for s in reply.spans} <= {models[i].name}
+
+
+def test_the_budget_is_used_exactly():
+    models = pool(2, 2)  # this seed does not end by itself
+    switcher = Always(0, 1, 0)
+    reply = written(models, switcher, patch_size=5, limit=13)
+    assert [s.tokens for s in reply.spans] == [5, 5, 3] and reply.finish_reason == "length"
+    assert [len(p) for p in switcher.seen] == [0, 1, 2]
+
+
+def test_words_are_not_split_at_a_seam():
+    words = word_tokenizer(["inter", "national"])
+    inter, national = spelled(words, "inter"), spelled(words, "national")
+    models = scripted(words, {"": inter}, {"inter": national})
+    reply = written(models, Always(0, 1), patch_size=1)
+    assert reply.text == "international"
+    assert [(s.model, s.text) for s in reply.spans] == [("m0", "inter"), ("m1", "national")]
+
+
+def test_an_end_token_ends_the_row_and_leaves_no_marker():
+    words = word_tokenizer(["a", " b", " c"])
+    a, b, c = (spelled(words, t) for t in ("a", " b", " c"))
+    models = scripted(words, {"": a, "a": b}, {"a b": c, "a b c": "<end>"})
+    switcher = Always(0, 1, 1)
+    reply = written(models, switcher, patch_size=2)
+    assert reply.text == "a b c" and reply.finish_reason == "eos"
+    assert len(switcher.seen) == 2  # nobody was asked after the end
+    assert [[(p.writer, p.text) for p in seen] for seen in switcher.seen] == [[], [(0, "a b")]]
+
+
+def test_waiting_goes_on_after_an_end():
+    words = word_tokenizer(["a", " Wait", ","])
+    models = scripted(words, {"": spelled(words, "a")}, {})
+    reply = written(models, Always(0), patch_size=2, wait=True, max_waits=2)
+    assert reply.text == "a Wait, Wait," and reply.meta["waits"] == 2
+
+
+def test_the_ends_belong_to_the_last_of_three():
+    reply = written(pool(2, 2, 2), Always(0, 1), patch_size=5, limit=13, force_ends=None)
+    assert [(s.model, s.tokens) for s in reply.spans] == [("m2", 5), ("m0", 5), ("m2", 3)]
+    assert [p[1] for p in reply.meta["patches"]] == ["first", "switcher", "last"]
+
+
+def test_an_answer_cue_precedes_the_last_patch_even_if_it_is_the_only_one():
+    models = pool(2, 2)
+    assert written(models, Always(0), patch_size=50, limit=13, answer_cue="ok ").text.startswith("ok ")
+
+
+def test_different_tokenizers_exchange_whole_words_only():
+    models = pool(2, other=(4,))
+    reply = written(models, Always(0, 1, 0, 1), shared=False, patch_size=4, limit=16)
+    assert "".join(s.text for s in reply.spans) == reply.text
+    for model in models:
+        assert not any(t in reply.text for t in model.engine.loaded[model.name].tokenizer.all_special_tokens)
+
+
+def test_batch_equals_single_rows():
+    method = SwitchGeneration(SwitchGenerationOptions(patch_size=3))
+    sampling = Sampling(max_new_tokens=9, temperature=0.7, top_p=0.9)
+    a, b = (
+        run_method(method, pool(1, 2, 3), questions=example_questions(5), sampling=sampling, in_flight=n)
+        for n in (1, 8)
+    )
+    assert a.texts == b.texts and not a.errors
+
+
+def test_the_trace_names_authors_in_order():
+    text = trace(QUESTION, ["first", "second"], [Patch(1, " one", "switcher"), Patch(0, " two", "switcher")])
+    assert "0: first\n1: second" in text and text.index("[1] one") < text.index("[0] two") and "go" in text
+
+
+def test_bad_input():
+    with pytest.raises(ConfigError, match="patch_size"):
+        build(SwitchGenerationOptions, {"patch_size": 0})
+    with pytest.raises(CapabilityError, match="moco-toolkit-training"):
+        run_method(SwitchGeneration(SwitchGenerationOptions(switcher="train")), pool(1, 2))
+    assert "no model 'x'" in SwitchGeneration(SwitchGenerationOptions(switcher="x")).needs().problems(pool(1, 2))[0]
+    alone_writer = SwitchGeneration(SwitchGenerationOptions(switcher_writes=False))
+    assert "three models" in alone_writer.needs().problems(pool(1, 2))[0]
