@@ -26,7 +26,7 @@ from moco_core.testing import common, dataset, kit, method, metric, pool
 from moco_core.testing.dataset import DatasetCase, DatasetPlan, gold_reply
 from moco_core.testing.harness import Outcome, as_pool, open_session, run_method
 from moco_core.testing.kit import Case, Check, CheckResult, NotApplicable
-from moco_core.testing.method import MethodCase, MethodPlan
+from moco_core.testing.method_case import MethodCase, MethodPlan
 from moco_core.testing.metric import ODD_TEXTS, MetricCase, MetricPlan, metric_examples, score_of
 from moco_core.testing.pool import PoolCase, PoolPlan
 from moco_core.testing.scripted import (
