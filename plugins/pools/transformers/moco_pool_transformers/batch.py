@@ -123,6 +123,8 @@ class Batch:
         for row in rows:
             by_head.setdefault(row.prompt.ids[:-1], []).append(row)
         start = self.slab.count
+        # room for all of them and for a good part of their replies at once: growing later copies what is there
+        self.slab.reserve(start + len(rows), max(len(r.prompt.ids) + min(r.limit, 128) for r in rows))
         for group in bucket(unique):
             self.loaded.prefill(self.slab, [unique[i] for i in group])
             for i in group:

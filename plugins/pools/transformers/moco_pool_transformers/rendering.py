@@ -55,6 +55,8 @@ class Renderer:
         if bos and text.startswith(bos):
             return self._encode_rendered(text)
         ids = list(self.tokenizer(text, add_special_tokens=True)["input_ids"])
+        if not ids or ids[-1] != self._eos:
+            return ids
         bare = self._encode_rendered(text)
         while len(ids) > len(bare) and ids and ids[-1] == self._eos and (not bare or ids[-len(bare) :] != bare):
             ids.pop()  # some tokenizers close every text; a prompt must stay open
