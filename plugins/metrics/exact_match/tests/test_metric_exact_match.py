@@ -226,3 +226,11 @@ def test_a_reference_scores_one_and_nothing_scores_zero(kind: str, gold: str) ->
     assert score_of_fast(item, gold) == 1.0
     for empty in ("", " ", "\n", "**", "<think></think>"):
         assert score_of_fast(item, empty) == 0.0
+
+
+def test_a_list_whose_fractions_look_like_thousands_scores_for_its_own_gold() -> None:
+    from moco_toolkit_answers import parse_list, read
+
+    question = Question(id="1", prompt="?", answer_kind="typed", meta={"answer_type": "list of float"})
+    key = read(question, "The answer is [8.8, 24.4]").key
+    assert key is not None and parse_list(key) == parse_list("[8.8, 24.4]") and len(key.split(";")) == 2

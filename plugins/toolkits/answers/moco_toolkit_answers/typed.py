@@ -170,4 +170,4 @@ def _typed_line(kind: str, line: str, plain: str) -> Answer:
 
 
 def _list_answer(values: list[Fraction], text: str) -> Answer:
-    return Answer(key="[" + ",".join(number_key(v) for v in values) + "]", text=text[:SHORT], status="parsed")
+    return Answer(key="[" + "; ".join(number_key(v) for v in values) + "]", text=text[:SHORT], status="parsed")
