@@ -79,4 +79,4 @@ def test_memory_that_does_not_suffice_makes_batches_smaller(tmp_path: Path, monk
     monkeypatch.setattr(LoadedModel, "advance", small)
     got = ask_all(models, Sampling(max_new_tokens=6), 12)
     assert [r[0].token_ids for r in got] == [r[0].token_ids for r in want]
-    assert sizes[0] > 3 >= sizes[-1]
+    assert max(sizes) > 3 >= sizes[-1]  # however the calls arrived
