@@ -12,9 +12,9 @@ import argparse
 import random
 import time
 
-from moco_core import Example, Metric, Question, Reply
-from moco_metric_exact_match import ExactMatch, Options
-from moco_metric_multiple_choice import MultipleChoice, NoOptions
+from moco_core import Example, Metric, NoOptions, Question, Reply
+from moco_metric_exact_match import ExactMatch, ExactMatchOptions
+from moco_metric_multiple_choice import MultipleChoice
 
 TEXT = (
     "the ray is deflected by a magnetic field because its charge moves and the force grows with speed so we add both "
@@ -82,7 +82,7 @@ def main() -> None:
             MultipleChoice(NoOptions()), Example(question=asked, answer=2), choice_replies(count, rng)
         ),
         "exact_match": measure(
-            ExactMatch(Options()), Example(question=sum_asked, references=("18",)), number_replies(count, rng)
+            ExactMatch(ExactMatchOptions()), Example(question=sum_asked, references=("18",)), number_replies(count, rng)
         ),
     }
     for name, value in seconds.items():

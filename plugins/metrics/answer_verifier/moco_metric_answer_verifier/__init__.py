@@ -24,12 +24,12 @@ from moco_core import (
     option,
 )
 from moco_metric_exact_match import ExactMatch
-from moco_metric_exact_match import Options as ExactOptions
+from moco_metric_exact_match import ExactMatchOptions as ExactOptions
 from moco_metric_math_equivalence import MathEquivalence
-from moco_metric_math_equivalence import Options as MathOptions
+from moco_metric_math_equivalence import MathEquivalenceOptions as MathOptions
 from moco_toolkit_answers import read, strip_reasoning
 
-__all__ = ["TEMPLATE", "AnswerVerifier", "fill", "moco_metric", "verdict"]
+__all__ = ["TEMPLATE", "AnswerVerifier", "AnswerVerifierOptions", "fill", "moco_metric", "verdict"]
 
 TEMPLATE = """### Question: {question}
 
@@ -52,7 +52,7 @@ def _known_slots(template: str) -> str | None:
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class AnswerVerifierOptions:
     """The judge and what it is shown."""
 
     pool: dict[str, Any] | None = option(None, help="the judge's pool, as in a run: {name: ..., ...}")
@@ -63,7 +63,7 @@ class Options:
     template: str = option(TEMPLATE, check=_known_slots, help="prompt with {question}, {reference}, {reply}, {mark}")
 
 
-class AnswerVerifier(Metric[Options]):
+class AnswerVerifier(Metric[AnswerVerifierOptions]):
     """1 if the judge finds the reply equivalent to the reference, else 0.
 
     The judge sees question, options, reference and the end of the reply without reasoning, greedily decoded; its last
@@ -71,10 +71,10 @@ class AnswerVerifier(Metric[Options]):
     Reference judge: TIGER-Lab/general-verifier (Ma et al. 2025, arXiv 2505.14652); any model that writes text will do.
     """
 
-    Options = Options
+    Options = AnswerVerifierOptions
     needs_pool = True
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: AnswerVerifierOptions) -> None:
         super().__init__(options)
         self._judge: Any = None
         self._exact = ExactMatch(ExactOptions())

@@ -8,7 +8,7 @@ import pytest
 
 from moco_core import ConfigError, Context, Example, Question, Reply, Score
 from moco_core.testing import ScriptedPool, metric_checks, open_session
-from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, Options, fill, verdict
+from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, fill, verdict
 
 test_conformance = metric_checks("answer_verifier")
 
@@ -22,7 +22,7 @@ def judged(said: str, reply: str, item: Example | None = None, **options: object
     item = item or example()
 
     async def work() -> Score:
-        metric = AnswerVerifier(Options(**options))  # type: ignore[arg-type]
+        metric = AnswerVerifier(AnswerVerifierOptions(**options))  # type: ignore[arg-type]
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
             return await metric.score(item, Reply(text=reply), Context(session, phase="metric", question=item.question))
@@ -96,7 +96,7 @@ def test_choices_are_shown_with_their_letters() -> None:
 
 
 def test_without_a_pool_there_is_one_clear_line() -> None:
-    metric, item = AnswerVerifier(Options()), example()
+    metric, item = AnswerVerifier(AnswerVerifierOptions()), example()
 
     async def work() -> None:
         async with open_session(metric=metric) as session:
@@ -109,7 +109,7 @@ def test_without_a_pool_there_is_one_clear_line() -> None:
 
 def test_unknown_judge_and_bad_template_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"metric\.judge: no model 'jugde'"):
-        AnswerVerifier(Options(judge="jugde")).bind(ScriptedPool({"judge": "x"}).pool)
+        AnswerVerifier(AnswerVerifierOptions(judge="jugde")).bind(ScriptedPool({"judge": "x"}).pool)
     with pytest.raises(ConfigError, match="template"):
-        Options(template="Is it right?")
+        AnswerVerifierOptions(template="Is it right?")
     assert "{reference}" in TEMPLATE

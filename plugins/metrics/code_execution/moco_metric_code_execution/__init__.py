@@ -13,11 +13,11 @@ from moco_metric_code_execution.program import assemble
 from moco_toolkit_answers import called_name, read_code
 from moco_toolkit_sandbox import Isolation, Limits, Outcome, Sandbox
 
-__all__ = ["CodeExecution", "moco_metric", "pass_at_k"]
+__all__ = ["CodeExecution", "CodeExecutionOptions", "moco_metric", "pass_at_k"]
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class CodeExecutionOptions:
     """How programs are isolated and bounded, and which pass@k is reported."""
 
     isolation: Isolation = option("bubblewrap", help="what keeps programs in; 'limits' is weak and must be asked for")
@@ -31,7 +31,7 @@ class Options:
     packages: tuple[str, ...] = option((), help="folders that programs may import from, read-only (bubblewrap)")
 
 
-class CodeExecution(Metric[Options]):
+class CodeExecution(Metric[CodeExecutionOptions]):
     """Runs setup, candidate and tests once in a fresh process; 1 if the end of the tests is reached.
 
     The example's ``meta`` holds ``setup``, ``test`` and ``entry_point``; the question's ``meta`` may hold ``prefix``,
@@ -40,9 +40,9 @@ class CodeExecution(Metric[Options]):
     cannot be isolated and SandboxError where the sandbox failed: neither says anything about the program.
     """
 
-    Options = Options
+    Options = CodeExecutionOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: CodeExecutionOptions) -> None:
         super().__init__(options)
         self._sampled = options.samples or options.k > 1
         self.binary = not self._sampled  # type: ignore[misc]

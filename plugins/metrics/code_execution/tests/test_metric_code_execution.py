@@ -11,7 +11,7 @@ import pytest
 from moco_core import Context, DatasetError, Example, Question, Reply, Score
 from moco_core.cache import Cache
 from moco_core.testing import metric_checks, open_session
-from moco_metric_code_execution import CodeExecution, Options, pass_at_k
+from moco_metric_code_execution import CodeExecution, CodeExecutionOptions, pass_at_k
 from moco_metric_code_execution.program import assemble
 from moco_toolkit_sandbox import Outcome, Sandbox, SandboxUnavailable
 
@@ -26,7 +26,7 @@ def _isolation() -> str:
     return "bubblewrap"
 
 
-OPTIONS = Options(isolation=_isolation(), seconds=30)  # type: ignore[arg-type]
+OPTIONS = CodeExecutionOptions(isolation=_isolation(), seconds=30)  # type: ignore[arg-type]
 
 PREFIX = '''from typing import List
 
@@ -54,7 +54,7 @@ def example(prefix: str = "", test: str = TEST) -> Example:
 
 
 def scored(
-    reply: Reply | str, item: Example | None = None, options: Options = OPTIONS, cache: Cache | None = None
+    reply: Reply | str, item: Example | None = None, options: CodeExecutionOptions = OPTIONS, cache: Cache | None = None
 ) -> Score:
     item = item or example()
 
@@ -132,7 +132,7 @@ def test_pass_at_k_is_the_probability_over_all_draws() -> None:
 
 def test_samples_give_pass_at_k() -> None:
     code = [f"```python\n{text}\n```" for text in (RIGHT, WRONG, WRONG, WRONG)]
-    options = Options(isolation=OPTIONS.isolation, seconds=30, k=2)
+    options = CodeExecutionOptions(isolation=OPTIONS.isolation, seconds=30, k=2)
     score = scored(Reply(text=code[0], meta={"samples": code}), options=options)
     assert score.value == pytest.approx(0.5)  # 1 - C(3,2)/C(4,2)
     with pytest.raises(DatasetError, match="pass@2 needs at least 2 samples"):
@@ -159,7 +159,7 @@ def test_a_program_is_run_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_isolation_means_no_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxUnavailable, match="bubblewrap"):
-        scored(RIGHT, options=Options(isolation="bubblewrap"))
+        scored(RIGHT, options=CodeExecutionOptions(isolation="bubblewrap"))
 
 
 def test_helpers_of_the_prompt_stay_and_the_function_is_replaced() -> None:

@@ -31,6 +31,7 @@ from moco_toolkit_answers import read_open, strip_reasoning
 
 __all__ = [
     "GenerationDiversity",
+    "GenerationDiversityOptions",
     "distinct_n",
     "moco_metric",
     "pairwise_distance",
@@ -43,7 +44,7 @@ _EMBEDDED = ("reference_distance", "pairwise", "vendi")
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class GenerationDiversityOptions:
     """Which diversity is measured, and with which encoder."""
 
     measure: Literal["distinct", "self_bleu", "reference_distance", "pairwise", "vendi"] = option(
@@ -61,7 +62,7 @@ class Options:
             )
 
 
-class GenerationDiversity(Metric[Options]):
+class GenerationDiversity(Metric[GenerationDiversityOptions]):
     """Diversity of one reply against its references, or of the replies in ``reply.meta["samples"]`` among themselves.
 
     ``reference_distance`` is 1 - the mean cosine between the reply and the references; ``pairwise`` the mean cosine
@@ -71,10 +72,10 @@ class GenerationDiversity(Metric[Options]):
     that needs several replies gives no score to a single one.
     """
 
-    Options = Options
+    Options = GenerationDiversityOptions
     binary = False
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: GenerationDiversityOptions) -> None:
         super().__init__(options)
         self.needs_pool = options.measure in _EMBEDDED  # type: ignore[misc]  # the others need no encoder
         self._encoder: Any = None

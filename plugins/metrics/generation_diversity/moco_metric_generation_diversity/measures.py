@@ -27,7 +27,7 @@ def self_bleu(texts: Sequence[str]) -> float:
     Lower means more diverse. Raises ConfigError without sacrebleu.
     """
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError:
         raise ConfigError(
             "measure: self_bleu needs sacrebleu; pip install 'moco-metric-generation-diversity[bleu]'"

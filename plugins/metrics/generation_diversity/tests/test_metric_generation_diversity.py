@@ -12,7 +12,7 @@ from moco_core import CapabilityError, ConfigError, Context, Example, Question, 
 from moco_core.testing import ScriptedPool, metric_checks, open_session
 from moco_metric_generation_diversity import (
     GenerationDiversity,
-    Options,
+    GenerationDiversityOptions,
     distinct_n,
     pairwise_distance,
     reference_distance,
@@ -58,7 +58,7 @@ def scored(reply: Reply, references: tuple[str, ...] = (), **options: Any) -> Sc
     pool = ScriptedPool({"encoder": ""})
 
     async def work() -> Score:
-        metric = GenerationDiversity(Options(**options))
+        metric = GenerationDiversity(GenerationDiversityOptions(**options))
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
             return await metric.score(item, reply, Context(session, phase="metric", question=item.question))
@@ -79,6 +79,8 @@ def test_measures_need_what_they_compare() -> None:
 
 def test_an_encoder_is_asked_for_in_one_line() -> None:
     with pytest.raises(ConfigError, match="pool: missing; measure: vendi needs an encoder"):
-        Options(measure="vendi")
+        GenerationDiversityOptions(measure="vendi")
     with pytest.raises(CapabilityError, match="gives no embeddings"):
-        GenerationDiversity(Options()).bind(ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})).pool)
+        GenerationDiversity(GenerationDiversityOptions()).bind(
+            ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})).pool
+        )

@@ -10,27 +10,27 @@ from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, 
 from moco_metric_math_equivalence.equivalence import Checker
 from moco_toolkit_answers import read_math
 
-__all__ = ["MathEquivalence", "moco_metric"]
+__all__ = ["MathEquivalence", "MathEquivalenceOptions", "moco_metric"]
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class MathEquivalenceOptions:
     """How long and how exactly expressions are compared."""
 
     seconds: float = option(5.0, gt=0, help="processor time for one comparison before it is given up")
     digits: int = option(6, ge=1, le=15, help="decimals that two numbers must share in a symbolic comparison")
 
 
-class MathEquivalence(Metric[Options]):
+class MathEquivalence(Metric[MathEquivalenceOptions]):
     """1 if the answer equals one of the references mathematically, else 0.
 
     In order: equal text after LaTeX cleaning, equal numbers, words compared as words, lists and intervals item by item,
     and last math-verify, in a process of its own that is killed when it takes too long (``meta["undecided"]``).
     """
 
-    Options = Options
+    Options = MathEquivalenceOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: MathEquivalenceOptions) -> None:
         super().__init__(options)
         self._checker = Checker(seconds=options.seconds, digits=options.digits)
 

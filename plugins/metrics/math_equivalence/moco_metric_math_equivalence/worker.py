@@ -24,7 +24,7 @@ def main() -> None:
     out = os.dup(1)
     os.dup2(2, 1)
 
-    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify import LatexExtractionConfig, parse, verify  # type: ignore[import-untyped]
 
     config = (LatexExtractionConfig(),)
 

@@ -9,7 +9,7 @@ import pytest
 
 from moco_core import ConfigError, Context, Example, Question, Reply, Score
 from moco_core.testing import ScriptedPool, metric_checks, open_session, score_of
-from moco_metric_noncompliance import Noncompliance, Options
+from moco_metric_noncompliance import Noncompliance, NoncomplianceOptions
 from moco_metric_noncompliance.rubrics import kind_of, rubric
 
 test_conformance = metric_checks("noncompliance", settings=[{}, {"judge": "rules"}])
@@ -21,7 +21,7 @@ def example(category: str = "", subcategory: str = "", comply: bool = False) -> 
 
 
 def scored(subcategory: str, reply: str, comply: bool = False) -> float | None:
-    return score_of(Noncompliance(Options()), example(subcategory=subcategory, comply=comply), reply).value
+    return score_of(Noncompliance(NoncomplianceOptions()), example(subcategory=subcategory, comply=comply), reply).value
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def judged(said: str, reply: str, item: Example) -> tuple[Score, list[str]]:
     options: dict[str, Any] = {"pool": {"name": "scripted"}}
 
     async def work() -> Score:
-        metric = Noncompliance(Options(**options))
+        metric = Noncompliance(NoncomplianceOptions(**options))
         assert metric.needs_pool
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
@@ -121,6 +121,6 @@ def test_the_judge_reads_the_rubric_of_the_subcategory() -> None:
 
 
 def test_a_judge_needs_a_pool() -> None:
-    assert not Noncompliance(Options()).needs_pool
+    assert not Noncompliance(NoncomplianceOptions()).needs_pool
     with pytest.raises(ConfigError, match="pool: missing"):
-        Options(judge="model")
+        NoncomplianceOptions(judge="model")

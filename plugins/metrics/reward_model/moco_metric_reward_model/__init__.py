@@ -26,11 +26,11 @@ from moco_core import (
 )
 from moco_toolkit_answers import read_open, strip_reasoning
 
-__all__ = ["RewardModel", "moco_metric"]
+__all__ = ["RewardModel", "RewardModelOptions", "moco_metric"]
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class RewardModelOptions:
     """The reward model, and what its score is compared with."""
 
     pool: dict[str, Any] | None = option(None, help="the reward model's pool, as in a run: {name: ..., ...}")
@@ -44,7 +44,7 @@ class Options:
             raise ConfigError("baseline: missing; report: win_rate compares with the replies in that file")
 
 
-class RewardModel(Metric[Options]):
+class RewardModel(Metric[RewardModelOptions]):
     """The reward r(question, reply), a real number without bounds; not comparable between reward models.
 
     The reward model sees the conversation in its own chat template. Reasoning is removed; an empty reply is scored, not
@@ -52,11 +52,11 @@ class RewardModel(Metric[Options]):
     score also tells the baseline's reward and who won (1, 0, or 0.5). Reference: Skywork-Reward (arXiv 2410.18451).
     """
 
-    Options = Options
+    Options = RewardModelOptions
     binary = False
     needs_pool = True
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: RewardModelOptions) -> None:
         super().__init__(options)
         self._model: Any = None
         self._replies: dict[str, str] | None = None

@@ -11,7 +11,7 @@ import pytest
 
 from moco_core import CapabilityError, ConfigError, Context, DatasetError, Example, Question, Reply, Score
 from moco_core.testing import ScriptedPool, metric_checks, open_session
-from moco_metric_reward_model import Options, RewardModel
+from moco_metric_reward_model import RewardModel, RewardModelOptions
 
 test_conformance = metric_checks("reward_model")
 
@@ -22,7 +22,7 @@ def scored(*replies: str, **options: Any) -> tuple[list[Score], ScriptedPool]:
     pool = ScriptedPool({"judge": ""})
 
     async def work() -> list[Score]:
-        metric = RewardModel(Options(**options))
+        metric = RewardModel(RewardModelOptions(**options))
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
             context = Context(session, phase="metric", question=ITEM.question)
@@ -71,9 +71,9 @@ def test_win_rate_against_a_baseline(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(CapabilityError, match=r"metric\.pool: model 'm' cannot score a conversation"):
-        RewardModel(Options()).bind(ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})).pool)
+        RewardModel(RewardModelOptions()).bind(ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})).pool)
     with pytest.raises(ConfigError, match="baseline: missing"):
-        Options(report="win_rate")
+        RewardModelOptions(report="win_rate")
     with pytest.raises(ConfigError, match=r"metric\.label: expected less than 1"):
         scored("a", label=3)
     path = tmp_path / "bad.jsonl"

@@ -120,7 +120,7 @@ class Sandbox:
 
     def _command(self, name: str, folder: str, limits: Limits, variant: dict[str, bool]) -> Command:
         if self.isolation == "bubblewrap":
-            return bubblewrap(shutil.which("bwrap") or "bwrap", limits, packages=self.packages, **variant)  # type: ignore[arg-type]
+            return bubblewrap(shutil.which("bwrap") or "bwrap", limits, packages=self.packages, **variant)
         if self.isolation == "limits":
             return limits_only(folder)
         return container(shutil.which(self.isolation) or self.isolation, self.image, name, limits)
@@ -172,18 +172,18 @@ class Sandbox:
         ]
         guards = [loop.create_task(watch.clock(broken, _START_ROOM)), loop.create_task(watch.usage(broken))]
         ended = loop.create_task(process.wait())
+        finished = loop.create_task(watch.finished.wait())
+        awaited: set[asyncio.Future[Any]] = {ended, broken, finished}
         try:
             # the stub's last word ends the wait: something the program left behind may hold its pipes open
-            finished = loop.create_task(watch.finished.wait())
-            guards.append(finished)
-            await asyncio.wait({ended, broken, finished}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             if ended.done():  # what was written before the end is still in the pipes
                 await asyncio.wait(readers, timeout=2.0)
             return broken.result() if broken.done() else None
         finally:
-            for task in (*readers, *guards, ended):
+            for task in (*readers, *guards, ended, finished):
                 task.cancel()
-            await asyncio.gather(*readers, *guards, ended, return_exceptions=True)
+            await asyncio.gather(*readers, *guards, ended, finished, return_exceptions=True)
             broken.cancel()
 
     async def _kill(self, process: asyncio.subprocess.Process, name: str) -> None:

@@ -91,7 +91,8 @@ def _settle(broken: asyncio.Future[Status], status: Status) -> None:
 
 def _descendants(pid: int) -> list[int]:
     """Return a process and all below it; empty where the kernel does not tell."""
-    out, queue = [], [pid]
+    out: list[int] = []
+    queue = [pid]
     while queue and len(out) < 4096:
         current = queue.pop()
         out.append(current)
