@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from moco_toolkit_decoding import HeadGate, JointRecipe, Mix, TopGate, UnionRecipe, open_session
+from moco_toolkit_decoding import HeadGate, JointRecipe, Mix, TopGate, UnionRecipe, Vocabulary, open_session
 from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.steps import StepServer
 from moco_toolkit_decoding.testing import (
@@ -71,6 +71,10 @@ def generated(engine, name, text, n=16):
         eos_token_id=sorted(one.end_ids),
     )
     return out[0, ids.shape[1] :].tolist()
+
+
+def model_tokenizer(engine, model):
+    return engine.loaded[model.name].tokenizer
 
 
 # -------------------------------------------------------------------- the slab
@@ -209,9 +213,18 @@ def test_union_of_copies_is_the_model_and_scores_are_invariant_to_batching(mixed
         copies = pool.derive(
             f"union-{model.name}", UnionRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), [model] * 2), [model] * 2
         )
-        text = run(lambda c, m=copies: c.generate(m, PROMPTS[0])).text.replace("\ufffd", "")
-        ids = [t for t in generated(engine, model.name, PROMPTS[0]) if t not in engine.loaded[model.name].end_ids]
-        assert text == engine.loaded[model.name].decode(ids).replace("\ufffd", "")
+        special = engine.loaded[model.name].tokenizer.all_special_ids
+        compared = 0
+        for prompt in (*PROMPTS, "and runs", "yes no", "12 + 34"):
+            ids = [t for t in generated(engine, model.name, prompt, 8) if t not in engine.loaded[model.name].end_ids]
+            if set(ids) & set(special):
+                continue  # special tokens are no strings: they cannot be fused
+            text = run(lambda c, m=copies, p=prompt: c.generate(m, p), max_new_tokens=8).text
+            assert text == b"".join(Vocabulary(model_tokenizer(engine, model)).pieces[t] for t in ids).decode(
+                "utf-8", "replace"
+            ).removeprefix(" " if model is spaced else "")
+            compared += 1
+        assert compared
     both = UnionRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), [llama, spaced])
     fused = pool.derive("union-both", both, [llama, spaced])
     together = run(lambda c: c.gather(c.generate(fused, p) for p in PROMPTS))

@@ -1,0 +1,219 @@
+"""MentorCollab against single models, scripted models, and the probe's own checks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+import torch
+from moco_method_mentor_collab import MentorCollab, MentorCollabOptions
+from moco_method_mentor_collab.probe import Probe, train_probe
+from moco_method_mentor_collab.writing import Segment, Writing, consultation, features, verifier_of
+from moco_toolkit_decoding import open_session as open_step
+from moco_toolkit_decoding.handover import reply_of
+from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
+
+from moco_core import Question, Sampling
+from moco_core.context import Context
+from moco_core.errors import ConfigError
+from moco_core.options import build
+from moco_core.testing import example_questions, method_checks, run_method
+from moco_core.testing.harness import open_session
+
+torch.set_num_threads(1)
+TOKENIZER, SPACED = bpe_tokenizer(), spaced_tokenizer()
+QUESTION = Question(id="q", prompt="the quick brown [Two ways to go on]\nOption A: x\nOption B: y")
+
+
+def pool(*seeds, other=()):
+    engine = LocalEngine()
+    models = [engine.add(f"m{i}", tiny_llama(TOKENIZER, s), TOKENIZER) for i, s in enumerate(seeds)]
+    return models + [engine.add(f"s{s}", tiny_llama(SPACED, s), SPACED) for s in other]
+
+
+def written(models, answer, shared=True, limit=14, seed=0, **options):
+    """Write with a verifier stub that always says ``answer`` (True: the mentor); None is the prompt verifier."""
+    calls = []
+
+    async def stub(session, a, b):
+        calls.append((a, b))
+        return answer
+
+    async def main():
+        async with open_session(sampling=Sampling(max_new_tokens=limit), seed=seed) as session:
+            context = Context(session, phase="respond", question=QUESTION)
+            settings = MentorCollabOptions(**options)
+            writing = await Writing.open(models, QUESTION, settings, shared, context)
+            verifier = verifier_of(settings, None) if answer is None else stub
+            return reply_of(await writing.run(verifier), models)
+
+    return asyncio.run(main()), calls
+
+
+def alone(model, limit=14):
+    one = model.engine.loaded[model.name]
+    ids = torch.tensor([one.render_input({"messages": [["user", QUESTION.text()]]}).ids])
+    out = one.module.generate(ids, do_sample=False, max_new_tokens=limit, eos_token_id=0, pad_token_id=1)
+    return one.decode(out[0, ids.shape[1] :].tolist())
+
+
+test_conformance = method_checks(
+    "mentor_collab",
+    settings=[{"patch_size": 3}, {"patch_size": 3, "debias": True, "decision_proportion": 60.0}],
+    pool=lambda: pool(1, 2),
+    sampling=Sampling(max_new_tokens=6),
+    questions=example_questions(2),
+)
+
+
+def test_never_consulting_is_the_generator_without_any_mentor_call():
+    models = pool(1, 2)
+    reply, calls = written(models, True, decision_proportion=0.0)
+    assert reply.text == alone(models[0]) and not calls
+    assert reply.meta["consultations"] == 0 and reply.meta["tokens"]["m1"]["written"] == 0
+
+
+@pytest.mark.parametrize("patch", [1, 4])
+def test_always_consulting_with_a_fixed_verdict_is_that_model(patch):
+    models = pool(1, 2)
+    reply, calls = written(models, False, decision_proportion=100.0, patch_size=patch)
+    assert reply.text == alone(models[0]) and calls
+    reply, calls = written(models, True, decision_proportion=100.0, patch_size=patch)
+    assert reply.text == alone(models[1]) and calls
+
+
+@pytest.mark.parametrize("share", [10.0, 50.0, 100.0])
+def test_identical_models_equal_the_single_model_and_never_ask_the_verifier(share):
+    models = pool(2, 2)
+    reply, calls = written(models, True, decision_proportion=share)
+    assert reply.text == alone(models[0]) and not calls and reply.meta["disagreements"] == 0
+
+
+@pytest.mark.parametrize("share", [1.0, 25.0, 100.0])
+def test_the_consultation_rate_is_exact(share):
+    writing = Writing(None, MentorCollabOptions(decision_proportion=share), 0, None, random.Random(5))
+    consulted = words = 0
+    while words < 10_000:
+        alone_words = writing._words_alone(10_000)
+        if alone_words:
+            words += alone_words
+        else:
+            consulted += 1
+            words += 1
+    p = share / 100
+    assert abs(consulted - p * words) <= 3 * (words * p * (1 - p)) ** 0.5
+
+
+def test_a_consulted_end_is_an_option_and_choosing_it_finishes():
+    assert consultation(Segment((), b"", True), Segment((5,), b" go", False)).decode().count("(the answer ends here)") == 1
+
+
+    models = pool(1, 2)
+    # both models are told that every token ends: empty segments on both sides finish the answer
+    for model in models:
+        loaded = model.engine.loaded[model.name]
+        loaded.end_ids = frozenset(range(len(TOKENIZER)))
+        loaded.scratch.clear()
+    reply, calls = written(models, True, decision_proportion=100.0)
+    assert reply.text == "" and reply.finish_reason == "eos" and not calls
+
+
+def test_a_verifier_call_leaves_the_generator_where_it_was():
+    models = pool(1, 2)
+    judged = asyncio.run(_states(models))
+    assert torch.allclose(*judged, atol=1e-5)
+
+
+async def _states(models):
+    async with open_session() as session:
+        context = Context(session, phase="respond", question=QUESTION)
+        step = await open_step(context, models[0], QUESTION)
+        step.append_text("a start")
+        a, b = Segment((5, 6), b" one", False), Segment((7,), b" two", True)
+        await verifier_of(MentorCollabOptions(), None)(step, a, b)
+        await features(step, a, b)
+        assert step.text == "a start"
+        after = await step.peek(full=True)
+        fresh = await open_step(context, models[0], QUESTION)
+        fresh.append_text("a start")
+        return after.full, (await fresh.peek(full=True)).full
+
+
+def test_the_feature_is_read_at_the_end_whatever_the_question_says():
+    # QUESTION contains the consultation's own wording
+    models = pool(1, 2)
+
+    async def main():
+        async with open_session() as session:
+            context = Context(session, phase="respond", question=QUESTION)
+            step = await open_step(context, models[0], QUESTION)
+            a, b = Segment((5,), b" one", False), Segment((7,), b" two", False)
+            got = await features(step, a, b)
+            ids = [*step.opened.prompt, *step.vocabulary.encode(consultation(a, b))]
+            with torch.inference_mode():
+                module = models[0].engine.loaded["m0"].module
+                out = module(torch.tensor([ids]), output_hidden_states=True, use_cache=False)
+            return got, out.hidden_states[-1][0, -1]
+
+    assert torch.allclose(*asyncio.run(main()), atol=1e-4)
+
+
+def test_different_tokenizers_write_clean_text():
+    models = pool(1, other=(4,))
+    reply, _ = written(models, True, shared=False, decision_proportion=60.0, patch_size=5)
+    assert "".join(s.text for s in reply.spans) == reply.text
+    assert not any(t in reply.text for t in ("<end>", "<pad>", "<unk>"))
+
+
+def test_batch_equals_single_rows():
+    method = MentorCollab(MentorCollabOptions(patch_size=4, decision_proportion=40.0))
+    a, b = (
+        run_method(
+            method, pool(1, 2), questions=example_questions(6), sampling=Sampling(max_new_tokens=8), in_flight=n, seed=3
+        )
+        for n in (1, 8)
+    )
+    assert a.texts == b.texts and not a.errors
+
+
+def test_a_probe_learns_what_is_separable_and_reloads_bit_equal(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 16, generator=g) * 3 + 5
+    y = (x[:, 0] > 5).long()
+    keep = (x[:, 0] - 5).abs() > 0.5
+    probe, accuracy = train_probe(x[keep], y[keep], [f"q{i % 60}" for i in range(int(keep.sum()))], learning_rate=3e-3, epochs=60)
+    assert accuracy == 1.0
+    probe.save(tmp_path / "probe.safetensors")
+    again = Probe.load(tmp_path / "probe.safetensors")
+    assert again.fingerprint() == probe.fingerprint()
+    assert all(again.keeps(row) == probe.keeps(row) for row in x[:10])
+
+
+def test_too_few_labels_fall_back_to_the_prompt_verifier():
+    from moco_core.testing import examples
+
+    outcome = run_method(
+        MentorCollab(MentorCollabOptions(verifier="mlp", patch_size=3)),
+        pool(1, 2),
+        dev=examples(2, prefix="d"),
+        questions=example_questions(1),
+        sampling=Sampling(max_new_tokens=6),
+    )
+    assert outcome.state["probe"] is False and "prompt verifier is used instead" in outcome.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [({"patch_size": 0}, "patch_size"), ({"decision_proportion": 101.0}, "decision_proportion"), ({"verifier": "x"}, "verifier")],
+)
+def test_bad_options(options, what):
+    with pytest.raises(ConfigError, match=what):
+        build(MentorCollabOptions, options)
+
+
+def test_bad_pools():
+    assert "out of range" in MentorCollab(MentorCollabOptions(mentor=5)).needs().problems(pool(1, 2))[0]
+    engine = LocalEngine()
+    bare = [engine.add(n, tiny_llama(TOKENIZER, 1), TOKENIZER, capabilities={"generate", "step"}) for n in "ab"]
+    assert "hidden states" in MentorCollab(MentorCollabOptions(verifier="mlp")).needs().problems(bare)[0]
