@@ -203,11 +203,11 @@ class Sandbox:
         drains = [asyncio.ensure_future(_drain(s)) for s in (process.stdout, process.stderr) if s is not None]
         ended = asyncio.ensure_future(process.wait())
         await asyncio.wait({ended}, timeout=5.0)
-        if not ended.done():  # a process that escaped the group (limits mode) holds them: let go of ours
-            transport = getattr(process, "_transport", None)
-            if transport is not None:
-                transport.close()
-            await asyncio.wait({ended}, timeout=5.0)
+        # a process that escaped the group (limits mode) may hold the other ends: let go of ours in any case
+        transport = getattr(process, "_transport", None)
+        if transport is not None:
+            transport.close()
+        await asyncio.wait({ended}, timeout=5.0)
         for task in (*drains, ended):
             task.cancel()
         await asyncio.gather(*drains, ended, return_exceptions=True)
