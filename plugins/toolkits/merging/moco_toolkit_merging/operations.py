@@ -90,7 +90,12 @@ class Linear:
         used = [i for i, c in enumerate(self.coefficients) if c] or [0]
         if [self.coefficients[i] for i in used] == [1.0]:
             return inputs.get(used[0])
-        return tensors.linear([self.coefficients[i] for i in used], (inputs.get(i) for i in used))
+        coefficients = [self.coefficients[i] for i in used]
+        first = inputs.get(used[0])
+        out = inputs.workspace.scratch(first.shape) if first.device.type == "cpu" else None
+        if out is None:
+            return tensors.linear(coefficients, (inputs.get(i) for i in used))
+        return tensors.linear_into(out, coefficients, [inputs.get(i) for i in used])
 
 
 @attrs.frozen(kw_only=True)

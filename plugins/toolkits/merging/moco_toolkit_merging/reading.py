@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from moco_toolkit_merging.tensors import finite
 from moco_toolkit_merging.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class SourceTensors:
     def blame(self) -> str:
         """Say which source is not finite, or that the merge itself overflowed."""
         for i in range(len(self)):
-            if not bool(torch.isfinite(self.get(i)).all()):
+            if not finite(self.get(i)):
                 return f"{self.name}: {self._who(i)} holds NaN or infinite values; it cannot be merged"
         return f"{self.name}: the merged tensor is not finite though its sources are; use smaller coefficients"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 __all__ = ["Workspace", "quarter_of_memory"]
@@ -20,6 +21,7 @@ class Workspace:
         self.size = 0
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._small: dict[Hashable, Any] = {}
+        self._buffer: Any = None
 
     def keep(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return the tensor of that key, computing it if it is not here. The result must not be changed."""
@@ -37,17 +39,38 @@ class Workspace:
         self.size += bytes_
         return value
 
+    def scratch(self, shape: Sequence[int]) -> Any:
+        """Return a float32 tensor to write a result into, valid until the next one is asked for; None outside a search.
+
+        The engine copies every tensor of a candidate into its module at once, so one buffer serves them all.
+        """
+        import torch
+
+        size = math.prod(shape)
+        if self.limit == 0 or 4 * size > self.limit:
+            return None
+        if self._buffer is None or self._buffer.numel() < size:
+            self._buffer = torch.empty(size, dtype=torch.float32)
+        return self._buffer[:size].view(tuple(shape))
+
     def clear(self) -> None:
         """Forget everything."""
         self._kept.clear()
         self._small.clear()
+        self._buffer = None
         self.size = 0
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._small
 
     def remember(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Like :meth:`keep` for small values that are no tensors; these always stay."""
-        if key not in self._small:
-            self._small[key] = compute()
-        return self._small[key]
+        if key in self._small:
+            return self._small[key]
+        value = compute()
+        if self.limit:
+            self._small[key] = value
+        return value
 
 
 def quarter_of_memory() -> int:

@@ -102,6 +102,19 @@ def test_one_hot_and_zero_coefficients_do_not_round_or_read():
     assert torch.isfinite(merged(Linear(coefficients=(0.0, 0.5, 0.5)), *xs)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_search_writes_the_same_bits_into_one_buffer(dtype):
+    xs = [x.to(dtype) for x in randoms(3, (700, 300))]
+    search = Workspace(1 << 24)
+    for coefficients in ((0.2, 0.3, 0.5), (1.5, 0.0, -0.5)):
+        op = Linear(coefficients=coefficients)
+        assert torch.equal(merged(op, *xs, workspace=search), merged(op, *xs))
+    search.limit = 0
+    search.clear()
+    first, second = (merged(Linear(coefficients=c), *xs, workspace=search) for c in ((0.5, 0.5, 0.0), (0.0, 0.5, 0.5)))
+    assert first.data_ptr() != second.data_ptr()
+
+
 def test_extrapolation_closed_forms():
     assert merged(Extrapolate(alpha=0.5), [3.0], [1.0]).item() == 4
     target, source = randoms(2)
