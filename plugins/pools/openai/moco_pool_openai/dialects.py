@@ -1,0 +1,35 @@
+"""What servers take and give beyond the OpenAI API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+__all__ = ["DIALECTS", "Dialect"]
+
+
+@attrs.frozen(kw_only=True)
+class Dialect:
+    """One server's ways.
+
+    ``filters``: it takes top_k, min_p and repetition_penalty. They are always sent then, since a server may fill in a
+    checkpoint's own defaults for what is missing. ``continues``: how it is asked to go on with an assistant message
+    (``flag``: fields of the request; ``prefill``: it does so whenever the last message is the assistant's; ``no``).
+    ``token_ids``: it names the ids of emitted tokens. ``stops``: how many stop strings it takes, None if any number.
+    """
+
+    filters: bool = False
+    continues: Literal["no", "flag", "prefill"] = "no"
+    token_ids: bool = False
+    stops: int | None = 4
+
+
+DIALECTS: Mapping[str, Dialect] = {
+    "openai": Dialect(),
+    "vllm": Dialect(filters=True, continues="flag", token_ids=True, stops=None),
+    "sglang": Dialect(filters=True, continues="flag", stops=None),
+    "llamacpp": Dialect(filters=True, continues="prefill", stops=None),
+}
+"""By the name that a server puts into ``owned_by`` of its list of models."""
