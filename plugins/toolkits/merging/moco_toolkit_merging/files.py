@@ -49,7 +49,7 @@ _SMALL_FILES = (
     "*.model",
     "*.jinja",
 )
-_BLOCK = 1 << 24  # entries of one tensor that are combined at once where the operation allows it
+_BLOCK = 1 << 20  # entries combined at once where the operation allows it: temporaries stay in the processor's cache
 
 
 class FolderWeights:

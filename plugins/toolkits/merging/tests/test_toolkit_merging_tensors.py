@@ -561,3 +561,15 @@ def test_exact_composition_equals_pefts_concatenation_and_linear_is_something_el
 def test_votes_need_finite_updates():
     with pytest.raises(ValueError, match="NaN or infinite"):
         agree([torch.tensor([math.inf])], [1.0])
+
+
+def test_diagnosis_of_known_task_vectors():
+    from moco_toolkit_merging.diagnostics import diagnose
+
+    base = Dict({"w": torch.tensor([3.0, 4.0, 0.0])})
+    one, two = Dict({"w": torch.tensor([4.0, 4.0, 1.0])}), Dict({"w": torch.tensor([2.0, 4.0, 1.0])})
+    found = diagnose([one, two], base)
+    assert found.norms == pytest.approx((math.sqrt(2), math.sqrt(2)))
+    assert found.relative == pytest.approx((math.sqrt(2) / 5,) * 2)
+    assert found.cosines == pytest.approx(((1, 0), (0, 1)))
+    assert found.conflicts == 0.5  # both changed the first and the last entry, and disagree on the first
