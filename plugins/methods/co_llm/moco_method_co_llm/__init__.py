@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
-import moco_toolkit_decoding as decoding
 
+import moco_toolkit_decoding as decoding
 from moco_core import Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, System, hookimpl
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import option
@@ -39,21 +39,29 @@ class CoLLMOptions:
     held_out: float = option(0.25, gt=0, lt=1, help="share of dev kept for calibration")
     targets: Literal["auto", "gold", "assistant"] = option(
         "auto",
-        help="texts to learn from: references, assistant replies that the metric accepts, or (auto) the latter if there are any",
+        help="texts to learn from: references, assistant replies that the metric accepts, or (auto) the latter if any",
         paper="gold",
     )
     train: Literal["head", "lora", "full"] = option(
-        "head", help="what is trained: the head alone, or the base model with it (needs the training toolkit)", paper="full"
+        "head",
+        help="what is trained: the head alone, or the base model with it (needs the training toolkit)",
+        paper="full",
     )
     init: Literal["a", "b", "none"] = option(
         "a", help="weak labels: a: only the assistant is right; b: the base is wrong; none: joint loss alone", paper="a"
     )
     init_pos_weight: float = option(8.0, gt=0, help="weight of deferral labels", paper="8")
     learning_rate: float = option(1e-2, gt=0, help="of the head", paper="2e-5 (head and base together)")
-    epochs: int = option(60, ge=1, help="passes over the cached positions, for the labels and for the joint loss", paper="1, 2")
+    epochs: int = option(
+        60, ge=1, help="passes over the cached positions, for labels and joint loss each", paper="1, 2"
+    )
     batch: int = option(128, ge=1, help="positions per step", paper="128 sequences")
-    warmup_ratio: float = option(0.04, ge=0, le=1, help="share of the steps over which the learning rate rises", paper="0.04")
-    max_seq_length: int = option(2048, ge=8, help="longest prompt plus target, in tokens; longer ones are left out", paper="2048")
+    warmup_ratio: float = option(
+        0.04, ge=0, le=1, help="share of the steps over which the learning rate rises", paper="0.04"
+    )
+    max_seq_length: int = option(
+        2048, ge=8, help="longest prompt plus target in tokens; others are left out", paper="2048"
+    )
     strategy: Literal["defer", "compose"] = option(
         "defer", help="defer: one model writes the token; compose: argmax of the mixture of both", paper="defer"
     )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import moco_toolkit_decoding as decoding
 import torch
 from torch import Tensor
 
+import moco_toolkit_decoding as decoding
 from moco_core import Context, Example, Model, Pool, Reply
 from moco_core.errors import ConfigError
 from moco_core.types import Sampling
@@ -77,7 +77,8 @@ def train_head(positions: Positions, options: CoLLMOptions, start: Tensor, seed:
         steps = options.epochs * max(1, -(-len(positions.target) // options.batch))
         warm = max(1, int(options.warmup_ratio * steps))
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda s, warm=warm, steps=steps: min((s + 1) / warm, max(0.0, (steps - s) / max(1, steps - warm)))
+            optimiser,
+            lambda s, warm=warm, steps=steps: min((s + 1) / warm, max(0.0, (steps - s) / max(1, steps - warm))),
         )
         for _ in range(options.epochs):
             order = torch.randperm(len(positions.target), generator=generator)
@@ -172,9 +173,7 @@ def _mean_output_embedding(loaded: Any) -> Tensor:
     return mean
 
 
-async def _targets(
-    assistant: Model, options: CoLLMOptions, dev: Sequence[Example], context: Context
-) -> dict[str, str]:
+async def _targets(assistant: Model, options: CoLLMOptions, dev: Sequence[Example], context: Context) -> dict[str, str]:
     """Return the text to learn from, by example id."""
     gold = {e.id: e.references[0] for e in dev if e.references and e.references[0]}
     if options.targets == "gold":
@@ -184,7 +183,9 @@ async def _targets(
     async def ask(example: Example, scope: Context) -> str | None:
         reply = await scope.generate(assistant, example.question, greedy)
         score = (await scope.grade(example, Reply.of(reply))).value
-        return reply.text if score is not None and score >= 0.5 and reply.text and reply.finish_reason == "eos" else None
+        return (
+            reply.text if score is not None and score >= 0.5 and reply.text and reply.finish_reason == "eos" else None
+        )
 
     replies = await context.each(dev, ask, label="assistant replies")
     accepted = {e.id: text for e, text in zip(dev, replies, strict=True) if text}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from moco_toolkit_decoding import Answering, HeadGate, open_session
-from moco_toolkit_decoding.sampling import choose
 
 from moco_core import Context, Model, Question
+from moco_toolkit_decoding import Answering, HeadGate, open_session
+from moco_toolkit_decoding.sampling import choose
 
 if TYPE_CHECKING:
     from moco_method_co_llm import CoLLMOptions
@@ -48,9 +48,7 @@ async def write(
 ) -> dict[str, Any]:
     """Write the answer of ``models`` (base, assistant) to one question."""
     sampling = context.sampling
-    sessions = await context.gather(
-        open_session(context, m, question, reserve=sampling.max_new_tokens) for m in models
-    )
+    sessions = await context.gather(open_session(context, m, question, reserve=sampling.max_new_tokens) for m in models)
     answer = Answering(sessions, shared=True, stops=sampling.stop)
     size = min(s.vocabulary.size for s in sessions)
     ends = frozenset(sessions[BASE].vocabulary.ends | sessions[ASSISTANT].vocabulary.ends)

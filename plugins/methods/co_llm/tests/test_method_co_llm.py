@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 import torch
+
+from moco_core import Question, Sampling
+from moco_core.context import Context
+from moco_core.errors import CapabilityError, ConfigError
+from moco_core.options import build
+from moco_core.testing import example_questions, examples, method_checks, run_method
+from moco_core.testing.harness import open_session
 from moco_method_co_llm import CoLLM, CoLLMOptions
 from moco_method_co_llm.fitting import (
     Positions,
@@ -18,13 +26,6 @@ from moco_method_co_llm.fitting import (
 from moco_method_co_llm.writing import thresholds, write
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_gpt2, tiny_llama
-
-from moco_core import Question, Sampling
-from moco_core.context import Context
-from moco_core.errors import CapabilityError, ConfigError
-from moco_core.options import build
-from moco_core.testing import example_questions, examples, method_checks, run_method
-from moco_core.testing.harness import open_session
 
 torch.set_num_threads(1)
 TOKENIZER = bpe_tokenizer()
@@ -125,7 +126,7 @@ def test_warmup_of_the_threshold():
     for kind in ("linear", "cosine", "exponential"):
         schedule = thresholds(0.3, CoLLMOptions(threshold_warmup=kind, warmup_tokens=5))
         assert schedule[0] == pytest.approx(1.0) and schedule[-1] == 0.3
-        assert all(a > b for a, b in zip(schedule, schedule[1:], strict=False))
+        assert all(a > b for a, b in pairwise(schedule))
     assert thresholds(0.0, CoLLMOptions(threshold_warmup="linear", warmup_tokens=4)) == (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
@@ -133,8 +134,12 @@ def test_batch_equals_single_rows():
     method = CoLLM(CoLLMOptions(**QUICK, deferral_threshold=0.5))
     a, b = (
         run_method(
-            method, pool(1, 2), dev=examples(3, prefix="d"), questions=example_questions(6),
-            sampling=Sampling(max_new_tokens=8, temperature=0.8), in_flight=n,
+            method,
+            pool(1, 2),
+            dev=examples(3, prefix="d"),
+            questions=example_questions(6),
+            sampling=Sampling(max_new_tokens=8, temperature=0.8),
+            in_flight=n,
         )
         for n in (1, 8)
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
-import moco_toolkit_decoding as decoding
 
+import moco_toolkit_decoding as decoding
 from moco_core import Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, System, hookimpl
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import option
@@ -36,7 +36,9 @@ class LogitContrastiveOptions:
         "dev", help="dev: rank the models by dev score; explicit: take base, experts and anti_experts", paper="explicit"
     )
     k: int = option(1, ge=1, help="experts, and as many anti-experts, for roles=dev; at most half the pool", paper="1")
-    base: str | int | None = option(None, help="base model, by name or index (roles=explicit; the first expert if none)")
+    base: str | int | None = option(
+        None, help="base model, by name or index (roles=explicit; the first expert if none)"
+    )
     experts: tuple[str | int, ...] = option((), help="expert models, by name or index (roles=explicit)")
     anti_experts: tuple[str | int, ...] = option((), help="anti-expert models, by name or index (roles=explicit)")
     alpha: Strength = option(
@@ -65,9 +67,13 @@ class LogitContrastiveOptions:
         if self.roles == "explicit" and not (self.experts and self.anti_experts):
             raise ConfigError("roles: explicit needs experts and anti_experts")
         if self.alpha == "search" and self.mode != "dexperts":
-            raise ConfigError(f"alpha: search belongs to mode=dexperts; mode={self.mode} has " + _strength_name(self.mode))
+            raise ConfigError(
+                f"alpha: search belongs to mode=dexperts; mode={self.mode} has " + _strength_name(self.mode)
+            )
         if self.beta == "search" and self.mode != "cd_beta":
-            raise ConfigError(f"beta: search belongs to mode=cd_beta; mode={self.mode} has " + _strength_name(self.mode))
+            raise ConfigError(
+                f"beta: search belongs to mode=cd_beta; mode={self.mode} has " + _strength_name(self.mode)
+            )
 
     def mask(self) -> float:
         """The plausibility threshold in force."""
@@ -95,7 +101,9 @@ class Roles:
         Raises ConfigError if the two sets would overlap.
         """
         if 2 * k > len(scores):
-            raise ConfigError(f"k: {k} experts and {k} anti-experts need {2 * k} models, the pool has {len(scores)}; lower k")
+            raise ConfigError(
+                f"k: {k} experts and {k} anti-experts need {2 * k} models, the pool has {len(scores)}; lower k"
+            )
         order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
         return cls(order[0], tuple(order[:k]), tuple(order[len(order) - k :]))
 
@@ -192,7 +200,10 @@ class ContrastSystem(System):
     def state(self) -> Mapping[str, Any]:
         roles = self.roles
         return {
-            "base": roles.base, "experts": list(roles.experts), "antis": list(roles.antis), "strength": self.strength
+            "base": roles.base,
+            "experts": list(roles.experts),
+            "antis": list(roles.antis),
+            "strength": self.strength,
         }
 
 

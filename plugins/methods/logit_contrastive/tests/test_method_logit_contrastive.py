@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from moco_method_logit_contrastive import LogitContrastive, LogitContrastiveOptions, Roles
-from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
 from moco_core import Sampling
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Pool
 from moco_core.options import build
 from moco_core.testing import example_questions, examples, method_checks, run_method
+from moco_method_logit_contrastive import LogitContrastive, LogitContrastiveOptions, Roles
+from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
 torch.set_num_threads(1)
 TOKENIZER = bpe_tokenizer()
@@ -55,7 +55,7 @@ def test_ranking_breaks_ties_by_index_and_keeps_roles_apart():
     assert Roles.ranked([0.5, 0.7, 0.5, 0.1], 1) == Roles(1, (1,), (3,))
     assert Roles.ranked([0.5, 0.5, 0.5, 0.5], 2) == Roles(0, (0, 1), (2, 3))
     assert Roles.ranked([0.1, 0.1], 1) == Roles(0, (0,), (1,))
-    with pytest.raises(ConfigError, match="needs? 4 models"):
+    with pytest.raises(ConfigError, match="need 4 models"):
         Roles.ranked([0.1, 0.2, 0.3], 2)
 
 

@@ -1,8 +1,8 @@
 """Logit fusion: several models in lock-step, one token at a time from their combined scores.
 
 The members are combined into one derived model, which answers through scheduler and cache like any other; what this module
-decides is with which weights. Models with different tokenizers are fused over the union of their best strings (UniTE, Yao et al. 2024,
-arXiv 2410.03777).
+decides is with which weights. Models with different tokenizers are fused over the union of their best strings (UniTE,
+Yao et al. 2024, arXiv 2410.03777).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
-import moco_toolkit_decoding as decoding
 
+import moco_toolkit_decoding as decoding
 from moco_core import Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, System, hookimpl
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.options import option, plain
+from moco_core.options import option
 from moco_core.types import Sampling
 
 __all__ = ["LogitFusion", "LogitFusionOptions"]
@@ -54,7 +54,11 @@ class LogitFusionOptions:
         1.0, gt=0, help="divides each model's logits before combining; one number or one per model"
     )
     plausibility: float = option(
-        0.0, ge=0, lt=1, help="keep tokens with at least this share of the largest probability of any model", paper="0.1 (CD)"
+        0.0,
+        ge=0,
+        lt=1,
+        help="keep tokens with at least this share of the largest probability of any model",
+        paper="0.1 (CD)",
     )
     alignment: Literal["auto", "same", "unite"] = option(
         "auto", help="same: fuse over token ids; unite: over the union of top strings; auto: unite if tokenizers differ"
@@ -66,7 +70,9 @@ class LogitFusionOptions:
         if not self.normalise and (isinstance(self.weights, str) or self.combine not in ("logit", "logprob")):
             raise ConfigError("normalise: false needs a list of weights and combine=logit or logprob")
         if self.weights == "nll" and self.alignment == "unite":
-            raise ConfigError("weights: nll needs one tokenizer, since it compares models token by token; use search or dev")
+            raise ConfigError(
+                "weights: nll needs one tokenizer, since it compares models token by token; use search or dev"
+            )
 
 
 class LogitFusion(Method[LogitFusionOptions]):
@@ -98,7 +104,9 @@ class LogitFusion(Method[LogitFusionOptions]):
         if self.options.weights == "dev":
             return Cost(fit=models * dev, respond=1)
         if self.options.weights == "search":
-            return Cost(fit=dev * len(_grid(models)) if models == 2 else dev * (models + 1 + self.options.search_budget))
+            return Cost(
+                fit=dev * len(_grid(models)) if models == 2 else dev * (models + 1 + self.options.search_budget)
+            )
         return Cost(respond=1)
 
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> FusedSystem:
@@ -182,7 +190,7 @@ class FusedSystem(System):
         return Reply.of(generation, share=dict(generation.meta.get("share", {})))
 
     def state(self) -> Mapping[str, Any]:
-        return {"weights": self.weights, "unite": self.unite, "options": plain(self.options)}
+        return {"weights": self.weights, "unite": self.unite}
 
 
 def fused_model(pool: Pool, options: LogitFusionOptions, weights: Sequence[float], unite: bool) -> Model:

@@ -1,7 +1,8 @@
 """Weights by likelihood: which mixture of the members gives the dev references the highest probability.
 
-The members are scored once at the reference positions, teacher-forced; then the weights are found without any further forward. For
-``prob`` that is the EM algorithm for a mixture of fixed components, whose likelihood is concave in the weights and never falls.
+The members are scored once at the reference positions, teacher-forced; then the weights are found without any further
+forward. For ``prob`` that is the EM algorithm for a mixture of fixed components, whose likelihood is concave in
+the weights and never falls.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-import moco_toolkit_decoding as decoding
 import torch
 from torch import Tensor
 
+import moco_toolkit_decoding as decoding
 from moco_core import Context, Example, Pool
 from moco_core.errors import ConfigError
 
@@ -54,7 +55,9 @@ async def reference_scores(pool: Pool, dev: Sequence[Example], context: Context,
     for rows in await context.each(usable, one, label="references"):
         ids = rows[0][0]
         if any(r[0] != ids for r in rows):
-            raise ConfigError("weights: nll needs one tokenizer, since it compares models token by token; use search or dev")
+            raise ConfigError(
+                "weights: nll needs one tokenizer, since it compares models token by token; use search or dev"
+            )
         size = min((r[2].shape[-1] for r in rows if r[2] is not None), default=0)
         if full and whole and (len(tokens) + len(ids)) * size * 2 * len(pool) > MEMORY:
             context.warn(f"weights=nll uses the first {len(tokens)} reference tokens; more do not fit into 1 GiB")
@@ -63,9 +66,7 @@ async def reference_scores(pool: Pool, dev: Sequence[Example], context: Context,
         chosen.append(torch.stack([r[1] for r in rows]))
         if full:
             whole.append(torch.stack([r[2][: len(ids), :size] for r in rows if r[2] is not None]))
-    return ReferenceScores(
-        torch.cat(chosen, 1), torch.tensor(tokens), torch.cat(whole, 1) if full else None
-    )
+    return ReferenceScores(torch.cat(chosen, 1), torch.tensor(tokens), torch.cat(whole, 1) if full else None)
 
 
 def fit_weights(
@@ -118,7 +119,9 @@ def _mixture_nll(weights: Tensor, logp: Tensor) -> float:
     return float(-(weights.log()[:, None] + logp).logsumexp(0).mean())
 
 
-def _fused_nll(weights: Tensor, logits: Sequence[Tensor], tokens: Tensor, combine: str, taus: Sequence[float]) -> Tensor:
+def _fused_nll(
+    weights: Tensor, logits: Sequence[Tensor], tokens: Tensor, combine: str, taus: Sequence[float]
+) -> Tensor:
     """The mean negative log-likelihood (a scalar with a gradient in ``weights``) of the reference under the fusion."""
     logp = torch.stack([(z / (taus[i] if taus else 1.0)).log_softmax(-1) for i, z in enumerate(logits)])
     logw = weights.log()[:, None, None]

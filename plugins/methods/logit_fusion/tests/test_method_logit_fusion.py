@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
-from moco_method_logit_fusion import LogitFusion, LogitFusionOptions
-from moco_method_logit_fusion.likelihood import ReferenceScores, fit_weights
-from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
 from moco_core import Sampling
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
 from moco_core.testing import example_questions, examples, method_checks, run_method
+from moco_method_logit_fusion import LogitFusion, LogitFusionOptions
+from moco_method_logit_fusion.likelihood import ReferenceScores, fit_weights
+from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
 torch.set_num_threads(1)
 TOKENIZER = bpe_tokenizer()
@@ -69,7 +71,7 @@ def components(n=3, t=200, seed=0):
 def test_em_never_rises_and_beats_every_single_member():
     _, truth, chosen = components()
     weights, history = fit_weights(ReferenceScores(chosen, truth), "prob")
-    assert all(b <= a + 1e-12 for a, b in zip(history, history[1:], strict=False))
+    assert all(b <= a + 1e-12 for a, b in pairwise(history))
     assert history[-1] <= min(float(-c.mean()) for c in chosen.double()) + 1e-6
     assert sum(weights) == pytest.approx(1) and max(weights) == weights[1]
 
@@ -91,9 +93,10 @@ def test_models_with_different_tokenizers():
     assert fused(pool(1, 2)).state["unite"] is False
     problem = LogitFusion(LogitFusionOptions(alignment="same")).needs().problems(mixed)
     assert "id 0 is '<end>' in one and '<unk>' in the other" in problem[0] and "unite" in problem[0]
+    fresh = pool(1, other=(2,))
     with pytest.raises(CapabilityError, match="id 0"):
-        fused(mixed, alignment="same")
-    for model in mixed:
+        fused(fresh, alignment="same")
+    for model in fresh:
         assert not model.engine.loaded[model.name].scratch  # refused before anything ran
 
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
-from moco_toolkit_decoding import StepSession
 
 from moco_core import Context, Example, Reply
 from moco_core.types import Sampling
 from moco_method_mentor_collab.probe import Probe, train_probe
 from moco_method_mentor_collab.writing import Segment, Writing, features, verifier_of
+from moco_toolkit_decoding import StepSession
 
 if TYPE_CHECKING:
     from moco_method_mentor_collab import MentorSystem
@@ -36,7 +36,9 @@ async def train_on_dev(system: MentorSystem, dev: Sequence[Example], context: Co
 
         async def label(session: StepSession, a: Segment, b: Segment) -> None:
             hidden = await features(session, a, b)
-            first, second = await scope.gather(_worth(session, s, example, options.label_samples, scope) for s in (a, b))
+            first, second = await scope.gather(
+                _worth(session, s, example, options.label_samples, scope) for s in (a, b)
+            )
             if first != second:
                 found.append(_Labelled(hidden, first > second, example.id))
 
@@ -50,8 +52,8 @@ async def train_on_dev(system: MentorSystem, dev: Sequence[Example], context: Co
     context.note(labels=len(rows), keep=keep)
     if len(rows) < options.min_labels or keep in (0, len(rows)):
         context.warn(
-            f"verifier=mlp: {len(rows)} usable labels on dev ({keep} for the generator), {options.min_labels} of both kinds are "
-            "needed; the prompt verifier is used instead"
+            f"verifier=mlp: {len(rows)} usable labels on dev ({keep} for the generator), {options.min_labels} of both kinds "
+            "are needed; the prompt verifier is used instead"
         )
         return None
     probe, accuracy = train_probe(

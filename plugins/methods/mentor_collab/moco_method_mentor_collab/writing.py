@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from moco_toolkit_decoding import Answering, StepSession, open_session
 
 from moco_core import Context, Model, Question
+from moco_toolkit_decoding import Answering, StepSession, open_session
 
 if TYPE_CHECKING:
     from moco_method_mentor_collab import MentorCollabOptions

@@ -7,12 +7,6 @@ import random
 
 import pytest
 import torch
-from moco_method_mentor_collab import MentorCollab, MentorCollabOptions
-from moco_method_mentor_collab.probe import Probe, train_probe
-from moco_method_mentor_collab.writing import Segment, Writing, consultation, features, verifier_of
-from moco_toolkit_decoding import open_session as open_step
-from moco_toolkit_decoding.handover import reply_of
-from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
 from moco_core import Question, Sampling
 from moco_core.context import Context
@@ -20,6 +14,12 @@ from moco_core.errors import ConfigError
 from moco_core.options import build
 from moco_core.testing import example_questions, method_checks, run_method
 from moco_core.testing.harness import open_session
+from moco_method_mentor_collab import MentorCollab, MentorCollabOptions
+from moco_method_mentor_collab.probe import Probe, train_probe
+from moco_method_mentor_collab.writing import Segment, Writing, consultation, features, verifier_of
+from moco_toolkit_decoding import open_session as open_step
+from moco_toolkit_decoding.handover import reply_of
+from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
 torch.set_num_threads(1)
 TOKENIZER, SPACED = bpe_tokenizer(), spaced_tokenizer()
@@ -106,8 +106,9 @@ def test_the_consultation_rate_is_exact(share):
 
 
 def test_a_consulted_end_is_an_option_and_choosing_it_finishes():
-    assert consultation(Segment((), b"", True), Segment((5,), b" go", False)).decode().count("(the answer ends here)") == 1
-
+    assert (
+        consultation(Segment((), b"", True), Segment((5,), b" go", False)).decode().count("(the answer ends here)") == 1
+    )
 
     models = pool(1, 2)
     # both models are told that every token ends: empty segments on both sides finish the answer
@@ -182,7 +183,9 @@ def test_a_probe_learns_what_is_separable_and_reloads_bit_equal(tmp_path):
     x = torch.randn(300, 16, generator=g) * 3 + 5
     y = (x[:, 0] > 5).long()
     keep = (x[:, 0] - 5).abs() > 0.5
-    probe, accuracy = train_probe(x[keep], y[keep], [f"q{i % 60}" for i in range(int(keep.sum()))], learning_rate=3e-3, epochs=60)
+    probe, accuracy = train_probe(
+        x[keep], y[keep], [f"q{i % 60}" for i in range(int(keep.sum()))], learning_rate=3e-3, epochs=60
+    )
     assert accuracy == 1.0
     probe.save(tmp_path / "probe.safetensors")
     again = Probe.load(tmp_path / "probe.safetensors")
@@ -205,7 +208,11 @@ def test_too_few_labels_fall_back_to_the_prompt_verifier():
 
 @pytest.mark.parametrize(
     ("options", "what"),
-    [({"patch_size": 0}, "patch_size"), ({"decision_proportion": 101.0}, "decision_proportion"), ({"verifier": "x"}, "verifier")],
+    [
+        ({"patch_size": 0}, "patch_size"),
+        ({"decision_proportion": 101.0}, "decision_proportion"),
+        ({"verifier": "x"}, "verifier"),
+    ],
 )
 def test_bad_options(options, what):
     with pytest.raises(ConfigError, match=what):

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
-import moco_toolkit_decoding as decoding
 
+import moco_toolkit_decoding as decoding
 from moco_core import Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, System, hookimpl
 from moco_core.errors import ConfigError
 from moco_core.options import option, plain
@@ -25,7 +25,11 @@ class NudgingOptions:
     """When the nudging model speaks, and for how long."""
 
     gamma: float = option(
-        0.4, gt=0, le=1, help="the base model goes on while its top probability is at least this", paper="0.4 (code: 0.3)"
+        0.4,
+        gt=0,
+        le=1,
+        help="the base model goes on while its top probability is at least this",
+        paper="0.4 (code: 0.3)",
     )
     nudge_tokens: int = option(16, ge=1, help="tokens the nudging model drafts at a time", paper="16")
     base_chunk: int = option(16, ge=1, help="base tokens per call; changes the speed, never the answer", paper="16")
@@ -49,7 +53,9 @@ class NudgingOptions:
     nudging: str | int = option(1, help="nudging model, by name or index")
     tune: bool = option(False, help="choose gamma and the nudging model on dev")
     gamma_grid: tuple[float, ...] = option((0.2, 0.3, 0.4, 0.5), gt=0, le=1, help="values of gamma that tune tries")
-    candidates: tuple[str | int, ...] = option((), help="nudging models that tune tries; all but the base if none are named")
+    candidates: tuple[str | int, ...] = option(
+        (), help="nudging models that tune tries; all but the base if none are named"
+    )
 
 
 class Nudging(Method[NudgingOptions]):

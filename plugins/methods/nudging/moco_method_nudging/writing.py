@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from moco_toolkit_decoding import Answering, StepSession, TopGate, open_session
-from moco_toolkit_decoding.text import common
 
 from moco_core import Context, Model, Question
 from moco_core.types import Sampling
+from moco_toolkit_decoding import Answering, StepSession, TopGate, open_session
+from moco_toolkit_decoding.text import common
 
 if TYPE_CHECKING:
     from moco_method_nudging import NudgingOptions
@@ -81,7 +81,10 @@ class Writing:
             if await self._nudge():
                 await self._base()
         return answer.result(
-            rounds=self.rounds, handovers=self.handovers, agreements=self.agreements, ended_by=self.reason or answer.finish
+            rounds=self.rounds,
+            handovers=self.handovers,
+            agreements=self.agreements,
+            ended_by=self.reason or answer.finish,
         )
 
     def _end(self, finish: Any, reason: str) -> None:

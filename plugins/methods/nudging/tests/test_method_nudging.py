@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from moco_method_nudging import Nudging, NudgingOptions, NudgingSystem
-from moco_toolkit_decoding.testing import LocalEngine, ScriptedModule, bpe_tokenizer, tiny_llama, word_tokenizer
 
 from moco_core import ConfigError, Question, Sampling
 from moco_core.models import Pool
 from moco_core.options import build
 from moco_core.testing import example_questions, method_checks, run_method
+from moco_method_nudging import Nudging, NudgingOptions, NudgingSystem
+from moco_toolkit_decoding.testing import LocalEngine, ScriptedModule, bpe_tokenizer, tiny_llama, word_tokenizer
 
 torch.set_num_threads(1)
 GREEDY = Sampling(max_new_tokens=20)
@@ -54,7 +54,7 @@ def scripted(base, nudge):
 
 def _quiet(inner):
     def scores(ids):
-        return {**{i: -60.0 for i in range(len(WORDS))}, **inner(ids)}
+        return {**dict.fromkeys(range(len(WORDS)), -60.0), **inner(ids)}
 
     return scores
 
@@ -88,7 +88,9 @@ class _Fixed(Nudging):
 
     async def fit(self, pool, dev, context):
         system = await super().fit(pool, dev, context)
-        return system if self.gamma is None else NudgingSystem(pool, self.options, system.base, system.nudging, self.gamma)
+        return (
+            system if self.gamma is None else NudgingSystem(pool, self.options, system.base, system.nudging, self.gamma)
+        )
 
 
 def test_hand_trace_with_a_confident_handover():
@@ -222,7 +224,9 @@ def test_gamma_above_one_is_the_nudging_model():
         out = one.module.generate(ids, do_sample=False, max_new_tokens=10, eos_token_id=0, pad_token_id=1)
         expected = one.decode(out[0, ids.shape[1] :].tolist())
         reply = outcome.replies[q.id]
-        assert reply.text == expected or (reply.meta["ended_by"] == "repeated nudge" and expected.startswith(reply.text))
+        assert reply.text == expected or (
+            reply.meta["ended_by"] == "repeated nudge" and expected.startswith(reply.text)
+        )
 
 
 def _pool():

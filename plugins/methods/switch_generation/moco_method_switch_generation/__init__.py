@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
-import moco_toolkit_decoding as decoding
 
+import moco_toolkit_decoding as decoding
 from moco_core import Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, System, hookimpl
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import option, plain
@@ -32,12 +32,16 @@ class SwitchGenerationOptions:
     )
     switcher_writes: bool = option(True, help="whether the switcher is one of the writers too")
     force_ends: bool | None = option(
-        None, help="give the first and the last patch to the last model; none: with three models", paper="with three models"
+        None,
+        help="give the first and the last patch to the last model; none: with three models",
+        paper="with three models",
     )
     wait: bool = option(False, help="when a model ends the answer, append a cue and go on instead")
     max_waits: int = option(2, ge=0, help="how often wait does so per answer")
     wait_cue: str = option(" Wait,", help="the cue of wait", paper="Wait (s1)")
-    answer_cue: str = option("", help="text put before the last patch of an answer that uses its whole budget; empty is off")
+    answer_cue: str = option(
+        "", help="text put before the last patch of an answer that uses its whole budget; empty is off"
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.wait and not self.wait_cue.strip():

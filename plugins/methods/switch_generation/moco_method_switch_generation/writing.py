@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
-from moco_toolkit_decoding import Answering, StepSession, open_session
 
 from moco_core import Context, Model, Question
 from moco_core.types import Message
+from moco_toolkit_decoding import Answering, StepSession, open_session
 
 if TYPE_CHECKING:
     from moco_method_switch_generation import SwitchGenerationOptions
 
 __all__ = ["ModelSwitcher", "Patch", "Switcher", "trace", "write"]
 
-REQUEST = """Several language models write a response together, one part at a time. Name the model that writes the next part best.
+REQUEST = """Several language models write a response together, one part at a time.
+Name the model that writes the next part best.
 
 Models:
 {models}
@@ -57,8 +58,9 @@ def trace(question: Question, descriptions: Sequence[str], patches: Sequence[Pat
 class ModelSwitcher:
     """A language model as the switcher, without training: the label with the highest probability speaks.
 
-    The labels are the writers' numbers, scored as continuations of the trace, with and without a space in front; equal scores give
-    the last model. What the trace has in common with the one before is read once: the request to choose comes after it.
+    The labels are the writers' numbers, scored as continuations of the trace, with and without a space in front; equal
+    scores give the last model. What the trace has in common with the one before is read once: the
+    request to choose comes after it.
     """
 
     def __init__(self, model: Model, writers: Sequence[Model], question: Question, context: Context) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from moco_toolkit_decoding.compatibility import Report, report, require_same
     from moco_toolkit_decoding.handover import Answering, answer_once
     from moco_toolkit_decoding.joint import JointRecipe
-    from moco_toolkit_decoding.session import Draft, StepSession, inspect, open_session
     from moco_toolkit_decoding.ops import HeadGate, TopGate
+    from moco_toolkit_decoding.session import Draft, StepSession, inspect, open_session
     from moco_toolkit_decoding.text import Vocabulary
     from moco_toolkit_decoding.union import UnionRecipe
 

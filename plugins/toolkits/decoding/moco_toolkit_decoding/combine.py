@@ -13,8 +13,9 @@ from typing import Any, Literal, Protocol
 
 import attrs
 import torch
-from moco_core.options import plain
 from torch import Tensor
+
+from moco_core.options import plain
 
 __all__ = ["Combiner", "Contrast", "Mix"]
 
@@ -92,14 +93,14 @@ class Mix:
 
     def credit(self, logits: Sequence[Tensor], combined: Tensor, tokens: Tensor) -> Tensor:
         """The member with the largest weighted probability of the chosen token; equal ones give the first."""
-        column = tokens[:, None]
-        shares = []
-        for i, z in enumerate(logits):
-            z = self._scaled(i, z)
-            weight = self.weights[i]
-            score = z.gather(-1, column) - z.logsumexp(-1, keepdim=True) + (math.log(weight) if weight > 0 else NEVER)
-            shares.append(score.squeeze(-1))
-        return torch.stack(shares).max(0).indices if len(shares) > 1 else torch.zeros_like(tokens)
+        if len(logits) == 1:
+            return torch.zeros_like(tokens)
+        stacked = torch.stack([self._scaled(i, z) for i, z in enumerate(logits)])
+        chosen = stacked.gather(-1, tokens.expand(len(logits), -1)[..., None]).squeeze(-1)
+        scores = chosen - stacked.logsumexp(-1)
+        if len(set(self.weights)) > 1:
+            scores = scores + torch.tensor(self.weights, device=scores.device).log()[:, None]
+        return scores.max(0).indices
 
     def _scaled(self, i: int, z: Tensor) -> Tensor:
         tau = self.temperatures[i] if self.temperatures else 1.0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
+
 from moco_core.errors import CapabilityError, MocoError
 from moco_core.models import Model
 from moco_core.options import plain

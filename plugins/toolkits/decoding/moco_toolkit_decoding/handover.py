@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
 from moco_core.models import Model
 from moco_core.types import FinishReason, Question, Reply, Sampling, Span
-
 from moco_toolkit_decoding.joint import cut_spans
 from moco_toolkit_decoding.session import StepSession
 from moco_toolkit_decoding.text import common, cut_at, last_boundary, starts_word, valid_prefix
@@ -106,8 +106,8 @@ class Answering:
         """Return the part of a draft that may be handed over, in whole tokens.
 
         With one tokenizer that is all of it. Otherwise an incomplete character and a trailing space stay back and, with
-        ``words``, the last word if it is not the only one. A draft of which nothing could be handed over comes back as it is, less an
-        incomplete character, so that the answer always progresses.
+        ``words``, the last word if it is not the only one. A draft of which nothing could be handed over comes back as it
+        is, less an incomplete character, so that the answer always progresses.
         """
         if self.shared or not ids:
             return list(ids)

@@ -15,15 +15,15 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
+
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, Span, canonical, digest
-from torch import Tensor
-
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.sampling import choose
 from moco_toolkit_decoding.slab import Slab
-from moco_toolkit_decoding.text import Vocabulary
+from moco_toolkit_decoding.text import Vocabulary, cut_at
 
 __all__ = ["JointRecipe", "shared_vocabulary", "vocabulary_of"]
 
@@ -57,7 +57,9 @@ class JointRecipe:
     @property
     def fingerprint(self) -> str:
         # the description goes through its JSON text: an infinite or very small number is written the same everywhere
-        return digest("joint", VERSION, canonical(self.combiner.description()), list(self.sources), list(self.stops_with))
+        return digest(
+            "joint", VERSION, canonical(self.combiner.description()), list(self.sources), list(self.stops_with)
+        )
 
     def serve(self, host: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
         """Answer the calls of the derived model until none waits; see ``moco_pool_transformers.host.ServingRecipe``."""
@@ -87,7 +89,9 @@ class JointLoop:
     ``members[i]`` is the index in ``loaded`` of member i; ``names`` are the members' names, for spans.
     """
 
-    def __init__(self, recipe: JointRecipe, members: Sequence[int], loaded: Sequence[Any], names: Sequence[str]) -> None:
+    def __init__(
+        self, recipe: JointRecipe, members: Sequence[int], loaded: Sequence[Any], names: Sequence[str]
+    ) -> None:
         self.combiner = recipe.combiner
         self.members = list(members)
         self.loaded = list(loaded)
@@ -133,7 +137,8 @@ class JointLoop:
         for m, slab in enumerate(self.slabs):
             prompts = [row.prompts[m].ids for row in fresh]
             # room for the whole replies at once: growing copies the cache
-            slab.reserve(first + len(fresh), max(len(p) + min(r.sampling.max_new_tokens, 256) for p, r in zip(prompts, fresh, strict=True)))
+            most = max(min(row.sampling.max_new_tokens, 256) for row in fresh)
+            slab.reserve(first + len(fresh), max(map(len, prompts)) + most)
             for place in places:
                 slab.lengths[place] = 0
             logits = self._cut(slab.feed(places, prompts)[0])
@@ -152,7 +157,9 @@ class JointLoop:
         prompts = [one.render_input(call.input, reserve=sampling.max_new_tokens) for one in self.loaded]
         empty = next((i for i, p in enumerate(prompts) if not p.ids), None)
         if empty is not None:
-            raise ModelCallError(f"model {self.loaded[empty].model.name!r}: the prompt has no tokens; ask with some text")
+            raise ModelCallError(
+                f"model {self.loaded[empty].model.name!r}: the prompt has no tokens; ask with some text"
+            )
         generator = None if sampling.greedy else random.Random(call.seed)
         return _Row(call, sampling, prompts, generator)
 
@@ -176,7 +183,9 @@ class JointLoop:
                 names = ", ".join(dict.fromkeys(self.names))
                 inbox.reject(
                     row.call,
-                    ModelCallError(f"the fused scores of {names} are not finite at step {len(row.ids)}; check their weights"),
+                    ModelCallError(
+                        f"the fused scores of {names} are not finite at step {len(row.ids)}; check their weights"
+                    ),
                 )
                 gone.append(i)
                 continue
@@ -228,8 +237,9 @@ class JointLoop:
         emitted = row.ids[:-1] if finish == "eos" else row.ids
         text: str | None = None
         if stop is not None:
-            whole = first.decode(row.ids)
-            text = whole[: at] if (at := min((p for s in row.sampling.stop if (p := whole.find(s)) >= 0), default=-1)) >= 0 else whole
+            text = first.decode(row.ids)
+            found = cut_at(text, row.sampling.stop)
+            text = text if found is None else found[0]
         counts: dict[str, int] = {}
         for c in row.credits[: len(emitted)]:
             counts[self.names[c]] = counts.get(self.names[c], 0) + 1

@@ -12,10 +12,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
-from moco_core.models import Call
-from moco_core.types import Sampling
 from torch import Tensor
 
+from moco_core.models import Call
+from moco_core.types import Sampling
 from moco_toolkit_decoding.text import Vocabulary
 
 __all__ = [

@@ -6,8 +6,9 @@ import random
 from collections.abc import Sequence
 
 import torch
-from moco_core.types import Sampling
 from torch import Tensor
+
+from moco_core.types import Sampling
 
 __all__ = ["choose", "greedy", "sample", "warp"]
 

@@ -10,9 +10,9 @@
     ...
     session.rollback(here)
 
-Only looking (``peek``, ``draft``, ``score``, ``hidden``) calls the engine, and calls of all sessions of a model that wait at the
-same time share its forwards. Appending, marking, rolling back and forking are bookkeeping: the engine reuses of its cache
-whatever prefix still holds.
+Only looking (``peek``, ``draft``, ``score``, ``hidden``) calls the engine, and calls of all sessions of a model that wait
+at the same time share its forwards. Appending, marking, rolling back and forking are bookkeeping: the engine reuses of
+its cache whatever prefix still holds.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
 from moco_core.errors import CapabilityError
 from moco_core.models import Model
 from moco_core.types import Prompt, Sampling, as_messages
-
 from moco_toolkit_decoding.ops import (
     Drafted,
     DraftOp,
@@ -175,9 +175,7 @@ class StepSession:
 
     # ---------------------------------------------------------------- looking ahead
 
-    async def peek(
-        self, k: int = 1, *, want: Sequence[int] = (), full: bool = False, temperature: float = 1.0
-    ) -> Seen:
+    async def peek(self, k: int = 1, *, want: Sequence[int] = (), full: bool = False, temperature: float = 1.0) -> Seen:
         """Return the next-token distribution: the ``k`` best ids, then the ``want`` ids, with log-probabilities.
 
         ``full`` adds the whole float32 vector (V,). A ``temperature`` other than 1 needs ``full`` and rescales it.
@@ -215,7 +213,8 @@ class StepSession:
         Greedy unless ``sampling`` has a temperature; then ``generator`` gives one number per token and is left where the
         draft ended. ``gate`` refuses tokens from the ``free``-th on; ``words`` stops at the end of so many words, which are
         taken to be over after ``word_tokens`` tokens each; ``size`` limits the choice to ids below it; ``ends`` replaces the
-        model's end tokens. ``chunk`` tokens are drafted per call; other work of the model waits meanwhile. Returns :class:`~moco_toolkit_decoding.ops.Drafted`.
+        model's end tokens. ``chunk`` tokens are drafted per call; other work of the model waits meanwhile.
+        Returns :class:`~moco_toolkit_decoding.ops.Drafted`.
         """
         settings = sampling or Sampling()
         state = generator.getstate() if generator is not None and not settings.greedy else None

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from moco_core.errors import CapabilityError
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+from moco_core.errors import CapabilityError
 
 __all__ = ["Forward", "Slab"]
 
@@ -133,7 +134,9 @@ class Slab:
     def __init__(self, loaded: Forward, *, rows: int = 8, slots: int = 128) -> None:
         if not loaded.supports_rollback:
             name = type(loaded.module).__name__
-            raise CapabilityError(f"{name} has recurrent layers, which cannot be rolled back; use an attention-only model")
+            raise CapabilityError(
+                f"{name} has recurrent layers, which cannot be rolled back; use an attention-only model"
+            )
         self.loaded = loaded
         self.lengths: list[int] = [0] * rows
         self.forwards = 0
@@ -145,7 +148,9 @@ class Slab:
         self._types = frozenset(types) if types else None
         unknown = (self._types or frozenset()) - {"full_attention", "sliding_attention"}
         if unknown:
-            raise CapabilityError(f"{type(loaded.module).__name__} uses {', '.join(sorted(unknown))}, which slabs do not know")
+            raise CapabilityError(
+                f"{type(loaded.module).__name__} uses {', '.join(sorted(unknown))}, which slabs do not know"
+            )
         self._additive = getattr(config, "_attn_implementation", "sdpa") != "sdpa"
         self._cache = _SlabCache(rows, slots)
 
@@ -275,7 +280,12 @@ class Slab:
         even = contiguous and len(set(starts)) == 1 and all(len(c) == width_q for c in chunks)
         cache.flat = (span, starts[0]) if even else None
         out = self.loaded.forward(
-            torch.tensor(ids, device=device), self._mask(positions, cache.width), positions, cache, keep=keep, hidden=hidden
+            torch.tensor(ids, device=device),
+            self._mask(positions, cache.width),
+            positions,
+            cache,
+            keep=keep,
+            hidden=hidden,
         )
         for r, end in zip(rows, ends, strict=True):
             self.lengths[r] = end

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import attrs
 import torch
-from moco_core.errors import ModelCallError
 from torch import Tensor
 
+from moco_core.errors import ModelCallError
 from moco_toolkit_decoding.joint import vocabulary_of
 from moco_toolkit_decoding.ops import (
     Drafted,
@@ -101,7 +101,9 @@ class StepServer:
             elif isinstance(op, InspectOp):
                 out[i] = op.function(self.loaded)
             elif not op.ids:
-                out[i] = ModelCallError(f"model {self.loaded.model.name!r}: the prompt has no tokens; ask with some text")
+                out[i] = ModelCallError(
+                    f"model {self.loaded.model.name!r}: the prompt has no tokens; ask with some text"
+                )
             else:
                 work.append(i)
         limit = self._row_limit(max((len(ops[i].ids) for i in work), default=0))
@@ -219,7 +221,7 @@ class StepServer:
         return out
 
     def _feed(self, pending: Sequence[tuple[int, _Line, list[int]]], hidden: bool) -> tuple[Tensor, Any]:
-        for _, line, chunk in pending:
+        for _, line, _ in pending:
             self.slab.crop(line.row, len(line.ids))  # also drops what a failed run may have left
         logits, states = self.slab.feed([p[1].row for p in pending], [p[2] for p in pending], hidden=hidden)
         for _, line, chunk in pending:
@@ -318,7 +320,12 @@ class StepServer:
         return False
 
     def _peeks(
-        self, ops: Sequence[Any], pending: Sequence[tuple[int, _Line, list[int]]], logits: Tensor, states: Any, out: list[Any]
+        self,
+        ops: Sequence[Any],
+        pending: Sequence[tuple[int, _Line, list[int]]],
+        logits: Tensor,
+        states: Any,
+        out: list[Any],
     ) -> None:
         for place, (i, line, _) in enumerate(pending):
             op = ops[i]
@@ -385,7 +392,7 @@ class StepServer:
 
 
 def _wants_hidden(op: Any) -> bool:
-    return isinstance(op, DraftOp) and isinstance(op.gate, HeadGate) or isinstance(op, PeekOp) and op.hidden
+    return (isinstance(op, DraftOp) and isinstance(op.gate, HeadGate)) or (isinstance(op, PeekOp) and op.hidden)
 
 
 def _generator(op: DraftOp) -> random.Random | None:

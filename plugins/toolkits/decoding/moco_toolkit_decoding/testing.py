@@ -24,11 +24,11 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor, nn
+
 from moco_core.errors import PromptTooLong
 from moco_core.models import Engine, Inbox, Model
 from moco_core.types import Generation, Usage, digest
-from torch import Tensor, nn
-
 from moco_toolkit_decoding.combine import Mix
 from moco_toolkit_decoding.joint import JointRecipe
 
@@ -79,7 +79,9 @@ class LocalLoaded:
             text = "\n".join(c for _, c in given["messages"])
         ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
         if self.context_length is not None and len(ids) + reserve > self.context_length:
-            raise PromptTooLong(f"{self.model.name}: {len(ids)} tokens and {reserve} to write exceed {self.context_length}")
+            raise PromptTooLong(
+                f"{self.model.name}: {len(ids)} tokens and {reserve} to write exceed {self.context_length}"
+            )
         return SimpleNamespace(ids=ids, text=text, opened="", meta={})
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -356,7 +358,9 @@ def tiny_gpt2(tokenizer: Any, seed: int, *, spread: float = 0.5) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         size = len(tokenizer)
-        config = GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=0, bos_token_id=None)
+        config = GPT2Config(
+            vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=0, bos_token_id=None
+        )
         return _spread(GPT2LMHeadModel(config), spread)
 
 

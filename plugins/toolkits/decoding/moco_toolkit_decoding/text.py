@@ -50,7 +50,9 @@ class Vocabulary:
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.size = max(vocabulary.values(), default=-1) + 1
         added = {int(i): t for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items()}
-        special = set(getattr(tokenizer, "all_special_ids", ())) | {i for i, t in added.items() if t.special} | self.ends
+        special = (
+            set(getattr(tokenizer, "all_special_ids", ())) | {i for i, t in added.items() if t.special} | self.ends
+        )
         self.special = frozenset(special)
         self.defined = frozenset(vocabulary.values())
         self.pieces: list[bytes] = [b""] * self.size
@@ -295,7 +297,11 @@ def words(text: str) -> list[str]:
     out: list[str] = []
     current, seen = "", False  # seen: the current word has a visible character
     for char in text:
-        boundary = char.isspace() and seen or _spaceless(char) and seen or (seen and bool(current) and _spaceless(current[-1]))
+        boundary = (
+            (char.isspace() and seen)
+            or (_spaceless(char) and seen)
+            or (seen and bool(current) and _spaceless(current[-1]))
+        )
         if boundary:
             out.append(current)
             current, seen = "", False

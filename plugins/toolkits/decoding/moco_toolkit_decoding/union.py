@@ -1,9 +1,9 @@
 """Joint decoding across tokenizers: fusion over the union of each model's best strings (UniTE, arXiv 2410.03777).
 
-At every step each model names its ``k`` most probable tokens as strings. Every model scores every string of the union (a string
-that is not one token of a model gets the probability of its first token there), the scores are renormalised over the
-union and combined, one string is chosen, and every model continues with that string in its own tokens. All end tokens of all models
-are one candidate, the end.
+At every step each model names its ``k`` most probable tokens as strings. Every model scores every string of the union (a
+string that is not one token of a model gets the probability of its first token there), the scores are renormalised over
+the union and combined, one string is chosen, and every model continues with that string in its own tokens. All end tokens
+of all models are one candidate, the end.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
+
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, canonical, digest
-from torch import Tensor
-
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.joint import MAX_ROWS, cut_spans, vocabulary_of
 from moco_toolkit_decoding.sampling import choose
@@ -78,7 +78,9 @@ class _Row:
 class UnionLoop:
     """The decoding loop of one fused model; see :class:`UnionRecipe`."""
 
-    def __init__(self, recipe: UnionRecipe, members: Sequence[int], loaded: Sequence[Any], names: Sequence[str]) -> None:
+    def __init__(
+        self, recipe: UnionRecipe, members: Sequence[int], loaded: Sequence[Any], names: Sequence[str]
+    ) -> None:
         self.recipe, self.combiner = recipe, recipe.combiner
         self.members, self.loaded, self.names = list(members), list(loaded), list(names)
         self.slabs = [Slab(one) for one in loaded]
@@ -89,8 +91,14 @@ class UnionLoop:
                     f"the tokenizer of model {one.model.name!r} does not keep text as it is, so its strings cannot be fused "
                     "with other tokenizers'; choose models with byte-level or SentencePiece tokenizers"
                 )
-        self.ends = [torch.tensor(sorted(v.ends), dtype=torch.long, device=o.device) for v, o in zip(self.views, loaded, strict=True)]
-        self.holes = [torch.tensor(v.undefined(v.size), dtype=torch.long, device=o.device) for v, o in zip(self.views, loaded, strict=True)]
+        self.ends = [
+            torch.tensor(sorted(v.ends), dtype=torch.long, device=o.device)
+            for v, o in zip(self.views, loaded, strict=True)
+        ]
+        self.holes = [
+            torch.tensor(v.undefined(v.size), dtype=torch.long, device=o.device)
+            for v, o in zip(self.views, loaded, strict=True)
+        ]
         self.firsts: list[dict[bytes, int | None]] = [{} for _ in loaded]
         self.rows: list[_Row] = []
         self.logp: list[Tensor] = []
@@ -113,7 +121,9 @@ class UnionLoop:
         for call in inbox.take(room):
             try:
                 if call.kind != "generate":
-                    raise CapabilityError(f"model {call.model.name!r} cannot answer {call.kind!r} calls; it only writes text")
+                    raise CapabilityError(
+                        f"model {call.model.name!r} cannot answer {call.kind!r} calls; it only writes text"
+                    )
                 sampling = Sampling.from_params(call.params)
                 prompts = [one.render_input(call.input, reserve=sampling.max_new_tokens) for one in self.loaded]
                 if not all(p.ids for p in prompts):
@@ -196,9 +206,13 @@ class UnionLoop:
                 data = END if token in view.ends else self._string(view, token, row)
                 if data or token in view.ends:
                     candidates.setdefault(data, {}).setdefault(m, token)
-        names = [c for c in candidates if c == END or all(self._first(m, c, row) is not None for m in range(len(self.views)))]
+        names = [
+            c for c in candidates if c == END or all(self._first(m, c, row) is not None for m in range(len(self.views)))
+        ]
         if not names:
-            raise ModelCallError(f"model {row.call.model.name!r}: no string that all tokenizers can write follows {row.data[-40:]!r}")
+            raise ModelCallError(
+                f"model {row.call.model.name!r}: no string that all tokenizers can write follows {row.data[-40:]!r}"
+            )
         scores: list[Tensor] = []
         for m in range(len(self.views)):
             wanted = [candidates[c].get(m, self._first(m, c, row) if c != END else 0) for c in names]

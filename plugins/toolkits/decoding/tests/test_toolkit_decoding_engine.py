@@ -7,6 +7,11 @@ import random
 
 import pytest
 import torch
+
+from moco_core.context import Context
+from moco_core.models import Pool
+from moco_core.testing.harness import open_session as open_run
+from moco_core.types import Sampling
 from moco_toolkit_decoding import HeadGate, JointRecipe, Mix, TopGate, UnionRecipe, Vocabulary, open_session
 from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.steps import StepServer
@@ -18,11 +23,6 @@ from moco_toolkit_decoding.testing import (
     tiny_llama,
     tiny_mistral,
 )
-
-from moco_core.context import Context
-from moco_core.models import Pool
-from moco_core.testing.harness import open_session as open_run
-from moco_core.types import Sampling
 
 torch.set_num_threads(1)
 PROMPTS = ("the quick", "fox", "international rivers 12 + 34 = yes no yes no and runs home over the lazy dog")
@@ -67,7 +67,11 @@ def generated(engine, name, text, n=16):
     one = engine.loaded[name]
     ids = torch.tensor([prompt_ids(engine, name, text)])
     out = one.module.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n, pad_token_id=1,
+        ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=n,
+        pad_token_id=1,
         eos_token_id=sorted(one.end_ids),
     )
     return out[0, ids.shape[1] :].tolist()

@@ -7,10 +7,10 @@ import random
 
 import pytest
 import torch
-from moco_toolkit_decoding import Contrast, Mix
-from moco_toolkit_decoding.sampling import choose, greedy, sample, warp
 
 from moco_core.types import Sampling
+from moco_toolkit_decoding import Contrast, Mix
+from moco_toolkit_decoding.sampling import choose, greedy, sample, warp
 
 torch.set_num_threads(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from moco_toolkit_decoding import Vocabulary
 from moco_toolkit_decoding.compatibility import compare
 from moco_toolkit_decoding.testing import bpe_tokenizer, spaced_tokenizer
