@@ -83,7 +83,10 @@ class CoLLM(Method[CoLLMOptions]):
     paper: ClassVar[str] = "arXiv 2403.03870"
 
     def needs(self) -> Needs:
-        return Needs(capabilities=frozenset({"generate", "step", "hidden"}), min_models=2, check=self._check)
+        named = (self.options.base, self.options.assistant)
+        # a role given by index needs a pool that long
+        least = max(2, *(i + 1 for i in named if isinstance(i, int)))
+        return Needs(capabilities=frozenset({"generate", "step", "hidden"}), min_models=least, check=self._check)
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
         try:

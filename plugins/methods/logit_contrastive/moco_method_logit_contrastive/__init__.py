@@ -117,7 +117,10 @@ class LogitContrastive(Method[LogitContrastiveOptions]):
     paper: ClassVar[str] = "arXiv 2210.15097, 2105.03023, 2401.08565, 2309.09117"
 
     def needs(self) -> Needs:
-        least = 2 * self.options.k if self.options.roles == "dev" else 2
+        o = self.options
+        named = (o.base, *o.experts, *o.anti_experts)
+        # a role given by index needs a pool that long
+        least = max(2, *(i + 1 for i in named if isinstance(i, int)), 2 * o.k if o.roles == "dev" else 2)
         return Needs(capabilities=frozenset({"generate", "step"}), min_models=least, check=self._check)
 
     def _check(self, pool: Sequence[Model]) -> list[str]:

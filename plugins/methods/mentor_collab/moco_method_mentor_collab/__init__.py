@@ -68,8 +68,11 @@ class MentorCollab(Method[MentorCollabOptions]):
     paper: ClassVar[str] = "arXiv 2602.05307"
 
     def needs(self) -> Needs:
+        named = (self.options.generator, self.options.mentor)
+        # a role given by index needs a pool that long
+        least = max(2, *(i + 1 for i in named if isinstance(i, int)))
         capabilities = {"generate", "step"} | ({"hidden"} if self.options.verifier == "mlp" else set())
-        return Needs(capabilities=frozenset(capabilities), min_models=2, check=self._check)
+        return Needs(capabilities=frozenset(capabilities), min_models=least, check=self._check)
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
         try:

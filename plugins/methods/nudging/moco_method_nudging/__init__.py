@@ -67,7 +67,10 @@ class Nudging(Method[NudgingOptions]):
     paper: ClassVar[str] = "arXiv 2410.09300"
 
     def needs(self) -> Needs:
-        return Needs(capabilities=frozenset({"generate", "step"}), min_models=2, check=self._check)
+        named = (self.options.base, self.options.nudging)
+        # a role given by index needs a pool that long
+        least = max(2, *(i + 1 for i in named if isinstance(i, int)))
+        return Needs(capabilities=frozenset({"generate", "step"}), min_models=least, check=self._check)
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
         try:
