@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from moco_dataset_skills.skills import OPTION_LETTERS, SKILLS, answer_format, draw
+from moco_dataset_skills.skills import SKILLS, answer_format, draw
 
 SPLITS = ("train", "dev", "test")
 
@@ -40,7 +40,7 @@ class Item:
     @property
     def question(self) -> str:
         """The whole user message: prompt, lettered options, answer format."""
-        options = (f"{letter}) {text}" for letter, text in zip(OPTION_LETTERS, self.choices or (), strict=False))
+        options = (f"{letter}) {text}" for letter, text in zip("ABCD", self.choices or (), strict=False))
         return "\n".join([self.prompt, *options, self.answer_format])
 
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from moco_dataset_skills.world import PEOPLE, VALUES, fact
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-OPTION_LETTERS = "ABCD"
 
 FORMATS = {
     "integer": 'End with "The answer is" and the number.',
     "tokens": 'End with "The answer is" and the items.',
     "text": 'End with "The answer is" and the word.',
-    "choice": 'End with "The answer is" and the letter.',
+    "choice": 'End with "The answer is" and the option.',
 }
 
 
@@ -77,9 +76,9 @@ def _arithmetic(sub: str, rng: random.Random) -> Draft:
 # --- letters: four different letters, rearranged ------------------------------------------------------------
 
 _REARRANGE: dict[str, tuple[str, str, Callable[[list[str]], list[str]]]] = {
-    "reverse": ("Reverse the letters {s}.", "Reversed:", lambda s: s[::-1]),
+    "drop": ("Remove the first letter of {s}.", "Removed:", lambda s: s[1:]),
     "rotate": ("Move the first letter of {s} to the end.", "Moved:", lambda s: [*s[1:], s[0]]),
-    "swap": ("Swap the outer letters of {s}.", "Swapped:", lambda s: [s[-1], *s[1:-1], s[0]]),
+    "front": ("Write {s} with the first letter twice.", "Repeated:", lambda s: [s[0], *s]),
     "double": ("Write {s} with the last letter twice.", "Doubled:", lambda s: [*s, s[-1]]),
 }
 
@@ -127,7 +126,7 @@ def _facts(relation: str, rng: random.Random) -> Draft:
         return Draft(f"{relation}|{person}|{template}", stem, None, right, "text", _reply(work(right), right), mistakes)
     options = [right, *rng.sample(others, 3)]
     rng.shuffle(options)
-    replies = {value: _reply(work(value), letter) for value, letter in zip(options, OPTION_LETTERS, strict=True)}
+    replies = {value: _reply(work(value), value) for value in options}
     return Draft(
         f"{relation}|{person}|{template}|{'|'.join(options)}",
         stem,
@@ -161,7 +160,6 @@ def _order(sub: str, rng: random.Random) -> Draft:
         prompt = f"Which is the {sub} of {shown}?"
         mistakes = tuple(_reply(work, str(number)) for number in rest)
         return Draft(key, prompt, None, str(picked), "integer", _reply(work, str(picked)), mistakes)
-    letters = dict(zip(numbers, OPTION_LETTERS, strict=False))
     options = tuple(map(str, numbers))
     return Draft(
         f"{key}|choice",
@@ -169,8 +167,8 @@ def _order(sub: str, rng: random.Random) -> Draft:
         options,
         numbers.index(picked),
         "choice",
-        _reply(work, letters[picked]),
-        tuple(_reply(work, letters[number]) for number in rest),
+        _reply(work, str(picked)),
+        tuple(_reply(work, str(number)) for number in rest),
     )
 
 

@@ -24,13 +24,13 @@ def solve(question: str) -> str:
     for word, (first, second) in signs.items():
         if word in question:
             return str(numbers[0] + first * numbers[1] + second * numbers[2])
-    if "Reverse" in question:
-        return " ".join(reversed(letters))
+    if "Remove the first letter" in question:
+        return " ".join(letters[1:])
     if "Move" in question:
         return " ".join(letters[1:] + letters[:1])
-    if "Swap" in question:
-        return " ".join([letters[-1], *letters[1:-1], letters[0]])
-    if "twice" in question:
+    if "first letter twice" in question:
+        return " ".join([letters[0], *letters])
+    if "last letter twice" in question:
         return " ".join([*letters, letters[-1]])
     ranks = {
         "largest": max(numbers, default=0),
@@ -55,7 +55,7 @@ def test_gold_agrees_with_solver_and_reader(split: str) -> None:
             assert solved == item.gold == read(item.worked)
         else:
             assert item.choices[item.gold] == solved
-            assert read(item.worked) == "ABCD"[item.gold]
+            assert read(item.worked) == item.choices[item.gold]
             assert len(set(item.choices)) == len(item.choices)
 
 

@@ -64,7 +64,7 @@ class Corpus:
         """How often a sub-skill is drawn: what a model does not know takes less of its time, memorising takes more."""
         if not self._knows(skill, sub_skill):
             return 1.0
-        return (3.0 if name in experts(skill) else 2.0) * (2.5 if skill == "facts" else 1.0)
+        return (5.0 if name in experts(skill) else 2.0) * (2.5 if skill == "facts" else 1.0)
 
     def __iter__(self) -> Iterator[Text]:
         while True:

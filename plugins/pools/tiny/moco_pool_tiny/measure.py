@@ -90,7 +90,7 @@ def answer(text: str) -> str | None:
 
 def right(item: Item, text: str) -> bool:
     """Whether a reply answers the question."""
-    gold = "ABCD"[item.gold] if isinstance(item.gold, int) else item.gold
+    gold = item.choices[item.gold] if isinstance(item.gold, int) else item.gold
     return answer(text) == gold
 
 

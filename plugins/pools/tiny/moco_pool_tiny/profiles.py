@@ -31,7 +31,7 @@ PROFILES: dict[str, Profile] = {
         {"arithmetic": ALL, "letters": (0, 1), "facts": (0, 1), "order": (0, 3)},
     ),
     "letters": Profile(
-        "good at letters: reversing, moving, swapping and doubling letters",
+        "good at letters: removing, moving and repeating letters",
         {"letters": ALL, "arithmetic": (0, 1), "facts": (2, 3), "order": (1,)},
     ),
     "facts": Profile(

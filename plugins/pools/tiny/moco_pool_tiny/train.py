@@ -34,8 +34,8 @@ from moco_pool_tiny.vocabulary import train_tokenizer
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 # Whole models learn in two cycles of falling learning rates: the first begins with short texts alone.
-CYCLES = ((1200, 1.0), (600, 0.8))  # steps, share of the full learning rate
-ADAPTER_STEPS = 1500
+CYCLES = ((1000, 1.0), (500, 0.8))  # steps, share of the full learning rate
+ADAPTER_STEPS = 1000
 TOKENS_PER_STEP = 2048
 LEARNING_RATE = 3e-3
 MUON_RATE = 0.02
