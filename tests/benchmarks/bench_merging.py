@@ -72,17 +72,17 @@ def candidate(args: argparse.Namespace) -> None:
         pool = Pool(TransformersPool(structure(Options, options)).models())
         ids = torch.arange(8)[None]
         workspace = Workspace(1 << 30)  # as in a search
-        times: dict[str, list[tuple[float, float]]] = {
-            "in memory": [],
-            "streamed and loaded": [],
-            "merged, saved, loaded": [],
-        }
+        times: dict[str, list[tuple[float, float]]] = {}
+
+        def processor() -> float:
+            children = resource.getrusage(resource.RUSAGE_CHILDREN)
+            return time.process_time() + children.ru_utime + children.ru_stime
 
         def timed(name: str, work: Callable[[], Any], counted: bool) -> Any:
-            start = time.perf_counter(), time.process_time()
+            start = time.perf_counter(), processor()
             result = work()
             if counted:
-                times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+                times.setdefault(name, []).append((time.perf_counter() - start[0], processor() - start[1]))
             return result
 
         for round_ in range(args.rounds + 1):  # the first opens the resident module and is not counted
@@ -112,6 +112,12 @@ def candidate(args: argparse.Namespace) -> None:
             model = timed("in memory", opened, round_ > 0)
             for name, work in (("streamed and loaded", streamed), ("merged, saved, loaded", saved)):
                 module = timed(name, work, round_ > 0)
+                if args.fresh and work is saved:  # evaluation by workers of its own: each loads what was written
+                    load = f"import transformers as t; t.AutoModelForCausalLM.from_pretrained({str(out)!r})"
+                    command = [sys.executable, "-c", load]
+                    timed(
+                        "loaded by a new process", lambda c=command: subprocess.run(c, capture_output=True), round_ > 0
+                    )
                 shutil.rmtree(out)
                 with host_of(model).use(model) as (loaded,), torch.no_grad():
                     ours = loaded.run(input_ids=ids, use_cache=False).logits
@@ -202,6 +208,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--millions", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fresh", action="store_true", help="also time a new process that loads the candidate")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dir", default=None, help="where to write the checkpoints")
     args = parser.parse_args()

@@ -30,6 +30,11 @@ class Options:
     objective: Literal["loss", "score"] = option(
         "loss", help="cross-entropy of the references, or one minus the mean score of greedy replies", paper="loss"
     )
+    reference_format: str = option(
+        "{}",
+        check=lambda text: None if "{}" in text else "expected {} where the reference stands",
+        help="objective=loss: the reply a reference stands for, as the adapters were trained to write it",
+    )
     max_inference_step: int = option(40, ge=1, help="evaluations of the objective", paper="40")
     lora_weight_bound: float = option(1.5, gt=0, help="weights lie within plus and minus this", paper="1.5")
     regular_coef: float = option(0.05, ge=0, help="strength of the mean absolute weight in the objective", paper="0.05")
@@ -129,7 +134,8 @@ class LoraHub(Method[Options]):
         """Return the teacher-forced cross-entropy: mean over tokens per item, then over items (natural logarithm)."""
 
         async def one(example: Example, scope: Context) -> float:
-            (score,) = await scope.score(model, example.question, [reference_text(example) or ""])
+            reply = self.options.reference_format.replace("{}", reference_text(example) or "")
+            (score,) = await scope.score(model, example.question, [reply])
             if not score.token_logprobs:
                 raise ConfigError(f"lorahub: dev example {example.id!r} has an empty reference; use objective 'score'")
             return -score.logprob / len(score.token_logprobs)

@@ -167,3 +167,12 @@ def test_only_adapters_of_one_base_will_do():
     assert any("'b' is not a LoRA adapter" in p for p in LoraHub(Options()).needs().problems(full.pool))
     apart = MergeablePool("ab", lambda m: 0.0, {"b": {"base": "x"}}, adapter=True, base="y")
     assert any("do not share a base" in p for p in LoraHub(Options()).needs().problems(apart.pool))
+
+
+def test_references_are_scored_in_the_form_of_a_reply():
+    pool = adapters(lambda m: 0.0)
+    run(pool, reference_format="The answer is {}.", max_inference_step=1)
+    scored = [c.given["continuations"][0] for c in pool.history if c.kind == "score"]
+    assert len(scored) == 5 and all(s.startswith("The answer is ") and s.endswith(".") for s in scored)
+    with pytest.raises(ConfigError, match="expected {} where the reference stands"):
+        run(pool, reference_format="The answer is X.")
