@@ -174,5 +174,5 @@ def test_references_are_scored_in_the_form_of_a_reply():
     run(pool, reference_format="The answer is {}.", max_inference_step=1)
     scored = [c.given["continuations"][0] for c in pool.history if c.kind == "score"]
     assert len(scored) == 5 and all(s.startswith("The answer is ") and s.endswith(".") for s in scored)
-    with pytest.raises(ConfigError, match="expected {} where the reference stands"):
+    with pytest.raises(ConfigError, match=r"expected \{\} where the reference stands"):
         run(pool, reference_format="The answer is X.")
