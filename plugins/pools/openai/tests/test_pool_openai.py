@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_methods import check_methods
 
 from moco_core.cache import Cache
 from moco_core.context import Context
@@ -286,3 +287,12 @@ def test_the_reply_function_sees_the_request(server: StubServer) -> None:
     server.reply = lambda request: seen.append(request) or "ok"  # type: ignore[func-returns-value]
     ask(pool(server, logprobs="no"), "what?")
     assert seen[0].prompt == "what?" and seen[0].headers["content-type"] == "application/json"
+
+
+def test_methods_run_unchanged(server: StubServer) -> None:
+    cache = Cache(None)
+    check_methods(pool(server, ["alpha", "beta", "gamma"]), cache)
+    asked = len(server.requests)
+    check_methods(pool(server, ["alpha", "beta", "gamma"]), cache)
+    assert len(server.requests) == asked  # a new connection, the same cache: nothing is asked
+    cache.close()

@@ -1,0 +1,130 @@
+"""One pool out of several: models on different engines, local and remote, in one order."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from moco_core import CapabilityError, ConfigError, MocoError, Model, PoolSource, hookimpl, option
+from moco_core.catalogue import Catalogue
+from moco_core.config import plugin_of
+from moco_core.errors import suggest
+
+__all__ = ["MixedPool", "Options", "moco_pool"]
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Options of the mixed pool."""
+
+    pools: tuple[Mapping[str, Any], ...] = option(
+        help="pool sections, each with its name and options as anywhere else; further key: prefix, put before its models' names"
+    )
+    order: tuple[str, ...] = option(
+        (), help="names of models in the order that methods see them (roles go by place); default: as the sections give them"
+    )
+
+
+class MixedPool(PoolSource[Options]):
+    """One pool out of several: models on different engines, local and remote, in one order."""
+
+    Options = Options
+
+    @cached_property
+    def sources(self) -> tuple[PoolSource[Any], ...]:
+        """The pools of the sections. Raises ConfigError with the problems of all of them."""
+        if not self.options.pools:
+            raise ConfigError("pools: empty; name at least one pool")
+        catalogue = Catalogue(os.environ)
+        problems: list[str] = []
+        out = []
+        for i, section in enumerate(self.options.pools):
+            where = f"pools[{i}]"
+            if section.get("name") == "mixed":
+                problems.append(f"{where}: a mixed pool inside of a mixed pool; list its pools here")
+                continue
+            given = {k: v for k, v in section.items() if k != "prefix"}
+            try:
+                out.append(plugin_of(catalogue, "pool", given, where).make())
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        return tuple(out)
+
+    def models(self) -> Sequence[Model]:
+        """Describe the models of all sections in order. Each keeps its engine, its capabilities and its lane.
+
+        Names that occur in several sections get their pool's name in front. Raises ConfigError with the problems of all
+        sections.
+        """
+        found: list[tuple[int, Model]] = []
+        problems: list[str] = []
+        for i, source in enumerate(self.sources):
+            try:
+                found += [(i, m) for m in source.models()]
+            except ConfigError as error:
+                problems += [f"pools[{i}] ({self.options.pools[i]['name']}): {p}" for p in error.problems]
+        if problems:
+            raise ConfigError(problems)
+        copies: Counter[str] = Counter()
+        out = []
+        for (_, model), name in zip(found, self._names(found), strict=True):
+            # numbered anew: two sections may open the same model, and copies must sample independently
+            out.append(attrs.evolve(model, name=name, copy=copies[model.fingerprint]))
+            copies[model.fingerprint] += 1
+        return self._ordered(out)
+
+    def _names(self, found: Sequence[tuple[int, Model]]) -> list[str]:
+        sections = self.options.pools
+        kinds = Counter(str(s["name"]) for s in sections)
+        plain = [f"{sections[i].get('prefix', '')}{m.name}" for i, m in found]
+        counts = Counter(plain)
+        out: list[str] = []
+        for (i, _), name in zip(found, plain, strict=True):
+            if counts[name] > 1:
+                kind = str(sections[i]["name"])
+                name = f"{kind}{i if kinds[kind] > 1 else ''}-{name}"
+            out.append(name)
+        twice = next((n for n in out if out.count(n) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"pools: two models are called {twice!r}; give their sections different prefixes")
+        return out
+
+    def _ordered(self, models: list[Model]) -> list[Model]:
+        order = self.options.order
+        if not order:
+            return models
+        by_name = {m.name: m for m in models}
+        problems = [
+            f"order: no model {n!r} (there are: {', '.join(by_name)}){suggest(n, by_name)}" for n in order if n not in by_name
+        ]
+        problems += [f"order: {n!r} stands there twice" for n in sorted({n for n in order if order.count(n) > 1})]
+        problems += [f"order: {n!r} is missing; name every model" for n in by_name if n not in order]
+        if problems:
+            raise ConfigError(problems)
+        return [by_name[n] for n in order]
+
+    def export(self, model: Model, folder: Path) -> None:
+        """Write a model to disk through the pool that its engine belongs to."""
+        for source in self.sources:
+            try:
+                engines = {id(m.engine) for m in source.models()}
+            except MocoError:  # a pool that can no longer be described is not the one that made this model
+                continue
+            if id(model.engine) in engines:
+                source.export(model, folder)
+                return
+        raise CapabilityError(f"{model.name!r} belongs to no pool of this mixed pool")
+
+
+@hookimpl
+def moco_pool() -> type[MixedPool]:
+    """Register the pool."""
+    return MixedPool

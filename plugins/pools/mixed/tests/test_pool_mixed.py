@@ -1,0 +1,108 @@
+"""A mixed pool of two kinds of engine, over a small server and over scripted models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moco_core.context import Context
+from moco_core.errors import CapabilityError, ConfigError
+from moco_core.models import Needs, Pool
+from moco_core.options import build
+from moco_core.testing import open_session, run_checks
+from moco_core.types import Sampling
+from moco_pool_mixed import MixedPool, Options
+
+pytest.importorskip("moco_pool_openai", reason="the pool openai is not installed")
+from moco_pool_openai.testing import StubServer
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[StubServer, StubServer]]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with StubServer(["alpha", "beta"]) as one, StubServer(["alpha", "gamma"]) as two:
+        yield one, two
+
+
+def section(server: StubServer, *models: Any, **options: Any) -> dict[str, Any]:
+    return {"name": "openai", "base_url": server.url, "models": list(models), "logprobs": "no", **options}
+
+
+def mixed(*sections: dict[str, Any], **options: Any) -> MixedPool:
+    return MixedPool(build(Options, {"pools": list(sections), **options}))
+
+
+def test_conformance(servers: tuple[StubServer, StubServer]) -> None:
+    one, two = servers
+    sections = [section(one, "alpha", "beta"), section(two, "alpha", logprobs="yes", prefix="far-")]
+    results = run_checks("pool", "mixed", settings=[{"pools": sections, "order": ["far-alpha", "beta", "alpha"]}])
+    assert not [(r.name, r.message) for r in results if not r.ok]
+
+
+def test_names_capabilities_and_order(servers: tuple[StubServer, StubServer]) -> None:
+    one, two = servers
+    both = (section(one, "alpha", "beta"), section(two, "alpha", "gamma", logprobs="yes"))
+    models = mixed(*both).models()
+    assert [m.name for m in models] == ["openai0-alpha", "beta", "openai1-alpha", "gamma"]
+    assert [m.can("logprobs") for m in models] == [False, False, True, True]
+    assert len({id(m.engine) for m in models}) == 2 and len({m.fingerprint for m in models}) == 4
+    order = ["gamma", "openai0-alpha", "openai1-alpha", "beta"]
+    assert [m.name for m in mixed(*both, order=order).models()] == order
+    # what a method needs is checked model by model
+    needs = Needs(roles={0: frozenset({"logprobs"})})
+    assert needs.problems(mixed(*both, order=order).models()) == []
+    (problem,) = needs.problems(models)
+    assert "openai0-alpha" in problem and "logprobs" in problem
+
+
+def test_one_model_in_two_sections_is_two_copies(servers: tuple[StubServer, StubServer]) -> None:
+    one, _ = servers
+    models = mixed(section(one, "alpha"), section(one, "alpha")).models()
+    assert models[0].fingerprint == models[1].fingerprint and [m.copy for m in models] == [0, 1]
+
+    async def work() -> list[str]:
+        async with open_session(sampling=Sampling(temperature=1.0, max_new_tokens=32)) as session:
+            context = Context(session, phase="respond")
+            return [(await context.generate(m, "hello")).text for m in models]
+
+    texts = asyncio.run(work())
+    assert texts[0] != texts[1]
+
+
+def test_every_model_is_asked_where_it_lives(servers: tuple[StubServer, StubServer]) -> None:
+    one, two = servers
+    models = mixed(section(one, "beta"), section(two, "gamma")).models()
+
+    async def work() -> None:
+        async with open_session() as session:
+            context = Context(session, phase="respond")
+            await context.gather(context.generate(m, "hello") for m in models)
+
+    asyncio.run(work())
+    assert [r.body["model"] for r in one.requests] == ["beta"]
+    assert [r.body["model"] for r in two.requests] == ["gamma"]
+    with pytest.raises(CapabilityError, match="live on 2 engines"):
+        Pool(models).derive("merged", None, models)  # type: ignore[arg-type]
+
+
+def test_bad_input_names_the_section(servers: tuple[StubServer, StubServer]) -> None:
+    one, _ = servers
+
+    def line(*sections: dict[str, Any], **options: Any) -> str:
+        with pytest.raises(ConfigError) as caught:
+            mixed(*sections, **options).models()
+        return str(caught.value)
+
+    assert "pools: empty" in line()
+    assert "pools[1].rpmm: unknown key, did you mean 'rpm'?" in line(section(one, "alpha"), section(one, "beta", rpmm=1))
+    assert "pools[0] (openai): models: empty" in line(section(one))
+    assert "pools[0]: expected the name of a pool" in line({"models": ["a"]})
+    assert "a mixed pool inside of a mixed pool" in line({"name": "mixed", "pools": []})
+    assert "order: no model 'alpa'" in line(section(one, "alpha"), order=["alpa"])
+    assert "order: 'beta' is missing" in line(section(one, "alpha", "beta"), order=["alpha"])
+    same = (section(one, "alpha", prefix="openai1-"), section(one, "alpha"), section(one, "alpha"))
+    assert "two models are called" in line(*same)

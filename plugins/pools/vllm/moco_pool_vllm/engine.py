@@ -1,0 +1,139 @@
+"""The engine: calls become requests of vLLM's asynchronous engine, which batches them itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from moco_core.errors import CapabilityError, ConfigError, MocoError, ModelCallError
+from moco_core.models import CAPABILITIES, Call, Engine, Model
+from moco_pool_vllm.placement import Base, Place
+from moco_pool_vllm.turns import Turns
+
+if TYPE_CHECKING:
+    from moco_pool_vllm.host import Host
+    from moco_pool_vllm.pool import Options
+
+__all__ = ["VLLMEngine"]
+
+
+class VLLMEngine(Engine):
+    """One vLLM engine per base checkpoint, each with a worker process of its own, opened when its first call arrives.
+
+    ``loads`` counts how often an engine was opened, ``bases`` holds what there is to open.
+    """
+
+    batches_itself: ClassVar[bool] = True
+    # every waiting call is let in, so that whose turn comes next is decided with all of them in view; how many a model
+    # works on at once is bounded per host
+    max_in_flight: int = 1 << 20
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.bases: Mapping[str, Base] = {}
+        self.loads = 0
+        self._hosts: dict[str, Host] = {}
+        self._opening: dict[str, asyncio.Task[Host]] = {}
+        self._turns: dict[str, Turns] = {}
+        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._failed: dict[str, ConfigError] = {}
+        self._numbers = itertools.count()
+
+    async def close(self) -> None:
+        for task in self._opening.values():
+            task.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        self._opening.clear()
+        self._failed.clear()
+        self._turns.clear()
+        self._gates.clear()
+        hosts, self._hosts = list(self._hosts.values()), {}
+        for host in hosts:
+            await host.close()
+
+    async def submit(self, call: Call) -> Any:
+        """Answer one call. Raises ModelCallError; ConfigError if the model cannot be opened."""
+        if call.kind not in call.model.capabilities:
+            raise CapabilityError(
+                f"model {call.model.name!r} cannot {CAPABILITIES.get(call.kind, call.kind)} on vLLM (capability {call.kind!r})"
+            )
+        key: str = call.model.info["base"]
+        async with self._host(call.model) as host:
+            gate = self._gates.get(key)
+            if gate is None:  # twice what is decoded together: vLLM always has the next requests at hand
+                gate = self._gates[key] = asyncio.Semaphore(2 * self.options.max_num_seqs)
+            async with gate:
+                try:
+                    return await host.answer(call, f"moco-{next(self._numbers)}")
+                except (MocoError, asyncio.CancelledError):
+                    raise
+                except Exception as error:
+                    if host.dead:
+                        self._hosts.pop(key, None)
+                        await host.close()
+                    text = " ".join(str(error).split()) or type(error).__name__
+                    raise ModelCallError(f"{call.model.name}: vLLM: {text[:300]}") from error
+
+    @asynccontextmanager
+    async def _host(self, model: Model) -> AsyncIterator[Host]:
+        """Hold a model's engine, opened and awake, during one call."""
+        key: str = model.info["base"]
+        place: Place = model.info["place"]
+        if not place.turns:
+            yield await self._open(key, place)
+            return
+        turns = self._turns.get(place.lane)
+        if turns is None:
+
+            async def change(old: str | None, new: str) -> None:
+                if old is not None:
+                    await self._leave(old)
+                await self._open(new, place)
+
+            turns = self._turns[place.lane] = Turns(change)
+        async with turns.enter(key):
+            yield await self._open(key, place)
+
+    async def _open(self, key: str, place: Place) -> Host:
+        host = self._hosts.get(key)
+        if host is not None:
+            await host.wake()
+            return host
+        task = self._opening.get(key)
+        if task is None:
+            task = self._opening[key] = asyncio.create_task(self._load(key, place))
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if task.done():
+                self._opening.pop(key, None)
+
+    async def _load(self, key: str, place: Place) -> Host:
+        from moco_pool_vllm.host import Host
+
+        if key in self._failed:  # the next call would wait minutes to meet the same
+            raise self._failed[key]
+        try:
+            host = await Host.open(self.bases[key], place, self.options)
+        except ConfigError as error:
+            self._failed[key] = error
+            raise
+        self.loads += 1
+        self._hosts[key] = host
+        return host
+
+    async def _leave(self, key: str) -> None:
+        """Free the memory of an engine: its process ends, or its weights move to RAM."""
+        host = self._hosts.get(key)
+        if host is None:
+            return
+        if self.options.swap == "sleep":
+            await host.sleep()
+            return
+        self._hosts.pop(key)
+        with contextlib.suppress(Exception):
+            await host.close()

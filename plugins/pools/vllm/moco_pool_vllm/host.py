@@ -1,0 +1,332 @@
+"""One vLLM engine: a base checkpoint in a worker process, its adapters, and the requests it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from moco_core.errors import ConfigError, ModelCallError
+from moco_core.models import Call, Model
+from moco_core.reasoning import split
+from moco_core.types import ContinuationScore, FinishReason, Generation, Sampling, Usage
+from moco_pool_transformers.rendering import Renderer
+from moco_pool_vllm.loops import LoopThread
+from moco_pool_vllm.placement import Base, Place
+
+if TYPE_CHECKING:
+    from moco_pool_vllm.describe import VLLMSpec
+    from moco_pool_vllm.pool import Options
+
+__all__ = ["Host"]
+
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks vLLM reserves room for."""
+
+
+class Host:
+    """Wraps one ``AsyncLLM``. Prompts are rendered, tokenised and decoded here, by the code of the transformers engine, so
+    that a model reads the same ids on both.
+    """
+
+    def __init__(self, base: Base, options: Options, llm: Any, loop: LoopThread, ends: frozenset[int]) -> None:
+        self.base, self.options, self.llm = base, options, llm
+        self._loop = loop
+        self._ends = ends
+        self._asleep = False
+        self._readers: dict[tuple[Any, ...], Renderer] = {}
+        self._adapters: dict[str, int] = {}
+        self._waking = asyncio.Lock()
+
+    # ---------------------------------------------------------------- life
+
+    @classmethod
+    async def open(cls, base: Base, place: Place, options: Options) -> Host:
+        """Start the worker process and load the weights. Raises ConfigError with one line."""
+        loop = LoopThread(f"vllm-{base.name}")
+        try:
+            llm = await loop.run(_start(base, place, options))
+        except BaseException:
+            loop.stop()
+            raise
+        config = llm.model_config
+        defaults = config.try_get_generation_config() or {}
+        ends = defaults.get("eos_token_id", getattr(config.hf_text_config, "eos_token_id", None))
+        return cls(base, options, llm, loop, frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends]))
+
+    async def close(self) -> None:
+        """End the worker process; its memory is free afterwards."""
+        await self._loop.run(_shut(self.llm))
+        self._loop.stop()
+
+    async def sleep(self) -> None:
+        await self._loop.run(self.llm.sleep(level=1))
+        self._asleep = True
+
+    async def wake(self) -> None:
+        if self._asleep:
+            async with self._waking:
+                if self._asleep:
+                    await self._loop.run(self.llm.wake_up())
+                    self._asleep = False
+
+    @property
+    def dead(self) -> bool:
+        """The worker process is gone."""
+        return bool(self.llm.errored)
+
+    # ---------------------------------------------------------------- calls
+
+    async def answer(self, call: Call, request: str) -> Any:
+        """Answer one call of any kind this engine serves."""
+        return await self._loop.run(self._answer(call, request))
+
+    async def _answer(self, call: Call, request: str) -> Any:
+        if call.kind == "generate":
+            return await self._generate(call, request)
+        if call.kind == "score":
+            return await self._score(call, request)
+        reader = self._reader(call.model)
+        if call.kind == "embed":
+            prompts = [reader.render_input({"text": text}).ids for text in call.input["texts"]]
+            rows = await asyncio.gather(
+                *(self._pool(call.model, ids, "embed", f"{request}-{i}") for i, ids in enumerate(prompts))
+            )
+            return tuple(rows)
+        return await self._pool(call.model, reader.render_whole(call.input).ids, "classify", request)
+
+    async def _generate(self, call: Call, request: str) -> Generation:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = Sampling.from_params(call.params)
+        reader = self._reader(call.model)
+        prompt = reader.render_input(call.input, sampling.max_new_tokens)
+        ends = self._end_ids(reader)
+        params = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=1.0 if sampling.greedy else sampling.top_p,
+            top_k=0 if sampling.greedy else sampling.top_k,
+            min_p=0.0 if sampling.greedy else sampling.min_p,
+            max_tokens=sampling.max_new_tokens,
+            stop=list(sampling.stop) or None,
+            stop_token_ids=sorted(ends),
+            seed=None if call.seed is None else call.seed % 2**63,  # torch takes 64 bits with sign
+            logprobs=0,  # of the emitted token alone, from the raw logits
+            detokenize=bool(sampling.stop),  # only to find stop strings; the text is decoded here
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        output = await self._last(
+            self.llm.generate({"prompt_token_ids": list(prompt.ids)}, params, request, lora_request=self._lora(call.model))
+        )
+        said = output.outputs[0]
+        ids = [int(i) for i in said.token_ids]
+        scores = [min(0.0, float(row[i].logprob)) for i, row in zip(ids, said.logprobs or [], strict=False)]
+        if len(scores) != len(ids) or any(math.isnan(s) for s in scores):
+            raise ModelCallError(f"{call.model.name}: vLLM returned {len(ids)} tokens and {len(scores)} log-probabilities")
+        finish: FinishReason = "eos"
+        if said.finish_reason == "length":
+            finish = "length"
+        elif isinstance(said.stop_reason, str):
+            finish = "stop"
+        spec: VLLMSpec = call.model.info["spec"]
+        text = _decoded(reader, ids[:-1] if finish == "eos" and ids and ids[-1] in ends else ids, spec.checkpoint.tags)
+        meta = dict(prompt.meta)
+        places = [(at, s) for s in sampling.stop if s and (at := text.find(s)) >= 0]
+        if places:
+            first = min(at for at, _ in places)
+            meta["stop"] = max((s for at, s in places if at == first), key=len)
+            text, finish = text[:first], "stop"
+        reasoning, answer = split(text, spec.checkpoint.tags, prompt.opened)
+        return Generation(
+            text=answer,
+            reasoning=reasoning,
+            finish_reason=finish,
+            token_ids=ids,
+            token_logprobs=scores,
+            usage=Usage(len(prompt.ids), len(ids)),
+            meta=meta,
+        )
+
+    async def _score(self, call: Call, request: str) -> tuple[ContinuationScore, ...]:
+        """Teacher-force each continuation: its tokens are those of prompt + continuation beyond the common prefix."""
+        reader = self._reader(call.model)
+        prompt = reader.render_input(call.input)
+        rows: list[tuple[Sequence[int], list[int]]] = []
+        for text in call.input["continuations"]:
+            kept, ids = reader.continuation_ids(prompt, text)
+            prefix = list(prompt.ids[:kept])
+            if not prefix and ids:  # nothing predicts the first token of all: it is given, not scored
+                prefix, ids = [ids[0]], ids[1:]
+            limit = call.model.context_length
+            if limit is not None and len(prefix) + len(ids) >= limit:  # vLLM emits one token beyond the prompt
+                raise_or_cut = reader.render_input(call.input, len(ids) + len(prompt.ids) - kept + 1)
+                prefix, ids = list(raise_or_cut.ids), reader.encode(text)
+            rows.append((prefix, ids))
+        found = await asyncio.gather(
+            *(self._teacher_force(call.model, prefix, ids, f"{request}-{i}") for i, (prefix, ids) in enumerate(rows))
+        )
+        return tuple(
+            ContinuationScore(token_ids=ids, token_logprobs=scores)
+            for (_, ids), scores in zip(rows, found, strict=True)
+        )
+
+    async def _teacher_force(self, model: Model, prefix: Sequence[int], ids: Sequence[int], request: str) -> list[float]:
+        if not ids:
+            return []
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        output = await self._last(
+            self.llm.generate({"prompt_token_ids": [*prefix, *ids]}, params, request, lora_request=self._lora(model))
+        )
+        given = output.prompt_logprobs[len(prefix) :]
+        return [min(0.0, float(row[i].logprob)) for i, row in zip(ids, given, strict=True)]
+
+    async def _pool(self, model: Model, ids: Sequence[int], task: Any, request: str) -> tuple[float, ...]:
+        """Return one vector: a mean of hidden states, or a classifier's logits. Nothing is normalised or squashed."""
+        from vllm import PoolingParams
+
+        params = PoolingParams(task=task, use_activation=False)
+        output = await self._last(self.llm.encode({"prompt_token_ids": list(ids)}, params, request))
+        return tuple(float(x) for x in output.outputs.data.flatten().tolist())
+
+    @staticmethod
+    async def _last(stream: Any) -> Any:
+        last = None
+        async for output in stream:
+            last = output
+        if last is None:
+            raise ModelCallError("vLLM returned nothing")
+        return last
+
+    # ---------------------------------------------------------------- text
+
+    def _reader(self, model: Model) -> Renderer:
+        spec: VLLMSpec = model.info["spec"]
+        checkpoint = spec.checkpoint
+        key = (checkpoint.tokenizer_folder, checkpoint.template_text, checkpoint.style, model.context_length, model.name)
+        found = self._readers.get(key)
+        if found is None:
+            from transformers import AutoTokenizer
+
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                checkpoint.tokenizer_folder,
+                trust_remote_code=self.options.trust_remote_code,
+                local_files_only=True,
+            )
+            if checkpoint.template_text is not None:
+                tokenizer.chat_template = checkpoint.template_text
+            found = self._readers[key] = Renderer(
+                model.name,
+                tokenizer,
+                style=checkpoint.style,
+                overlong=checkpoint.overlong,
+                context=model.context_length,
+                tags=checkpoint.tags,
+            )
+        return found
+
+    def _end_ids(self, reader: Renderer) -> frozenset[int]:
+        """Every token that ends a reply: of the tokenizer, the generation configuration, and the template's turns."""
+        own = {reader.tokenizer.eos_token_id, reader.end_of_turn()}
+        return self._ends | {int(i) for i in own if i is not None}
+
+    def _lora(self, model: Model) -> Any:
+        spec: VLLMSpec = model.info["spec"]
+        if not spec.adapter:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        number = self._adapters.setdefault(spec.adapter, len(self._adapters) + 1)
+        return LoRARequest(f"adapter-{number}", number, spec.adapter)
+
+
+async def _start(base: Base, place: Place, options: Options) -> Any:
+    args = engine_args(base, place, options)
+    try:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+    except ImportError as error:
+        raise ConfigError(f"pool vllm: vLLM is installed but cannot be imported: {_line(error)}") from error
+    try:
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
+    except Exception as error:
+        # the worker's own traceback stands in its log; here it is one line
+        folder = base.folder.checkpoint.folder
+        raise ConfigError(f"pool vllm: {base.name}: vLLM cannot open {folder}: {_line(error)}") from error
+
+
+async def _shut(llm: Any) -> None:
+    llm.shutdown()
+
+
+def engine_args(base: Base, place: Place, options: Options) -> dict[str, Any]:
+    """Return the arguments of vLLM's AsyncEngineArgs for one engine."""
+    spec: VLLMSpec = base.folder
+    args: dict[str, Any] = {
+        "model": spec.checkpoint.local_folder(),
+        "tokenizer": spec.checkpoint.folder,
+        "dtype": base.dtype,
+        "max_num_seqs": options.max_num_seqs,
+        "enforce_eager": options.enforce_eager,
+        "enable_prefix_caching": options.prefix_caching and base.task == "generate",
+        "trust_remote_code": options.trust_remote_code,
+        "load_format": "safetensors",  # weights of any other kind may carry code
+        "disable_log_stats": True,
+        "generation_config": "vllm",  # sampling is what the call says, never a checkpoint's default
+        "seed": 0,
+    }
+    if options.max_model_len is not None:
+        args["max_model_len"] = options.max_model_len
+    if place.lane == "cpu":
+        args["kv_cache_memory_bytes"] = int(options.kv_cache * 2**30)
+    else:
+        args |= {"gpu_memory_utilization": place.share, "tensor_parallel_size": len(place.devices)}
+        if place.turns and options.swap == "sleep":
+            args["enable_sleep_mode"] = True
+    if base.adapters:
+        rank = max(base.adapters.values())
+        args |= {
+            "enable_lora": True,
+            "max_loras": min(len(base.adapters), 8),
+            "max_cpu_loras": len(base.adapters),
+            "max_lora_rank": next((r for r in _RANKS if r >= rank), rank),
+        }
+    if base.task == "embed":
+        from vllm.config import PoolerConfig
+
+        pooler = PoolerConfig(pooling_type="MEAN", use_activation=False)
+        args |= {"runner": "pooling", "convert": "embed", "pooler_config": pooler}
+    elif base.task == "reward":
+        args |= {"runner": "pooling"}
+    return {**args, **options.engine_args}
+
+
+def _decoded(reader: Renderer, ids: Sequence[int], tags: Sequence[tuple[str, str]]) -> str:
+    """Decode without special tokens, except reasoning tags that are special tokens themselves."""
+    tokenizer = reader.tokenizer
+    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+    kept: Mapping[int, str] = {
+        tokenizer.convert_tokens_to_ids(t): t for pair in tags if special & set(pair) for t in pair
+    }
+    if not kept:
+        return reader.decode(ids)
+    out: list[str] = []
+    piece: list[int] = []
+    for i in ids:
+        if i in kept:
+            out += [reader.decode(piece), kept[i]]
+            piece = []
+        else:
+            piece.append(i)
+    return "".join([*out, reader.decode(piece)])
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,235 @@
+"""What needs no engine: descriptions, plans, turns, and bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from random_checkpoints import write, write_lora
+
+from moco_core.errors import ConfigError
+from moco_core.options import build
+from moco_pool_vllm.host import engine_args
+from moco_pool_vllm.placement import Base, Place, plan
+from moco_pool_vllm.pool import Options, VLLMPool
+from moco_pool_vllm.turns import Turns
+
+GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests do not open vLLM: whether it is installed does not matter to them."""
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: object() if name == "vllm" else real(name, *a))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    base = write(root / "base")
+    return {
+        "root": str(root),
+        "base": base,
+        "other": write(root / "other", hidden_size=96, num_attention_heads=3),
+        "judge": write(root / "judge", classifier=True, num_labels=2),
+        "lora": write_lora(root / "lora", base, rank=4),
+        "lora2": write_lora(root / "lora2", base, 2, rank=12),
+    }
+
+
+def pool(folders: dict[str, str], *models: Any, **options: Any) -> VLLMPool:
+    return VLLMPool(build(Options, {"models": list(models), "cache": folders["root"], "dtype": "float32", **options}))
+
+
+def test_models_state_what_vllm_gives(folders: dict[str, str]) -> None:
+    base = folders["base"]
+    lora = {"model": base, "adapter": folders["lora"], "name": "tuned"}
+    entries = [base, lora, folders["judge"], {"model": base, "task": "embed"}]
+    plain, tuned, judge, embed = pool(folders, *entries).models()
+    assert plain.capabilities == tuned.capabilities == {"generate", "logprobs", "score"}
+    assert judge.capabilities == {"reward"} and embed.capabilities == {"embed"}
+    assert (plain.lane, plain.context_length, tuned.adapter) == ("cpu", 512, True)
+    assert plain.tokenizer == tuned.tokenizer and len({m.fingerprint for m in (plain, tuned, judge, embed)}) == 4
+    # the adapter is served on the resident base; another task needs another engine
+    assert plain.info["base"] == tuned.info["base"] != embed.info["base"]
+    assert pool(folders, base, max_model_len=64).models()[0].context_length == 64
+
+
+def test_arguments_of_the_engine(folders: dict[str, str]) -> None:
+    base = folders["base"]
+    loras = [{"model": base, "adapter": folders[n]} for n in ("lora", "lora2")]
+    source = pool(folders, base, *loras, max_num_seqs=5, engine_args={"block_size": 16})
+    source.models()
+    (only,) = source.engine.bases.values()
+    args = engine_args(only, Place(lane="cpu"), source.options)
+    assert (args["model"], args["dtype"], args["max_num_seqs"], args["block_size"]) == (base, "float32", 5, 16)
+    assert (args["enable_lora"], args["max_loras"], args["max_lora_rank"]) == (True, 2, 16)
+    assert args["kv_cache_memory_bytes"] == 2 * GIB and args["load_format"] == "safetensors"
+    assert args["generation_config"] == "vllm" and not args["trust_remote_code"]
+    two = engine_args(only, Place(lane="cuda:0+1", devices=(0, 1), share=0.4, turns=True), source.options)
+    assert (two["gpu_memory_utilization"], two["tensor_parallel_size"]) == (0.4, 2) and "enable_sleep_mode" not in two
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"adapter": "lora", "model": "other"}, "was trained on another base"),
+        ({"model": "judge", "task": "generate"}, "judge is a sequence classifier"),
+        ({"model": "base", "task": "reward"}, "base is no sequence classifier"),
+        ({"model": "base", "adapter": "lora", "task": "embed"}, "serves adapters on models that generate"),
+        ({"model": "base", "devices": [0]}, "devices [0] asked for, but there is no GPU here"),
+        ({"model": "/nowhere"}, "does not exist"),
+    ],
+)
+def test_bad_entries_are_one_line(
+    folders: dict[str, str], entry: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moco_pool_vllm.placement.gpus", list)
+    real = {k: folders.get(v, v) if isinstance(v, str) else v for k, v in entry.items()}
+    with pytest.raises(ConfigError) as caught:
+        pool(folders, real).models()
+    assert line in str(caught.value) and len(caught.value.problems) == 1
+
+
+def test_vllm_is_not_installed(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None)
+    with pytest.raises(ConfigError, match=r"vLLM is not installed; pip install vllm"):
+        pool(folders, folders["base"]).models()
+
+
+# ---------------------------------------------------------------- plans
+
+
+def base(key: str, size: float, **fields: Any) -> Base:
+    return Base(key=key, name=key, folder=None, task="generate", bytes=int(size * GIB), dtype="bfloat16", **fields)
+
+
+def test_what_fits_together_stays() -> None:
+    places = plan([base("a", 20), base("b", 10)], 0.9, 2 * GIB, memory=[80 * GIB])
+    assert {p.lane for p in places.values()} == {"cuda:0"} and not any(p.turns for p in places.values())
+    assert sum(p.share for p in places.values()) == pytest.approx(0.9, abs=1e-3)
+    assert places["a"].share > places["b"].share  # what is left is divided by need
+    assert all(p.share * 80 * GIB > 1.15 * b * GIB for p, b in ((places["a"], 20), (places["b"], 10)))
+
+
+def test_what_does_not_fit_takes_turns() -> None:
+    places = plan([base("a", 40), base("b", 40)], 0.9, 2 * GIB, memory=[80 * GIB])
+    assert all(p.turns and p.share == 0.9 for p in places.values())
+
+
+def test_several_gpus_and_tensor_parallelism() -> None:
+    places = plan([base("a", 60), base("b", 50), base("c", 10)], 0.9, 2 * GIB, memory=[80 * GIB, 80 * GIB])
+    assert (places["a"].devices, places["b"].devices, places["c"].devices) == ((0,), (1,), (1,))
+    places = plan([base("big", 120, tensor_parallel=2)], 0.9, 2 * GIB, memory=[80 * GIB, 80 * GIB])
+    assert places["big"].devices == (0, 1) and places["big"].lane == "cuda:0+1"
+    places = plan([base("a", 10, devices=(1,)), base("b", 10)], 0.9, 2 * GIB, memory=[80 * GIB, 80 * GIB])
+    assert (places["a"].devices, places["b"].devices) == ((1,), (0,))
+
+
+@pytest.mark.parametrize(
+    ("bases", "line"),
+    [
+        ([base("a", 100)], "a needs about 117.0 GiB on each of cuda:0, which is more than 0.9 of its 80.0 GiB"),
+        ([base("a", 20, share=0.1)], "more than 0.1 of its 80.0 GiB"),
+        ([base("a", 20, share=0.6), base("b", 20, share=0.6)], "add up to 1.2"),
+        ([base("a", 20, tensor_parallel=2)], "needs 2 GPUs (devices [0]), there are 1"),
+        ([base("a", 20, devices=(3,))], "needs 1 GPUs (devices [3]), there are 1"),
+    ],
+)
+def test_plans_that_cannot_be(bases: list[Base], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(bases, 0.9, 2 * GIB, memory=[80 * GIB])
+    assert line in str(caught.value)
+
+
+def test_groups_of_gpus_may_not_overlap_in_part() -> None:
+    with pytest.raises(ConfigError, match="overlap"):
+        plan([base("a", 1, devices=(0, 1), tensor_parallel=2), base("b", 1, devices=(1,))], 0.9, GIB, memory=[80 * GIB] * 2)
+
+
+# ---------------------------------------------------------------- turns
+
+
+def test_turns_change_as_rarely_as_possible() -> None:
+    """Thirty calls of three models, all there at once: three changes, the longest queue first, never two models together."""
+    log: list[tuple[str | None, str]] = []
+    state = SimpleNamespace(active={}, order=[])
+
+    async def change(old: str | None, new: str) -> None:
+        assert not any(state.active.values())
+        log.append((old, new))
+        await asyncio.sleep(0)
+
+    async def work() -> None:
+        turns = Turns(change)
+
+        async def call(key: str) -> None:
+            async with turns.enter(key):
+                assert turns.current == key
+                state.active[key] = state.active.get(key, 0) + 1
+                assert [k for k, n in state.active.items() if n] == [key]
+                await asyncio.sleep(0.001)
+                state.active[key] -= 1
+                state.order.append(key)
+
+        keys = ["a"] * 5 + ["b"] * 15 + ["c"] * 10
+        await asyncio.gather(*(call(k) for k in keys[::3] + keys[1::3] + keys[2::3]))
+        assert turns.changes == 3
+
+    asyncio.run(work())
+    first = state.order[0]
+    rest = [k for k in ("b", "c", "a") if k != first]
+    assert [new for _, new in log] == [first, *rest]
+
+
+def test_a_change_that_fails_fails_its_calls_alone() -> None:
+    async def change(old: str | None, new: str) -> None:
+        if new == "bad":
+            raise ConfigError("cannot be opened")
+
+    async def work() -> list[Any]:
+        turns = Turns(change)
+
+        async def call(key: str) -> str:
+            async with turns.enter(key):
+                await asyncio.sleep(0)
+                return key
+
+        return await asyncio.gather(*(call(k) for k in ("good", "bad", "good", "bad", "fine")), return_exceptions=True)
+
+    found = asyncio.run(work())
+    names = [f if isinstance(f, str) else type(f).__name__ for f in found]
+    assert names == ["good", "ConfigError", "good", "ConfigError", "fine"]
+
+
+def test_a_cancelled_call_gives_its_turn_back() -> None:
+    async def change(old: str | None, new: str) -> None:
+        await asyncio.sleep(0)
+
+    async def work() -> None:
+        turns = Turns(change)
+
+        async def hang(key: str) -> None:
+            async with turns.enter(key):
+                await asyncio.sleep(1000)
+
+        async def call(key: str) -> str:
+            async with turns.enter(key):
+                return key
+
+        stuck = asyncio.create_task(hang("a"))
+        await asyncio.sleep(0.01)
+        other = asyncio.create_task(call("b"))
+        waiting = asyncio.create_task(hang("a"))
+        await asyncio.sleep(0.01)
+        stuck.cancel()
+        waiting.cancel()
+        assert await asyncio.wait_for(other, 5) == "b"
+
+    asyncio.run(work())
+
+

@@ -1,0 +1,124 @@
+"""What the engines lose to MoCo, as ratios measured side by side in one process.
+
+``python tests/benchmarks/bench_engines.py [server] [vllm]`` runs both parts, or those named:
+
+* server: 500 questions x 3 models against a small server with 200 ms latency and at most 64 calls in flight, against the
+  arithmetic optimum (ceil(1500 / 64) rounds of 200 ms); at most 1.10.
+* vllm: the same prompts through the pool vllm and through vLLM's own offline ``generate``, on a small random model; at least
+  0.95 of its throughput. Left out where vLLM is not installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import math
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+
+LATENCY, LIMIT, QUESTIONS, MODELS = 0.2, 64, 500, 3
+
+
+async def _ask_everybody(models: Any, prompts: list[str], max_new_tokens: int) -> float:
+    """Ask every model every prompt through scheduler, cache and context; return seconds from the first call to the last."""
+    from moco_core.context import Context
+    from moco_core.testing import open_session
+    from moco_core.types import Question, Sampling
+
+    async with open_session(sampling=Sampling(max_new_tokens=max_new_tokens), in_flight=len(prompts)) as session:
+        context = Context(session, phase="respond")
+
+        async def work(question: Question, scope: Context) -> None:
+            await scope.gather(scope.generate(m, question) for m in models)
+
+        # opens connections and loads weights: no part of what is measured
+        await context.on(Question(id="warm", prompt="warm up")).gather(context.generate(m, "warm up") for m in models)
+        started = time.perf_counter()
+        await context.each([Question(id=p, prompt=p) for p in prompts], work)
+        return time.perf_counter() - started
+
+
+def server() -> float:
+    """Return measured time over the optimum."""
+    from moco_pool_openai.pool import OpenAIPool, Options
+    from moco_pool_openai.testing import StubServer
+
+    with StubServer(["alpha", "beta", "gamma"], latency=LATENCY) as stub:
+        source = OpenAIPool(
+            Options(models=("alpha", "beta", "gamma"), base_url=stub.url, logprobs="no", max_in_flight=LIMIT)
+        )
+        prompts = [f"question {i}" for i in range(QUESTIONS)]
+        seconds = asyncio.run(_ask_everybody(source.models(), prompts, 32))
+        assert stub.most <= LIMIT and len(stub.requests) == (QUESTIONS + 1) * MODELS
+    best = math.ceil(QUESTIONS * MODELS / LIMIT) * LATENCY
+    print(f"server: {QUESTIONS} questions x {MODELS} models in {seconds:.2f} s, optimum {best:.2f} s: {seconds / best:.3f}")
+    return seconds / best
+
+
+def vllm(requests: int = 256, tokens: int = 32) -> float:
+    """Return the throughput through MoCo over that of offline ``generate``. The engines run one after the other."""
+    for name, value in {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "HF_HUB_OFFLINE": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    from random_checkpoints import write
+
+    from moco_pool_vllm.pool import Options, VLLMPool
+
+    with tempfile.TemporaryDirectory() as folder:
+        # wide enough for the model, not the glue around it, to take the time
+        path = write(Path(folder) / "m", hidden_size=512, intermediate_size=1024, num_attention_heads=8, num_hidden_layers=4)
+        prompts = [f"What is {i} + {i * 7 % 31}? The answer is" for i in range(requests)]
+        source = VLLMPool(
+            Options(models=(path,), dtype="float32", enforce_eager=True, kv_cache=0.25, prefix_caching=False, cache=folder)
+        )
+        mine = asyncio.run(_ask_everybody(source.models(), prompts, tokens))
+        theirs = _offline(path, prompts, tokens)
+    print(f"vllm: {requests} requests in {mine:.2f} s, offline generate {theirs:.2f} s: {theirs / mine:.3f} of its throughput")
+    return theirs / mine
+
+
+def _offline(path: str, prompts: list[str], tokens: int) -> float:
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        path,
+        dtype="float32",
+        enforce_eager=True,
+        kv_cache_memory_bytes=2**28,
+        enable_prefix_caching=False,
+        max_num_seqs=64,
+        generation_config="vllm",
+    )
+    params = SamplingParams(temperature=0, max_tokens=tokens, logprobs=0)
+    talks: list[Any] = [[{"role": "user", "content": p}] for p in prompts]
+    llm.chat(talks[:1], params, use_tqdm=False)
+    started = time.perf_counter()
+    llm.chat(talks, params, use_tqdm=False)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or ["server", "vllm"]
+    good = True
+    if "server" in wanted:
+        good &= server() <= 1.10
+    if "vllm" in wanted:
+        if importlib.util.find_spec("vllm") is None:
+            print("vllm: left out, vLLM is not installed")
+        else:
+            good &= vllm() >= 0.95
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
