@@ -180,9 +180,9 @@ def test_batch_equals_single_rows():
 
 def test_a_probe_learns_what_is_separable_and_reloads_bit_equal(tmp_path):
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(300, 16, generator=g) * 3 + 5
+    x = torch.randn(500, 6, generator=g) * 3 + 5
     y = (x[:, 0] > 5).long()
-    keep = (x[:, 0] - 5).abs() > 0.5
+    keep = (x[:, 0] - 5).abs() > 1.5
     probe, accuracy = train_probe(
         x[keep], y[keep], [f"q{i % 60}" for i in range(int(keep.sum()))], learning_rate=3e-3, epochs=60
     )
