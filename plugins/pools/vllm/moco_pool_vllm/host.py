@@ -35,6 +35,7 @@ class Host:
         self._loop = loop
         self._ends = ends
         self._asleep = False
+        self._closed = False
         self._readers: dict[tuple[Any, ...], Renderer] = {}
         self._adapters: dict[str, int] = {}
         self._waking = asyncio.Lock()
@@ -57,8 +58,10 @@ class Host:
 
     async def close(self) -> None:
         """End the worker process; its memory is free afterwards."""
-        await self._loop.run(_shut(self.llm))
-        self._loop.stop()
+        if not self._closed:
+            self._closed = True
+            await self._loop.run(_shut(self.llm))
+            self._loop.stop()
 
     async def sleep(self) -> None:
         await self._loop.run(self.llm.sleep(level=1))
@@ -291,10 +294,13 @@ def engine_args(base: Base, place: Place, options: Options) -> dict[str, Any]:
             args["enable_sleep_mode"] = True
     if base.adapters:
         rank = max(base.adapters.values())
+        # On a CPU a row without adapter reads the last slot (index -1) when it shares a batch with rows that have one, so
+        # one slot more than there are adapters stays empty. GPU kernels skip such rows.
+        slots = len(base.adapters) + 1 if place.lane == "cpu" else min(len(base.adapters), 8)
         args |= {
             "enable_lora": True,
-            "max_loras": min(len(base.adapters), 8),
-            "max_cpu_loras": len(base.adapters),
+            "max_loras": slots,
+            "max_cpu_loras": max(slots, len(base.adapters)),
             "max_lora_rank": next((r for r in _RANKS if r >= rank), rank),
         }
     if base.task == "embed":

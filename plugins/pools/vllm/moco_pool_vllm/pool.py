@@ -16,7 +16,7 @@ from moco_core.options import option
 from moco_core.reasoning import DEFAULT_TAGS
 from moco_core.types import digest
 from moco_pool_vllm.engine import VLLMEngine
-from moco_pool_vllm.placement import Base, plan
+from moco_pool_vllm.placement import Base, Place, plan
 
 __all__ = ["Entry", "Options", "VLLMPool"]
 
@@ -130,7 +130,7 @@ class VLLMPool(PoolSource[Options]):
                 Model(
                     name=name,
                     fingerprint=fingerprint,
-                    capabilities=CAPABILITIES[task],
+                    capabilities=_capabilities(task, bases[key], place),
                     engine=self.engine,
                     description=entry.description,
                     tokenizer=described.tokenizer,
@@ -173,6 +173,11 @@ class VLLMPool(PoolSource[Options]):
                 adapters=adapters,
             )
         return out
+
+
+def _capabilities(task: str, base: Base, place: Place) -> frozenset[str]:
+    # vLLM's CPU kernels for adapters take one row of logits per request: prompt log-probabilities stop the engine
+    return CAPABILITIES[task] - ({"score"} if base.adapters and place.lane == "cpu" else set())
 
 
 def _base_key(entry: Entry, described: Any, task: str) -> str:
