@@ -36,7 +36,7 @@ from moco_core.types import Question, Reply, Sampling
 __all__ = ["Asked", "LoadedSystem", "Results", "load", "register", "run"]
 
 
-def register(cls: type, name: str | None = None) -> type:
+def register(cls: Any, name: str | None = None) -> Any:
     """Make an unpackaged pool, method, dataset or metric usable by name in this process; usable as a decorator.
 
     Raises PluginConflict if the name is taken.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def ask_command(
     """
     catalogue = known_plugins(plugin_files)
     if question == "-":
-        question = click.get_text_stream("stdin").read().strip()
+        question = sys.stdin.read().strip()
     if not question:
         raise ConfigError("the question is empty")
     item = Question(id="ask-0", prompt=question, choices=choices, answer_kind="choice" if choices else kind)

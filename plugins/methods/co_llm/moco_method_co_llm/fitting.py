@@ -76,15 +76,16 @@ def train_head(positions: Positions, options: CoLLMOptions, start: Tensor, seed:
         optimiser = torch.optim.AdamW([head], lr=options.learning_rate, weight_decay=0.0)
         steps = options.epochs * max(1, -(-len(positions.target) // options.batch))
         warm = max(1, int(options.warmup_ratio * steps))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser,
-            lambda s, warm=warm, steps=steps: min((s + 1) / warm, max(0.0, (steps - s) / max(1, steps - warm))),
-        )
+
+        def share(step: int, warm: int = warm, steps: int = steps) -> float:
+            return min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
         for _ in range(options.epochs):
             order = torch.randperm(len(positions.target), generator=generator)
             for index in order.split(options.batch):
                 optimiser.zero_grad()
-                loss(positions.hidden[index] @ head, index).backward()  # type: ignore[no-untyped-call]
+                loss(positions.hidden[index] @ head, index).backward()
                 optimiser.step()
                 schedule.step()
     return head.detach()

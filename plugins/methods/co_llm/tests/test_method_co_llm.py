@@ -194,7 +194,9 @@ def test_the_head_learns_where_only_the_assistant_knows(init):
     assert sigma[knows].min() > 0.9 and sigma[~knows].max() < 0.1
     if init == "a":
         assert torch.equal(weak_labels(positions, "a").bool(), knows)
-    assert torch.equal(head, train_head(positions, CoLLMOptions(init=init, learning_rate=0.05, epochs=150), torch.zeros(8)))
+    assert torch.equal(
+        head, train_head(positions, CoLLMOptions(init=init, learning_rate=0.05, epochs=150), torch.zeros(8))
+    )
 
 
 def test_calibration():

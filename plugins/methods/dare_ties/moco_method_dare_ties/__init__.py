@@ -123,7 +123,7 @@ class DareTies(Method[Options]):
             facts["trace"] = search.trace
         else:
             given = (1.0,) * len(experts) if options.weights == "equal" else options.weights
-            operation = self.operation(len(experts), given)  # type: ignore[arg-type]
+            operation = self.operation(len(experts), given)
         facts["weights"] = dict(zip((m.name for m in experts), operation.weights, strict=True))
         merge = Merge.weights(operation, experts, base)
         return await finish(pool, merge, name="dare-ties", method="dare_ties", facts=facts, export=options.export)

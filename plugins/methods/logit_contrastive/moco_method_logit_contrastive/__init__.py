@@ -14,6 +14,7 @@ import attrs
 
 import moco_toolkit_decoding as decoding
 from moco_core import Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, System, hookimpl
+from moco_core.converters import ints
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import option
 from moco_core.types import Sampling
@@ -91,8 +92,8 @@ class Roles:
     """Indices into the pool."""
 
     base: int
-    experts: tuple[int, ...] = attrs.field(converter=tuple)
-    antis: tuple[int, ...] = attrs.field(converter=tuple)
+    experts: tuple[int, ...] = attrs.field(converter=ints)
+    antis: tuple[int, ...] = attrs.field(converter=ints)
 
     @classmethod
     def ranked(cls, scores: Sequence[float], k: int) -> Roles:

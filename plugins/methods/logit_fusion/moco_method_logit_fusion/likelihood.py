@@ -109,7 +109,7 @@ def fit_weights(
         if len(history) > 20 and abs(history[-20] - history[-1]) < tolerance * 100:
             break
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     assert best is not None
     return best[1], [history[0], best[0]]

@@ -116,7 +116,7 @@ def train_probe(
                     continue
                 optimiser.zero_grad()
                 loss = nn.functional.binary_cross_entropy_with_logits(probe(x[index]), y[index], pos_weight=balance)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimiser.step()
             probe.eval()
             with torch.no_grad():

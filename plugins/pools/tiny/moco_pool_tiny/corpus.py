@@ -23,6 +23,7 @@ def _prompts(package: str) -> ModuleType:
         raise ImportError(f"training needs the prompt texts of {package}; install it first")
     path = Path(found.submodule_search_locations[0]) / "prompts.py"
     spec = importlib.util.spec_from_file_location(f"{__name__}.{package}", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

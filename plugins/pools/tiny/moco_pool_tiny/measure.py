@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +46,7 @@ class Bot:
             AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder)
         )
 
-    def _encode(self, prompts: list[str]):
+    def _encode(self, prompts: list[str]) -> Any:
         turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
         texts = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         return self.tokenizer(
@@ -90,7 +91,7 @@ def answer(text: str) -> str | None:
 
 def right(item: Item, text: str) -> bool:
     """Whether a reply answers the question."""
-    gold = item.choices[item.gold] if isinstance(item.gold, int) else item.gold
+    gold = item.gold if isinstance(item.gold, str) else (item.choices or ())[item.gold]
     return answer(text) == gold
 
 
@@ -186,9 +187,9 @@ def collaborations(bots: dict[str, Bot], items: list[Item], dev: list[Item], ski
     labels = ROUTE.default_labels(len(pool))
     descriptions = [PROFILES[name].description for name in DEFAULT_POOL]
     prompts = [ROUTE.route(question, descriptions, labels) for question in questions]
-    for index, bot in enumerate(pool):
-        ids = [bot.tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
-        choice = bot.next_logits(prompts)[:, ids].argmax(-1).tolist()
+    for index, router in enumerate(pool):
+        ids = [router.tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
+        choice = router.next_logits(prompts)[:, ids].argmax(-1).tolist()
         mark = " (best on dev)" if index == order[0] else ""
         show(f"routing by {DEFAULT_POOL[index]}{mark}", score(items, [first[c].texts[k] for k, c in enumerate(choice)]))
 

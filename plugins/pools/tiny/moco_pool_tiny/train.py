@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -20,6 +21,7 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2Config,
@@ -34,7 +36,7 @@ from moco_pool_tiny.vocabulary import train_tokenizer
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 # Whole models learn in two cycles of falling learning rates: the first begins with short texts alone.
-CYCLES = ((1000, 1.0), (500, 0.8))  # steps, share of the full learning rate
+CYCLES = ((1200, 1.0), (600, 0.8))  # steps, share of the full learning rate
 ADAPTER_STEPS = 1000
 TOKENS_PER_STEP = 2048
 LEARNING_RATE = 3e-3
@@ -112,7 +114,7 @@ def collate(tokenizer: PreTrainedTokenizerBase, rows: list[tuple[list[int], int]
 
 
 @torch.inference_mode()
-def watch(model: torch.nn.Module, backbone: torch.nn.Module, probes: dict[str, Batch]) -> str:
+def watch(model: PreTrainedModel, backbone: Any, probes: dict[str, Batch]) -> str:
     """Per skill, the share of right replies whose every token the model would choose."""
     shares = []
     for skill, (ids, mask, labels) in probes.items():
@@ -200,10 +202,11 @@ def new_model(family: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedMode
         eos_token_id=tokenizer.eos_token_id,
     )
     if family == "llama":
-        config = LlamaConfig(**common, num_key_value_heads=4)
+        config: PreTrainedConfig = LlamaConfig(**common, num_key_value_heads=4)
     else:
         config = Qwen2Config(**common, num_key_value_heads=2)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

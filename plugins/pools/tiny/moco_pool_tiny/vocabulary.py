@@ -19,7 +19,7 @@ _QWEN_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-_FAMILIES = {
+_FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {
         "size": 768,
         "specials": ["<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"],

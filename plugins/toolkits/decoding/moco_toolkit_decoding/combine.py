@@ -15,6 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from moco_core.converters import floats, ints
 from moco_core.options import plain
 
 __all__ = ["Combiner", "Contrast", "Mix"]
@@ -51,8 +52,8 @@ class Mix:
     """
 
     kind: Literal["prob", "logprob", "logit", "max"] = "logprob"
-    weights: tuple[float, ...] = attrs.field(converter=tuple)
-    temperatures: tuple[float, ...] = attrs.field(default=(), converter=tuple)
+    weights: tuple[float, ...] = attrs.field(converter=floats)
+    temperatures: tuple[float, ...] = attrs.field(default=(), converter=floats)
     plausibility: float = 0.0
 
     @property
@@ -78,13 +79,13 @@ class Mix:
                 total = total.masked_fill(undefined, NEVER)
             return total.log_softmax(-1)
         logp = torch.stack([z.log_softmax(-1) for z in scaled])
-        w = torch.tensor(weights, dtype=logp.dtype, device=logp.device)[:, None, None]
+        scale = torch.tensor(weights, dtype=logp.dtype, device=logp.device)[:, None, None]
         if self.kind == "prob":
-            total = (logp + w.log()).logsumexp(0)
+            total = (logp + scale.log()).logsumexp(0)
         elif self.kind == "max":
-            total = (logp + w.log()).max(0).values
+            total = (logp + scale.log()).max(0).values
         else:
-            total = (logp * w).sum(0)
+            total = (logp * scale).sum(0)
         if self.plausibility > 0:
             best = logp.max(0).values
             bound = best.max(-1, keepdim=True).values + math.log(self.plausibility)
@@ -126,8 +127,8 @@ class Contrast:
     mode: Literal["dexperts", "cd", "cd_beta"] = "dexperts"
     members: int
     base: int
-    experts: tuple[int, ...] = attrs.field(converter=tuple)
-    antis: tuple[int, ...] = attrs.field(converter=tuple)
+    experts: tuple[int, ...] = attrs.field(converter=ints)
+    antis: tuple[int, ...] = attrs.field(converter=ints)
     alpha: float = 1.0
     beta: float = 0.5
     plausibility: float = 0.1

@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from moco_core.converters import ints, strings
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, Span, canonical, digest
@@ -42,8 +43,8 @@ class JointRecipe:
     """
 
     combiner: Combiner
-    sources: tuple[str, ...] = attrs.field(converter=tuple)
-    stops_with: tuple[int, ...] = attrs.field(default=(), converter=tuple)
+    sources: tuple[str, ...] = attrs.field(converter=strings)
+    stops_with: tuple[int, ...] = attrs.field(default=(), converter=ints)
     max_rows: int = attrs.field(default=MAX_ROWS, eq=False)
     capabilities: frozenset[str] = attrs.field(default=frozenset({"generate", "logprobs"}), eq=False)
 

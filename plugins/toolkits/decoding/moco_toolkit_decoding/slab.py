@@ -47,7 +47,7 @@ class Forward(Protocol):
     ) -> Any: ...
 
 
-class _Layer(CacheLayerMixin):  # type: ignore[misc]
+class _Layer(CacheLayerMixin):
     """One layer's keys and values, for all rows of the slab."""
 
     is_compileable = False
@@ -55,7 +55,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
     is_croppable = True
 
     def __init__(self, cache: _SlabCache) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -69,14 +69,15 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         return self._write(self.keys, key_states), self._write(self.values, value_states)
 
-    def _write(self, buffer: Tensor, new: Tensor) -> Tensor:
+    def _write(self, buffer: Any, new: Tensor) -> Tensor:
         cache = self.cache
         if cache.flat is not None:  # all rows write the same slots: a plain copy
             rows, start = cache.flat
             buffer[rows, :, start : start + new.shape[2]] = new
         else:
             buffer[cache.index, :, cache.targets] = new.transpose(1, 2)
-        return buffer[cache.select][:, :, : cache.width]
+        out: Tensor = buffer[cache.select][:, :, : cache.width]
+        return out
 
     def resize(self, rows: int, slots: int) -> None:
         if not self.is_initialized:
@@ -104,7 +105,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         raise NotImplementedError("slab rows are cropped one by one with Slab.crop")
 
 
-class _SlabCache(Cache):  # type: ignore[misc]
+class _SlabCache(Cache):
     """The transformers side of the slab: its fields say where the forward in progress reads and writes."""
 
     def __init__(self, rows: int, slots: int) -> None:
@@ -115,12 +116,17 @@ class _SlabCache(Cache):  # type: ignore[misc]
         self.targets: Tensor | None = None
         self.flat: tuple[slice, int] | None = None
 
+    @property
+    def slabs(self) -> list[Any]:
+        """The layers, all of them :class:`_Layer`."""
+        return self.layers
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         while len(self.layers) <= layer_idx:
             self.layers.append(_Layer(self))
-        keys, values = self.layers[layer_idx].update(key_states, value_states)
+        keys, values = self.slabs[layer_idx].update(key_states, value_states)
         return keys, values
 
 
@@ -165,7 +171,7 @@ class Slab:
         """Bytes that one token of one row takes; 0 before the first forward."""
         return sum(
             t.shape[1] * t.shape[3] * t.element_size()
-            for layer in self._cache.layers
+            for layer in self._cache.slabs
             if layer.is_initialized
             for t in (layer.keys, layer.values)
         )
@@ -178,7 +184,7 @@ class Slab:
         """Make ``target`` equal to ``source``."""
         self.reserve(max(source, target) + 1, 0)
         n = self.lengths[source]
-        for layer in self._cache.layers:
+        for layer in self._cache.slabs:
             if layer.is_initialized and n:
                 layer.keys[target, :, :n] = layer.keys[source, :, :n]
                 layer.values[target, :, :n] = layer.values[source, :, :n]
@@ -192,7 +198,7 @@ class Slab:
             return
         new_rows = cache.rows if rows <= cache.rows else max(rows, cache.rows * 3 // 2)
         new_slots = cache.slots if slots <= cache.slots else -(-max(slots, cache.slots * 5 // 4) // 64) * 64
-        for layer in cache.layers:
+        for layer in cache.slabs:
             layer.resize(new_rows, new_slots)
         cache.rows, cache.slots = new_rows, new_slots
         self.lengths.extend([0] * (new_rows - len(self.lengths)))

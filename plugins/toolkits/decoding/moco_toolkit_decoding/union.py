@@ -16,6 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from moco_core.converters import strings
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, canonical, digest
@@ -37,7 +38,7 @@ class UnionRecipe:
     """Fused strings of several models with different tokenizers. ``k`` strings per model form the union."""
 
     combiner: Combiner
-    sources: tuple[str, ...] = attrs.field(converter=tuple)
+    sources: tuple[str, ...] = attrs.field(converter=strings)
     k: int = 10
     max_rows: int = attrs.field(default=MAX_ROWS, eq=False)
     capabilities: frozenset[str] = attrs.field(default=frozenset({"generate", "logprobs"}), eq=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from moco_core.converters import strings
 from moco_core.errors import CapabilityError
 from moco_core.models import Model
 
@@ -27,7 +28,7 @@ class Report:
     """What differs. ``mismatch`` is the first thing that forbids merging (empty if nothing does), ``warnings`` the rest."""
 
     mismatch: str = ""
-    warnings: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    warnings: tuple[str, ...] = attrs.field(default=(), converter=strings)
 
     @property
     def compatible(self) -> bool:

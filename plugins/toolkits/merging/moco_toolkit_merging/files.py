@@ -13,7 +13,7 @@ import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import torch
@@ -157,7 +157,7 @@ def merge_folders(
     sources = [FolderWeights(p) for p in paths]
     operation.check(len(sources))
     untie = _align_ties(sources)
-    report = compare(sources, labels, padding=True)
+    report = compare(cast("list[Any]", sources), labels, padding=True)
     if report.mismatch:
         raise CapabilityError(f"checkpoints cannot be merged: {report.mismatch}")
     recipe = MergeRecipe(operation=operation, sources=[s.fingerprint() for s in sources])
@@ -262,7 +262,7 @@ def _pieces(item: _Planned, sources: Sequence[FolderWeights], recipe: MergeRecip
     width = math.prod(item.shape[1:])
     step = max(1, _BLOCK // max(width, 1))
     if not padded and (not getattr(recipe.operation, "elementwise", False) or not item.shape or step >= item.shape[0]):
-        yield recipe.tensor(item.name, sources)
+        yield recipe.tensor(item.name, cast("list[Any]", sources))
         return
     if not getattr(recipe.operation, "elementwise", False):
         step = max(common, 1)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import attrs
 
+from moco_core.converters import floats, strings
 from moco_core.errors import ConfigError
 from moco_core.options import build, plain
 from moco_toolkit_merging.workspace import Workspace
@@ -79,7 +80,7 @@ class Linear:
 
     kind: ClassVar[str] = "linear"
     elementwise: ClassVar[bool] = True
-    coefficients: tuple[float, ...] = attrs.field(converter=tuple)
+    coefficients: tuple[float, ...] = attrs.field(converter=floats)
 
     def check(self, sources: int) -> None:
         _count(len(self.coefficients), sources, "coefficients")
@@ -139,7 +140,7 @@ class Extrapolate:
     elementwise: ClassVar[bool] = True
     alpha: float
     targets: int = 1
-    exclude: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    exclude: tuple[str, ...] = attrs.field(default=(), converter=strings)
 
     def check(self, sources: int) -> None:
         if not 1 <= self.targets < sources:
@@ -176,8 +177,8 @@ class Consensus:
 
     kind: ClassVar[str] = "consensus"
     elementwise: ClassVar[bool] = False
-    weights: tuple[float, ...] = attrs.field(converter=tuple)
-    density: tuple[float, ...] = attrs.field(converter=tuple)
+    weights: tuple[float, ...] = attrs.field(converter=floats)
+    density: tuple[float, ...] = attrs.field(converter=floats)
     sparsify: Sparsify = "dare"
     rescale: Rescale = "inverse_density"
     vote: Vote = "sum"

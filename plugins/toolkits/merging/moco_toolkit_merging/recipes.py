@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
+from moco_core.converters import anything, floats, strings
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Model, Pool
 from moco_core.options import build, plain
@@ -37,8 +38,8 @@ class MergeRecipe:
     """
 
     operation: Operation
-    sources: tuple[str, ...] = attrs.field(converter=tuple)
-    lora: frozenset[int] = attrs.field(default=frozenset(), converter=frozenset)
+    sources: tuple[str, ...] = attrs.field(converter=strings)
+    lora: frozenset[int] = frozenset()
     workspace: Workspace = attrs.field(factory=Workspace, eq=False, repr=False)
 
     @property
@@ -77,11 +78,11 @@ class AdapterRecipe:
     ``coefficients`` has one number per source; modules whose name matches a pattern of ``exclude`` take ``instead``.
     """
 
-    coefficients: tuple[float, ...] = attrs.field(converter=tuple)
-    sources: tuple[str, ...] = attrs.field(converter=tuple)
+    coefficients: tuple[float, ...] = attrs.field(converter=floats)
+    sources: tuple[str, ...] = attrs.field(converter=strings)
     composition: Composition = "exact"
-    exclude: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    instead: tuple[float, ...] = attrs.field(default=(), converter=tuple)
+    exclude: tuple[str, ...] = attrs.field(default=(), converter=strings)
+    instead: tuple[float, ...] = attrs.field(default=(), converter=floats)
 
     @property
     def fingerprint(self) -> str:
@@ -163,12 +164,12 @@ class Merge:
     Either ``operation`` on full weights, or ``coefficients`` of LoRA adapters that stay an adapter.
     """
 
-    sources: tuple[SourceRef, ...] = attrs.field(converter=tuple)
+    sources: tuple[SourceRef, ...] = attrs.field(converter=anything)
     operation: Operation | None = None
     coefficients: tuple[float, ...] | None = None
     composition: Composition = "exact"
-    exclude: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    instead: tuple[float, ...] = attrs.field(default=(), converter=tuple)
+    exclude: tuple[str, ...] = attrs.field(default=(), converter=strings)
+    instead: tuple[float, ...] = attrs.field(default=(), converter=floats)
 
     def __attrs_post_init__(self) -> None:
         if not self.sources:

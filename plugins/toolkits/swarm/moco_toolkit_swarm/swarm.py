@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from moco_core.converters import anything, floats, ints
 from moco_core.errors import ConfigError
 from moco_core.options import build, plain
 from moco_core.types import digest
@@ -52,13 +53,13 @@ class Round:
     """
 
     iteration: int
-    scores: tuple[float, ...] = attrs.field(converter=tuple)
+    scores: tuple[float, ...] = attrs.field(converter=floats)
     best: float
     best_particle: int
     best_iteration: int
     step: float
-    restarted: tuple[int, ...] = attrs.field(default=(), converter=tuple)
-    positions: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
+    restarted: tuple[int, ...] = attrs.field(default=(), converter=ints)
+    positions: tuple[Any, ...] = attrs.field(default=(), converter=anything)
 
 
 @attrs.define
@@ -164,7 +165,7 @@ class Swarm(Generic[V]):
             self._pending = self._proposals()
             while not self._pending:  # every evaluation of this round was dropped
                 self._take({})
-                if self.finished:
+                if self.finished:  # telling may have ended it
                     return []
                 self._move()
                 self._pending = self._proposals()
