@@ -4,6 +4,7 @@ The families differ in vocabulary size, special tokens and chat markup. Digits a
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
