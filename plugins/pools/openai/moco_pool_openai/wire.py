@@ -67,7 +67,7 @@ def request_of(
         body |= {"prompt": call.input["text"], "max_tokens": sampling.max_new_tokens}
         if logprobs:
             body["logprobs"] = 1
-        return "text", {**body, "extra_body": more}
+        return "text", {**body, **more}
     messages = [{"role": role, "content": content} for role, content in call.input["messages"]]
     body |= {"messages": messages, budget_field: sampling.max_new_tokens}
     if logprobs:
@@ -80,7 +80,7 @@ def request_of(
             )
         if dialect.continues == "flag":
             more = {"continue_final_message": True, "add_generation_prompt": False, **more}
-    return "chat", {**body, "extra_body": more}
+    return "chat", {**body, **more}
 
 
 def generation(

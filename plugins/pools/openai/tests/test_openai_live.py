@@ -121,7 +121,8 @@ def same(one: Generation, other: Generation) -> None:
         assert abs(p - q) < MARGIN, f"token {i}: {a} ({p}) and {b} ({q})"
         if a != b:
             return
-    assert (one.text, one.finish_reason) == (other.text, other.finish_reason)
+    # servers hold back characters that are not complete when the budget ends
+    assert (one.text.rstrip("\ufffd"), one.finish_reason) == (other.text.rstrip("\ufffd"), other.finish_reason)
     assert one.usage == other.usage and one.token_ids == other.token_ids
 
 
@@ -150,4 +151,4 @@ def test_transformers_serve_passes_the_kit_and_says_what_transformers_says(
     assert not [(r.name, r.message) for r in results if not r.ok]
     source, reference = OpenAIPool(build(Options, {**given, "logprobs": "no"})), local(checkpoint, tmp_path)
     for one, other in zip(ask(source, PROMPTS), ask(reference, PROMPTS), strict=True):
-        assert one.text == other.text
+        assert one.text.rstrip("\ufffd") == other.text.rstrip("\ufffd")
