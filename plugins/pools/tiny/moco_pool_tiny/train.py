@@ -227,8 +227,11 @@ def train_full(name: str, out: Path, steps: int | None, seed: int, first: int = 
     tokenizer = make_tokenizer(PROFILES[name].family, seed)
     torch.manual_seed(seed)
     model = new_model(PROFILES[name].family, tokenizer)
+    if not first:
+        save(model, tokenizer, out / name)
+    # What is loaded decides: for some architectures transformers puts its own pre-tokenizer over the trained one.
+    tokenizer = AutoTokenizer.from_pretrained(out / name)
     if first:
-        tokenizer = AutoTokenizer.from_pretrained(out / name)
         model = AutoModelForCausalLM.from_pretrained(out / name, dtype=torch.float32)
     print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, {len(tokenizer)} tokens", flush=True)
     for cycle, (full, share) in enumerate(CYCLES[first:], first):
