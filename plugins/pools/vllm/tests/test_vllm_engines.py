@@ -26,7 +26,8 @@ from moco_pool_transformers.pool import TransformersPool
 from moco_pool_vllm.placement import Place
 from moco_pool_vllm.pool import Options, VLLMPool
 
-pytestmark = pytest.mark.slow
+# vLLM and what it imports warn at their own pace
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 QUICK = {"dtype": "float32", "enforce_eager": True, "kv_cache": 0.05, "max_num_seqs": 8}
 
