@@ -249,5 +249,5 @@ def test_bad_input_is_refused():
     with pytest.raises(ConfigError, match="question"):
         build(NudgingOptions, {"plain_template": "no place"})
     pool = _pool()
-    assert "out of range" in Nudging(NudgingOptions(nudging=7)).needs().problems(pool)[0]
+    assert "needs at least 8 models" in Nudging(NudgingOptions(nudging=7)).needs().problems(pool)[0]
     assert "base model too" in Nudging(NudgingOptions(nudging="a")).needs().problems(pool)[0]

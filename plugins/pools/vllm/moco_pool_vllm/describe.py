@@ -81,7 +81,8 @@ def describe(entry: Entry, options: Options, where: str) -> tuple[Described, str
         if task != "generate":
             raise ConfigError(f"{where}.adapter: vLLM serves adapters on models that generate; got task {task}")
         rank = _adapter_rank(Path(spec.adapter), spec, f"{where}.adapter")
-    return attrs.evolve(described, spec=VLLMSpec(checkpoint=spec, adapter_rank=rank)), task
+    wrapped: Any = VLLMSpec(checkpoint=spec, adapter_rank=rank)
+    return attrs.evolve(described, spec=wrapped), task
 
 
 def _adapter_rank(folder: Path, spec: Spec, where: str) -> int:

@@ -571,5 +571,5 @@ def test_diagnosis_of_known_task_vectors():
     found = diagnose([one, two], base)
     assert found.norms == pytest.approx((math.sqrt(2), math.sqrt(2)))
     assert found.relative == pytest.approx((math.sqrt(2) / 5,) * 2)
-    assert found.cosines == pytest.approx(((1, 0), (0, 1)))
+    assert [list(row) for row in found.cosines] == [pytest.approx([1, 0]), pytest.approx([0, 1])]
     assert found.conflicts == 0.5  # both changed the first and the last entry, and disagree on the first
