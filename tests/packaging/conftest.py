@@ -98,10 +98,12 @@ class Environment:
     def python(self) -> Path:
         return self.folder / ("Scripts" if os.name == "nt" else "bin") / "python"
 
-    def run(self, *arguments: str | Path, cwd: Path | None = None) -> str:
-        """Run Python in this environment, away from the checkout, offline."""
+    def run(self, *arguments: str | Path, cwd: Path | None = None, path: Path | None = None) -> str:
+        """Run Python in this environment, away from the checkout, offline; ``path`` is added to its PYTHONPATH."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MOCO_", "PYTHON", "VIRTUAL_ENV"))}
         env = {**kept, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MOCO_CACHE": str(self.folder / "calls.sqlite")}
+        if path is not None:
+            env["PYTHONPATH"] = str(path)
         return run(self.python, *arguments, cwd=cwd or self.folder, env=env)
 
     def moco(self, *arguments: str) -> str:
