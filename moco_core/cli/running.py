@@ -146,10 +146,11 @@ def bench_command(
     """
     catalogue = known_plugins(plugin_files)
     extra: dict[str, Any] = {"pool": pool, "metric": metric, "seed": seed, "dev": dev, "test": test, "out": out}
-    if methods:
-        extra["methods"] = list(methods)
-    if datasets:
-        extra["datasets"] = list(datasets)
+    for kind, names in (("method", methods), ("dataset", datasets)):
+        if len(names) == 1:  # singular, so that -o dataset.path=... reaches it
+            extra[kind] = names[0]
+        elif names:
+            extra[kind + "s"] = list(names)
     if no_baselines:
         extra["baselines"] = False
     config = read_config(config_file, extra, overrides, catalogue)

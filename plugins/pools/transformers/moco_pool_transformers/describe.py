@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from moco_core.cache import default_cache_path
 from moco_core.errors import ConfigError
 from moco_core.models import Engine, Model
 from moco_core.types import digest
@@ -277,5 +278,5 @@ def _context(config: Mapping[str, Any]) -> int | None:
 
 
 def _user_cache() -> Path:
-    root = os.environ.get("MOCO_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "moco" / "hashes"
+    # beside the call cache, wherever the user put that
+    return default_cache_path(os.environ).parent / "hashes"
