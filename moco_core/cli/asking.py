@@ -72,7 +72,7 @@ def ask_command(
 
     \b
     moco ask runs/skills-cascade-s0-1a2b3c4d "What is 3 plus 4?" --messages
-    moco ask majority_vote "What is 3 plus 4?" --pool tiny --messages
+    moco ask majority_vote "What is the sum of 41, 2 and 3?" --pool tiny --messages
     """
     catalogue = known_plugins(plugin_files)
     if question == "-":
