@@ -29,7 +29,8 @@ from moco_core.models import Pool
 from moco_core.observe import Observers
 from moco_core.options import build
 from moco_core.report import Report, make_reports
-from moco_core.runner import Benchmark, RunResult, open_pool
+from moco_core.results import RunResult
+from moco_core.runner import Benchmark, open_pool
 from moco_core.scheduler import Scheduler
 from moco_core.types import Question, Reply, Sampling
 

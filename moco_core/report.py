@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from moco_core.runner import RunResult
+from moco_core.results import RunResult
 from moco_core.stats import Comparison, Estimate, compare, estimate
 
 __all__ = ["Report", "Row", "best_single", "make_reports"]

@@ -5,65 +5,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
+from moco_core.answering import Answers, error_line
 from moco_core.baseline import Single, SingleOptions
 from moco_core.cache import Cache
 from moco_core.catalogue import Catalogue
 from moco_core.config import Plugin, RunConfig, plugin_of
 from moco_core.context import Context, Session
-from moco_core.data import Dataset, Metric, Scored, Split
+from moco_core.data import Dataset, Metric, Split
 from moco_core.errors import CapabilityError, DatasetError, MocoError, StoreError
-from moco_core.events import QuestionAnswered, RunFinished, RunProgress, RunStarted
+from moco_core.events import RunFinished, RunProgress, RunStarted
 from moco_core.methods import System
 from moco_core.models import Model, Pool, PoolSource
 from moco_core.observe import Observers
 from moco_core.options import plain
 from moco_core.records import RunFolder, environment
+from moco_core.results import Job, RunResult, run_result, summary_of
 from moco_core.scheduler import Scheduler
-from moco_core.stats import estimate
-from moco_core.types import Example, Score, Unit, Usage, canonical, digest
+from moco_core.types import Example, canonical, digest
 
 __all__ = ["Benchmark", "Job", "RunResult", "load_split", "open_pool", "single_plugin"]
-
-
-@attrs.frozen(kw_only=True)
-class Job:
-    """One run to do: a method (or a single model) on a dataset with a seed. ``role`` is ``method`` or ``baseline``."""
-
-    method: Plugin
-    dataset: Plugin
-    metric: Plugin
-    seed: int
-    role: str
-    label: str
-
-
-@attrs.frozen(kw_only=True)
-class RunResult:
-    """What a run came to. ``units`` are what statistics count; shares are of all test questions."""
-
-    job: Job
-    folder: Path
-    status: str
-    units: tuple[Unit, ...]
-    dev_mean: float | None
-    questions: int
-    failed: int
-    unparsed: float
-    truncated: float
-    calls: int
-    cached_calls: int
-    usage: Usage
-    seconds: float
-    warnings: tuple[str, ...] = ()
-    binary: bool = True
-    first_error: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -224,7 +191,7 @@ class Benchmark:
         self.observers.tell("moco_run_started", RunStarted(run_id=run_id, folder=folder.path, config=head["config"]))
         started = time.monotonic()
         timings: dict[str, float] = {}
-        work = _Work(job=job, session=session, folder=folder, observers=self.observers, run_id=run_id)
+        work = Answers(label=job.label, session=session, folder=folder, observers=self.observers, run_id=run_id)
         status: Literal["finished", "failed", "interrupted"] = "failed"
         error = ""
         dev_mean: float | None = None
@@ -248,15 +215,15 @@ class Benchmark:
         except StoreError:
             raise
         except Exception as caught:
-            error = _line(caught)
+            error = error_line(caught)
             work.first_error = error
             work.failed = len(test.examples)
             if not isinstance(caught, MocoError):
                 session.warnings.append(f"{job.label}: {error}")
             work.cause = caught
         finally:
-            result = self._result(job, work, status, dev_mean, len(test.examples), time.monotonic() - started)
-            summary = self._summary(result, session, timings, error)
+            result = run_result(job, work, status, dev_mean, len(test.examples), time.monotonic() - started)
+            summary = summary_of(result, session, timings, error)
             folder.close(status=status, **summary)
             self.observers.tell(
                 "moco_run_finished",
@@ -324,136 +291,6 @@ class Benchmark:
         )
         system.save_files(files)
 
-    def _result(
-        self, job: Job, work: _Work, status: str, dev_mean: float | None, questions: int, seconds: float
-    ) -> RunResult:
-        answered = max(len(work.rows), 1)
-        session = work.session
-        calls = sum(session.calls.values())
-        usage = Usage()
-        for value in session.usage.values():
-            usage = usage + value
-        return RunResult(
-            job=job,
-            folder=work.folder.path,
-            status=status,
-            units=tuple(session.metric.units(work.rows)),
-            dev_mean=dev_mean,
-            questions=questions,
-            failed=work.failed,
-            unparsed=sum(r.score.answer.status != "parsed" for r in work.rows) / answered,
-            truncated=sum(r.reply.finish_reason == "length" for r in work.rows) / answered,
-            calls=calls,
-            cached_calls=sum(n for (_, _, hit), n in session.calls.items() if hit),
-            usage=usage,
-            seconds=seconds,
-            warnings=tuple(session.warnings),
-            binary=session.metric.binary,
-            first_error=work.first_error,
-        )
-
-    def _summary(self, result: RunResult, session: Session, timings: Mapping[str, float], error: str) -> dict[str, Any]:
-        score = estimate(result.units, result.job.seed)
-        tokens: dict[str, dict[str, dict[str, float]]] = {}
-        for (phase, model), usage in sorted(session.usage.items()):
-            made = session.calls[phase, model, False]
-            cached = session.calls[phase, model, True]
-            tokens.setdefault(phase, {})[model] = {
-                "prompt": usage.prompt_tokens,
-                "completion": usage.completion_tokens,
-                "calls": made,
-                "cached": cached,
-            }
-            if (phase, model) in session.money:
-                tokens[phase][model]["money"] = round(session.money[phase, model], 9)
-        return {
-            "score": None if score is None else attrs.asdict(score),
-            "subsets": _subset_means(result.units),
-            "dev_mean": result.dev_mean,
-            "questions": result.questions,
-            "failed": result.failed,
-            "unparsed": result.unparsed,
-            "truncated": result.truncated,
-            "tokens": tokens,
-            "timings": {**timings, "total": result.seconds},
-            "warnings": list(result.warnings),
-            "error": error,
-        }
-
-
-class _Work:
-    """Answering and scoring the test questions of one run."""
-
-    def __init__(self, *, job: Job, session: Session, folder: RunFolder, observers: Observers, run_id: str) -> None:
-        self.job = job
-        self.session = session
-        self.folder = folder
-        self.observers = observers
-        self.run_id = run_id
-        self.rows: list[Scored] = []
-        self.failed = 0
-        self.first_error = ""
-        self.cause: Exception | None = None
-
-    async def answer(self, system: System, examples: Sequence[Example], allowed: frozenset[str]) -> None:
-        """Ask every question; one that fails is recorded with its error and does not lose the others."""
-        root = Context(self.session, phase="respond", allowed=allowed)
-        done: dict[str, Scored] = {}
-
-        async def one(example: Example, context: Context) -> None:
-            started = time.monotonic()
-            row: dict[str, Any] = {"id": example.id, "subset": example.question.subset}
-            try:
-                reply = await system.respond(example.question, context)
-                score: Score = await context.grade(example, reply)
-            except (StoreError, asyncio.CancelledError):
-                raise
-            except Exception as error:
-                self.failed += 1
-                self.first_error = self.first_error or f"question {example.id}: {_line(error)}"
-                self.cause = self.cause or error
-                row |= {"score": None, "error": _line(error)}
-                event = QuestionAnswered(
-                    run_id=self.run_id, question_id=example.id, score=None, status="failed", error=_line(error)
-                )
-            else:
-                done[example.id] = Scored(example=example, reply=reply, score=score)
-                row |= {
-                    "reply": {
-                        "text": reply.text,
-                        "finish": reply.finish_reason,
-                        "spans": [[s.model, s.text, s.tokens] for s in reply.spans],
-                        "meta": dict(reply.meta),
-                    },
-                    "answer": {"text": score.answer.text, "key": score.answer.key, "status": score.answer.status},
-                    "score": score.value,
-                    "score_meta": dict(score.meta),
-                    "error": "",
-                }
-                event = QuestionAnswered(
-                    run_id=self.run_id, question_id=example.id, score=score.value, status=score.answer.status
-                )
-            row["calls"] = [_call_row(c) for c in context.calls]
-            row["seconds"] = round(time.monotonic() - started, 4)
-            self.folder.record(row)
-            self.observers.tell("moco_question_answered", event)
-
-        await root.each(examples, one, label=f"test {self.job.label}")
-        self.rows = [done[e.id] for e in examples if e.id in done]
-
-
-def _call_row(call: Any) -> dict[str, Any]:
-    return {
-        "model": call.model,
-        "kind": call.kind,
-        "key": call.key,
-        "cached": call.cached,
-        "prompt_tokens": call.usage.prompt_tokens,
-        "completion_tokens": call.usage.completion_tokens,
-        "seen": call.seen,
-        "said": call.said,
-    }
-
 
 def _labels(methods: Sequence[Plugin]) -> list[str]:
     """Name the methods of a grid: their plugin's name, numbered where one appears twice."""
@@ -464,18 +301,5 @@ def _labels(methods: Sequence[Plugin]) -> list[str]:
     return out
 
 
-def _subset_means(units: Sequence[Unit]) -> dict[str, dict[str, float]]:
-    groups: dict[str, list[float]] = {}
-    for unit in units:
-        if unit.subset:
-            groups.setdefault(unit.subset, []).append(unit.score)
-    return {name: {"mean": sum(v) / len(v), "n": len(v)} for name, v in sorted(groups.items())}
-
-
 def _slug(text: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in text)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, MocoError) else f"{type(error).__name__}: {text}"

@@ -26,7 +26,8 @@ from moco_core.display import LiveProgress, report_lines, report_table
 from moco_core.errors import ConfigError
 from moco_core.observe import Observers
 from moco_core.report import make_reports
-from moco_core.runner import Benchmark, RunResult
+from moco_core.results import RunResult
+from moco_core.runner import Benchmark
 
 __all__ = ["bench_command", "run_command"]
 

@@ -2,8 +2,8 @@ from typing import Literal
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
+from hypothesis import settings, strategies as st
 
 from moco_core.errors import ConfigError
 from moco_core.options import build, describe, option, plain
@@ -82,6 +82,7 @@ def test_constructor_checks_too():
         Options(rounds=-1)
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         Options,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
+from hypothesis import settings, strategies as st
 
 from moco_core import Example, Question
 from moco_toolkit_data import DuplicateReport, content_key, normalised, permutation, rank, shuffled
@@ -19,6 +19,7 @@ def test_rank_is_the_stated_hash() -> None:
     assert rank(7, "x") != rank(8, "x")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(), st.text(max_size=8))
 def test_a_permutation_holds_every_choice_once_and_keeps_the_right_one(count: int, seed: int, key: str) -> None:
     order = permutation(count, seed, key)
@@ -34,6 +35,7 @@ def test_shuffling_spreads_the_right_choice_evenly() -> None:
     assert all(abs(places.count(p) - 1000) < 110 for p in range(4))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=120), st.integers(1, 30), st.randoms(use_true_random=False))
 def test_a_sample_is_the_best_ranked_whole_units_whatever_the_order(
     units: list[int], size: int, order: random.Random

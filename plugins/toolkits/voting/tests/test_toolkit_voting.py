@@ -9,14 +9,15 @@ import statistics
 from collections import Counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings
+from hypothesis import settings, strategies as st
 
 from moco_toolkit_voting import bleu, cosine, log_odds, smoothed_accuracy, support, token_f1, vote
 
 KEYS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), max_size=12)
 
 
+@settings(deadline=None)
 @given(KEYS)
 def test_plurality_agrees_with_counter_and_mode(keys):
     outcome = vote(keys)
@@ -28,6 +29,7 @@ def test_plurality_agrees_with_counter_and_mode(keys):
     assert outcome.key == statistics.mode(voted) == Counter(voted).most_common(1)[0][0]  # both keep the first on a tie
 
 
+@settings(deadline=None)
 @given(KEYS, st.randoms(use_true_random=False))
 def test_the_order_of_voters_decides_ties_only(keys, rng):
     outcome = vote(keys)
@@ -43,6 +45,7 @@ def test_the_order_of_voters_decides_ties_only(keys, rng):
         assert set(again.tied) == set(outcome.tied)
 
 
+@settings(deadline=None)
 @given(KEYS)
 def test_equality_as_utility_is_the_same_vote(keys):
     assert vote(keys, utility=lambda a, b: float(a == b)) == vote(keys)
@@ -129,6 +132,7 @@ def test_token_f1(a, b, expected):
     assert token_f1(b, a) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_token_f1_of_a_text_with_itself_is_one(text):
     assert token_f1(text, text) == 1.0
