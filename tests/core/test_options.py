@@ -3,7 +3,7 @@ from typing import Literal
 import attrs
 import pytest
 from hypothesis import given, settings
-from hypothesis import settings, strategies as st
+from hypothesis import strategies as st
 
 from moco_core.errors import ConfigError
 from moco_core.options import build, describe, option, plain

@@ -6,7 +6,7 @@ import hashlib
 import random
 
 from hypothesis import given, settings
-from hypothesis import settings, strategies as st
+from hypothesis import strategies as st
 
 from moco_core import Example, Question
 from moco_toolkit_data import DuplicateReport, content_key, normalised, permutation, rank, shuffled

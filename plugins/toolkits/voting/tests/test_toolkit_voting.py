@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import settings, strategies as st
+from hypothesis import strategies as st
 
 from moco_toolkit_voting import bleu, cosine, log_odds, smoothed_accuracy, support, token_f1, vote
 
