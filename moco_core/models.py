@@ -139,7 +139,8 @@ class Engine(ABC):
     max_in_flight: int = 64
 
     def serve(self, model: Model, inbox: Inbox) -> None:
-        """Answer calls of ``model`` until none waits. Runs in a worker thread, one per lane.
+        """Answer calls of ``model`` until none waits, or return earlier to let another model have its turn. Runs in a worker
+        thread, one per lane.
 
         Take calls, answer them in batches of any size, let new ones in as rows finish, and resolve each as soon as it is
         done. Raise :class:`~moco_core.errors.EngineOutOfMemory` to have what was taken retried in smaller batches; any
@@ -150,6 +151,13 @@ class Engine(ABC):
     async def submit(self, call: Call) -> Any:
         """Answer one call (engines with ``batches_itself``)."""
         raise TypeError(f"{type(self).__name__} implements neither serve nor submit")
+
+    def ready(self, model: Model) -> bool:
+        """Return whether ``model`` can be served without loading anything; False if unknown.
+
+        Called from the event loop: answer at once, without a lock that a serving thread may hold.
+        """
+        return False
 
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
         """Return a model made from others by ``recipe``; raise CapabilityError if this engine cannot."""

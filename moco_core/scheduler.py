@@ -2,7 +2,8 @@
 
 A call waits until no coroutine can advance without an answer; then the waiting calls of one model go to its engine
 together. While an engine serves a model, further calls of that model join it. Per lane (a device group) one model is
-served at a time, the resident one as long as calls for it wait, then the one with the longest queue: fewest swaps.
+served at a time: the one with the longest queue if its engine holds it ready, so that no few stragglers of one model keep
+all that wait for another; otherwise the resident one as long as calls for it wait, then the longest queue: fewest swaps.
 """
 
 from __future__ import annotations
@@ -275,8 +276,9 @@ class Scheduler:
         for lane, queues in lanes.items():
             if self._lane_busy.get(lane) is None:
                 resident = self._resident.get(lane)
-                chosen = resident if resident in queues else max(queues, key=lambda q: q.waiting)
-                assert chosen is not None
+                chosen = max(queues, key=lambda q: q.waiting)
+                if resident in queues and not chosen.model.engine.ready(chosen.model):
+                    chosen = resident
                 if resident is not chosen:
                     self.swaps += resident is not None
                     self._resident[lane] = chosen

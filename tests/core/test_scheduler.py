@@ -83,6 +83,31 @@ def test_a_fast_model_is_not_swapped_out_while_calls_for_it_wait():
     assert [n for n, _ in engine.batches] == ["a"] * 5 + ["b"] * 5
 
 
+def test_the_longest_queue_is_served_where_both_models_are_ready():
+    class Ready(Recorder):
+        def ready(self, model):
+            return True
+
+        def serve(self, model, inbox):
+            calls = inbox.take()
+            self.batches.append((model.name, len(calls)))
+            inbox.resolve([(c, self.reply(model, c)) for c in calls])
+
+    async def respond(question, context):
+        await context.generate(pool[0], question)
+        # two of ten stay with the first model, eight need the second
+        await context.generate(pool[int(question.id[1:]) >= 2], "again " + question.id)
+
+    engine = Ready()
+    pool = models(engine)
+    run(lambda context, _: context.each(questions(10), respond))
+    assert engine.batches == [("a", 10), ("b", 8), ("a", 2)]
+    engine = Recorder()  # nobody knows whether a change costs: the open model goes first
+    pool = models(engine)
+    run(lambda context, _: context.each(questions(10), respond))
+    assert engine.batches == [("a", 10), ("a", 2), ("b", 8)]
+
+
 def test_equal_calls_in_flight_are_made_once():
     engine = Recorder()
     (model,) = models(engine, "a")

@@ -93,7 +93,8 @@ class TransformersEngine(Engine):
                 self._answer(loaded, others, inbox)
             if batch is not None and len(batch):
                 _deliver(inbox, batch.step())
-            elif not taken and not inbox.waiting:
+            elif others or (not taken and not inbox.waiting):
+                # sessions of several models take turns: after a round the scheduler says whose turn it is
                 return
 
     def _fill(self, inbox: Inbox) -> int:
@@ -169,6 +170,10 @@ class TransformersEngine(Engine):
             return
         for source in sources:
             yield from self.walk(source)
+
+    def ready(self, model: Model) -> bool:
+        residency = self._residency
+        return residency is not None and all(residency.holds(source) for source in self.walk(model))
 
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
         from moco_pool_transformers.derived import derive

@@ -69,6 +69,10 @@ class Residency:
         """Return the names of the models in memory."""
         return sorted(n for b in self._bases.values() if b.module is not None for n in b.names)
 
+    def holds(self, model: Model) -> bool:
+        """Return whether a model is in memory, opened; takes no lock."""
+        return any(b.module is not None and model.name in b.names for b in list(self._bases.values()))
+
     def free(self) -> None:
         """Drop every module that is not in use."""
         with self._lock:

@@ -76,7 +76,7 @@ class _Layer(CacheLayerMixin):
             buffer[rows, :, start : start + new.shape[2]] = new
         else:
             buffer[cache.index, :, cache.targets] = new.transpose(1, 2)
-        out: Tensor = buffer[cache.select][:, :, : cache.width]
+        out: Tensor = buffer[:, :, : cache.width][cache.select]
         return out
 
     def resize(self, rows: int, slots: int) -> None:

@@ -217,8 +217,21 @@ class StepServer:
             places = {i: place for place, (i, _, _) in enumerate(pending)}
             live = [(i, d) for i, d in live if i in places]
             live = self._advance(out, live, places, logits, states)
+            if 2 * len(live) < len(ops):  # most sessions wait for their results
+                live = self._pause(out, live)
             pending = [(i, d.line, [d.ids[-1]]) for i, d in live]
         return out
+
+    @staticmethod
+    def _pause(out: list[Any], live: list[tuple[int, _Draft]]) -> list[tuple[int, _Draft]]:
+        """Hand out unfinished drafts as they are, for their sessions to ask for the rest; return those that must go on.
+
+        Words are counted within one operation, so a draft of words is never cut.
+        """
+        for i, d in live:
+            if not d.op.words:
+                out[i] = d.finished("length")
+        return [(i, d) for i, d in live if d.op.words]
 
     def _feed(self, pending: Sequence[tuple[int, _Line, list[int]]], hidden: bool) -> tuple[Tensor, Any]:
         for _, line, _ in pending:

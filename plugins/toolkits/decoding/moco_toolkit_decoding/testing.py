@@ -177,6 +177,9 @@ class LocalEngine(Engine):
     def use(self, *models: Model) -> Iterator[tuple[LocalLoaded, ...]]:
         yield tuple(self.loaded[m.name] for m in models)
 
+    def ready(self, model: Model) -> bool:
+        return True
+
     def derive(self, name: str, recipe: Any, sources: Sequence[Model]) -> Model:
         model = Model(
             name=name,
@@ -202,14 +205,16 @@ class LocalEngine(Engine):
             if steps:
                 self.batches.setdefault(model.name, []).append(len(steps))
                 results = steps[0].payload.run(self.loaded[model.name], steps)
-                for call, result in zip(steps, results, strict=True):
+                outcomes = list(zip(steps, results, strict=True))
+                inbox.resolve([(call, result) for call, result in outcomes if not isinstance(result, Exception)])
+                for call, result in outcomes:
                     if isinstance(result, Exception):
                         inbox.reject(call, result)
-                    else:
-                        inbox.resolve([(call, result)])
             if texts:
                 recipe = JointRecipe.of(Mix(weights=(1.0,)), [model])
                 recipe.serve(self, model, [model], _Given(inbox, texts))
+            elif steps:
+                return  # whose turn it is now, the scheduler knows
 
 
 class _Given:

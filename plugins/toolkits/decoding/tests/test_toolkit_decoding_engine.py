@@ -361,3 +361,29 @@ def test_a_session_feeds_each_token_once(mixed):
         assert server.slab.tokens == len(session.opened.prompt) + 10 - 1
 
     run(work)
+
+
+def test_stragglers_hand_out_what_they_have_and_join_the_others_again(mixed):
+    engine, pool = mixed
+    llama = pool.named("llama")
+
+    async def work(context):
+        engine.loaded["llama"].scratch.clear()
+        engine.loaded["llama"].forwards = 0
+        sessions = await context.gather(open_session(context, llama, p) for p in PROMPTS)
+        lengths = (2, 2, 12)
+        drafts = await context.gather(s.draft(n, chunk=16) for s, n in zip(sessions, lengths, strict=True))
+        calls = [s.counter.calls for s in sessions]
+        words = await context.gather(s.draft(n, words=n) for s, n in zip(sessions, (1, 1, 3), strict=True))
+        return [d.ids for d in drafts], calls, [d.ids for d in words]
+
+    ids, calls, words = run(work)
+    for prompt, one, n in zip(PROMPTS, ids, (2, 2, 12), strict=True):
+        assert list(one) == generated(engine, "llama", prompt, n)
+    assert calls == [1, 1, 2]  # the long one was cut once, when the two others had finished
+
+    async def alone(context):
+        sessions = [await open_session(context, llama, p) for p in PROMPTS]
+        return [(await s.draft(n, words=n)).ids for s, n in zip(sessions, (1, 1, 3), strict=True)]
+
+    assert words == run(alone)
