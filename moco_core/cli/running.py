@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from moco_core.catalogue import Catalogue
 from moco_core.cli.common import (
     cache_file,
     cache_option,
@@ -22,7 +24,7 @@ from moco_core.cli.common import (
     status_console,
 )
 from moco_core.config import RunConfig
-from moco_core.display import LiveProgress, report_lines, report_table
+from moco_core.display import LiveProgress, detail_lines, report_lines, report_table
 from moco_core.errors import ConfigError
 from moco_core.observe import Observers
 from moco_core.report import make_reports
@@ -31,23 +33,35 @@ from moco_core.runner import Benchmark
 
 __all__ = ["bench_command", "run_command"]
 
-_dataset = click.option(
-    "-d",
-    "--dataset",
-    "datasets",
-    multiple=True,
-    shell_complete=complete_plugin("dataset"),
-    help="Dataset (repeatable in bench).",
+# What both commands take, in the order of their help.
+_OPTIONS = (
+    click.option(
+        "-d",
+        "--dataset",
+        "datasets",
+        multiple=True,
+        shell_complete=complete_plugin("dataset"),
+        help="Dataset (repeatable in bench).",
+    ),
+    click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool  [default: tiny]"),
+    click.option("-m", "--metric", shell_complete=complete_plugin("metric"), help="Metric  [default: the dataset's]"),
+    click.option("--seed", type=int, help="Seed of sampling, permutations and searches."),
+    click.option("--dev", type=int, help="Use the first N dev examples."),
+    click.option("--test", type=int, help="Use the first N test examples."),
+    click.option("--out", type=click.Path(), help="Where run folders go  [default: runs]"),
+    click.option("--no-baselines", is_flag=True, help="Do not run the single models of the pool."),
+    override_option,
+    plugin_option,
+    cache_option,
+    json_option,
 )
-_pool = click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool  [default: tiny]")
-_metric = click.option(
-    "-m", "--metric", shell_complete=complete_plugin("metric"), help="Metric  [default: the dataset's]"
-)
-_seed = click.option("--seed", type=int, help="Seed of sampling, permutations and searches.")
-_dev = click.option("--dev", type=int, help="Use the first N dev examples.")
-_test = click.option("--test", type=int, help="Use the first N test examples.")
-_out = click.option("--out", type=click.Path(), help="Where run folders go  [default: runs]")
-_baselines = click.option("--no-baselines", is_flag=True, help="Do not run the single models of the pool.")
+_SETTINGS = ("pool", "metric", "seed", "dev", "test", "out")
+
+
+def _run_options(command: Callable[..., int]) -> Callable[..., int]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 def _is_file(text: str) -> bool:
@@ -56,33 +70,8 @@ def _is_file(text: str) -> bool:
 
 @click.command("run")
 @click.argument("method", shell_complete=complete_plugin("method"))
-@_dataset
-@_pool
-@_metric
-@_seed
-@_dev
-@_test
-@_out
-@_baselines
-@override_option
-@plugin_option
-@cache_option
-@json_option
-def run_command(
-    method: str,
-    datasets: tuple[str, ...],
-    pool: str | None,
-    metric: str | None,
-    seed: int | None,
-    dev: int | None,
-    test: int | None,
-    out: str | None,
-    no_baselines: bool,
-    overrides: tuple[str, ...],
-    plugin_files: tuple[Path, ...],
-    cache_path: Path | None,
-    as_json: bool,
-) -> int:
+@_run_options
+def run_command(method: str, datasets: tuple[str, ...], **given: Any) -> int:
     """Run METHOD (a plugin's name, or a YAML file) and compare it with every single model of the pool.
 
     \b
@@ -90,20 +79,14 @@ def run_command(
     moco run cascade -d gsm8k -o dataset.path=gsm8k.jsonl.gz -o method.confidence=chow_quantile
     moco run my_run.yaml -o test=200
     """
-    catalogue = known_plugins(plugin_files)
-    extra: dict[str, Any] = {"pool": pool, "metric": metric, "seed": seed, "dev": dev, "test": test, "out": out}
-    source = method if _is_file(method) else None
-    if source is None:
-        extra["method"] = method
     if len(datasets) > 1:
         raise ConfigError("--dataset: moco run takes one dataset; moco bench takes several")
-    extra["dataset"] = datasets[0] if datasets else None
-    if no_baselines:
-        extra["baselines"] = False
-    config = read_config(source, extra, overrides, catalogue)
+    source = method if _is_file(method) else None
+    named = {"dataset": datasets[0] if datasets else None} | ({} if source else {"method": method})
+    catalogue, config = _configured(source, named, given)
     if len(config.methods) != 1:
         raise ConfigError(f"moco run takes one method, the configuration names {len(config.methods)}; use moco bench")
-    return _do(config, catalogue, cache_file(cache_path), as_json)
+    return _do(config, catalogue, cache_file(given["cache_path"]), given["as_json"])
 
 
 @click.command("bench")
@@ -111,54 +94,36 @@ def run_command(
 @click.option(
     "--method", "methods", multiple=True, shell_complete=complete_plugin("method"), help="Method (repeatable)."
 )
-@_dataset
-@_pool
-@_metric
-@_seed
-@_dev
-@_test
-@_out
-@_baselines
-@override_option
-@plugin_option
-@cache_option
-@json_option
-def bench_command(
-    config_file: str | None,
-    methods: tuple[str, ...],
-    datasets: tuple[str, ...],
-    pool: str | None,
-    metric: str | None,
-    seed: int | None,
-    dev: int | None,
-    test: int | None,
-    out: str | None,
-    no_baselines: bool,
-    overrides: tuple[str, ...],
-    plugin_files: tuple[Path, ...],
-    cache_path: Path | None,
-    as_json: bool,
-) -> int:
+@_run_options
+def bench_command(config_file: str | None, methods: tuple[str, ...], datasets: tuple[str, ...], **given: Any) -> int:
     """Run a grid: methods x datasets x seeds over one pool. Resumable: what was computed is not computed again.
 
     \b
     moco bench templates/runs/demo.yaml
     moco bench --method majority_vote --method cascade --dataset skills --test 400
     """
-    catalogue = known_plugins(plugin_files)
-    extra: dict[str, Any] = {"pool": pool, "metric": metric, "seed": seed, "dev": dev, "test": test, "out": out}
+    named: dict[str, Any] = {}
     for kind, names in (("method", methods), ("dataset", datasets)):
         if len(names) == 1:  # singular, so that -o dataset.path=... reaches it
-            extra[kind] = names[0]
+            named[kind] = names[0]
         elif names:
-            extra[kind + "s"] = list(names)
-    if no_baselines:
+            named[kind + "s"] = list(names)
+    catalogue, config = _configured(config_file, named, given)
+    return _do(config, catalogue, cache_file(given["cache_path"]), given["as_json"])
+
+
+def _configured(
+    source: str | None, named: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[Catalogue, RunConfig]:
+    """The plugins known to this command, and what it is asked to run."""
+    catalogue = known_plugins(given["plugin_files"])
+    extra = {**{key: given[key] for key in _SETTINGS}, **named}
+    if given["no_baselines"]:
         extra["baselines"] = False
-    config = read_config(config_file, extra, overrides, catalogue)
-    return _do(config, catalogue, cache_file(cache_path), as_json)
+    return catalogue, read_config(source, extra, given["overrides"], catalogue)
 
 
-def _do(config: RunConfig, catalogue: Any, cache: Path, as_json: bool) -> int:
+def _do(config: RunConfig, catalogue: Catalogue, cache: Path, as_json: bool) -> int:
     status, results = status_console(), []
     manager, problems = catalogue.observers()
     for line in problems:
@@ -202,5 +167,7 @@ def _show(results: list[RunResult], as_json: bool) -> None:
     for report in reports:
         if out.is_terminal:
             out.print(report_table(report))
+            for line in detail_lines(report):
+                out.print(line, highlight=False, markup=False, soft_wrap=True)
         else:
             click.echo("\n".join(report_lines(report)))
