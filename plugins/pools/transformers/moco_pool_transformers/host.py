@@ -279,6 +279,9 @@ class WeightRecipe(Recipe, Protocol):
     All derived models of one architecture share one resident evaluation module; opening one overwrites its parameters in
     place. Thousands may exist, one is materialised, and switching costs one pass over the parameters. Config, tokenizer
     and chat template are those of ``sources[0]``. Sources may be derived models themselves.
+
+    A recipe may also have ``write(name, sources, out) -> bool``, which computes the tensor straight into the evaluation
+    module's own one; where it returns False it has done nothing, and ``tensor`` is asked.
     """
 
     def tensor(self, name: str, sources: Sequence[Weights]) -> Tensor:

@@ -19,7 +19,7 @@ from moco_pool_transformers.reasoning import split
 from moco_pool_transformers.rendering import Renderer
 from moco_pool_transformers.slab import LayerShape, Slab
 
-__all__ = ["LoadedModel", "memory_errors"]
+__all__ = ["LoadedModel", "SlabProbe", "memory_errors"]
 
 ATTENTION_KINDS = {"full_attention", "sliding_attention"}
 
@@ -40,6 +40,16 @@ def memory_errors(name: str) -> Iterator[None]:
         raise
 
 
+class SlabProbe:
+    """What was found out about one module's cache, for all models that run in it: adapters, weights that follow each other.
+
+    ``layers`` is None until the slab was found to serve; that it does not is told to one model alone, whose weights may be
+    what made the comparison fail.
+    """
+
+    layers: list[LayerShape] | None = None
+
+
 class LoadedModel:
     """See :class:`moco_pool_transformers.host.Loaded`."""
 
@@ -51,6 +61,7 @@ class LoadedModel:
         *,
         tags: Sequence[tuple[str, str]],
         activate: Callable[[], None] | None = None,
+        probe: SlabProbe | None = None,
     ) -> None:
         self.model = model
         self.module = module
@@ -69,8 +80,9 @@ class LoadedModel:
         self.end_ids = _end_ids(module, renderer)
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         self._special_tags = [pair for pair in tags if special & set(pair)]
-        self._layers: list[LayerShape] | None = None
-        self._probed = False
+        self._probe = probe or SlabProbe()
+        self._layers = self._probe.layers
+        self._probed = self._layers is not None
 
     # ---------------------------------------------------------------- text
 
@@ -190,6 +202,7 @@ class LoadedModel:
                 raise
             except Exception:  # an architecture that takes no ready-made mask, or keeps other state
                 self._layers = None
+            self._probe.layers = self._layers
         return None if self._layers is None else Slab(self._layers, self.dtype, self.device)
 
     def _layer_shapes(self) -> list[LayerShape] | None:
@@ -226,7 +239,8 @@ class LoadedModel:
             longest = min(longest, self.context_length)
         lengths = (max(1, longest // 3), longest, max(1, longest // 2))
         rows = [torch.randint(size, (n,), generator=generator).to(self.device) for n in lengths]
-        want = torch.stack([self.run(input_ids=r[None], use_cache=False, logits_to_keep=1).logits[0, -1] for r in rows])
+        alone = [self.run(input_ids=r[None], use_cache=False, logits_to_keep=1).logits[0, -1] for r in rows]
+        want = torch.stack(alone)[:, : self.vocab]  # rows of the head above the tokenizer's are padding
         slab = Slab(self._layers, self.dtype, self.device)
         self.prefill(slab, [r[:-1].tolist() for r in rows])
         got = self.advance(slab, torch.stack([r[-1] for r in rows]))

@@ -18,10 +18,10 @@ from moco_core.errors import ConfigError, EngineOutOfMemory
 from moco_core.models import Model
 from moco_core.types import digest
 from moco_pool_transformers.host import AdapterWeights, Weights
-from moco_pool_transformers.loaded import LoadedModel, memory_errors
+from moco_pool_transformers.loaded import LoadedModel, SlabProbe, memory_errors
 from moco_pool_transformers.rendering import Renderer
 from moco_pool_transformers.specs import Spec
-from moco_pool_transformers.weights import adapter_of, state_of, weights_of
+from moco_pool_transformers.weights import ComputedWeights, adapter_of, state_of, weights_of
 
 __all__ = ["Residency"]
 
@@ -46,6 +46,9 @@ class Base:
     content: str = ""  # fingerprint of the computed weights that are in the module
     slots: dict[str, str] = attrs.field(factory=dict)  # adapter slot -> fingerprint of the computed adapter in it
     held: dict[str, int] = attrs.field(factory=dict)  # adapter slot -> uses
+    state: dict[str, Any] = attrs.field(factory=dict)  # the module's tensors by name, once they were overwritten
+    opened: dict[str, Weights] = attrs.field(factory=dict)  # sources of computed weights, mapped, by fingerprint
+    probe: SlabProbe = attrs.field(factory=SlabProbe)
 
 
 class Residency:
@@ -145,7 +148,7 @@ class Residency:
             base.stale = True
         if spec.computed and not model.adapter and base.stale:
             self._forget(base)
-            _overwrite(base.module, weights_of(model), model.name)
+            _overwrite(base, weights_of(model, base.opened), model.name)
             base.stale = False
         adapter = self._adapter(model, spec, base, slots) if spec.adapter else None
         found = base.models.get((model.fingerprint, model.copy))
@@ -171,7 +174,14 @@ class Residency:
             context=model.context_length,
             tags=spec.tags,
         )
-        return LoadedModel(model, base.module, renderer, tags=spec.tags, activate=lambda: _activate(base, adapter))
+        return LoadedModel(
+            model,
+            base.module,
+            renderer,
+            tags=spec.tags,
+            activate=lambda: _activate(base, adapter),
+            probe=base.probe,
+        )
 
     def _tokenizer(self, spec: Spec) -> Any:
         """Return the tokenizer; one object per device, since thousands of derived models may use it."""
@@ -283,6 +293,7 @@ class Residency:
         base.held.clear()
         base.adapter_layers = []
         base.module = base.peft = None
+        base.state, base.opened, base.probe = {}, {}, SlabProbe()
         base.size = 0
         base.content = ""
         if base.device.startswith("cuda"):
@@ -304,15 +315,18 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _overwrite(module: Any, weights: Weights, name: str) -> None:
+def _overwrite(base: Base, weights: Weights, name: str) -> None:
     """Write computed weights into a module's parameters in place: no reallocation, ties and device kept."""
-    state = state_of(module)
-    missing = set(state) - set(weights.names)
+    base.state = base.state or state_of(base.module)
+    missing = set(base.state) - set(weights.names)
     if missing:
         raise ConfigError(f"model {name!r}: its recipe has no tensor for {min(missing)}")
     with torch.no_grad():
-        for key, parameter in state.items():
-            parameter.copy_(weights.get(key))
+        for key, parameter in base.state.items():
+            if isinstance(weights, ComputedWeights):
+                weights.write(key, parameter)
+            else:
+                parameter.copy_(weights.get(key))
 
 
 def _fill(peft: Any, weights: AdapterWeights, slot: str, name: str) -> None:

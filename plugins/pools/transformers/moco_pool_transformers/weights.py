@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,22 @@ from moco_pool_transformers.specs import Spec, weight_files
 __all__ = ["adapter_of", "weights_of"]
 
 
-def weights_of(model: Model) -> Weights:
-    """See :meth:`moco_pool_transformers.host.Host.weights`."""
+def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None) -> Weights:
+    """See :meth:`moco_pool_transformers.host.Host.weights`. ``opened`` keeps what lies in files open between calls."""
+    if opened is not None and model.fingerprint in opened:
+        return opened[model.fingerprint]
     recipe = model.info.get("recipe")
     spec: Spec | None = model.info.get("spec")
     if spec is None or not model.can("weights"):
         raise CapabilityError(f"model {model.name!r} has no weights of its own (capability 'weights')")
     if recipe is not None and hasattr(recipe, "tensor"):
-        return ComputedWeights(model, recipe)
-    base = FileWeights(model, spec)
+        return ComputedWeights(model, recipe, opened)
+    found: Weights = FileWeights(model, spec)
     if model.adapter:
-        return MergedWeights(base, adapter_of(model))
-    return base
+        found = MergedWeights(found, adapter_of(model))
+    if opened is not None and recipe is None:
+        opened[model.fingerprint] = found
+    return found
 
 
 def adapter_of(model: Model) -> AdapterWeights:
@@ -129,7 +134,7 @@ class MergedWeights:
     Adapters that are not plain low-rank sums (DoRA, trained biases, saved modules) are refused: merge them with peft first.
     """
 
-    def __init__(self, base: FileWeights, adapter: AdapterWeights) -> None:
+    def __init__(self, base: Weights, adapter: AdapterWeights) -> None:
         self._base, self._adapter = base, adapter
         self.model, self.config, self.names = base.model, base.config, base.names
         odd = [k for k in adapter.tensors if not re.search(r"\.lora_[AB](\.[\w-]+)?\.weight$", k)]
@@ -153,7 +158,7 @@ class MergedWeights:
         return self._base.shape(name)
 
     def get(self, name: str) -> Tensor:
-        tensor = self._base.get(name)
+        tensor: Tensor = self._base.get(name)
         pair = self._pairs.get(name)
         if pair is None or pair[0] is None or pair[1] is None:
             return tensor
@@ -179,23 +184,36 @@ class MergedWeights:
 class ComputedWeights:
     """What a weight recipe makes of its sources."""
 
-    def __init__(self, model: Model, recipe: Any) -> None:
+    def __init__(self, model: Model, recipe: Any, opened: MutableMapping[str, Weights] | None = None) -> None:
         self.model = model
         self._recipe = recipe
-        self._sources = [weights_of(s) for s in model.info["sources"]]
+        self._sources = [weights_of(s, opened) for s in model.info["sources"]]
         self.config, self.names = self._sources[0].config, self._sources[0].names
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._sources[0].shape(name)
 
     def get(self, name: str) -> Tensor:
-        try:
+        with self._told(name):
             tensor: Tensor = self._recipe.tensor(name, self._sources)
-        except ValueError as error:
-            raise ConfigError(f"model {self.model.name!r}: cannot compute {name}: {error}") from error
         if tuple(tensor.shape) != self.shape(name):
             raise ConfigError(
                 f"model {self.model.name!r}: its recipe gave shape {tuple(tensor.shape)} for {name}, "
                 f"expected {self.shape(name)}"
             )
         return tensor
+
+    def write(self, name: str, out: Tensor) -> None:
+        """Write a tensor of the result into ``out`` in place, cast once."""
+        write = getattr(self._recipe, "write", None)
+        with self._told(name):
+            if write is not None and write(name, self._sources, out):
+                return
+        out.copy_(self.get(name))
+
+    @contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise ConfigError(f"model {self.model.name!r}: cannot compute {name}: {error}") from error

@@ -11,12 +11,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
-from transformers_tiny import ask, checkpoint, pool, serve
+from transformers_tiny import ask, build, checkpoint, pool, serve, tokenizer
 
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Inbox, Model, Pool
 from moco_core.types import digest
 from moco_pool_transformers.host import AdapterWeights, Host, Weights, host_of
+from moco_pool_transformers.loaded import LoadedModel
 
 ROW = torch.tensor([[0, 40, 50, 60, 70, 80]])
 
@@ -127,6 +128,30 @@ def test_merged_weights_equal_the_closed_form(tmp_path: Path, tied: bool, kind: 
         for loaded, want in ((one, closed(0.5, 0.5, 0)), (two, closed(0, 0.5, 0.5))):
             got = loaded.forward(ROW, torch.ones_like(ROW), places, None, keep=0).logits
             assert torch.allclose(got, want, atol=2e-4)
+
+
+def test_candidates_of_a_search_share_what_was_found_out_about_their_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+    for i in range(2):  # the head has rows above the tokenizer's, as most released models do
+        tok = tokenizer()
+        build("llama", len(tok) + 37, i).save_pretrained(tmp_path / f"m{i}")
+        tok.save_pretrained(tmp_path / f"m{i}")
+        folders.append(str(tmp_path / f"m{i}"))
+    a, b = (models := Pool(pool(*folders, cache=tmp_path).models()))
+    probes, real = [], LoadedModel._slab_agrees
+
+    def counted(self: LoadedModel) -> bool:
+        probes.append(self.model.name)
+        return real(self)
+
+    monkeypatch.setattr(LoadedModel, "_slab_agrees", counted)
+    for i, sources in enumerate(([a, b], [b, a], [a, b, b])):
+        candidate = models.derive(f"c{i}", Mean(tuple(sources)), sources)
+        with host_of(candidate).use(candidate) as (loaded,):
+            assert loaded.slab() is not None  # type: ignore[attr-defined]
+    assert probes == ["c0"]
 
 
 def test_exported_weights_reload_to_the_same_function(tmp_path: Path) -> None:

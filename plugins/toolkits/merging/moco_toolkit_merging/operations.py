@@ -65,8 +65,11 @@ class Operation(Protocol):
     def check(self, sources: int) -> None:
         """Raise ConfigError unless the operation's numbers fit that many sources."""
 
-    def merge(self, inputs: Inputs) -> Tensor:
-        """Return the result's tensor, float32 or wider. It may alias a source if it equals one."""
+    def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
+        """Return the result's tensor, float32 or wider. It may alias a source if it equals one.
+
+        Where ``out`` is given (contiguous, on the CPU, of any floating type), the result is written there, cast once.
+        """
 
 
 def _count(given: int, sources: int, what: str) -> None:
@@ -85,18 +88,13 @@ class Linear:
     def check(self, sources: int) -> None:
         _count(len(self.coefficients), sources, "coefficients")
 
-    def merge(self, inputs: Inputs) -> Tensor:
+    def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
         from moco_toolkit_merging import tensors
 
         used = [i for i, c in enumerate(self.coefficients) if c] or [0]
         if [self.coefficients[i] for i in used] == [1.0]:
-            return inputs.get(used[0])
-        coefficients = [self.coefficients[i] for i in used]
-        first = inputs.get(used[0])
-        out = inputs.workspace.scratch(first.shape) if first.device.type == "cpu" else None
-        if out is None:
-            return tensors.linear(coefficients, (inputs.get(i) for i in used))
-        return tensors.linear_into(out, coefficients, [inputs.get(i) for i in used])
+            return tensors.place(inputs.get(used[0]), out)
+        return tensors.linear([self.coefficients[i] for i in used], [inputs.get(i) for i in used], out)
 
 
 @attrs.frozen(kw_only=True)
@@ -110,22 +108,28 @@ class Mean:
     def check(self, sources: int) -> None:
         _count(max(sources, 1), sources, "mean")
 
-    def merge(self, inputs: Inputs) -> Tensor:
+    def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
         import torch
 
         from moco_toolkit_merging import tensors
 
         count = len(inputs)
         if count == 1:
-            return inputs.get(0)
+            return tensors.place(inputs.get(0), out)
         dtype = getattr(torch, self.accumulate_dtype)
         # a greedy soup tries one more ingredient on top of the same sum again and again
         key = ("sum", self.accumulate_dtype, tuple(inputs.identity(i) for i in range(count - 1)), inputs.name)
         running = inputs.workspace.keep(
             key, lambda: tensors.deviations((inputs.get(i) for i in range(count - 1)), dtype)
         )
-        first = inputs.get(0).to(dtype)
-        return first + (running + (inputs.get(count - 1).to(dtype) - first)) / count
+
+        def work(block: Tensor, first: Tensor, last: Tensor, rest: Tensor) -> None:
+            start = first.to(dtype)
+            torch.sub(last.to(dtype), start, out=block)
+            block.add_(rest).div_(count).add_(start)
+
+        target = torch.empty(running.shape, dtype=dtype) if out is None else out
+        return tensors.blockwise(target, [inputs.get(0), inputs.get(count - 1), running], work, dtype)
 
 
 @attrs.frozen(kw_only=True)
@@ -146,7 +150,7 @@ class Extrapolate:
         if not 1 <= self.targets < sources:
             raise ConfigError(f"extrapolate: {self.targets} targets of {sources} models; it needs targets and sources")
 
-    def merge(self, inputs: Inputs) -> Tensor:
+    def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
         import torch
 
         from moco_toolkit_merging import tensors
@@ -156,15 +160,21 @@ class Extrapolate:
         def part(low: int, high: int) -> Tensor:
             if high - low == 1:
                 return inputs.get(low)
-            return tensors.mean([inputs.get(i) for i in range(low, high)])
+            key = ("mean", tuple(inputs.identity(i) for i in range(low, high)), inputs.name)
+            return inputs.workspace.keep(key, lambda: tensors.mean([inputs.get(i) for i in range(low, high)]))
 
         target = part(0, self.targets)
         if self.alpha == 0 or any(fnmatchcase(inputs.name, p) for p in self.exclude):
-            return target
+            return tensors.place(target, out)
         source = part(self.targets, count)
         if self.alpha == -1:
-            return source
-        return torch.add(target.float(), target.float() - source.float(), alpha=self.alpha)
+            return tensors.place(source, out)
+
+        def work(block: Tensor, ahead: Tensor, behind: Tensor) -> None:
+            ahead = ahead.float()
+            torch.add(ahead, ahead - behind.float(), alpha=self.alpha, out=block)
+
+        return tensors.blockwise(torch.empty(target.shape) if out is None else out, [target, source], work)
 
 
 @attrs.frozen(kw_only=True)
@@ -190,12 +200,14 @@ class Consensus:
         _count(len(self.weights), sources - 1, "weights")
         _count(len(self.density), sources - 1, "density")
 
-    def merge(self, inputs: Inputs) -> Tensor:
+    def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
+        import torch
+
         from moco_toolkit_merging import tensors
 
         base = len(inputs) - 1
         if self.scaling == 0:
-            return inputs.get(base)
+            return tensors.place(inputs.get(base), out)
 
         def thinned(i: int) -> Tensor:
             key = (self.seed, inputs.name, i)
@@ -205,8 +217,13 @@ class Consensus:
                 lambda: tensors.sparsify(inputs.delta(i, base), *settings, *key),
             )
 
-        merged = tensors.agree([thinned(i) for i in range(base)], self.weights, self.vote, self.normalize)
-        return inputs.get(base).float().add(merged, alpha=self.scaling)
+        def work(block: Tensor, origin: Tensor, *deltas: Tensor) -> None:
+            merged = tensors.agree(deltas, self.weights, self.vote, self.normalize)
+            torch.add(origin.float(), merged, alpha=self.scaling, out=block)
+
+        origin = inputs.get(base)
+        target = torch.empty(origin.shape) if out is None else out
+        return tensors.blockwise(target, [origin, *(thinned(i) for i in range(base))], work)
 
 
 @attrs.frozen(kw_only=True)
@@ -229,10 +246,11 @@ class Mergekit:
             if isinstance(value, (list, tuple)):
                 _count(len(value), sources - self.base, key)
 
-    def merge(self, inputs: Inputs) -> Tensor:
+    def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
         import torch
 
         from moco_core.types import digest
+        from moco_toolkit_merging import tensors
 
         try:
             from mergekit.merge_methods.api import merge_tensors
@@ -247,7 +265,7 @@ class Mergekit:
         }
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(int(digest("mergekit", self.seed, inputs.name)[:15], 16))
-            return merge_tensors(
+            merged = merge_tensors(
                 [inputs.get(i) for i in range(count)],
                 self.method,
                 parameters=parameters,
@@ -256,6 +274,7 @@ class Mergekit:
                 name=inputs.name,
                 dtype=torch.float32,
             )
+        return tensors.place(merged, out)
 
 
 OPERATIONS: Mapping[str, type] = {c.kind: c for c in (Linear, Mean, Extrapolate, Consensus, Mergekit)}

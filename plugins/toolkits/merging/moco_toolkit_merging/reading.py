@@ -27,6 +27,7 @@ class SourceTensors:
         self._sources = sources
         self._recipe = recipe
         self._shape: tuple[int, ...] | None = None
+        self.used: set[int] = set()  # the sources that were read
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -35,6 +36,7 @@ class SourceTensors:
         return self._recipe.sources[index]
 
     def get(self, index: int) -> Tensor:
+        self.used.add(index)
         tensor: Tensor = self._sources[index].get(self.name)
         shape = tuple(tensor.shape)
         if self._shape is None:
@@ -55,6 +57,7 @@ class SourceTensors:
         from moco_pool_transformers.host import host_of
         from moco_toolkit_merging.adapters import delta, factors
 
+        self.used.add(index)
         model = self._sources[index].model
         found = self.workspace.remember(
             ("factors", self.identity(index)),

@@ -6,6 +6,7 @@ the sources and the operation; :meth:`Merge.model` turns it into a model that an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,10 +49,22 @@ class MergeRecipe:
 
     def tensor(self, name: str, sources: Sequence[Weights]) -> Any:
         """Return one tensor of the result. Raises ValueError for shapes that differ or values that are not finite."""
+        return self._merge(name, sources, None)
+
+    def write(self, name: str, sources: Sequence[Weights], out: Any) -> bool:
+        """Write one tensor of the result straight into ``out``; False, and nothing is done, where that cannot be."""
+        if out.device.type != "cpu" or not out.is_contiguous() or not out.is_floating_point():
+            return False
+        if not math.prod(out.shape) or sources[0].shape(name) != tuple(out.shape):
+            return False
+        self._merge(name, sources, out)
+        return True
+
+    def _merge(self, name: str, sources: Sequence[Weights], out: Any) -> Any:
         import torch
 
         from moco_toolkit_merging.reading import SourceTensors
-        from moco_toolkit_merging.tensors import finite
+        from moco_toolkit_merging.tensors import NotFinite, finite, place
 
         inputs = SourceTensors(name, sources, self)
         first = inputs.get(0)
@@ -61,10 +74,13 @@ class MergeRecipe:
                     raise ValueError(
                         f"{name}: a buffer of {first.dtype} differs between the sources and cannot be merged"
                     )
-            return first
-        result = self.operation.merge(inputs)
-        # a search finds out once per tensor that its sources are finite; what it makes of them then is too
-        known = ("finite", self.sources, name)
+            return place(first, out)
+        try:
+            result = self.operation.merge(inputs) if out is None else self.operation.merge(inputs, out)
+        except NotFinite:
+            raise ValueError(inputs.blame()) from None
+        # a search finds out once per tensor that the sources it reads are finite; what it makes of them then is too
+        known = ("finite", tuple(self.sources[i] for i in sorted(inputs.used)), name)
         if known not in self.workspace and not finite(result):
             raise ValueError(inputs.blame())
         self.workspace.remember(known, lambda: True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any
 
 __all__ = ["Workspace", "quarter_of_memory"]
@@ -21,7 +20,6 @@ class Workspace:
         self.size = 0
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._small: dict[Hashable, Any] = {}
-        self._buffer: Any = None
 
     def keep(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return the tensor of that key, computing it if it is not here. The result must not be changed."""
@@ -39,25 +37,10 @@ class Workspace:
         self.size += bytes_
         return value
 
-    def scratch(self, shape: Sequence[int]) -> Any:
-        """Return a float32 tensor to write a result into, valid until the next one is asked for; None outside a search.
-
-        The engine copies every tensor of a candidate into its module at once, so one buffer serves them all.
-        """
-        import torch
-
-        size = math.prod(shape)
-        if self.limit == 0 or 4 * size > self.limit:
-            return None
-        if self._buffer is None or self._buffer.numel() < size:
-            self._buffer = torch.empty(size, dtype=torch.float32)
-        return self._buffer[:size].view(tuple(shape))
-
     def clear(self) -> None:
         """Forget everything."""
         self._kept.clear()
         self._small.clear()
-        self._buffer = None
         self.size = 0
 
     def __contains__(self, key: Hashable) -> bool:
