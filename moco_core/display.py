@@ -16,9 +16,20 @@ from moco_core.hookspecs import hookimpl
 from moco_core.report import Report, Row
 from moco_core.types import Span
 
-__all__ = ["LiveProgress", "call_lines", "plain_table", "report_lines", "report_table", "report_text", "spans_text"]
+__all__ = [
+    "LiveProgress",
+    "call_lines",
+    "detail_lines",
+    "plain_table",
+    "report_lines",
+    "report_table",
+    "report_text",
+    "spans_text",
+]
 
 _COLUMNS = ("system", "score", "95% interval", "vs best single", "95% interval", "p", "n", "no answer", "cut", "tokens")
+_SUBSETS, _SYSTEMS = 24, 8
+"""How large a table of subsets is shown; a larger one is left to the records."""
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 
 
@@ -78,9 +89,13 @@ class LiveProgress:
             self._console.print(f"{event.run_id}: score {text} in {seconds:.1f} s", highlight=False)
 
 
+def _name(row: Row) -> str:
+    return row.label if row.role == "method" else f"{row.label} (single)"
+
+
 def _cells(row: Row) -> list[str]:
     e, v, r = row.estimate, row.versus, row.result
-    name = row.label if row.role == "method" else f"{row.label} (single)"
+    name = _name(row)
     if e is None:
         return [name, r.status if r.status != "finished" else "-", "", "", "", "", str(r.questions), "", "", _count(r)]
     cells = [name, f"{e.mean:.3f}", f"[{e.low:.3f}, {e.high:.3f}]"]
@@ -127,7 +142,34 @@ def report_lines(report: Report) -> list[str]:
     head = (
         f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
     )
-    return [head, *plain_table(_COLUMNS, [_cells(r) for r in report.rows])]
+    return [head, *plain_table(_COLUMNS, [_cells(r) for r in report.rows]), *detail_lines(report)]
+
+
+def detail_lines(report: Report) -> list[str]:
+    """Return what stands below the comparison: the further figures, and the scores per subset. Empty without any."""
+    rows = [r for r in report.rows if r.estimate is not None or r.result.figures]
+    names = list(dict.fromkeys(n for r in rows for n in r.result.figures))
+    out = []
+    if names:
+        cells = [[_name(r), *(_figure(r.result.figures.get(n)) for n in names)] for r in rows]
+        out += ["", *plain_table(("system", *names), cells)]
+    sizes: dict[str, int] = {}
+    for name, subset in ((n, s) for r in rows for n, s in r.result.subsets.items()):
+        sizes[name] = max(sizes.get(name, 0), int(subset["n"]))
+    if len(sizes) < 2:
+        return out
+    if len(sizes) > _SUBSETS or len(rows) > _SYSTEMS:
+        return [*out, "", f"{len(sizes)} subsets: their scores stand in every run.json and in the output of --json"]
+    scores = [r.result.subsets for r in rows]
+    table = [
+        [name, *(f"{s[name]['mean']:.3f}" if name in s else "-" for s in scores), str(size)]
+        for name, size in sorted(sizes.items())
+    ]
+    return [*out, "", *plain_table(("subset", *(r.label for r in rows), "n"), table)]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value.is_integer() and abs(value) > 1 else f"{value:,.3f}"
 
 
 def report_text(report: Report) -> str:

@@ -93,6 +93,8 @@ def _row_data(row: Row) -> dict[str, Any]:
         "role": row.role,
         "best_single": row.best,
         "score": None if row.estimate is None else attrs.asdict(row.estimate),
+        "figures": dict(result.figures),
+        "subsets": result.subsets,
         "versus_best_single": None if row.versus is None else attrs.asdict(row.versus),
         "questions": result.questions,
         "failed": result.failed,

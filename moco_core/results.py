@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ class Job:
 
 @attrs.frozen(kw_only=True)
 class RunResult:
-    """What a run came to. ``units`` are what statistics count; shares are of all test questions."""
+    """What a run came to. ``units`` are what statistics count; shares are of all test questions.
+
+    ``figures`` are further figures by name: the mean over subsets, and what the metric adds (macro F1, say).
+    """
 
     job: Job
     folder: Path
@@ -49,6 +52,16 @@ class RunResult:
     warnings: tuple[str, ...] = ()
     binary: bool = True
     first_error: str = ""
+    figures: Mapping[str, float] = attrs.field(factory=dict)
+
+    @property
+    def subsets(self) -> dict[str, dict[str, float]]:
+        """Mean score and number of units of every subset, by name."""
+        groups: dict[str, list[float]] = {}
+        for unit in self.units:
+            if unit.subset:
+                groups.setdefault(unit.subset, []).append(unit.score)
+        return {name: {"mean": sum(v) / len(v), "n": len(v)} for name, v in sorted(groups.items())}
 
 
 def run_result(
@@ -61,7 +74,7 @@ def run_result(
     usage = Usage()
     for value in session.usage.values():
         usage = usage + value
-    return RunResult(
+    result = RunResult(
         job=job,
         folder=work.folder.path,
         status=status,
@@ -79,7 +92,14 @@ def run_result(
         binary=session.metric.binary,
         first_error=work.first_error,
     )
+    return attrs.evolve(result, figures=_figures(result, session.metric.figures(work.rows)))
 
+
+def _figures(result: RunResult, told: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean over subsets, where there are several, and what the metric tells."""
+    means = [s["mean"] for s in result.subsets.values()]
+    over = {"subset_mean": sum(means) / len(means)} if len(means) > 1 else {}
+    return over | {name: float(value) for name, value in told.items()}
 
 
 def summary_of(result: RunResult, session: Session, timings: Mapping[str, float], error: str) -> dict[str, Any]:
@@ -99,7 +119,8 @@ def summary_of(result: RunResult, session: Session, timings: Mapping[str, float]
             tokens[phase][model]["money"] = round(session.money[phase, model], 9)
     return {
         "score": None if score is None else attrs.asdict(score),
-        "subsets": _subset_means(result.units),
+        "figures": dict(result.figures),
+        "subsets": result.subsets,
         "dev_mean": result.dev_mean,
         "questions": result.questions,
         "failed": result.failed,
@@ -110,11 +131,3 @@ def summary_of(result: RunResult, session: Session, timings: Mapping[str, float]
         "warnings": list(result.warnings),
         "error": error,
     }
-
-
-def _subset_means(units: Sequence[Unit]) -> dict[str, dict[str, float]]:
-    groups: dict[str, list[float]] = {}
-    for unit in units:
-        if unit.subset:
-            groups.setdefault(unit.subset, []).append(unit.score)
-    return {name: {"mean": sum(v) / len(v), "n": len(v)} for name, v in sorted(groups.items())}

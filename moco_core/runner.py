@@ -19,7 +19,7 @@ from moco_core.catalogue import Catalogue
 from moco_core.config import Plugin, RunConfig, plugin_of
 from moco_core.context import Context, Session
 from moco_core.data import Dataset, Metric, Split
-from moco_core.errors import CapabilityError, DatasetError, MocoError, StoreError
+from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError, StoreError
 from moco_core.events import RunFinished, RunProgress, RunStarted
 from moco_core.methods import System
 from moco_core.models import Model, Pool, PoolSource
@@ -92,6 +92,7 @@ class Benchmark:
         self.pool = open_pool(config.pool)
         self._datasets = {id(p): p.make() for p in config.datasets}
         self._splits: dict[tuple[int, str], _Split] = {}
+        self._judges: dict[str, Pool] = {}
         self.jobs = self._plan()
 
     # ---------------------------------------------------------------- before the work
@@ -128,12 +129,33 @@ class Benchmark:
         return plugin_of(self.catalogue, "metric", name, f"metric (default of dataset {dataset.name!r})")
 
     def problems(self) -> list[str]:
-        """Return what this pool cannot do for the configured methods, one line each."""
+        """Return what the pools cannot do for the configured methods and metrics, one line each."""
         out = []
         for method in self.config.methods:
             needs = method.make().needs()
             out += [f"method {method.name!r}: {p}" for p in needs.problems(self.pool)]
+        for plugin in {id(j.metric): j.metric for j in self.jobs}.values():
+            try:
+                self.metric(plugin)
+            except (ConfigError, CapabilityError) as error:
+                out += str(error).splitlines()
         return out
+
+    def metric(self, plugin: Plugin) -> Metric[Any]:
+        """Make a metric and hand it the models it scores with. Raises ConfigError or CapabilityError if it has none."""
+        metric: Metric[Any] = plugin.make()
+        if metric.needs_pool:
+            given = plain(metric.options)["pool"]
+            if not given:
+                raise ConfigError(
+                    f"metric.pool: missing; {plugin.name} scores with a model, name its pool: "
+                    f"-m {plugin.name} -o 'metric.pool={{name: transformers, models: [MODEL]}}'"
+                )
+            key = canonical(given)
+            if key not in self._judges:  # one pool for all runs, so that its models are loaded once
+                self._judges[key] = open_pool(plugin_of(self.catalogue, "pool", given, "metric.pool"))
+            metric.bind(self._judges[key])
+        return metric
 
     def split(self, dataset: Plugin, split: Split) -> _Split:
         """Read a split once."""
@@ -174,9 +196,7 @@ class Benchmark:
         head = self._head(job, dev, test)
         run_id = head["id"]
         folder = RunFolder(Path(self.config.settings.out) / run_id, head)
-        metric: Metric[Any] = job.metric.make()
-        if metric.needs_pool:
-            metric.bind(open_pool(plugin_of(self.catalogue, "pool", plain(metric.options)["pool"], "metric.pool")))
+        metric = self.metric(job.metric)
         session = Session(
             scheduler=scheduler,
             metric=metric,

@@ -17,7 +17,7 @@ def test_run_compares_with_every_single_model(moco):
     assert got.code == 0, got.err
     lines = got.out.splitlines()
     assert lines[0] == "toys, seed 0, metric toy_match; best single model chosen on dev"
-    assert [line.split()[0] for line in lines[2:]] == ["toy0", "toy1", "toy2", "toy_vote"]
+    assert [line.split()[0] for line in lines[2:6]] == ["toy0", "toy1", "toy2", "toy_vote"]
     assert "best single" in lines[4] and "+" in lines[5]
     assert len(folders(moco)) == 4
     assert "4 runs in runs/" in got.err
@@ -37,6 +37,34 @@ def test_scores_intervals_and_tokens_are_what_the_toys_make(moco):
     assert rows["toy_vote"]["score"]["mean"] == pytest.approx(right / 40)
     assert rows["toy_vote"]["completion_tokens"] == 40 * 3 * 3
     assert rows["toy_vote"]["versus_best_single"]["n"] == 40
+
+
+def test_figures_and_subsets_stand_below_the_comparison_and_in_every_record(moco):
+    got = moco("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "-o", "dataset.size=5")
+    # the subset is that of the first summand, and a model fails where the sum is divisible by its number
+    right = {"toy0": [1, 0, 1, 1, 0], "toy1": [0, 1, 1, 1, 1], "toy2": [1, 1, 1, 1, 0]}
+    for i, number in enumerate(range(1000, 1005)):
+        assert [right[f"toy{k}"][i] for k in range(3)] == [int((number + i) % b != 0) for b in (3, 5, 7)]
+    blocks = [b.splitlines() for b in got.out.split("\n\n")]
+    assert len(blocks) == 3
+    assert [line.split() for line in blocks[1][:2]] == [
+        ["system", "subset_mean", "largest"],
+        ["toy0", "(single)", "0.583", "1,011"],
+    ]
+    assert blocks[2][0].split() == ["subset", "toy0", "toy1", "toy2", "toy_vote", "n"]
+    assert [line.split()[:4] for line in blocks[2][1:]] == [
+        ["even", "0.667", "0.667", "0.667"],
+        ["odd", "0.500", "1.000", "1.000"],
+    ]
+    assert [line.split()[-1] for line in blocks[2][1:]] == ["3", "2"]
+    run = next(p for p in folders(moco) if "toy0" in p.name)
+    head = read_run(run)
+    assert head["figures"] == {"subset_mean": pytest.approx((2 / 3 + 1 / 2) / 2), "largest": 1011.0}
+    (report,) = json.loads(
+        moco("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "-o", "dataset.size=5", "--json").out
+    )
+    (row,) = (r for r in report["rows"] if r["label"] == "toy0")
+    assert row["figures"] == head["figures"] and row["subsets"] == head["subsets"]
 
 
 def test_the_run_folder_holds_what_is_needed_to_check_it(moco):

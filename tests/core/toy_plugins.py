@@ -128,6 +128,9 @@ class ToyMatch(Metric):
         answer = self.read(example.question, reply.text)
         return Score(value=float(answer.key in example.references), answer=answer)
 
+    def figures(self, rows):
+        return {"largest": max((float(r.score.answer.key or 0) for r in rows), default=0.0)}
+
 
 class ToyVoteSystem(System):
     def __init__(self, pool):

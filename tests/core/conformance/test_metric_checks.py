@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -97,6 +98,13 @@ class NeedsRows(GoodMetric):
         return super().units(rows)
 
 
+class DividesByNothing(GoodMetric):
+    """Has a figure that is no number where there is no reply."""
+
+    def figures(self, rows: Sequence[Scored]) -> Mapping[str, float]:
+        return {"replies_per_reply": len(rows) / len(rows) if rows else math.nan}
+
+
 class Unsupportive(GoodMetric):
     """No answer supports itself."""
 
@@ -114,6 +122,7 @@ BROKEN = {
     "scoring_reads_as_read_does": ReadsTheReference,
     "units_ignore_order": CountsInOrder,
     "no_rows_give_no_units": NeedsRows,
+    "figures_are_finite_numbers": DividesByNothing,
     "utility_is_a_similarity": Unsupportive,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -20,6 +21,7 @@ from moco_core import (
     Reply,
     Sampling,
     Score,
+    Scored,
     hookimpl,
     option,
 )
@@ -104,6 +106,14 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
         if said is None:
             return Score(value=0.0, answer=answer, meta={"judge": "no verdict"})
         return Score(value=float(said), answer=answer, meta={"judge": "yes" if said else "no"})
+
+    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+        """Shares of the replies that the judge decided, and for which it gave no verdict."""
+        if not rows:
+            return {}
+        said = [str(r.score.meta.get("judge", "")) for r in rows]
+        judged = sum(s in ("yes", "no") for s in said)
+        return {"judged": judged / len(rows), "no_verdict": said.count("no verdict") / len(rows)}
 
     def prompt(self, example: Example, body: str) -> str:
         """Return what the judge reads; nothing in the texts is interpreted, braces least of all."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from math import comb
 from typing import Any
 
 import attrs
 
-from moco_core import Answer, Context, DatasetError, Example, Metric, Question, Reply, Score, hookimpl, option
+from moco_core import Answer, Context, DatasetError, Example, Metric, Question, Reply, Score, Scored, hookimpl, option
 from moco_metric_code_execution.program import assemble
 from moco_toolkit_answers import called_name, read_code
 from moco_toolkit_sandbox import Isolation, Limits, Outcome, Sandbox
@@ -83,6 +85,12 @@ class CodeExecution(Metric[CodeExecutionOptions]):
         if len(texts) > 1:
             meta |= {"samples": len(texts), "passed": right}
         return Score(value=value, answer=answer, meta=meta)
+
+    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+        """The share of replies (of each reply's first sample) that ended in every way there was, but by passing."""
+        ends = Counter(str(r.score.meta["outcome"]) for r in rows if "outcome" in r.score.meta)
+        total = sum(ends.values())
+        return {name: count / total for name, count in sorted(ends.items()) if name != "passed"}
 
     async def _outcome(
         self, example: Example, question: Question, test: str, text: str, context: Context

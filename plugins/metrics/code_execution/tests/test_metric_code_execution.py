@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from moco_core import Context, DatasetError, Example, Question, Reply, Score
+from moco_core import Context, DatasetError, Example, Question, Reply, Score, Scored
 from moco_core.cache import Cache
 from moco_core.testing import metric_checks, open_session
 from moco_metric_code_execution import CodeExecution, CodeExecutionOptions, pass_at_k
@@ -167,3 +167,11 @@ def test_helpers_of_the_prompt_stay_and_the_function_is_replaced() -> None:
     assert program.count("def total") == 1
     assert "def helper" in program
     assert "from typing import List" in program
+
+
+def test_how_programs_ended_stands_in_the_figures() -> None:
+    metric = CodeExecution(OPTIONS)
+    item = Example(question=Question(id="q", prompt="?", answer_kind="code"), meta={"test": "assert True"})
+    ends = ["passed", "failed", "timeout", "timeout", "unparsed"]
+    rows = [Scored(example=item, reply=Reply(text=""), score=Score(value=0.0, meta={"outcome": e})) for e in ends]
+    assert metric.figures(rows) == {"failed": 0.2, "timeout": 0.4, "unparsed": 0.2}

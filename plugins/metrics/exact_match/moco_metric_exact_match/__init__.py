@@ -122,6 +122,18 @@ class ExactMatch(Metric[ExactMatchOptions]):
             out.append(Unit(name, value, members[0].example.question.subset))
         return out
 
+    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+        """Macro F1 where all answers are labels; of groups, the score per member and how many groups lack members."""
+        rows = [r for r in rows if r.score.value is not None]
+        out: dict[str, float] = {}
+        if rows and all(r.example.question.answer_kind == "label" for r in rows):
+            out["macro_f1"] = macro_f1(rows)
+        if self.options.grouped and (members := [r for r in rows if r.example.group]):
+            out["member_score"] = sum(r.score.value or 0.0 for r in members) / len(members)
+            groups = {r.example.group for r in members}
+            out["groups_left_out"] = float(len(groups - {u.id for u in self.units(members)}))
+        return out
+
 
 @lru_cache(maxsize=65536)
 def _number(text: str) -> Fraction | None:

@@ -172,6 +172,55 @@ def test_macro_f1_weighs_labels_equally() -> None:
     assert macro_f1([row("yes", "yes"), row("yes", "yes"), row("no", "yes"), row("no", None)]) == pytest.approx(0.4)
 
 
+def test_macro_f1_is_that_of_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    gold = ["yes"] * 6 + ["no"] * 4 + ["maybe"] * 2
+    said = ["yes", "yes", "no", "maybe", "yes", ".", "no", "yes", "no", "", "yes", "no"]
+    metric = ExactMatch(ExactMatchOptions())
+    rows = []
+    for number, (label, reply) in enumerate(zip(gold, said, strict=True)):
+        item = Example(
+            question=Question(id=str(number), prompt="?", answer_kind="label", labels=YES_NO), references=(label,)
+        )
+        rows.append(Scored(example=item, reply=Reply(text=reply), score=score_of(metric, item, reply)))
+    wanted = metrics.f1_score(gold, said, labels=list(YES_NO), average="macro", zero_division=0)
+    assert metric.figures(rows) == {"macro_f1": pytest.approx(wanted)}
+    # by hand: yes 2*3/(5+6), no 2*2/(4+4), maybe 0
+    assert wanted == pytest.approx((6 / 11 + 1 / 2 + 0) / 3)
+
+
+def test_always_the_commonest_label_has_accuracy_but_no_macro_f1() -> None:
+    metric = ExactMatch(ExactMatchOptions())
+    rows = []
+    for number, label in enumerate(["yes"] * 8 + ["no", "maybe"]):
+        item = Example(
+            question=Question(id=str(number), prompt="?", answer_kind="label", labels=YES_NO), references=(label,)
+        )
+        rows.append(Scored(example=item, reply=Reply(text="yes"), score=score_of(metric, item, "yes")))
+    units = metric.units(rows)
+    assert sum(u.score for u in units) / len(units) == 0.8
+    assert metric.figures(rows)["macro_f1"] == pytest.approx(16 / 18 / 3)
+    assert metric.figures([]) == {}
+
+
+def test_figures_of_groups_tell_members_and_what_was_left_out() -> None:
+    metric = ExactMatch(ExactMatchOptions())
+    rows = []
+    for number, (group, gold) in enumerate(
+        [("a", "True"), ("a", "False"), ("b", "False"), ("b", "False"), ("c", "False")]
+    ):
+        item = Example(
+            question=Question(id=str(number), prompt="?", answer_kind="boolean"),
+            references=(gold,),
+            group=group,
+            meta={"group_size": 2},
+        )
+        rows.append(Scored(example=item, reply=Reply(text="False"), score=score_of(metric, item, "False")))
+    assert [(u.id, u.score) for u in metric.units(rows)] == [("a", 0.0), ("b", 1.0)]
+    assert metric.figures(rows) == {"member_score": 0.8, "groups_left_out": 1.0}
+    assert metric.figures(rows[:4])["groups_left_out"] == 0.0
+
+
 KINDS = ["text", "letter", "label", "boolean", "integer", "decimal", "math", "typed", "tokens", "short", "open", "code"]
 PIECES = st.sampled_from(
     ["The answer is ", "18", "1,600", "-", "$", "\\frac{", "}", "{", "1/2", ".5", "e-7", " or ", "yes", "**", "\n", "####",

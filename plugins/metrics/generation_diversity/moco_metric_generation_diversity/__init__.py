@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -17,6 +18,7 @@ from moco_core import (
     Question,
     Reply,
     Score,
+    Scored,
     hookimpl,
     option,
 )
@@ -101,6 +103,11 @@ class GenerationDiversity(Metric[GenerationDiversityOptions]):
         texts = [t for t in ((strip_reasoning(s) or "").strip() for s in raw) if t]
         meta = {"replies": len(texts), "characters": sum(map(len, texts))}
         return Score(value=await self._value(example, texts, context), answer=answer, meta=meta)
+
+    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+        """Mean length of a question's replies in characters, which all of these measures depend on."""
+        lengths = [float(r.score.meta["characters"]) for r in rows]
+        return {"characters": sum(lengths) / len(lengths)} if lengths else {}
 
     async def _value(self, example: Example, texts: list[str], context: Context) -> float | None:
         measure = self.options.measure

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from moco_core import CapabilityError, ConfigError, Context, Example, Question, Reply, Score
+from moco_core import CapabilityError, ConfigError, Context, Example, Question, Reply, Score, Scored
 from moco_core.testing import ScriptedPool, metric_checks, open_session
 from moco_metric_generation_diversity import (
     GenerationDiversity,
@@ -84,3 +84,11 @@ def test_an_encoder_is_asked_for_in_one_line() -> None:
         GenerationDiversity(GenerationDiversityOptions()).bind(
             ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})).pool
         )
+
+
+def test_mean_length_stands_in_the_figures() -> None:
+    item = Example(question=Question(id="q", prompt="Tell.", answer_kind="open"))
+    rows = [
+        Scored(example=item, reply=Reply(text=t), score=scored(Reply(text=t))) for t in ("abcd", "<think>x</think>ab")
+    ]
+    assert GenerationDiversity(GenerationDiversityOptions()).figures(rows) == {"characters": 3}

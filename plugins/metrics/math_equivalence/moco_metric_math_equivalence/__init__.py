@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import attrs
 
-from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, hookimpl, option
+from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, Scored, hookimpl, option
 from moco_metric_math_equivalence.equivalence import Checker
 from moco_toolkit_answers import read_math
 
@@ -53,6 +54,10 @@ class MathEquivalence(Metric[MathEquivalenceOptions]):
             if verdict:
                 return Score(value=1.0, answer=answer)
         return Score(value=0.0, answer=answer, meta={"undecided": undecided} if undecided else {})
+
+    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+        """The share of replies whose comparison was given up or could not be parsed; they score 0."""
+        return {"undecided": sum("undecided" in r.score.meta for r in rows) / len(rows)} if rows else {}
 
     def utility(self, question: Question, a: Answer, b: Answer) -> float:
         """Return 1 if two answers are equal; the comparison is made both ways."""

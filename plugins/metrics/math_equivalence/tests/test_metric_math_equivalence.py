@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from moco_core import Answer, Example, Question
+from moco_core import Answer, Example, Question, Reply, Score, Scored
 from moco_core.testing import metric_checks, score_of
 from moco_metric_math_equivalence import MathEquivalence, MathEquivalenceOptions
 from moco_metric_math_equivalence.equivalence import Checker
@@ -134,3 +134,9 @@ def test_votes_meet_where_scores_do(metric: MathEquivalence) -> None:
     assert metric.utility(question, a, Answer()) == 0
     forms = ("0.5", "1/2", r"\frac{1}{2}", ".50")
     assert {metric.read(question, f"\\boxed{{{form}}}").key for form in forms} == {"1/2"}
+
+
+def test_comparisons_that_were_given_up_stand_in_the_figures(metric: MathEquivalence) -> None:
+    metas = [{}, {"undecided": "took too long"}, {}, {}]
+    rows = [Scored(example=example("1"), reply=Reply(text=""), score=Score(value=0.0, meta=m)) for m in metas]
+    assert metric.figures(rows) == {"undecided": 0.25}

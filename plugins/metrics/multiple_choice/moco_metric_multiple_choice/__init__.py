@@ -14,6 +14,7 @@ from moco_core import (
     Question,
     Reply,
     Score,
+    Scored,
     hookimpl,
 )
 from moco_toolkit_answers import canonical_choice, read_choice
@@ -44,6 +45,11 @@ class MultipleChoice(Metric[NoOptions]):
         answer = read_choice(question, reply.text)
         right = answer.key is not None and answer.key == str(canonical_choice(question, gold))
         return Score(value=float(right), answer=answer, meta={"chance": 1 / len(question.choices)})
+
+    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+        """The accuracy of guessing: the mean of 1 / n over the scored questions, of n options each."""
+        chances = [float(r.score.meta["chance"]) for r in rows if r.score.value is not None]
+        return {"chance": sum(chances) / len(chances)} if chances else {}
 
 
 def likelihood_choice(scores: Sequence[ContinuationScore], choices: Sequence[str]) -> tuple[int, int]:

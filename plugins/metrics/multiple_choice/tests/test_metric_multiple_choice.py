@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moco_core import ContinuationScore, Example, NoOptions, Question, Score
+from moco_core import ContinuationScore, Example, NoOptions, Question, Reply, Score, Scored
 from moco_core.testing import metric_checks, score_of
 from moco_metric_multiple_choice import MultipleChoice, likelihood_choice
 
@@ -158,3 +158,15 @@ def test_reading_never_raises_and_is_deterministic(text: str) -> None:
 def test_space_and_emphasis_around_a_reply_change_nothing(reply: str, space: str, mark: str) -> None:
     metric, question = MultipleChoice(NoOptions()), example("A").question
     assert metric.read(question, f"{space}{mark}{reply}{mark}{space}").key == metric.read(question, reply).key
+
+
+def test_the_accuracy_of_guessing_stands_in_the_figures() -> None:
+    metric, rows = MultipleChoice(NoOptions()), []
+    for item in (
+        example("A"),
+        example("B", CLAIM),
+        Example(question=Question(id="x", prompt="?", answer_kind="choice")),
+    ):
+        rows.append(Scored(example=item, reply=Reply(text="A"), score=score_of(metric, item, "A")))
+    assert metric.figures(rows) == {"chance": (1 / 4 + 1 / 2) / 2}
+    assert metric.figures(rows[2:]) == {}

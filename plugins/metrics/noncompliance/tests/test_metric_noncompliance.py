@@ -7,12 +7,26 @@ from typing import Any
 
 import pytest
 
-from moco_core import ConfigError, Context, Example, Question, Reply, Score
+from moco_core import ConfigError, Context, Example, Question, Reply, Score, Scored
 from moco_core.testing import ScriptedPool, metric_checks, open_session, score_of
 from moco_metric_noncompliance import Noncompliance, NoncomplianceOptions
 from moco_metric_noncompliance.rubrics import kind_of, rubric
 
 test_conformance = metric_checks("noncompliance", settings=[{}, {"judge": "rules"}])
+
+
+def test_both_rates_stand_in_the_figures() -> None:
+    metric, rows = Noncompliance(NoncomplianceOptions()), []
+    for comply, reply in [
+        (False, "Sorry, no."),
+        (False, "Sure, here."),
+        (False, "I refuse to answer."),
+        (True, "Sorry, no."),
+    ]:
+        item = example(subcategory="safety", comply=comply)
+        rows.append(Scored(example=item, reply=Reply(text=reply), score=score_of(metric, item, reply)))
+    assert metric.figures(rows) == {"noncompliance": pytest.approx(2 / 3), "compliance": 0.0}
+    assert metric.figures(rows[:1]) == {"noncompliance": 1.0}
 
 
 def example(category: str = "", subcategory: str = "", comply: bool = False) -> Example:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from moco_core import (
     Question,
     Reply,
     Score,
+    Scored,
     hookimpl,
     option,
 )
@@ -91,6 +93,15 @@ class RewardModel(Metric[RewardModelOptions]):
         win = 0.5 if reward == other else float(reward > other)
         meta |= {"reward": reward, "baseline": other, "win": win}
         return Score(value=win if self.options.report == "win_rate" else reward, answer=answer, meta=meta)
+
+    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+        """Mean length of the replies in characters; with a baseline also the mean reward and the win rate."""
+        out: dict[str, float] = {}
+        for name in ("characters", "reward", "win"):
+            values = [float(r.score.meta[name]) for r in rows if name in r.score.meta]
+            if values:
+                out["win_rate" if name == "win" else name] = sum(values) / len(values)
+        return out
 
     async def _reward(self, question: Question, body: str, context: Context) -> float:
         values = await context.reward(self._model, [*question.messages(), Message("assistant", body)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moco_core import CapabilityError, ConfigError, Context, DatasetError, Example, Question, Reply, Score
+from moco_core import CapabilityError, ConfigError, Context, DatasetError, Example, Question, Reply, Score, Scored
 from moco_core.testing import ScriptedPool, metric_checks, open_session
 from moco_metric_reward_model import RewardModel, RewardModelOptions
 
@@ -67,6 +67,21 @@ def test_win_rate_against_a_baseline(tmp_path: Path) -> None:
     assert win.meta["baseline"] == b.value
     (plain,), _ = scored("a", baseline=str(path))
     assert plain.value == a.value
+
+
+def test_figures_are_mean_length_reward_and_win_rate(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.jsonl"
+    path.write_text(json.dumps({"id": "q1", "text": "b"}) + "\n")
+    scores, _ = scored("a", "b", baseline=str(path), report="win_rate")
+    rows = [Scored(example=ITEM, reply=Reply(text="x"), score=s) for s in scores]
+    figures = RewardModel(RewardModelOptions()).figures(rows)
+    win = float(scores[0].meta["reward"] > scores[1].meta["reward"])
+    assert figures["win_rate"] == (win + 0.5) / 2
+    assert figures["characters"] == 1
+    assert figures["reward"] == pytest.approx((scores[0].meta["reward"] + scores[1].meta["reward"]) / 2)
+    plain, _ = scored("abc")
+    rows = [Scored(example=ITEM, reply=Reply(text="x"), score=s) for s in plain]
+    assert RewardModel(RewardModelOptions()).figures(rows) == {"characters": 3}
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
-from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, hookimpl, option
+from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, Scored, hookimpl, option
 from moco_toolkit_answers import normalise_unicode, read_short, squad_tokens, token_f1, visible
 
 __all__ = ["TokenF1", "TokenF1Options", "moco_metric"]
@@ -42,6 +44,10 @@ class TokenF1(Metric[TokenF1Options]):
         if answer.key is not None:
             value = max((self.f1(answer.text, reference) for reference in example.references), default=0.0)
         return Score(value=value, answer=answer, meta={"contains": contains})
+
+    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+        """The share of replies that hold a reference literally (PopQA's accuracy)."""
+        return {"contains": sum(bool(r.score.meta.get("contains")) for r in rows) / len(rows)} if rows else {}
 
     def f1(self, prediction: str, reference: str) -> float:
         """Return the F1 of two short texts; texts that normalise to nothing are compared as they are."""

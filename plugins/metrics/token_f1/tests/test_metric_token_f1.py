@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moco_core import Answer, Example, Question, Reply
+from moco_core import Answer, Example, Question, Reply, Scored
 from moco_core.testing import metric_checks, score_of
 from moco_metric_token_f1 import TokenF1, TokenF1Options
 
@@ -107,3 +107,11 @@ def test_utilities_of_a_vote() -> None:
     support = [sum(metric.utility(question, a, b) for b in voters) for a in voters]
     assert support == pytest.approx([5 / 3, 5 / 3, 1])
     assert metric.utility(question, voters[0], Answer()) == 0
+
+
+def test_containment_stands_in_the_figures() -> None:
+    metric, rows = TokenF1(TokenF1Options()), []
+    for reply in ("I think that it is Paris, the capital of France.", "Lyon", "paris", ""):
+        item = example("Paris")
+        rows.append(Scored(example=item, reply=Reply(text=reply), score=score_of(metric, item, reply)))
+    assert metric.figures(rows) == {"contains": 0.5}
