@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
-from moco_core.errors import CapabilityError, ModelCallError
+from moco_core.errors import CapabilityError, ModelCallError, PromptTooLong
 from moco_core.models import CAPABILITIES, Call, Model, Pool
 from moco_core.types import (
     Answer,
@@ -196,7 +196,7 @@ class Context:
         """Make a call of any kind; the methods above are this with the kinds every engine knows.
 
         ``requires`` is the capability it needs (by default ``kind``). With ``cached=False`` the call is stateful: it
-        goes to the engine with its live ``payload`` and is neither stored nor recorded.
+        goes to the engine with its live ``payload`` and is neither stored nor recorded; see :meth:`count`.
         """
         self._check(model, requires or kind)
         request = Call(model, kind, given, params, seed, None, payload)
@@ -205,6 +205,34 @@ class Context:
         result, hit = await self._session.scheduler.cached_call(request, self.question.id if self.question else "")
         self._record(request, result, hit)
         return result
+
+    def count(self, model: Model, usage: Usage, *, calls: int = 1, cached: bool = False) -> None:
+        """Count work of ``model`` that no call above shows, such as the steps of a session.
+
+        It is reported with the tokens of the calls, and stands in the question's record as one line of the kind ``step``.
+        ``cached`` tells that it was done before and is only used again.
+        """
+        slot = (self.phase, model.name)
+        self._session.usage[slot] = self._session.usage.get(slot, Usage()) + usage
+        self._session.calls[(*slot, cached)] += calls
+        if self.question is None:
+            return
+        for i, line in enumerate(self.calls):
+            if (line.kind, line.model, line.cached) == ("step", model.name, cached):
+                self.calls[i] = attrs.evolve(line, usage=line.usage + usage)
+                return
+        self.calls.append(
+            CallRecord(
+                model=model.name,
+                kind="step",
+                phase=self.phase,
+                key="",
+                cached=cached,
+                usage=usage,
+                seen=None,
+                said=None,
+            )
+        )
 
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
         """Return the stored JSON result of a computation described by ``what``, computing it at most once ever.
@@ -271,12 +299,17 @@ class Context:
     ) -> Evaluation:
         """Ask every model every question alone and score the replies with the run's metric.
 
-        Calls are shared with the baselines and with every other method through the cache.
+        Calls are shared with the baselines and with every other method through the cache. A question too long for a
+        model counts as answered with nothing, with a warning: it is as long for that model in the test.
         """
 
         async def one(example: Example, scope: Context) -> list[tuple[Generation, float | None]]:
             async def ask(model: Model) -> tuple[Generation, float | None]:
-                reply = await scope.generate(model, example.question, sampling)
+                try:
+                    reply = await scope.generate(model, example.question, sampling)
+                except PromptTooLong as error:
+                    self.warn(f"{model.name}: {label} questions that are too long for it count as answered with nothing")
+                    reply = Generation(text="", finish_reason="length", meta={"error": str(error)})
                 return reply, (await scope.grade(example, Reply.of(reply))).value
 
             return await scope.gather(ask(m) for m in models)
@@ -340,6 +373,8 @@ class Context:
 
     def _record(self, call: Call, result: Any, hit: bool) -> None:
         usage = result.usage if isinstance(result, Generation) else Usage()
+        if call.kind == "score":
+            usage = Usage(sum(s.prompt_tokens + len(s.token_ids) for s in result))
         session, slot = self._session, (self.phase, call.model.name)
         session.usage[slot] = session.usage.get(slot, Usage()) + usage
         session.calls[(self.phase, call.model.name, hit)] += 1

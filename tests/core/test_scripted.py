@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from moco_core import Context, ModelCallError, Pool, Sampling
+from moco_core import Context, Example, ModelCallError, Pool, Question, Sampling
+from moco_core.context import Evaluation
+from moco_core.errors import PromptTooLong
 from moco_core.testing import Faults, ScriptedPool, ScriptedServer, open_session, scripted_model
 from moco_core.types import Generation
 
@@ -50,6 +52,26 @@ def test_faults_hit_the_calls_they_name() -> None:
     good, bad = ask(source.pool, "good", "bad")
     assert good.text == "fine"
     assert isinstance(bad, ModelCallError)
+
+
+def test_a_dev_question_too_long_for_a_model_counts_as_wrong_and_other_errors_stop_the_evaluation() -> None:
+    def reply(call: Any) -> Any:
+        if "long" in call.prompt:
+            return PromptTooLong("2000 tokens, 1024 at most")
+        return ModelCallError("server gone") if "lost" in call.prompt else "The answer is yes"
+
+    async def work(*prompts: str) -> tuple[Evaluation, list[str]]:
+        pool = Pool([scripted_model("a", reply)])
+        examples = [Example(question=Question(id=p, prompt=p), references=("yes",)) for p in prompts]
+        async with open_session() as session:
+            return await Context(session, phase="fit").evaluate(pool, examples), session.warnings
+
+    table, warnings = asyncio.run(work("short", "long one", "long two"))
+    assert table.scores == ((1.0, 0.0, 0.0),)
+    assert [r.text for r in table.replies[0]] == ["The answer is yes", "", ""]
+    assert warnings == ["a: dev questions that are too long for it count as answered with nothing"]
+    with pytest.raises(ModelCallError, match="server gone"):
+        asyncio.run(work("short", "lost"))
 
 
 def test_running_out_of_memory_is_retried_in_smaller_batches() -> None:
