@@ -1,0 +1,56 @@
+"""Pools with known words, for ``--plugin scripted_judges.py``: parrots that answer, and judges that decide by one word.
+
+A parrot says what stands behind "Say: " in its question. Of the judges, ``verifier`` says Yes where the reply it is shown
+holds "forty-two", ``compliance`` finds noncompliance where it holds "sorry", and ``silent`` gives no verdict. Every batch
+that is served is appended to the file named by ``$JUDGE_LOG``: the model's name and the number of calls.
+"""
+
+import os
+
+from moco_core import Engine, Generation, Model, PoolSource, Usage
+
+
+class WordEngine(Engine):
+    def serve(self, model, inbox):
+        while calls := inbox.take(64):
+            if path := os.environ.get("JUDGE_LOG"):
+                with open(path, "a") as log:
+                    log.write(f"{model.name}\t{len(calls)}\n")
+            inbox.resolve([(c, self.answer(model.name, c.input["messages"][-1][1])) for c in calls])
+
+    def answer(self, name, prompt):
+        if name == "parrot":
+            said = prompt.partition("Say: ")[2].splitlines()[0]
+        elif name == "verifier":
+            said = f"Final Decision: {'Yes' if 'forty-two' in shown(prompt) else 'No'}"
+        elif name == "compliance":
+            said = f"Verdict: {'noncompliance' if 'sorry' in shown(prompt) else 'compliance'}"
+        else:
+            said = "I would rather not say."
+        return Generation(text=said, usage=Usage(len(prompt.split()), len(said.split())))
+
+
+def shown(prompt):
+    """Return the reply that a judge is shown: what stands between the last two marks."""
+    lines = prompt.split("\n")
+    marks = [i for i, line in enumerate(lines) if line.startswith("=== ")]
+    return "\n".join(lines[marks[-2] + 1 : marks[-1]])
+
+
+def models(*names):
+    engine = WordEngine()
+    return [Model(name=n, engine=engine, fingerprint=f"words-{n}", capabilities={"generate"}) for n in names]
+
+
+class Parrots(PoolSource):
+    """One model that says what it is told."""
+
+    def models(self):
+        return models("parrot")
+
+
+class Judges(PoolSource):
+    """Judges that decide by one word."""
+
+    def models(self):
+        return models("verifier", "compliance", "silent")
