@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,12 +54,18 @@ def single_plugin(model: Model) -> Plugin:
 
 
 def load_split(dataset: Dataset[Any], name: str, split: Split, limit: int | None) -> _Split:
-    """Read a split, check its ids, and fingerprint it. Raises DatasetError."""
+    """Read a split, or its first ``limit`` examples and what completes the last one's group; check ids, fingerprint it.
+
+    Raises DatasetError.
+    """
     examples: list[Example] = []
     seen: set[str] = set()
     hasher = hashlib.sha256()
-    stream = dataset.examples(split)
-    for example in stream if limit is None else islice(stream, limit):
+    for example in dataset.examples(split):
+        if limit is not None and len(examples) >= limit:
+            # examples that score together count only together
+            if not examples or not example.group or example.group != examples[-1].group:
+                break
         if example.id in seen:
             raise DatasetError(f"dataset {name!r}, {split} split: two examples have the id {example.id!r}")
         seen.add(example.id)

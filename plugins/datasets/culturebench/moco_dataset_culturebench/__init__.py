@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
 from moco_core import DatasetFacts, Example, hookimpl
 from moco_toolkit_data import Hub, Row, SourceDataset, SourceOptions
 
 __all__ = ["CultureBench"]
 
+_MEMBERS = 4
 _PROMPT = (
     "Is this answer true or false for this question? Answer True or False only. Question: {question} Answer: {answer}"
 )
@@ -29,19 +34,32 @@ class CultureBench(SourceDataset[SourceOptions]):
     hub = (Hub("kellycyy/CulturalBench", "CulturalBench-Hard"),)
     dev_from = test_from = ("test",)
 
+    def __init__(self, options: SourceOptions) -> None:
+        super().__init__(options)
+        self._members: dict[str, set[str]] = defaultdict(set)
+
     def record(self, row: Row) -> Example:
         """Read a row of the source (``prompt_question``, ``prompt_option``, ``answer``) or of the study (the whole prompt)."""
+        field = "question_id" if "input" in row else "question_idx"
         if "input" in row:
-            id, group, prompt = row.key("id"), row.key("question_id"), row.text("input")
+            id, group, prompt = row.key("id"), row.key(field), row.text("input")
             answer = row.boolean("output")
         else:
-            id, group, answer = row.key("data_idx"), row.key("question_idx"), row.boolean("answer")
+            id, group, answer = row.key("data_idx"), row.key(field), row.boolean("answer")
             given = {"question": row.text("prompt_question"), "answer": row.text("prompt_option")}
             prompt = _PROMPT.format_map(given)
         country = row.text("country")
+        self._members[group].add(id)
+        if len(self._members[group]) > _MEMBERS:
+            row.fail(field, f"question {group!r} has a fifth judgement, expected {_MEMBERS} of every question")
         # a group that lacks members (in a sample of single rows, say) must not be scored as if it were whole
-        meta = {"group_size": 4}
+        meta = {"group_size": _MEMBERS}
         return self.text(id, prompt, [str(answer)], "boolean", group=group, subset=country, meta=meta)
+
+    def notes(self) -> dict[str, Any]:
+        """Return also which questions, of those read so far, have fewer judgements than four: they are not scored."""
+        short: Mapping[str, int] = {g: len(m) for g, m in self._members.items() if len(m) < _MEMBERS}
+        return super().notes() | {"incomplete_groups": dict(sorted(short.items())[:20]), "incomplete": len(short)}
 
 
 @hookimpl

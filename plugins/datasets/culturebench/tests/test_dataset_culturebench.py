@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from moco_core import Example
+from moco_core import DatasetError, Example
 from moco_core.options import build
+from moco_core.runner import load_split
 from moco_core.testing import dataset_checks
 from moco_dataset_culturebench import CultureBench
 
@@ -40,6 +41,37 @@ def test_the_four_judgements_of_a_question_stay_together(seed: int) -> None:
 
 
 def test_answers_of_an_exported_table_are_texts(tmp_path: Path) -> None:
-    header = "data_idx,question_idx,prompt_question,prompt_option,answer,country\n"
-    (tmp_path / "x.csv").write_text(header + "1,1,q,a,True,X\n2,2,p,b,False,X\n")
+    (tmp_path / "x.csv").write_text(HEADER + "1,1,q,a,True,X\n2,2,p,b,False,X\n")
     assert sorted(e.references[0] for e in read(path=str(tmp_path / "x.csv")).values()) == ["False", "True"]
+
+
+def test_a_limit_keeps_the_last_question_whole() -> None:
+    data = CultureBench(CultureBench.Options(**CultureBench.sample()))
+    for limit, kept in ((1, 4), (4, 4), (0, 0)):
+        assert len(load_split(data, "culturebench", "test", limit).examples) == kept
+
+
+def rows(count: int, question: int = 7) -> str:
+    line = "{i},{q},Which drink?,option {i},False,X\n"
+    return "".join(line.format(i=100 * question + i, q=question) for i in range(count))
+
+
+HEADER = "data_idx,question_idx,prompt_question,prompt_option,answer,country\n"
+
+
+def test_a_fifth_judgement_is_refused_with_file_row_and_field(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(HEADER + rows(4, 1) + rows(5))
+    with pytest.raises(DatasetError) as caught:
+        read(path=str(path))
+    assert str(caught.value) == (
+        "x.csv, row 9, field 'question_idx': question '7' has a fifth judgement, expected 4 of every question"
+    )
+
+
+def test_questions_that_lack_judgements_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(HEADER + rows(4, 1) + rows(3) + rows(4, 2))
+    data = CultureBench(build(CultureBench.Options, {"path": str(path)}))
+    assert len([e for split in ("dev", "test") for e in data.examples(split)]) == 11  # type: ignore[arg-type]
+    assert data.notes()["incomplete_groups"] == {"7": 3} and data.notes()["incomplete"] == 1

@@ -316,6 +316,9 @@ class SourceDataset(Dataset[O]):
         """Keep ``size`` examples by rank and yield them by rank, so that the first ones are a fair sample themselves."""
         sample: Sample[tuple[Row, Example]] = Sample(size)
         for place, (row, example) in enumerate(pairs):
+            if example.group:  # what scores together is drawn together
+                sample.add(rank(self.options.seed, "sample group", example.group), example.group, (row, example))
+                continue
             key = example.id or content_key(example)
             sample.add(rank(self.options.seed, "sample", key), f"{key}/{place:012d}", (row, example))
         for unit in sample.units():

@@ -98,6 +98,21 @@ def test_the_cut_does_not_depend_on_the_order_of_the_source(tmp_path: Path) -> N
         )
 
 
+class Groups(Sums):
+    subsets = ()
+
+    def record(self, row: Row) -> Example | Drop:
+        return self.text(row.key("id"), row.text("q"), [row.text("a")], "integer", group=row.text("group"))
+
+
+def test_what_scores_together_is_sampled_together(tmp_path: Path) -> None:
+    data = [{**row, "group": f"g{i % 5}", "split": "test"} for i, row in enumerate(rows(20))]
+    path = write(tmp_path / "x.jsonl", data)
+    for size in (1, 4, 5, 8):
+        found = [e.group for e in Groups(SourceOptions(path=path, test_size=size)).examples("test")]
+        assert [found.count(g) for g in found] == [4] * len(found) and len(found) == -(-size // 4) * 4
+
+
 def test_equal_questions_stay_on_one_side_of_a_cut(tmp_path: Path) -> None:
     twins = [{"id": f"{side}{i}", "q": f"{i} + 1", "a": str(i + 1)} for i in range(40) for side in "ab"]
     data = Halves(SourceOptions(path=write(tmp_path / "x.jsonl", twins), dev_size=40, test_size=40))
