@@ -102,7 +102,7 @@ def encode_result(result: Any) -> bytes:
         }
         wrapped = ["g", data]
     elif isinstance(result, tuple) and result and all(isinstance(r, ContinuationScore) for r in result):
-        wrapped = ["c", [[r.token_ids, r.token_logprobs] for r in result]]
+        wrapped = ["c", [[r.token_ids, r.token_logprobs, r.prompt_tokens] for r in result]]
     else:
         wrapped = ["j", result]
     # level 1: replies are short, and the time of a call counts for more than the size of the file
@@ -127,7 +127,9 @@ def decode_result(blob: bytes) -> Any:
             meta=data["m"],
         )
     if tag == "c":
-        return tuple(ContinuationScore(token_ids=i, token_logprobs=p) for i, p in data)
+        return tuple(
+            ContinuationScore(token_ids=row[0], token_logprobs=row[1], prompt_tokens=sum(row[2:])) for row in data
+        )
     return data
 
 

@@ -57,6 +57,8 @@ def explain_run(folder: Path, cache: Cache) -> Explanation:
     examples: dict[str, str] = {}
     for record in read_records(folder):
         for call in record.get("calls", ()):
+            if not call.get("key"):
+                continue  # the steps of a session: they are never stored by themselves
             if call.get("cached"):
                 hits += 1
                 continue

@@ -213,10 +213,14 @@ class Generation:
 
 @attrs.frozen(kw_only=True)
 class ContinuationScore:
-    """Teacher-forced log-probabilities of one given continuation, one entry per token (natural logarithm)."""
+    """Teacher-forced log-probabilities of one given continuation, one entry per token (natural logarithm).
+
+    ``prompt_tokens`` is what was read before it; a call that reads one prompt for several continuations says so once.
+    """
 
     token_ids: tuple[int, ...] = attrs.field(converter=_ints)
     token_logprobs: tuple[float, ...] = attrs.field(converter=_floats)
+    prompt_tokens: int = attrs.field(default=0, eq=False)
 
     @property
     def logprob(self) -> float:

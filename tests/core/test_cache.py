@@ -1,6 +1,8 @@
+import json
 import multiprocessing
 import sqlite3
 import time
+import zlib
 
 import pytest
 
@@ -133,3 +135,14 @@ def test_a_cache_of_another_format_is_refused(tmp_path):
     cache.close()
     with pytest.raises(StoreError, match="has format 99"):
         Cache(tmp_path / "c.sqlite")
+
+
+def test_scores_keep_the_tokens_that_were_read():
+    scores = (
+        ContinuationScore(token_ids=(1, 2), token_logprobs=(-0.5, -1.0), prompt_tokens=7),
+        ContinuationScore(token_ids=(3,), token_logprobs=(-0.25,)),
+    )
+    again = decode_result(encode_result(scores))
+    assert again == scores and [s.prompt_tokens for s in again] == [7, 0]
+    older = zlib.compress(json.dumps(["c", [[[1], [-0.5]]]]).encode())  # written before they were kept
+    assert decode_result(older)[0].prompt_tokens == 0

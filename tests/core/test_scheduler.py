@@ -346,3 +346,24 @@ def test_capabilities_are_enforced_before_the_call():
     with pytest.raises(CapabilityError, match="does not declare"):
         run(undeclared)
     assert engine.asked == []
+
+
+def test_counted_work_is_reported_with_the_calls_tokens():
+    (model,) = models(Recorder(), "a")
+
+    async def work(context, _):
+        scope = context.on(Question(id="q", prompt="p"))
+        await scope.generate(model, "p")
+        scope.count(model, Usage(10, 4))
+        scope.count(model, Usage(1, 2))
+        scope.count(model, Usage(5, 5), cached=True)
+        session = scope._session
+        assert session.usage["respond", "a"] == Usage(2 + 10 + 1 + 5, 1 + 4 + 2 + 5)
+        assert session.calls["respond", "a", False] == 3 and session.calls["respond", "a", True] == 1
+        return [(c.kind, c.cached, c.usage) for c in scope.calls]
+
+    assert run(work) == [
+        ("generate", False, Usage(2, 1)),
+        ("step", False, Usage(11, 6)),
+        ("step", True, Usage(5, 5)),
+    ]

@@ -53,8 +53,12 @@ def score(loaded: LoadedModel, calls: Sequence[Call]) -> list[Any]:
         results[c] = [None] * len(texts)
         jobs += [(c, i, prefix, ids) for i, (prefix, ids) in enumerate(rows)]
     scored = _teacher_force(loaded, [(prefix, ids) for _, _, prefix, ids in jobs])
-    for (c, i, _, ids), logprobs in zip(jobs, scored, strict=True):
-        results[c][i] = ContinuationScore(token_ids=tuple(ids), token_logprobs=tuple(logprobs))
+    for (c, i, prefix, ids), logprobs in zip(jobs, scored, strict=True):
+        results[c][i] = ContinuationScore(
+            token_ids=tuple(ids),
+            token_logprobs=tuple(logprobs),
+            prompt_tokens=len(prefix) if i == 0 else 0,  # read once for all continuations
+        )
     return [tuple(r) if isinstance(r, list) else r for r in results]
 
 
