@@ -40,7 +40,7 @@ class AGIEval(SourceDataset[SourceOptions]):
             labels, found = row.labelled("choices")
             texts, id = [t.strip() for t in found], row.key("id")
             return self.choice(id, row.text("question"), texts, row.index("answer", labels), subset=row.text("domain"))
-        if "query" in row:
+        if "query" in row or "gold" in row:
             prompt, texts = asked(row.text("query")), row.texts("choices")
             gold = row["gold"]
             if not isinstance(gold, list) or len(gold) != 1 or gold[0] not in range(len(texts)):

@@ -36,7 +36,7 @@ class ArcChallenge(SourceDataset[Options]):
 
     def record(self, row: Row) -> Example:
         """Read a row of the source (``choices`` as lists, ``answerKey``) or of the study (``choices`` as an object)."""
-        if "answerKey" in row:
+        if row.either("answerKey", "answer"):
             choices = row.inner("choices")
             texts, labels = choices.texts("text"), choices.texts("label")
             if len(texts) != len(labels):

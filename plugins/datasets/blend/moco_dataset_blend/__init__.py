@@ -34,7 +34,7 @@ class BLEnD(SourceDataset[SourceOptions]):
 
     def record(self, row: Row) -> Example:
         """Read a row of the source (``prompt``, ``choices`` as JSON text) or of the study (the same prompt)."""
-        if "prompt" not in row:
+        if not row.either("prompt", "question"):
             labels, texts = row.labelled("choices")
             source, answer = row.text("id"), row.index("answer", labels)
             # the study's id is the question's and repeats, so the item is named by its content

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from moco_core import ConfigError, DatasetFacts, Example, hookimpl
-from moco_dataset_custom.fields import choice_index, choice_texts, filled, reference_texts
+from moco_dataset_custom.fields import check_kind, choice_index, choice_texts, filled, reference_texts
 from moco_dataset_custom.options import METRICS, Options
 from moco_toolkit_data import BOXED, CODE, LETTER, NUMBER, SHORT, Drop, Hub, Row, SourceDataset
 
@@ -94,6 +94,7 @@ class Custom(SourceDataset[Options]):
             wrong = [r for r in references if r not in options.labels]
             if wrong:
                 row.fail(options.answer, f"expected one of {', '.join(options.labels)}, got {wrong[0]!r}")
+        check_kind(row, options.answer, references, self._kind)
         return self.text(id, prompt, references, self._kind, labels=options.labels, **named)
 
 

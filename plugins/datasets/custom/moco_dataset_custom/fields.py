@@ -8,10 +8,12 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
+from moco_toolkit_answers import parse_number
 from moco_toolkit_data import Row
 
-__all__ = ["choice_index", "choice_texts", "filled", "reference_texts"]
+__all__ = ["check_kind", "choice_index", "choice_texts", "filled", "reference_texts"]
 
+_TRUTHS = ("true", "false", "yes", "no", "correct", "incorrect")
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -63,6 +65,18 @@ def reference_texts(row: Row, field: str) -> list[str]:
             return [value]
     members = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
     return [text for text in (_plain(row, field, m) for m in members) if text.strip()]
+
+
+def check_kind(row: Row, field: str, references: list[str], kind: str) -> None:
+    """Refuse references that no reply of that kind can equal. Raises DatasetError naming file, row and field."""
+    for text in references:
+        number = parse_number(text) if kind in ("integer", "decimal") else None
+        if kind == "decimal" and number is None:
+            row.fail(field, f"expected a number, for kind decimal, got {text!r}")
+        if kind == "integer" and (number is None or number.denominator != 1):
+            row.fail(field, f"expected a whole number, for kind integer, got {text!r}")
+        if kind == "boolean" and text.strip().lower() not in _TRUTHS:
+            row.fail(field, f"expected one of {', '.join(_TRUTHS)}, for kind boolean, got {text!r}")
 
 
 def _plain(row: Row, field: str, value: Any) -> str:

@@ -59,7 +59,7 @@ class GPQA(SourceDataset[Options]):
 
     def record(self, row: Row) -> Example:
         """Read a row of the source (``Correct Answer`` and three incorrect ones) or of the study (already shuffled)."""
-        if "Correct Answer" not in row:
+        if not row.either("Correct Answer", "choices"):
             given, texts = row.labelled("choices")
             return self.choice(row.key("id"), row.text("question"), texts, row.index("answer", given))
         choices = [row.text(field, empty=False).strip() for field in _FIELDS]

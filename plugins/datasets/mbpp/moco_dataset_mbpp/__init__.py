@@ -56,7 +56,7 @@ class MBPP(SourceDataset[Options]):
         The prompt is the one of the paper: the task and all asserts. In ``meta``: ``setup`` runs before the candidate,
         ``test`` after it; ``entry_point`` is the function that the asserts call.
         """
-        if "test_list" not in row:
+        if not row.either("test_list", "input"):
             return self._study(row)
         tests = row.texts("test_list")
         if not tests:
@@ -66,7 +66,7 @@ class MBPP(SourceDataset[Options]):
         if not name:
             row.fail("test_list[0]", f"no function call in {tests[0]!r}")
         listed = "\n".join(tests)
-        prompt = _PROMPT.format_map({"text": row.text("text" if "text" in row else "prompt"), "tests": listed})
+        prompt = _PROMPT.format_map({"text": row.text("prompt" if "prompt" in row else "text"), "tests": listed})
         return self._example(row.key("task_id"), prompt, name, setup, f"{listed}\n")
 
     def _study(self, row: Row) -> Example | Drop:

@@ -30,7 +30,7 @@ class MedMCQA(SourceDataset[SourceOptions]):
 
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source (``opa`` to ``opd``, ``cop`` counted from 0) or of the study."""
-        if "opa" not in row:
+        if not row.either("opa", "choices"):
             given, texts = row.labelled("choices")
             return self.choice(row.key("id"), row.text("question"), texts, row.index("answer", given))
         if row.integer("cop") == -1:

@@ -41,7 +41,7 @@ class MMLURedux(SourceDataset[Options]):
 
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source (``error_type``, ``answer`` as an index) or of the study (letters)."""
-        if "error_type" not in row:
+        if not isinstance(row["choices"], list):
             given, texts = row.labelled("choices")
             return self.choice(row.key("id"), row.text("question"), texts, row.index("answer", given))
         choices = row.texts("choices")

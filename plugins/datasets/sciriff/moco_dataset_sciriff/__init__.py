@@ -54,7 +54,7 @@ class SciRIFF(SourceDataset[Options]):
 
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source or of the study; both have ``input`` (which states the answer format) and ``output``."""
-        id = row.key("_instance_id" if "_instance_id" in row else "id")
+        id = row.key("id" if "id" in row else "_instance_id")
         if id.split(":")[0] != self.options.task:
             return Drop("another task")
         labels = self.options.labels or _LABELS[self.options.task]

@@ -64,7 +64,7 @@ class TableMWP(SourceDataset[Options]):
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source (``table``, ``ques_type``) or of the study (the whole prompt)."""
         choice = self.options.variant == "multiple_choice"
-        if "table" not in row:
+        if "table" not in row and "ques_type" not in row:
             labels, texts = row.labelled("choices") if choice else ((), ())
             prompt = row.text("question" if choice else "input").replace(_NO_TITLE, "Table:\n")
             if choice:

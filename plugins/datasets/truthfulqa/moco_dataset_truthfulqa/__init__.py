@@ -28,7 +28,7 @@ class TruthfulQA(SourceDataset[SourceOptions]):
 
     def record(self, row: Row) -> Example:
         """Read a row of the source (``mc1_targets``, the true option first) or of the study (already shuffled)."""
-        if "mc1_targets" not in row:
+        if not row.either("mc1_targets", "choices"):
             given, texts = row.labelled("choices")
             return self.choice(row.key("id"), row.text("question"), texts, row.index("answer", given))
         targets = row.inner("mc1_targets")

@@ -59,6 +59,7 @@ class SourceDataset(Dataset[O]):
     def __init__(self, options: O) -> None:
         super().__init__(options)
         self._dropped: dict[Split, Counter[str]] = {}
+        self._ids: dict[Split, dict[str, int]] = {}
         self._examples: dict[Split, int] = {}
         self._fingerprints: dict[Split, str] = {}
         self._duplicates = DuplicateReport()
@@ -197,7 +198,7 @@ class SourceDataset(Dataset[O]):
         """Yield the examples of a split; see :class:`moco_core.Dataset`."""
         self._dropped[split] = Counter()
         self._duplicates.start(split)
-        ids: dict[str, int] = {}
+        ids = self._ids[split] = {}
         seen_subsets: set[str] = set()
         fingerprint = digest(self.facts.prompt_version)
         count = 0
@@ -362,6 +363,11 @@ class SourceDataset(Dataset[O]):
         if example.id:
             if example.id in ids:
                 raise DatasetError(f"{row.where('id')}: duplicate id {example.id!r}, first in row {ids[example.id]}")
+            other: Split = "dev" if ids is self._ids.get("test") else "test"
+            if example.id in (theirs := self._ids.get(other, {})):
+                raise DatasetError(
+                    f"{row.where('id')}: duplicate id {example.id!r}, in {other} too (row {theirs[example.id]})"
+                )
             ids[example.id] = row.number
             return example
         # the study repeats some items in both splits: its split keeps their ids apart

@@ -104,11 +104,15 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _lines(path: Path, source: str) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, source: str, first: int = 1) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines; ``first`` is the number of the first one, 0 where it is a header."""
     with _open(path) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(file, first):
             try:
-                yield number, (line[3:] if number == 1 and line.startswith(b"\xef\xbb\xbf") else line).decode("utf-8")
+                yield (
+                    number,
+                    (line[3:] if number == first and line.startswith(b"\xef\xbb\xbf") else line).decode("utf-8"),
+                )
             except UnicodeDecodeError as error:
                 raise DatasetError(
                     f"{source}, row {number}: not UTF-8 (byte 0x{line[error.start]:02x} at {error.start + 1}); "
@@ -165,7 +169,7 @@ def _first_line_is_whole(path: Path) -> bool:
 
 def _elements(ijson: Any, events: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """Yield (key of the enclosing list, element) of a document without ever holding it."""
-    first, _ = next(events)
+    first, bare = next(events)
     if first == "start_array":
         for event, value in events:
             if event == "end_array":
@@ -185,7 +189,7 @@ def _elements(ijson: Any, events: Iterator[tuple[str, Any]]) -> Iterator[tuple[s
                 row = _value(ijson, event, value, events)
                 yield "", row if "id" in row else {"id": key, **row}
     else:
-        yield "", None  # a bare value: reported as "expected an object"
+        yield "", bare  # a bare value: reported as "expected an object"
 
 
 def _value(ijson: Any, event: str, value: Any, events: Iterator[tuple[str, Any]]) -> Any:
@@ -201,7 +205,7 @@ def _value(ijson: Any, event: str, value: Any, events: Iterator[tuple[str, Any]]
 
 def _csv(path: Path, source: str) -> Iterator[tuple[int, str, Any]]:
     delimiter = "\t" if ".tsv" in path.name.lower() else ","
-    rows = csv.reader((line for _, line in _lines(path, source)), delimiter=delimiter, strict=True)
+    rows = csv.reader((line for _, line in _lines(path, source, first=0)), delimiter=delimiter, strict=True)
     number = 0
     try:
         header = next(rows, [])

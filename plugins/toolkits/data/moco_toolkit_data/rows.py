@@ -70,6 +70,15 @@ class Row(Mapping[str, Any]):
         """Raise DatasetError about one field of this row."""
         raise DatasetError(f"{self.where(field)}: {problem}")
 
+    def either(self, own: str, study: str) -> bool:
+        """Tell by two fields whether a row has the source's own form (true) or the study's (false).
+
+        Raises DatasetError about the source's field if it has neither.
+        """
+        if own not in self._data and study not in self._data:
+            self[own]
+        return own in self._data
+
     def text(self, name: str, *, empty: bool = True) -> str:
         """Return a text exactly as it stands; ``empty=False`` refuses one of white space only."""
         value = self[name]
