@@ -1,11 +1,13 @@
 """Merging, side by side in one process: candidates in memory against checkpoints, and streaming against mergekit.
 
-    python tests/benchmarks/bench_merging.py candidate [--hidden 512 --layers 8]
+    python tests/benchmarks/bench_merging.py candidate [--hidden 512 --layers 8 --rule linear]
+    python tests/benchmarks/bench_merging.py adapter [--hidden 512 --layers 8]
     python tests/benchmarks/bench_merging.py stream [--millions 500]
 
 ``candidate`` times what one candidate of a search costs beyond generation: the derived model opened in the resident
-module, against a merged checkpoint that is written and loaded again (streamed by this toolkit, or as usually done: load the
-sources, average, save, load). ``stream`` merges two random checkpoints with
+module, ready to generate, against a merged checkpoint that is written and loaded again (streamed by this toolkit, or as
+usually done: load the sources, merge, save, load). ``adapter`` does the same for LoRA adapters: composed in memory, against
+written and loaded again, with its base or onto a base that stays. ``stream`` merges two random checkpoints with
 ``merge_folders`` and with mergekit's own linear merge, each in a fresh process, and compares wall time and peak memory.
 """
 
@@ -50,84 +52,209 @@ def build(folder: Path, seed: int, hidden: int, layers: int, vocab: int, heads: 
     PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>").save_pretrained(folder)
 
 
+class Times:
+    """What works cost in wall and processor time, by name; the first round of each is not counted.
+
+    A work ends with one token read by the model it returns, so that weights that are only mapped are loaded too; the time
+    that token takes again afterwards is what generation itself costs, and is subtracted.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[tuple[float, float]]] = {}
+
+    def take(self, name: str, work: Callable[[], Any]) -> Any:
+        start = clock()
+        result = work()
+        read(result)
+        middle = clock()
+        read(result)
+        end = clock()
+        wall, cpu = (2 * m - s - e for s, m, e in zip(start, middle, end, strict=True))
+        self.rows.setdefault(name, []).append((wall, cpu))
+        return result
+
+    def show(self) -> None:
+        medians = {
+            name: [statistics.median(column) for column in zip(*rows[1:], strict=True)]
+            for name, rows in self.rows.items()
+        }
+        first = next(iter(medians.values()))
+        for name, (wall, cpu) in medians.items():
+            print(f"  {name:36s} {wall:7.3f} s {cpu:7.3f} s   {wall / first[0]:5.1f} x {cpu / first[1]:5.1f} x")
+
+
+def clock() -> tuple[float, float]:
+    """Wall and processor time, children included."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime
+
+
+def read(model: Any, tokens: int = 1) -> Any:
+    """Have a derived model or a module read a few tokens and return the logits; None for anything else."""
+    import torch
+
+    from moco_core.models import Model
+    from moco_pool_transformers.host import host_of
+
+    ids = torch.arange(tokens)[None]
+    if isinstance(model, Model):
+        with host_of(model).use(model) as (loaded,):
+            return loaded.run(input_ids=ids, use_cache=False).logits
+    if isinstance(model, torch.nn.Module):
+        with torch.no_grad():
+            return model(input_ids=ids, use_cache=False).logits
+    return None
+
+
+def opened_pool(entries: list[Any], root: str) -> Any:
+    from moco_core.models import Pool
+    from moco_core.options import build as structure
+    from moco_pool_transformers.pool import Options, TransformersPool
+
+    options = {"models": entries, "device": "cpu", "dtype": "float32", "cache": f"{root}/hashes"}
+    return Pool(TransformersPool(structure(Options, options)).models())
+
+
+def ready(model: Any) -> Any:
+    """Open a model so that it could generate: weights in place, its cache laid out."""
+    from moco_pool_transformers.host import host_of
+
+    with host_of(model).use(model) as (loaded,):
+        assert loaded.slab() is not None
+    return model
+
+
+def same(model: Any, module: Any) -> None:
+    """Check that what was timed is the same model."""
+    gap = float((read(model, 8) - read(module, 8)).abs().max())
+    assert gap <= 1e-3, gap
+
+
+def size_of(folder: Path) -> float:
+    """Millions of parameters of a bfloat16 checkpoint."""
+    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 2e6
+
+
 def candidate(args: argparse.Namespace) -> None:
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    from moco_core.models import Pool
-    from moco_core.options import build as structure
-    from moco_pool_transformers.host import host_of
-    from moco_pool_transformers.pool import Options, TransformersPool
-    from moco_toolkit_merging import Linear, Merge, Workspace
+    from moco_toolkit_merging import Consensus, Linear, Merge, Workspace
     from moco_toolkit_merging.files import merge_folders
 
-    logging.disable_progress_bar()
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(dir=args.dir) as root:
-        folders = [Path(root, f"m{i}") for i in range(2)]
+        folders = [Path(root, f"m{i}") for i in range(args.models)]
         for i, folder in enumerate(folders):
             build(folder, i, args.hidden, args.layers, 8000)
-        options = {"models": [str(f) for f in folders], "device": "cpu", "dtype": "float32", "cache": f"{root}/hashes"}
-        pool = Pool(TransformersPool(structure(Options, options)).models())
-        ids = torch.arange(8)[None]
-        workspace = Workspace(1 << 30)  # as in a search
-        times: dict[str, list[tuple[float, float]]] = {}
-
-        def processor() -> float:
-            children = resource.getrusage(resource.RUSAGE_CHILDREN)
-            return time.process_time() + children.ru_utime + children.ru_stime
-
-        def timed(name: str, work: Callable[[], Any], counted: bool) -> Any:
-            start = time.perf_counter(), processor()
-            result = work()
-            if counted:
-                times.setdefault(name, []).append((time.perf_counter() - start[0], processor() - start[1]))
-            return result
-
-        for round_ in range(args.rounds + 1):  # the first opens the resident module and is not counted
+        pool = opened_pool([str(f) for f in folders], root)
+        workspace, times = Workspace(1 << 32), Times()  # the workspace as in a search
+        for round_ in range(args.rounds + 1):
             share = 0.1 + 0.8 * round_ / args.rounds
-            operation = Linear(coefficients=(share, 1 - share))
+            weights = (share, *[(1 - share) / (args.models - 1)] * (args.models - 1))
+            operation: Any = Linear(coefficients=weights)
+            if args.rule == "dare":
+                operation = Consensus(weights=weights[:-1], density=(0.5,) * (args.models - 1))
             out = Path(root, f"out{round_}")
 
             def opened(operation: Any = operation, round_: int = round_) -> Any:
-                model = Merge.weights(operation, list(pool)).model(pool, f"candidate {round_}", workspace)
-                with host_of(model).use(model):
-                    return model
+                return ready(Merge.weights(operation, list(pool)).model(pool, f"candidate {round_}", workspace))
 
             def streamed(operation: Any = operation, out: Path = out) -> Any:
                 merge_folders(operation, folders, out, dtype="float32")
                 return AutoModelForCausalLM.from_pretrained(out)
 
-            def saved(share: float = share, out: Path = out) -> Any:
+            def saved(weights: tuple[float, ...] = weights, out: Path = out) -> Any:
                 # the usual way: load the sources, average their state, save a checkpoint, load it for evaluation
-                a, b = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32) for f in folders)
-                other = dict(b.named_parameters())
+                first, *others = (AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32) for f in folders)
+                states = [dict(o.named_parameters()) for o in others]
                 with torch.no_grad():
-                    for name, p in a.named_parameters():
-                        p.mul_(share).add_(other[name], alpha=1 - share)
-                a.save_pretrained(out)
+                    for name, p in first.named_parameters():
+                        p.mul_(weights[0])
+                        for weight, state in zip(weights[1:], states, strict=True):
+                            p.add_(state[name], alpha=weight)
+                first.save_pretrained(out)
                 return AutoModelForCausalLM.from_pretrained(out)
 
-            model = timed("in memory", opened, round_ > 0)
+            model = times.take("in memory", opened)
             for name, work in (("streamed and loaded", streamed), ("merged, saved, loaded", saved)):
-                module = timed(name, work, round_ > 0)
+                if work is saved and args.rule != "linear":
+                    continue
+                module = times.take(name, work)
                 if args.fresh and work is saved:  # evaluation by workers of its own: each loads what was written
                     load = f"import transformers as t; t.AutoModelForCausalLM.from_pretrained({str(out)!r})"
                     command = [sys.executable, "-c", load]
-                    timed(
-                        "loaded by a new process", lambda c=command: subprocess.run(c, capture_output=True), round_ > 0
-                    )
+                    times.take("loaded by a new process", lambda c=command: subprocess.run(c, capture_output=True))
                 shutil.rmtree(out)
-                with host_of(model).use(model) as (loaded,), torch.no_grad():
-                    ours = loaded.run(input_ids=ids, use_cache=False).logits
-                    assert (ours - module(input_ids=ids).logits).abs().max() <= 1e-3
-        size = sum(p.stat().st_size for p in folders[0].glob("*.safetensors")) // 2
-        print(f"{size / 1e6:.0f} M parameters, {args.rounds} candidates, medians of wall and processor time")
-        first = [statistics.median(column) for column in zip(*times["in memory"], strict=True)]
-        for name, rows in times.items():
-            wall, cpu = (statistics.median(column) for column in zip(*rows, strict=True))
-            print(f"  {name:22s} {wall:7.3f} s {cpu:7.3f} s   {wall / first[0]:5.1f} x {cpu / first[1]:5.1f} x")
+                same(model, module)
+        print(
+            f"{size_of(folders[0]):.0f} M parameters, {args.models} models, {args.rule}, {args.rounds} candidates;",
+            end=" ",
+        )
+        print("medians of wall and processor time")
+        times.show()
+
+
+def adapter(args: argparse.Namespace) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    from moco_toolkit_merging import Merge, Workspace
+
+    with tempfile.TemporaryDirectory(dir=args.dir) as root:
+        base = Path(root, "base")
+        build(base, 0, args.hidden, args.layers, 8000)
+        folders = [Path(root, f"a{i}") for i in range(args.models)]
+        for i, folder in enumerate(folders):
+            torch.manual_seed(i + 1)
+            config = LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", init_lora_weights=False)
+            get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+        pool = opened_pool([{"model": str(base), "adapter": str(f)} for f in folders], root)
+        workspace, times = Workspace(1 << 32), Times()
+        resident = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        wrapped = PeftModel.from_pretrained(resident, folders[0], adapter_name="first")
+        for round_ in range(args.rounds + 1):
+            weights = tuple(0.1 + 0.5 * ((round_ + k) % 7) / 7 for k in range(args.models))
+            out = Path(root, f"out{round_}")
+
+            def composed(weights: Any = weights, round_: int = round_) -> Any:
+                return ready(
+                    Merge.adapters(weights, list(pool), "factors").model(pool, f"candidate {round_}", workspace)
+                )
+
+            def written(weights: Any = weights, out: Path = out) -> None:
+                parts = [load_file(f / "adapter_model.safetensors") for f in folders]
+                total = {k: sum(w * p[k].float() for w, p in zip(weights, parts, strict=True)) for k in parts[0]}
+                out.mkdir()
+                save_file(total, out / "adapter_model.safetensors")
+                shutil.copy(folders[0] / "adapter_config.json", out)
+
+            def loaded(out: Path = out) -> Any:
+                module = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+                return PeftModel.from_pretrained(module, out)
+
+            def put_on(out: Path = out, round_: int = round_) -> Any:
+                wrapped.load_adapter(out, adapter_name=f"out{round_}")
+                wrapped.set_adapter(f"out{round_}")
+                return wrapped
+
+            def both(second: Callable[[], Any], first: Callable[[], None] = written, out: Path = out) -> Any:
+                shutil.rmtree(out, ignore_errors=True)
+                first()
+                return second()
+
+            model = times.take("composed in memory", composed)
+            for name, work in (("written, loaded with its base", loaded), ("written, put on a resident base", put_on)):
+                same(model, times.take(name, lambda work=work, both=both: both(work)))
+            wrapped.delete_adapter(f"out{round_}")
+        count = sum(t.numel() for t in load_file(folders[0] / "adapter_model.safetensors").values())
+        print(
+            f"{size_of(base):.0f} M parameters, {args.models} adapters of {count / 1e6:.1f} M, {args.rounds} candidates;",
+            end=" ",
+        )
+        print("medians of wall and processor time")
+        times.show()
 
 
 def stream(args: argparse.Namespace) -> None:
@@ -203,7 +330,9 @@ def main() -> None:
     if sys.argv[1:2] == ["build"]:
         return build(Path(sys.argv[2]), *map(int, sys.argv[3:]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["candidate", "stream"])
+    parser.add_argument("what", choices=["candidate", "adapter", "stream"])
+    parser.add_argument("--rule", choices=["linear", "dare"], default="linear", help="what candidates are made by")
+    parser.add_argument("--models", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--millions", type=int, default=100)
@@ -212,7 +341,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dir", default=None, help="where to write the checkpoints")
     args = parser.parse_args()
-    return candidate(args) if args.what == "candidate" else stream(args)
+    if args.what == "stream":
+        return stream(args)
+    import torch
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.set_num_threads(args.threads)
+    return candidate(args) if args.what == "candidate" else adapter(args)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ class Base:
     held: dict[str, int] = attrs.field(factory=dict)  # adapter slot -> uses
     state: dict[str, Any] = attrs.field(factory=dict)  # the module's tensors by name, once they were overwritten
     opened: dict[str, Weights] = attrs.field(factory=dict)  # sources of computed weights, mapped, by fingerprint
+    adapters: dict[str, AdapterWeights] = attrs.field(factory=dict)  # sources of computed adapters
+    places: dict[str, dict[str, Any]] = attrs.field(factory=dict)  # adapter slot -> its tensors by their names on disk
     probe: SlabProbe = attrs.field(factory=SlabProbe)
 
 
@@ -224,7 +226,7 @@ class Residency:
             return spec.adapter_name
         name = next((s for s, content in base.slots.items() if content == model.fingerprint), "")
         if not name:
-            weights = adapter_of(model)
+            weights = adapter_of(model, base.adapters)
             shape = digest([weights.config, sorted((k, list(t.shape)) for k, t in weights.tensors.items())])[:12]
             number = 0
             while base.held.get(name := f"moco_slot_{shape}_{number}", 0):
@@ -234,7 +236,7 @@ class Residency:
             before = base.slots.get(name)
             for key in [k for k in base.models if k[0] == before]:
                 base.models.pop(key).scratch.clear()
-            _fill(base.peft, weights, name, model.name)
+            _fill(base, weights, name, model.name)
             base.slots[name] = model.fingerprint
         base.held[name] = base.held.get(name, 0) + 1
         slots.append((base, name))
@@ -293,7 +295,8 @@ class Residency:
         base.held.clear()
         base.adapter_layers = []
         base.module = base.peft = None
-        base.state, base.opened, base.probe = {}, {}, SlabProbe()
+        base.state, base.opened, base.adapters, base.places = {}, {}, {}, {}
+        base.probe = SlabProbe()
         base.size = 0
         base.content = ""
         if base.device.startswith("cuda"):
@@ -329,14 +332,22 @@ def _overwrite(base: Base, weights: Weights, name: str) -> None:
                 parameter.copy_(weights.get(key))
 
 
-def _fill(peft: Any, weights: AdapterWeights, slot: str, name: str) -> None:
+def _fill(base: Base, weights: AdapterWeights, slot: str, name: str) -> None:
     """Write an adapter's tensors into a slot in place."""
-    from peft import set_peft_model_state_dict
+    from peft import get_peft_model_state_dict
 
+    places = base.places.get(slot)
+    if places is None:
+        # the slot's own tensors, under the names that files give them
+        places = base.places[slot] = get_peft_model_state_dict(
+            base.peft, adapter_name=slot, save_embedding_layers=False
+        )
     with torch.no_grad():
-        result = set_peft_model_state_dict(peft, dict(weights.tensors), adapter_name=slot)
-    if result.unexpected_keys:
-        raise ConfigError(f"model {name!r}: its base has no place for the adapter tensor {result.unexpected_keys[0]}")
+        for key, tensor in weights.tensors.items():
+            place = places.get(key)
+            if place is None:
+                raise ConfigError(f"model {name!r}: its base has no place for the adapter tensor {key}")
+            place.copy_(tensor)
 
 
 def _activate(base: Base, name: str | None) -> None:

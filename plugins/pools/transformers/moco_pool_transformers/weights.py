@@ -42,24 +42,29 @@ def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None)
     return found
 
 
-def adapter_of(model: Model) -> AdapterWeights:
-    """See :meth:`moco_pool_transformers.host.Host.adapter_weights`."""
+def adapter_of(model: Model, opened: MutableMapping[str, AdapterWeights] | None = None) -> AdapterWeights:
+    """See :meth:`moco_pool_transformers.host.Host.adapter_weights`. ``opened`` keeps what lies in files between calls."""
+    if opened is not None and model.fingerprint in opened:
+        return opened[model.fingerprint]
     if not model.adapter:
         raise CapabilityError(f"model {model.name!r} is not a LoRA adapter")
     recipe = model.info.get("recipe")
     if recipe is not None and hasattr(recipe, "adapter"):
-        found: AdapterWeights = recipe.adapter([source_adapter(s) for s in model.info["sources"]])
+        found: AdapterWeights = recipe.adapter([source_adapter(s, opened) for s in model.info["sources"]])
         return found
     folder = Path(model.info["spec"].adapter)
-    return AdapterWeights(
+    found = AdapterWeights(
         config=read_json(folder / "adapter_config.json"),
         tensors=load_file(str(folder / "adapter_model.safetensors")),
     )
+    if opened is not None:
+        opened[model.fingerprint] = found
+    return found
 
 
-def source_adapter(model: Model) -> AdapterWeights:
+def source_adapter(model: Model, opened: MutableMapping[str, AdapterWeights] | None = None) -> AdapterWeights:
     """Return a source of an adapter recipe; the base itself comes as an adapter without tensors."""
-    return adapter_of(model) if model.adapter else AdapterWeights(config={}, tensors={})
+    return adapter_of(model, opened) if model.adapter else AdapterWeights(config={}, tensors={})
 
 
 class FileWeights:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from moco_core.errors import CapabilityError
+from moco_toolkit_merging.tensors import finite
 
 if TYPE_CHECKING:
     from moco_pool_transformers.host import AdapterWeights
@@ -111,12 +112,19 @@ def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def check_composable(adapters: Sequence[AdapterWeights], names: Sequence[str], composition: Composition) -> None:
-    """Raise CapabilityError, naming the first mismatch, unless the adapters can be combined that way.
+def check_composable(
+    adapters: Sequence[AdapterWeights], names: Sequence[str], composition: Composition
+) -> list[dict[str, Factors]]:
+    """Return the factors of every adapter; raise CapabilityError, naming the first mismatch, if they do not combine so.
 
-    Factor-wise sums need equal modules, ranks and scalings; exact sums need plain LoRA factors of equal outer shapes.
+    Factor-wise sums need equal modules, ranks and scalings; exact sums need plain LoRA factors of equal outer shapes. All
+    need finite values.
     """
     sets = [factors(a, n) for a, n in zip(adapters, names, strict=True)]
+    for name, found in zip(names, sets, strict=True):
+        odd = next((m for m, f in found.items() if not (finite(f.a) and finite(f.b))), None)
+        if odd is not None:
+            raise CapabilityError(f"adapter {name!r}: {odd!r} holds NaN or infinite values; it cannot be combined")
     reference = next((i for i, s in enumerate(sets) if s), 0)
     for name, other in zip(names, sets, strict=True):
         mine, first = sets[reference], names[reference]
@@ -148,14 +156,18 @@ def check_composable(adapters: Sequence[AdapterWeights], names: Sequence[str], c
                     f"adapters {first!r} and {name!r}: {what} at {module!r}; composition 'factors' needs equal ones, "
                     "'exact' does not"
                 )
+    return sets
 
 
 def combine(
     adapters: Sequence[AdapterWeights],
     coefficients: Callable[[str], Sequence[float]],
     composition: Composition = "exact",
+    sets: Sequence[Mapping[str, Factors]] | None = None,
 ) -> AdapterWeights:
     """Return the adapter that combines others; ``coefficients(module)`` gives one number per adapter.
+
+    ``sets`` are the adapters' factors, where :func:`check_composable` has returned them before.
 
     ``exact``: A = [w_1 c_1 A_1; ...], B = [B_1, ...] with scaling 1 and rank sum r_i, padded with zeros to one rank, as
     peft's ``add_weighted_adapter(combination_type="cat")``. ``factors``: A = sum w_i A_i, B = sum w_i B_i with the common
@@ -163,7 +175,7 @@ def combine(
     """
     from moco_pool_transformers.host import AdapterWeights
 
-    sets = [factors(a) for a in adapters]
+    sets = [factors(a) for a in adapters] if sets is None else sets
     modules = list(dict.fromkeys(m for s in sets for m in s))
     if not modules:
         raise CapabilityError("none of the adapters has any tensors; there is nothing to combine")

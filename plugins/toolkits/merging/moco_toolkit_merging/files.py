@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -129,6 +129,9 @@ class _Rows:
     def __init__(self, weights: FolderWeights, start: int, stop: int) -> None:
         self._weights, self._range, self.folder = weights, (start, stop), weights.folder
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return (self._range[1] - self._range[0], *self._weights.shape(name)[1:])
+
     def get(self, name: str) -> Tensor:
         return self._weights.rows(name, *self._range)
 
@@ -226,6 +229,7 @@ def _write(
 ) -> None:
     """Write the shards: header first, since all shapes are known, then every tensor in its place."""
     where: dict[str, str] = {}
+    buffers: dict[torch.dtype, Tensor] = {}
     for number, shard in enumerate(plan):
         file = "model.safetensors" if len(plan) == 1 else f"model-{number + 1:05d}-of-{len(plan):05d}.safetensors"
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -244,9 +248,9 @@ def _write(
         with (folder / file).open("wb") as out:
             out.write(struct.pack("<Q", len(text)) + text)
             for item in shard:
-                for piece in _pieces(item, sources, recipe):
+                for piece in _pieces(item, sources, recipe, buffers):
                     raw = piece.to(item.dtype).contiguous().reshape(-1).view(torch.uint8)
-                    out.write(memoryview(raw.numpy()))
+                    out.write(raw.numpy().data)
     if len(plan) > 1:
         total = sum(i.size for s in plan for i in s)
         index = {"metadata": {"total_size": total}, "weight_map": where}
@@ -255,22 +259,45 @@ def _write(
         )
 
 
-def _pieces(item: _Planned, sources: Sequence[FolderWeights], recipe: MergeRecipe) -> Any:
-    """Yield the result's rows in order: in blocks where the operation works entry by entry, else the whole tensor."""
+def _pieces(
+    item: _Planned, sources: Sequence[FolderWeights], recipe: MergeRecipe, buffers: dict[torch.dtype, Tensor]
+) -> Iterator[Tensor]:
+    """Yield the result's rows in order: in blocks where the operation works entry by entry, else the whole tensor.
+
+    A block is valid until the next one: all are merged in one buffer per type, with one cast.
+    """
     common = min((s.shape(item.name)[0] for s in sources), default=0) if item.shape else 0
     padded = any(s.shape(item.name) != item.shape for s in sources)
     width = math.prod(item.shape[1:])
     step = max(1, _BLOCK // max(width, 1))
-    if not padded and (not getattr(recipe.operation, "elementwise", False) or not item.shape or step >= item.shape[0]):
-        yield recipe.tensor(item.name, cast("list[Any]", sources))
+    if not padded and (not recipe.operation.elementwise or not item.shape or step >= item.shape[0]):
+        yield _piece(item, item.shape, sources, recipe, buffers)
         return
-    if not getattr(recipe.operation, "elementwise", False):
+    if not recipe.operation.elementwise:
         step = max(common, 1)
     for start in range(0, common, step):
         stop = min(start + step, common)
-        yield recipe.tensor(item.name, [_Rows(s, start, stop) for s in sources])  # type: ignore[misc]
+        rows = [_Rows(s, start, stop) for s in sources]
+        yield _piece(item, (stop - start, *item.shape[1:]), rows, recipe, buffers)
     if common < item.shape[0]:
         yield sources[0].rows(item.name, common, item.shape[0])  # padding rows of the donor
+
+
+def _piece(
+    item: _Planned,
+    shape: tuple[int, ...],
+    sources: Sequence[FolderWeights | _Rows],
+    recipe: MergeRecipe,
+    buffers: dict[torch.dtype, Tensor],
+) -> Tensor:
+    weights, size = cast("list[Any]", sources), math.prod(shape)
+    if item.dtype.is_floating_point and size <= _BLOCK:
+        if item.dtype not in buffers:
+            buffers[item.dtype] = torch.empty(_BLOCK, dtype=item.dtype)
+        out = buffers[item.dtype][:size].view(shape)
+        if recipe.write(item.name, weights, out):
+            return out
+    return cast("Tensor", recipe.tensor(item.name, weights))
 
 
 def _align_ties(sources: Sequence[FolderWeights]) -> bool:

@@ -92,6 +92,7 @@ class AdapterRecipe:
     """A LoRA adapter made of others (see :class:`moco_pool_transformers.host.AdapterRecipe`).
 
     ``coefficients`` has one number per source; modules whose name matches a pattern of ``exclude`` take ``instead``.
+    ``names`` are what messages call the sources.
     """
 
     coefficients: tuple[float, ...] = attrs.field(converter=floats)
@@ -99,17 +100,24 @@ class AdapterRecipe:
     composition: Composition = "exact"
     exclude: tuple[str, ...] = attrs.field(default=(), converter=strings)
     instead: tuple[float, ...] = attrs.field(default=(), converter=floats)
+    names: tuple[str, ...] = attrs.field(default=(), converter=strings, eq=False)
+    workspace: Workspace = attrs.field(factory=Workspace, eq=False, repr=False)
 
     @property
     def fingerprint(self) -> str:
-        return digest("merge adapters", VERSION, plain(self))
+        facts = {a.name: getattr(self, a.name) for a in attrs.fields(type(self)) if a.eq}
+        return digest("merge adapters", VERSION, facts)
 
     def adapter(self, sources: Sequence[AdapterWeights]) -> AdapterWeights:
         """Return the combined adapter. Raises CapabilityError if the sources cannot be combined that way."""
         from moco_toolkit_merging.adapters import check_composable, combine
 
-        check_composable(sources, [f"source {i}" for i in range(len(sources))], self.composition)
-        return combine(sources, self.of_module, self.composition)
+        names = self.names or [f"source {i}" for i in range(len(sources))]
+        sets = self.workspace.remember(
+            ("factors of", self.sources, self.composition),
+            lambda: check_composable(sources, names, self.composition),
+        )
+        return combine(sources, self.of_module, self.composition, sets)
 
     def of_module(self, module: str) -> tuple[float, ...]:
         """Return the coefficients of one module."""
@@ -245,6 +253,8 @@ class Merge:
                 composition=self.composition,
                 exclude=self.exclude,
                 instead=self.instead,
+                names=tuple(s.model for s in self.sources),
+                workspace=workspace or Workspace(),
             )
         # whether a source is an adapter on the base is a fact of the pool; it is filled in by ``model``
         return MergeRecipe(operation=self.operation, sources=prints, workspace=workspace or Workspace())

@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(family, tmp_
 def test_a_disk_that_fills_up_leaves_nothing_behind(family, tmp_path, monkeypatch):
     folders = family()
 
-    def full(item, sources, recipe):
+    def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
         yield
 
