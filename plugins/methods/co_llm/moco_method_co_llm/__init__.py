@@ -83,27 +83,27 @@ class CoLLM(Method[CoLLMOptions]):
     paper: ClassVar[str] = "arXiv 2403.03870"
 
     def needs(self) -> Needs:
-        named = (self.options.base, self.options.assistant)
-        # a role given by index needs a pool that long
-        least = max(2, *(i + 1 for i in named if isinstance(i, int)))
-        return Needs(capabilities=frozenset({"generate", "step", "hidden"}), min_models=least, check=self._check)
+        return Needs(
+            capabilities=frozenset({"generate", "step", "hidden"}),
+            min_models=decoding.least_models(self.options.base, self.options.assistant),
+            check=self._check,
+        )
+
+    @property
+    def _named(self) -> dict[str, str | int]:
+        return {"base": self.options.base, "assistant": self.options.assistant}
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
-        try:
-            base, assistant = self._roles(Pool(pool))
-        except ConfigError as error:
-            return list(error.problems)
+        if problems := decoding.role_problems(pool, self._named):
+            return problems
+        base, assistant = self._roles(pool)
         found = decoding.report([pool[base], pool[assistant]])
         if found.relation == "different":
             return [f"{found.first_difference()}; choose models of one family, or nudging, which exchanges text"]
         return []
 
-    def _roles(self, pool: Pool) -> tuple[int, int]:
-        base = list(pool).index(pool.named(self.options.base, "base"))
-        assistant = list(pool).index(pool.named(self.options.assistant, "assistant"))
-        if base == assistant:
-            raise ConfigError(f"assistant: {pool[base].name!r} is the base model too; name another one")
-        return base, assistant
+    def _roles(self, pool: Sequence[Model]) -> tuple[int, int]:
+        return decoding.two_roles(pool, self._named)
 
     def cost(self, models: int, dev: int) -> Cost:
         calibrated = self.options.deferral_threshold is None and self.options.calibration == "score"

@@ -16,6 +16,7 @@ import attrs
 import moco_toolkit_decoding as decoding
 from moco_core import Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, System, hookimpl
 from moco_core.errors import ConfigError
+from moco_core.models import CAPABILITIES
 from moco_core.options import option
 
 __all__ = ["MentorCollab", "MentorCollabOptions"]
@@ -68,25 +69,31 @@ class MentorCollab(Method[MentorCollabOptions]):
     paper: ClassVar[str] = "arXiv 2602.05307"
 
     def needs(self) -> Needs:
-        named = (self.options.generator, self.options.mentor)
-        # a role given by index needs a pool that long
-        least = max(2, *(i + 1 for i in named if isinstance(i, int)))
-        capabilities = {"generate", "step"} | ({"hidden"} if self.options.verifier == "mlp" else set())
-        return Needs(capabilities=frozenset(capabilities), min_models=least, check=self._check)
+        return Needs(
+            capabilities=frozenset({"generate"}),
+            optional=frozenset({"step", "score", "hidden"}),
+            min_models=decoding.least_models(self.options.generator, self.options.mentor),
+            check=self._check,
+        )
+
+    @property
+    def _named(self) -> dict[str, str | int]:
+        return {"generator": self.options.generator, "mentor": self.options.mentor}
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
-        try:
-            self._roles(Pool(pool))
-        except ConfigError as error:
-            return list(error.problems)
+        if problems := decoding.role_problems(pool, self._named):
+            return problems
+        generator = pool[self._roles(pool)[0]]
+        missing = [c for c in ("step", "hidden") if not generator.can(c)]
+        if self.options.verifier == "mlp" and missing:
+            return [
+                f"model {generator.name!r} cannot {CAPABILITIES[missing[0]]} (capability {missing[0]!r}), which verifier=mlp "
+                "needs of the generator; use verifier=prompt, or the transformers engine (pip install moco-pool-transformers)"
+            ]
         return []
 
-    def _roles(self, pool: Pool) -> tuple[int, int]:
-        generator = list(pool).index(pool.named(self.options.generator, "generator"))
-        mentor = list(pool).index(pool.named(self.options.mentor, "mentor"))
-        if generator == mentor:
-            raise ConfigError(f"mentor: {pool[mentor].name!r} is the generator too; name another one")
-        return generator, mentor
+    def _roles(self, pool: Sequence[Model]) -> tuple[int, int]:
+        return decoding.two_roles(pool, self._named)
 
     def cost(self, models: int, dev: int) -> Cost:
         return Cost(fit=2 * dev if self.options.verifier == "mlp" else 0, respond=2)
@@ -134,7 +141,7 @@ class MentorSystem(System):
     @cached_property
     def shared(self) -> bool:
         """Whether the two models have one tokenizer, so that they exchange token ids instead of text."""
-        return decoding.report(self.models).relation == "same"
+        return decoding.exchange_ids(self.models)
 
     async def respond(self, question: Question, context: Context) -> Reply:
         from moco_method_mentor_collab.writing import Writing, verifier_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
@@ -79,19 +78,11 @@ async def _preference(session: StepSession, a: Segment, b: Segment) -> float:
     """Return how much the generator prefers the label B to the label A, in log-probability over the labels' forms."""
     here = session.mark()
     session.append_text(consultation(a, b) + CHOICE.encode())
-    single = session.vocabulary.single
-    forms = [[i for i in (single.get(f), single.get(b" " + f)) if i is not None] for f in (b"A", b"B")]
     try:
-        seen = await session.peek(0, want=[*forms[0], *forms[1]])
+        first, second = await session.choice(("A", "B"))
     finally:
         session.rollback(here)
-    scores = seen.logprobs[: len(forms[0])], seen.logprobs[len(forms[0]) :]
-    return _logsumexp(scores[1]) - _logsumexp(scores[0])
-
-
-def _logsumexp(values: Sequence[float]) -> float:
-    top = max(values, default=-math.inf)
-    return top + math.log(sum(math.exp(v - top) for v in values)) if top > -math.inf else top
+    return 0.0 if first == second else second - first  # a model that names no label prefers neither
 
 
 @attrs.define(eq=False)
@@ -238,10 +229,10 @@ class Writing:
 
     async def _extend(self, i: int, word: Segment, room: int) -> Segment:
         """Continue a word to a segment of ``patch_size`` tokens, or to the model's end token."""
-        more = min(self.options.patch_size, room) - len(word.ids)
+        session = self.answer.turn(i)
+        more = min(self.options.patch_size, room) - session.weigh(word.ids)
         if word.ended or more <= 0:
             return word
-        session = self.answer.turn(i)
         here = session.mark()
         session.append_tokens(word.ids)
         try:

@@ -19,7 +19,14 @@ from moco_method_mentor_collab.probe import Probe, train_probe
 from moco_method_mentor_collab.writing import Segment, Writing, consultation, features, verifier_of
 from moco_toolkit_decoding import open_session as open_step
 from moco_toolkit_decoding.handover import reply_of
-from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
+from moco_toolkit_decoding.testing import (
+    LocalEngine,
+    ScriptedModule,
+    bpe_tokenizer,
+    spaced_tokenizer,
+    tiny_llama,
+    word_tokenizer,
+)
 
 torch.set_num_threads(1)
 TOKENIZER, SPACED = bpe_tokenizer(), spaced_tokenizer()
@@ -32,7 +39,7 @@ def pool(*seeds, other=()):
     return models + [engine.add(f"s{s}", tiny_llama(SPACED, s), SPACED) for s in other]
 
 
-def written(models, answer, shared=True, limit=14, seed=0, **options):
+def written(models, answer, shared=True, limit=14, seed=0, question=QUESTION, **options):
     """Write with a verifier stub that always says ``answer`` (True: the mentor); None is the prompt verifier."""
     calls = []
 
@@ -42,9 +49,9 @@ def written(models, answer, shared=True, limit=14, seed=0, **options):
 
     async def main():
         async with open_session(sampling=Sampling(max_new_tokens=limit), seed=seed) as session:
-            context = Context(session, phase="respond", question=QUESTION)
+            context = Context(session, phase="respond", question=question)
             settings = MentorCollabOptions(**options)
-            writing = await Writing.open(models, QUESTION, settings, shared, context)
+            writing = await Writing.open(models, question, settings, shared, context)
             verifier = verifier_of(settings, None) if answer is None else stub
             return reply_of(await writing.run(verifier), models)
 
@@ -165,6 +172,45 @@ def test_different_tokenizers_write_clean_text():
     reply, _ = written(models, True, shared=False, decision_proportion=60.0, patch_size=5)
     assert "".join(s.text for s in reply.spans) == reply.text
     assert not any(t in reply.text for t in ("<end>", "<pad>", "<unk>"))
+
+
+WORDS = word_tokenizer(["a", " b", " c", " d", " e", " A", " B"])
+
+
+def texting(*paths, verdict=" A"):
+    """Models behind a server, which follow a text word by word and answer ``verdict`` when asked to choose."""
+    engine = LocalEngine()
+
+    def following(path):
+        def scores(ids):
+            said = WORDS.decode(ids)
+            if said.endswith("Answer:"):
+                token = verdict
+            else:
+                said = said[said.rindex("!") + 1 :]
+                token = next((t for n, t in enumerate(path) if "".join(path[:n]) == said), None)
+            end = WORDS.eos_token_id
+            return {end if token is None else WORDS.encode(token, add_special_tokens=False)[0]: 10.0}
+
+        return scores
+
+    return [
+        engine.add(f"m{i}", ScriptedModule(len(WORDS), following(p)), WORDS, capabilities={"generate"})
+        for i, p in enumerate(paths)
+    ]
+
+
+@pytest.mark.parametrize(("verdict", "text"), [(" A", "a b"), (" B", "a c d"), (" e", "a b")])
+def test_models_that_only_write_text_are_weighed_too(verdict, text):
+    models = texting(["a", " b"], ["a", " c", " d"], verdict=verdict)
+    reply, _ = written(
+        models, None, shared=False, question=Question(id="q", prompt="go!"), decision_proportion=100.0, patch_size=4
+    )
+    assert reply.text == text and reply.finish_reason == "eos"
+    assert reply.meta["disagreements"] == 1 and reply.meta["mentored"] == (verdict == " B")
+    assert not MentorCollab(MentorCollabOptions()).needs().problems(models)
+    (problem,) = MentorCollab(MentorCollabOptions(verifier="mlp")).needs().problems(models)
+    assert "'m0'" in problem and "verifier=prompt" in problem
 
 
 def test_batch_equals_single_rows():

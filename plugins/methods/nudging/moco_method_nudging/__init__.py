@@ -67,24 +67,38 @@ class Nudging(Method[NudgingOptions]):
     paper: ClassVar[str] = "arXiv 2410.09300"
 
     def needs(self) -> Needs:
-        named = (self.options.base, self.options.nudging)
-        # a role given by index needs a pool that long
-        least = max(2, *(i + 1 for i in named if isinstance(i, int)))
-        return Needs(capabilities=frozenset({"generate", "step"}), min_models=least, check=self._check)
+        return Needs(
+            capabilities=frozenset({"generate"}),
+            optional=frozenset({"step", "logprobs"}),
+            min_models=decoding.least_models(self.options.base, self.options.nudging),
+            check=self._check,
+        )
+
+    @property
+    def _named(self) -> dict[str, str | int]:
+        return {"base": self.options.base, "nudging": self.options.nudging}
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
-        try:
-            self._roles(Pool(pool))
-        except ConfigError as error:
-            return list(error.problems)
+        if problems := decoding.role_problems(pool, self._named):
+            return problems
+        base = pool[self._roles(pool)[0]]
+        if base.can("step"):
+            return []
+        if not base.can("logprobs"):
+            return [
+                f"model {base.name!r} can neither advance token by token nor return the log-probabilities of its tokens "
+                "(capability 'step' or 'logprobs'), and the base model needs one of them; use an engine or server that "
+                "returns log-probabilities, or the transformers engine (pip install moco-pool-transformers)"
+            ]
+        if self.options.temperature > 0:
+            return [
+                f"temperature: model {base.name!r} only writes text, whose log-probabilities are those of its best tokens "
+                "with temperature=0 alone; use that, or the transformers engine (pip install moco-pool-transformers)"
+            ]
         return []
 
-    def _roles(self, pool: Pool) -> tuple[int, int]:
-        base = list(pool).index(pool.named(self.options.base, "base"))
-        nudging = list(pool).index(pool.named(self.options.nudging, "nudging"))
-        if base == nudging:
-            raise ConfigError(f"nudging: {pool[base].name!r} is the base model too; name another one")
-        return base, nudging
+    def _roles(self, pool: Sequence[Model]) -> tuple[int, int]:
+        return decoding.two_roles(pool, self._named)
 
     def _tuned(self, models: int) -> int:
         return len(self.options.gamma_grid) * (len(self.options.candidates) or models - 1)
@@ -141,7 +155,7 @@ class NudgingSystem(System):
     @cached_property
     def shared(self) -> bool:
         """Whether the two models have one tokenizer, so that they exchange token ids instead of text."""
-        return decoding.report([self.pool[self.base], self.pool[self.nudging]]).relation == "same"
+        return decoding.exchange_ids([self.pool[self.base], self.pool[self.nudging]])
 
     async def respond(self, question: Question, context: Context) -> Reply:
         from moco_method_nudging.writing import settings, write

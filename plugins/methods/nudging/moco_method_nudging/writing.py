@@ -11,7 +11,7 @@ import attrs
 
 from moco_core import Context, Model, Question
 from moco_core.types import Sampling
-from moco_toolkit_decoding import Answering, StepSession, TopGate, open_session
+from moco_toolkit_decoding import Answering, StepSession, TextSession, TopGate, open_session
 from moco_toolkit_decoding.text import common
 
 if TYPE_CHECKING:
@@ -140,10 +140,14 @@ class Writing:
         gamma, or if its top token opens the word that the nudging model wants to write next (agreement).
         """
         pieces = [self.answer.drafted(NUDGING, word) for word in words]
-        looks = await self._looks([list(w) for w in words[:-1]], pieces[:-1])
-        vocabulary = self.answer.sessions[BASE].vocabulary
-        for j, (token, logprob) in enumerate(looks, start=1):
-            opening = vocabulary.piece(token)
+        base = self.answer.turn(BASE)
+        looks: list[tuple[int, float]] = []
+        if not isinstance(base, TextSession):
+            looks = await self._looks(base, [list(w) for w in words[:-1]], pieces[:-1])
+        for j in range(1, len(words)):
+            # a model that only writes text looks at one place after the other, and no further than needed
+            token, logprob = looks[j - 1] if looks else await self._look_at_text(base, b"".join(pieces[:j]))
+            opening = base.vocabulary.piece(token)
             sure = math.exp(logprob) >= self.gamma
             agrees = self.options.agreement_rule and bool(opening) and pieces[j].startswith(opening)
             if sure or agrees:
@@ -152,9 +156,20 @@ class Writing:
                 return j
         return None
 
-    async def _looks(self, words: Sequence[list[int]], pieces: Sequence[bytes]) -> list[tuple[int, float]]:
+    @staticmethod
+    async def _look_at_text(session: StepSession, text: bytes) -> tuple[int, float]:
+        here = session.mark()
+        session.append_text(text)
+        try:
+            seen = await session.peek()
+        finally:
+            session.rollback(here)
+        return seen.ids[0], seen.logprobs[0]
+
+    async def _looks(
+        self, session: StepSession, words: Sequence[list[int]], pieces: Sequence[bytes]
+    ) -> list[tuple[int, float]]:
         """Return the base model's top token and log-probability after each of ``words``, in one forward where possible."""
-        session = self.answer.turn(BASE)
         here = session.mark()
         if self.answer.shared:
             ids = [token for word in words for token in word]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import attrs
 import pytest
 import torch
 
 from moco_core import ConfigError, Question, Sampling
+from moco_core.cache import Cache
 from moco_core.models import Pool
 from moco_core.options import build
 from moco_core.testing import example_questions, method_checks, run_method
@@ -42,13 +44,15 @@ def script(answers, *, marker="go"):
     return scores
 
 
-def scripted(base, nudge):
+def scripted(base, nudge, *, text=False):
+    """A pool of two scripted models; ``text``: as behind a server, which writes text and gives log-probabilities."""
     engine = LocalEngine()
     models = []
     for name, answers in (("base", base), ("nudge", nudge)):
         module = ScriptedModule(len(WORDS), script(answers))
         module.script = _quiet(module.script)
-        models.append(engine.add(name, module, WORDS))
+        kinds = {"generate", "logprobs"} if name == "base" else {"generate"}
+        models.append(engine.add(name, module, WORDS, **({"capabilities": kinds} if text else {})))
     return Pool(models)
 
 
@@ -188,6 +192,57 @@ def test_nudge_share_does_not_fall_with_gamma():
         assert reply.text == "".join(path)
         shares.append(reply.meta["share"]["nudge"])
     assert shares == sorted(shares) and shares[0] < shares[-1]
+
+
+# -------------------------------------------------------------------- models that only write text
+
+
+def _path(*words, p=0.9):
+    return along(list(words), [p] * len(words))
+
+
+TRACES = {
+    "confident": (along(["a", " f", " g"], [0.3, 0.9, 0.35]), _path("a", " c", " d", " e"), {"agreement_rule": False}),
+    "agreement": (along(["a", " c", " g"], [0.3, 0.36, 0.34]), _path("a", " c", " d", " e", " f"), {}),
+    "unsure": (lambda said: (" g", 0.34), _path("a", " c", " d", " e", " f"), {"agreement_rule": False}),
+    "long": (_path("a", " c", " d", " e", " f", " g"), _path("a", " c"), {"base_chunk": 2}),
+    "base stops": (lambda said: ("<end>", 0.9) if said else ("a", 0.9), _path("a", " c"), {"base_eos": "stop"}),
+    "repeats": (lambda said: (" g", 0.34), lambda said: (" c", 0.9), {}),
+}
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_servers_that_only_write_text_give_the_same_answers(name):
+    base, nudge, options = TRACES[name]
+    options = {"nudge_tokens": 3, **options}
+    stepped, texted = (ask(scripted(base, nudge, text=text), **options) for text in (False, True))
+    assert texted.text == stepped.text and texted.finish_reason == stepped.finish_reason
+    assert [(s.model, s.text, s.tokens) for s in texted.spans] == [(s.model, s.text, s.tokens) for s in stepped.spans]
+    for key in ("rounds", "handovers", "agreements", "ended_by"):
+        assert texted.meta[key] == stepped.meta[key], key
+
+
+def test_calls_for_text_are_stored_and_counted_one_by_one():
+    base, nudge, options = TRACES["confident"]
+    method = Nudging(NudgingOptions(plain_template="{question}", nudge_tokens=3, **options))
+    cache = Cache(None)
+    pools = [scripted(base, nudge, text=True) for _ in range(2)]
+    first, again = (run_method(method, pool, questions=[QUESTION], sampling=GREEDY, cache=cache) for pool in pools)
+    assert again.texts == first.texts and first.texts["q"] == "a f"
+    assert first.calls["respond"] == again.calls["respond"] > 2
+    asked = [sum(pool[0].engine.calls.values()) for pool in pools]
+    assert asked[0] > 2 and asked[1] == 0
+
+
+def test_what_a_server_must_give():
+    base, nudge, _ = TRACES["confident"]
+    pool = scripted(base, nudge, text=True)
+    assert not Nudging(NudgingOptions()).needs().problems(pool)
+    (problem,) = Nudging(NudgingOptions(temperature=0.5)).needs().problems(pool)
+    assert "'base'" in problem and "temperature=0" in problem
+    bare = [attrs.evolve(pool[0], capabilities={"generate"}), pool[1]]
+    (problem,) = Nudging(NudgingOptions()).needs().problems(bare)
+    assert "'base'" in problem and "log-probabilities" in problem and "moco-pool-transformers" in problem
 
 
 # -------------------------------------------------------------------- random models

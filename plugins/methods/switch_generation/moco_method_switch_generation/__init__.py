@@ -57,7 +57,12 @@ class SwitchGeneration(Method[SwitchGenerationOptions]):
     paper: ClassVar[str] = "arXiv 2510.09913"
 
     def needs(self) -> Needs:
-        return Needs(capabilities=frozenset({"generate", "step"}), min_models=2, check=self._check)
+        return Needs(
+            capabilities=frozenset({"generate"}),
+            optional=frozenset({"step", "score"}),
+            min_models=2,
+            check=self._check,
+        )
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
         if self.options.switcher == "train":
@@ -99,7 +104,7 @@ class SwitchSystem(System):
     @cached_property
     def shared(self) -> bool:
         """Whether all writers have one tokenizer, so that they exchange token ids instead of text."""
-        return decoding.report(self.writers).relation == "same"
+        return decoding.exchange_ids(self.writers)
 
     async def respond(self, question: Question, context: Context) -> Reply:
         from moco_method_switch_generation.writing import ModelSwitcher, write
@@ -116,7 +121,14 @@ class SwitchSystem(System):
         }
         seeded = not context.sampling.greedy
         return await decoding.answer_once(
-            context, "switch_generation", self.writers, question, settings, compute, seeded=seeded
+            context,
+            "switch_generation",
+            self.writers,
+            question,
+            settings,
+            compute,
+            seeded=seeded,
+            also=[self.switcher],
         )
 
 

@@ -41,6 +41,10 @@ class Patch:
 class Switcher(Protocol):
     """Chooses the writer of the next patch."""
 
+    @property
+    def cost(self) -> tuple[int, int]:
+        """Tokens read and written for its choices."""
+
     async def choose(self, patches: Sequence[Patch]) -> int:
         """Return the index of the writer after these patches."""
 
@@ -76,21 +80,14 @@ class ModelSwitcher:
         else:
             await self.session.reopen(Message("user", text))
         self.choices += 1
-        scores = await self._scores(self.session)
+        scores = await self.session.choice([str(i) for i in range(len(self.descriptions))])
         top = max(scores)
         return max(i for i, s in enumerate(scores) if s == top)
 
-    async def _scores(self, session: StepSession) -> list[float]:
-        labels = [str(i).encode() for i in range(len(self.descriptions))]
-        single = session.vocabulary.single
-        forms = [[single.get(label), single.get(b" " + label)] for label in labels]
-        if all(f[0] is not None for f in forms):
-            want = [i for f in forms for i in f if i is not None]
-            seen = await session.peek(0, want=want)
-            found = dict(zip(want, seen.logprobs, strict=True))
-            return [max(found[i] for i in f if i is not None) for f in forms]
-        scored = [await session.score(label) for label in labels]
-        return [sum(s.logprobs) for s in scored]
+    @property
+    def cost(self) -> tuple[int, int]:
+        counter = self.session.counter if self.session is not None else None
+        return (counter.read, counter.written) if counter is not None else (0, 0)
 
     def close(self) -> None:
         if self.session is not None:
@@ -136,11 +133,11 @@ async def write(
             session = answer.turn(who)
             draft = await session.draft(min(options.patch_size, room), sampling=sampling, generator=generator)
             ended = draft.reason == "end"
-            over = ended or len(draft.ids) >= room
+            over = ended or session.weigh(draft.ids) >= room
             ids = list(draft.ids) if over else answer.whole(who, draft.ids, words=True)
             text = answer.drafted(who, ids).decode("utf-8", "replace")
             answer.commit(who, ids)
-            used += len(ids)
+            used += session.weigh(ids)
             patches.append(Patch(who, text, reason))
             if ended and answer.finish is None:
                 if options.wait and waits < options.max_waits and used < limit:
@@ -154,7 +151,10 @@ async def write(
         for patch in patches:
             told.append([patch.writer, patch.reason, place, place + len(patch.text)])
             place += len(patch.text)
-        return answer.result(patches=told, waits=waits)
+        result = answer.result(patches=told, waits=waits)
+        for name, tokens in zip(("read", "written"), switcher.cost, strict=True):
+            result[name].append(tokens)
+        return result
     finally:
         switcher.close()
         answer.close()

@@ -11,10 +11,10 @@ from moco_core import Question, Sampling
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
-from moco_core.testing import example_questions, method_checks, run_method
+from moco_core.testing import ScriptedPool, example_questions, method_checks, run_method
 from moco_core.testing.harness import open_session
 from moco_method_switch_generation import SwitchGeneration, SwitchGenerationOptions
-from moco_method_switch_generation.writing import Patch, trace, write
+from moco_method_switch_generation.writing import ModelSwitcher, Patch, trace, write
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import (
     LocalEngine,
@@ -47,6 +47,8 @@ class Always:
         self.seen.append(list(patches))
         return self.writers[min(len(self.seen), len(self.writers)) - 1]
 
+    cost = (0, 0)
+
     def close(self):
         pass
 
@@ -70,7 +72,7 @@ def alone(model, limit=13, question=QUESTION):
     return one.decode(out[0, ids.shape[1] :].tolist())
 
 
-def scripted(tokenizer, *paths):
+def scripted(tokenizer, *paths, **settings):
     """Writers that follow a text: the longest suffix that was committed decides the next token, else the end."""
     engine = LocalEngine()
 
@@ -85,7 +87,8 @@ def scripted(tokenizer, *paths):
         return scores
 
     return [
-        engine.add(f"m{i}", ScriptedModule(len(tokenizer), following(path)), tokenizer) for i, path in enumerate(paths)
+        engine.add(f"m{i}", ScriptedModule(len(tokenizer), following(path)), tokenizer, **settings)
+        for i, path in enumerate(paths)
     ]
 
 
@@ -142,6 +145,30 @@ def test_an_end_token_ends_the_row_and_leaves_no_marker():
     assert reply.text == "a b c" and reply.finish_reason == "eos"
     assert len(switcher.seen) == 2  # nobody was asked after the end
     assert [[(p.writer, p.text) for p in seen] for seen in switcher.seen] == [[], [(0, "a b")]]
+
+
+def test_writers_that_only_write_text_take_turns_too():
+    words = word_tokenizer(["a", " b", " c", " d"])
+    a, b, c, d = (spelled(words, t) for t in ("a", " b", " c", " d"))
+    # patches of three tokens: the last word of a patch may be cut and is left to the next writer
+    models = scripted(words, {"": a, "a": b, "a b": d}, {"a b": c, "a b c": d}, capabilities={"generate"})
+    reply = written(models, Always(0, 1), shared=False, patch_size=3)
+    assert reply.text == "a b c d" and reply.finish_reason == "eos"
+    assert [(s.model, s.text, s.tokens) for s in reply.spans] == [("m0", "a b", 2), ("m1", " c d", 2)]
+
+
+@pytest.mark.parametrize(("said", "chosen"), [("1", 1), (" 0.", 0), ("10", 2), ("none", 2), ("model 1 or 0", 1)])
+def test_a_switcher_that_only_writes_text_names_a_number(said, chosen):
+    pool = ScriptedPool({"s": said}, capabilities={"generate"})
+
+    async def main():
+        async with open_session() as session:
+            context = Context(session, phase="respond", question=QUESTION)
+            models = list(pool.models())
+            switcher = ModelSwitcher(models[0], models * 3, QUESTION, context)
+            return await switcher.choose([])
+
+    assert asyncio.run(main()) == chosen  # unreadable: the last one
 
 
 def test_waiting_goes_on_after_an_end():

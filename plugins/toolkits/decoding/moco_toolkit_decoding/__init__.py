@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from moco_toolkit_decoding.handover import Answering, answer_once
     from moco_toolkit_decoding.joint import JointRecipe
     from moco_toolkit_decoding.ops import HeadGate, TopGate
+    from moco_toolkit_decoding.roles import exchange_ids, least_models, role_problems, two_roles
     from moco_toolkit_decoding.session import Draft, StepSession, inspect, open_session
     from moco_toolkit_decoding.text import Vocabulary
+    from moco_toolkit_decoding.texts import TextSession
     from moco_toolkit_decoding.union import UnionRecipe
 
 _WHERE = {
@@ -34,14 +36,19 @@ _WHERE = {
     "Mix": "combine",
     "Report": "compatibility",
     "StepSession": "session",
+    "TextSession": "texts",
     "TopGate": "ops",
     "UnionRecipe": "union",
     "Vocabulary": "text",
     "answer_once": "handover",
+    "exchange_ids": "roles",
     "inspect": "session",
+    "least_models": "roles",
     "open_session": "session",
     "report": "compatibility",
     "require_same": "compatibility",
+    "role_problems": "roles",
+    "two_roles": "roles",
 }
 
 __all__ = [
@@ -54,14 +61,19 @@ __all__ = [
     "Mix",
     "Report",
     "StepSession",
+    "TextSession",
     "TopGate",
     "UnionRecipe",
     "Vocabulary",
     "answer_once",
+    "exchange_ids",
     "inspect",
+    "least_models",
     "open_session",
     "report",
     "require_same",
+    "role_problems",
+    "two_roles",
 ]
 
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from moco_core.models import Model
-from moco_core.types import FinishReason, Question, Reply, Sampling, Span
+from moco_core.types import FinishReason, Question, Reply, Sampling, Span, Usage
 from moco_toolkit_decoding.joint import cut_spans
-from moco_toolkit_decoding.session import StepSession
+from moco_toolkit_decoding.session import Mark, StepSession
 from moco_toolkit_decoding.text import common, cut_at, last_boundary, starts_word, valid_prefix
+from moco_toolkit_decoding.texts import TextSession
 
 if TYPE_CHECKING:
     from moco_core.context import Context
@@ -69,13 +70,16 @@ class Answering:
             session.counter.read += len(self.ids) - n
         elif session.data != self.data:
             if not self.data.startswith(session.data):
-                session.rollback(len(session.ids))
+                session.rollback(Mark(()))
             session.append_text(self.data[len(session.data) :])
         return session
 
     def tokens(self, i: int = 0) -> int:
-        """Return the length of the answer in writer i's tokens."""
-        return len(self.ids) if self.shared else self.turn(i).n_tokens
+        """Return the length of the answer in writer i's tokens, or in its writers' own if no tokenizer is at hand."""
+        if self.shared:
+            return len(self.ids)
+        session = self.sessions[i]
+        return sum(p.tokens for p in self.pieces) if isinstance(session, TextSession) else self.turn(i).n_tokens
 
     def drafted(self, i: int, ids: Sequence[int]) -> bytes:
         """Return the bytes that these tokens add to the answer."""
@@ -134,18 +138,18 @@ class Answering:
         session.append_tokens(ids)
         if self.shared:
             self.ids += ids
-        self._written(i, data, len(ids))
+        self._written(i, data, session.weigh(ids))
 
     def commit_text(self, i: int, data: bytes) -> None:
         """Add text that is no draft of tokens (a cue, say), in the name of writer i."""
         if not data:
             return
         session = self.turn(i)
-        before = len(session.ids)
+        before = session.n_tokens
         session.append_text(data)
         if self.shared:
             self.ids = list(session.ids)
-        self._written(i, data, max(0, len(session.ids) - before))
+        self._written(i, data, max(0, session.n_tokens - before))
 
     def _written(self, i: int, data: bytes, tokens: int) -> None:
         self.data += data
@@ -169,6 +173,8 @@ class Answering:
         if self.shared:
             self.ids = self.ids[:limit]
             data = self.sessions[i].vocabulary.text(self.ids)
+        elif isinstance(self.sessions[i], TextSession):
+            data = self.data  # nothing is drafted beyond the limit, and text alone cannot be cut by tokens
         else:
             session = self.turn(i)
             if session.n_tokens > limit:
@@ -223,19 +229,34 @@ async def answer_once(
     *,
     seeded: bool,
     sampling: Sampling | None = None,
+    also: Sequence[Model] = (),
 ) -> Reply:
     """Return the answer of a hand-over, computed once and then taken from the cache.
 
     ``settings`` are all options that decide the answer, as JSON data; ``seeded`` tells that the run's seed decides it too.
+    ``also`` are models that took part without writing: their tokens follow the writers' in the result.
     """
     used = sampling or context.sampling
     what = {
         "kind": kind,
-        "version": 1,
+        "version": 2,
         "models": [m.fingerprint for m in models],
         "question": [question.id if seeded else "", [[m.role, m.content] for m in question.messages()]],
         "sampling": used.params(),
         "settings": dict(settings),
         "seed": context.seed if seeded else None,
     }
-    return reply_of(await context.once(what, compute), models)
+    if not all(m.can("step") for m in models):  # every call is stored, counted and recorded by itself
+        return reply_of(await compute(), models)
+    fresh = False
+
+    async def work() -> dict[str, Any]:
+        nonlocal fresh
+        fresh = True
+        return await compute()
+
+    data = await context.once(what, work)
+    if not fresh:  # sessions count themselves; an answer that was written before is counted as it was then
+        for model, read, written in zip([*models, *also], data["read"], data["written"], strict=True):
+            context.count(model, Usage(read, written), cached=True)
+    return reply_of(data, models)

@@ -17,6 +17,7 @@ its cache whatever prefix still holds.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ import attrs
 
 from moco_core.errors import CapabilityError
 from moco_core.models import Model
-from moco_core.types import Prompt, Sampling, as_messages
+from moco_core.types import Prompt, Sampling, Usage, as_messages
 from moco_toolkit_decoding.ops import (
     Drafted,
     DraftOp,
@@ -45,7 +46,7 @@ from moco_toolkit_decoding.text import Vocabulary, common, starts_word
 if TYPE_CHECKING:
     from moco_core.context import Context
 
-__all__ = ["Draft", "Mark", "StepSession", "inspect", "open_session"]
+__all__ = ["Draft", "Mark", "StepSession", "inspect", "logsumexp", "open_session"]
 
 Draft = Drafted
 CHUNK = 16
@@ -66,6 +67,12 @@ class Counter:
     read: int = 0
     written: int = 0
     calls: int = 0
+    told: Usage = Usage()
+
+    def untold(self) -> Usage:
+        """Return the tokens since the last time, for the run's count of them."""
+        before, self.told = self.told, Usage(self.read, self.written)
+        return Usage(self.read - before.prompt_tokens, self.written - before.completion_tokens)
 
 
 async def inspect(context: Context, model: Model, function: Callable[[Any], Any]) -> Any:
@@ -79,14 +86,25 @@ async def open_session(
 ) -> StepSession:
     """Open a session on a rendered prompt; ``raw`` takes text as it is, without the chat template.
 
-    ``reserve`` is how many tokens the reply may take. Raises PromptTooLong, and CapabilityError if the model cannot ``step``.
+    ``reserve`` is how many tokens the reply may take. A model that cannot ``step`` gets a
+    :class:`~moco_toolkit_decoding.texts.TextSession`, which asks for pieces of text. Raises PromptTooLong.
     """
+    if not model.can("step"):
+        from moco_toolkit_decoding.texts import TextSession
+
+        return TextSession.on(context, model, prompt, raw=raw)
     given: dict[str, Any]
     given = {"text": prompt} if raw else {"messages": [[m.role, m.content] for m in as_messages(prompt)]}
     opened = await context.call(
         model, "step", {}, {}, payload=OpenOp(given=given, reserve=reserve), cached=False, requires="step"
     )
     return StepSession(context, model, opened)
+
+
+def logsumexp(values: Sequence[float]) -> float:
+    """Return log(sum(exp(v))); -inf of nothing."""
+    top = max(values, default=-math.inf)
+    return top + math.log(sum(math.exp(v - top) for v in values)) if top > -math.inf else top
 
 
 class StepSession:
@@ -131,6 +149,10 @@ class StepSession:
         """Tokens of the continuation."""
         return len(self.ids)
 
+    def weigh(self, ids: Sequence[int]) -> int:
+        """Return how many tokens of the model these ids are."""
+        return len(ids)
+
     def append_tokens(self, ids: Sequence[int]) -> None:
         """Continue with tokens of this model's own tokenizer."""
         self.ids += ids
@@ -166,8 +188,12 @@ class StepSession:
         )
 
     def close(self) -> None:
-        """Give the cached row back. Dropping the session does the same."""
+        """Give the cached row back. A session, closed, has the run count what it and its forks read and wrote."""
         self._handle.closed = True
+        if self._handle.parent is None:
+            usage = self.counter.untold()
+            if usage != Usage():
+                self.context.count(self.model, usage)
 
     def next_is_boundary(self, piece: bytes) -> bool:
         """Return whether a next token with these bytes would start a new word here."""
@@ -270,6 +296,17 @@ class StepSession:
         ids = list(self.ids)
         self.rollback(here)
         return await self.trace(ids, common(here.ids, ids))
+
+    async def choice(self, labels: Sequence[str]) -> list[float]:
+        """Return the log-probability of each label as what comes next, with and without a space in front taken together."""
+        single = self.vocabulary.single
+        forms = [[single.get(label.encode()), single.get(b" " + label.encode())] for label in labels]
+        if all(form[0] is not None for form in forms):
+            want = [i for form in forms for i in form if i is not None]
+            seen = await self.peek(0, want=want)
+            found = dict(zip(want, seen.logprobs, strict=True))
+            return [logsumexp([found[i] for i in form if i is not None]) for form in forms]
+        return [sum((await self.score(label)).logprobs) for label in labels]
 
     async def trace(
         self, ids: Sequence[int], start: int = 0, *, full: bool = False, hidden: bool = False, size: int | None = None

@@ -76,7 +76,9 @@ class LocalLoaded:
             messages = [{"role": r, "content": c} for r, c in given["messages"]]
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         else:
-            text = "\n".join(c for _, c in given["messages"])
+            turns = list(given["messages"])
+            written = turns.pop()[1] if turns[-1][0] == "assistant" else ""  # is continued
+            text = "\n".join(c for _, c in turns) + written
         ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
         if self.context_length is not None and len(ids) + reserve > self.context_length:
             raise PromptTooLong(
