@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import attrs
@@ -41,7 +42,7 @@ def show_lines(card: Card, cls: type[Any]) -> list[str]:
         lines += [f"level:  {cls.level}"] + ([f"paper:  {cls.paper}"] if cls.paper else []) + [""]
     if issubclass(cls, Dataset):
         facts = attrs.asdict(cls.facts)
-        lines += [f"{k + ':':16}{v}" for k, v in facts.items() if v not in ("", None, False)] + [""]
+        lines += [f"{k + ':':16}{_fact(k, v)}" for k, v in facts.items() if v not in ("", None, False)] + [""]
     options = describe(cls.Options)
     if not options:
         return [*lines, "It takes no options."]
@@ -49,6 +50,14 @@ def show_lines(card: Card, cls: type[Any]) -> list[str]:
     for option in options:
         lines += _option_lines(option)
     return lines
+
+
+def _fact(name: str, value: Any) -> str:
+    if name == "sizes":
+        return f"{value[0]:,} dev, {value[1]:,} test"
+    if name == "revision" and not re.fullmatch("[0-9a-f]{40}", value):
+        return f"{value} (not pinned; a run records the commit it read, the option revision takes a fixed one)"
+    return str(value)
 
 
 def _option_lines(option: OptionInfo) -> list[str]:

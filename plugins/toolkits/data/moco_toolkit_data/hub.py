@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -43,7 +44,8 @@ def hub_rows(
     """Yield the rows of one split, in the source's order.
 
     Without ``streaming`` the split is downloaded once and then read from disk by memory map; with it nothing is kept.
-    ``commits`` gets the commit that the repository was read at, where the library tells it (not when streaming).
+    ``commits`` gets the commit that the repository was read at: from the addresses of the files, else (streaming) as the
+    Hub tells it; nothing if neither does.
 
     Raises DatasetError if the source is gated (``unlock`` says what to do), missing or out of reach, or if
     ``datasets`` is not installed.
@@ -65,9 +67,10 @@ def hub_rows(
         rows = iter(_without_media(found))
     except Exception as error:  # datasets and the Hub client raise many unrelated classes
         raise DatasetError(_why(hub, split, revision, error, unlock)) from error
-    commit = _commit(found)
-    if commits is not None and commit:
-        commits[hub.repo] = commit
+    if commits is not None and hub.repo not in commits:
+        commit = _commit(found) or _asked_commit(hub.repo, revision)
+        if commit:
+            commits[hub.repo] = commit
     number = 0
     while True:
         try:
@@ -95,6 +98,18 @@ def _commit(found: Any) -> str:
         if told:
             return told[1]
     return ""
+
+
+def _asked_commit(repo: str, revision: str) -> str:
+    """The commit that the Hub says a revision is now; empty for a local folder, or if the Hub does not answer."""
+    if Path(repo).exists():
+        return ""
+    try:
+        from huggingface_hub import HfApi
+
+        return str(HfApi().dataset_info(repo, revision=revision or None, timeout=10).sha or "")
+    except Exception:  # rows were read all the same; the record then says which branch was asked for
+        return ""
 
 
 def _why(hub: Hub, split: str, revision: str, error: Exception, unlock: str) -> str:

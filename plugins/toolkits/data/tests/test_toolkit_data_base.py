@@ -335,6 +335,35 @@ def test_repository_configuration_split_and_revision_are_passed_on(monkeypatch: 
     ]
 
 
+def test_a_streamed_source_is_recorded_at_the_commit_that_the_hub_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Api:
+        def dataset_info(self, repo: str, *, revision: str | None, timeout: float) -> Any:
+            asked.append((repo, revision))
+            if repo == "org/none":
+                raise ConnectionError("offline")
+            return types.SimpleNamespace(sha="b2" * 20)
+
+    hub = types.ModuleType("huggingface_hub")
+    hub.HfApi = Api  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+
+    class Stream(list[Any]):
+        features = info = None
+
+    fake_hub(monkeypatch, lambda *args, **keywords: Stream(rows(4)))
+    data = Sums(SourceOptions(test_size=4, streaming=True))
+    assert len(ids(data, "test")) == len(ids(data, "test")) == 4
+    assert data.notes()["commits"] == {"org/sums": "b2" * 20} and asked == [("org/sums", "r1")]
+
+    class Lost(Sums):
+        hub = (Hub("org/none", "all"),)
+
+    data = Lost(SourceOptions(test_size=4, streaming=True))
+    assert len(ids(data, "test")) == 4 and data.notes()["commits"] == {} and data.notes()["revision"] == "r1"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
