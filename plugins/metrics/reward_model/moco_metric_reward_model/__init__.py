@@ -31,6 +31,9 @@ from moco_toolkit_answers import read_open, strip_reasoning
 __all__ = ["RewardModel", "RewardModelOptions", "moco_metric"]
 
 
+_OWN = "dataset"
+
+
 @attrs.frozen(kw_only=True)
 class RewardModelOptions:
     """The reward model, and what its score is compared with."""
@@ -39,11 +42,13 @@ class RewardModelOptions:
     model: str = option("", help="the reward model's name in that pool; default: its first model")
     label: int = option(0, ge=0, help="which output of the head is the reward")
     report: Literal["reward", "win_rate"] = option("reward", help="the reward, or wins against the baseline's replies")
-    baseline: str = option("", help="JSON lines of a baseline's replies: {id, text}; adds a comparison to every score")
+    baseline: str = option(
+        "", help="replies to compare with: JSON lines of {id, text}, or dataset: those that the dataset brings"
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.report == "win_rate" and not self.baseline:
-            raise ConfigError("baseline: missing; report: win_rate compares with the replies in that file")
+            raise ConfigError("baseline: missing; report: win_rate compares with those replies: a file, or dataset")
 
 
 class RewardModel(Metric[RewardModelOptions]):
@@ -89,7 +94,7 @@ class RewardModel(Metric[RewardModelOptions]):
         meta: dict[str, Any] = {"characters": len(body)}
         if not self.options.baseline:
             return Score(value=reward, answer=answer, meta=meta)
-        other = await self._reward(example.question, self._baseline(example.id), context)
+        other = await self._reward(example.question, self._baseline(example), context)
         win = 0.5 if reward == other else float(reward > other)
         meta |= {"reward": reward, "baseline": other, "win": win}
         return Score(value=win if self.options.report == "win_rate" else reward, answer=answer, meta=meta)
@@ -112,14 +117,21 @@ class RewardModel(Metric[RewardModelOptions]):
             )
         return float(values[self.options.label])
 
-    def _baseline(self, id: str) -> str:
+    def _baseline(self, example: Example) -> str:
+        if self.options.baseline == _OWN:
+            if not isinstance(text := example.meta.get("baseline"), str):
+                raise DatasetError(
+                    f"question {example.id!r}: the dataset brings no baseline reply (meta['baseline']); give a file as "
+                    "metric.baseline"
+                )
+            return (strip_reasoning(text) or "").strip()
         if self._replies is None:
             self._replies = _replies(Path(self.options.baseline))
-        if id not in self._replies:
+        if example.id not in self._replies:
             raise DatasetError(
-                f"{self.options.baseline}: no reply with id {id!r}; the baseline must answer every question"
+                f"{self.options.baseline}: no reply with id {example.id!r}; the baseline must answer every question"
             )
-        return (strip_reasoning(self._replies[id]) or "").strip()
+        return (strip_reasoning(self._replies[example.id]) or "").strip()
 
 
 def _replies(path: Path) -> dict[str, str]:

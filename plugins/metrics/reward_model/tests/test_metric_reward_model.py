@@ -18,15 +18,15 @@ test_conformance = metric_checks("reward_model")
 ITEM = Example(question=Question(id="q1", prompt="Tell a story.", system="Be kind.", answer_kind="open"))
 
 
-def scored(*replies: str, **options: Any) -> tuple[list[Score], ScriptedPool]:
+def scored(*replies: str, item: Example = ITEM, **options: Any) -> tuple[list[Score], ScriptedPool]:
     pool = ScriptedPool({"judge": ""})
 
     async def work() -> list[Score]:
         metric = RewardModel(RewardModelOptions(**options))
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
-            context = Context(session, phase="metric", question=ITEM.question)
-            return [await metric.score(ITEM, Reply(text=r), context) for r in replies]
+            context = Context(session, phase="metric", question=item.question)
+            return [await metric.score(item, Reply(text=r), context) for r in replies]
 
     return asyncio.run(work()), pool
 
@@ -67,6 +67,15 @@ def test_win_rate_against_a_baseline(tmp_path: Path) -> None:
     assert win.meta["baseline"] == b.value
     (plain,), _ = scored("a", baseline=str(path))
     assert plain.value == a.value
+
+
+def test_win_rate_against_the_replies_that_the_dataset_brings() -> None:
+    own = Example(question=ITEM.question, meta={"baseline": "<think>hm</think>b"})
+    (a, b), _ = scored("a", "b")
+    (win, tie), _ = scored("a", "b", item=own, baseline="dataset", report="win_rate")
+    assert (win.value, tie.value) == (float((a.value or 0) > (b.value or 0)), 0.5)
+    with pytest.raises(DatasetError, match="question 'q1': the dataset brings no baseline reply"):
+        scored("a", baseline="dataset")
 
 
 def test_figures_are_mean_length_reward_and_win_rate(tmp_path: Path) -> None:
