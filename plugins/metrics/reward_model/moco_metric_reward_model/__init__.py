@@ -43,7 +43,7 @@ class RewardModelOptions:
     label: int = option(0, ge=0, help="which output of the head is the reward")
     report: Literal["reward", "win_rate"] = option("reward", help="the reward, or wins against the baseline's replies")
     baseline: str = option(
-        "", help="replies to compare with: JSON lines of {id, text}, or dataset: those that the dataset brings"
+        "", help="replies to compare with: JSON lines of {id, text}, or dataset: its own"
     )
 
     def __attrs_post_init__(self) -> None:
