@@ -106,3 +106,20 @@ def test_bad_input_names_the_section(servers: tuple[StubServer, StubServer]) -> 
     assert "order: 'beta' is missing" in line(section(one, "alpha", "beta"), order=["alpha"])
     same = (section(one, "alpha", prefix="openai1-"), section(one, "alpha"), section(one, "alpha"))
     assert "two models are called" in line(*same)
+
+
+def test_sections_of_local_models_load_at_the_same_time() -> None:
+    """Each section is an engine with a thread of its own; what they load must not get into each other's way."""
+    pytest.importorskip("moco_pool_tiny", reason="the pool tiny is not installed")
+    names = ("arithmetic", "letters", "facts", "outsider")
+    prompt, sampling = "State the town that Quin has.", Sampling(max_new_tokens=4)
+
+    async def say(models: Any) -> list[str]:
+        async with open_session(sampling=sampling) as session:
+            context = Context(session, phase="respond")
+            replies = await context.gather(context.generate(m, prompt) for m in models)
+            return [r.text for r in replies]
+
+    apart = mixed(*({"name": "tiny", "models": [name]} for name in names)).models()
+    together = mixed({"name": "tiny", "models": list(names)}).models()
+    assert asyncio.run(say(apart)) == asyncio.run(say(together))

@@ -21,7 +21,7 @@ from moco_pool_transformers.host import AdapterWeights, Weights
 from moco_pool_transformers.loaded import LoadedModel, SlabProbe, memory_errors
 from moco_pool_transformers.rendering import Renderer
 from moco_pool_transformers.specs import Spec
-from moco_pool_transformers.weights import ComputedWeights, adapter_of, state_of, weights_of
+from moco_pool_transformers.weights import LOADING, ComputedWeights, adapter_of, state_of, weights_of
 
 __all__ = ["Residency"]
 
@@ -204,7 +204,7 @@ class Residency:
         self.loads += 1
         cls: Any = AutoModelForSequenceClassification if spec.classifier else AutoModelForCausalLM
         try:
-            with memory_errors(name), _quiet():
+            with memory_errors(name), LOADING, _quiet():
                 module = cls.from_pretrained(
                     spec.local_folder(),
                     dtype=getattr(torch, spec.dtype),
@@ -246,18 +246,19 @@ class Residency:
         from peft import LoraConfig, PeftModel
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        if config is not None:
-            known = {f.name for f in dataclasses.fields(LoraConfig)}
-            settings = LoraConfig(**{k: v for k, v in config.items() if k in known and k != "peft_type"})
-            settings.inference_mode = True
-            if base.peft is None:
-                base.peft = PeftModel(base.module, settings, adapter_name=name)
+        with LOADING:
+            if config is not None:
+                known = {f.name for f in dataclasses.fields(LoraConfig)}
+                settings = LoraConfig(**{k: v for k, v in config.items() if k in known and k != "peft_type"})
+                settings.inference_mode = True
+                if base.peft is None:
+                    base.peft = PeftModel(base.module, settings, adapter_name=name)
+                else:
+                    base.peft.add_adapter(name, settings)
+            elif base.peft is None:
+                base.peft = PeftModel.from_pretrained(base.module, folder, adapter_name=name, is_trainable=False)
             else:
-                base.peft.add_adapter(name, settings)
-        elif base.peft is None:
-            base.peft = PeftModel.from_pretrained(base.module, folder, adapter_name=name, is_trainable=False)
-        else:
-            base.peft.load_adapter(folder, adapter_name=name, is_trainable=False)
+                base.peft.load_adapter(folder, adapter_name=name, is_trainable=False)
         base.module.requires_grad_(False).eval()
         base.adapter_layers = [m for m in base.module.modules() if isinstance(m, BaseTunerLayer)]
         base.active = ""

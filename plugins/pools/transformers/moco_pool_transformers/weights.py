@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,11 @@ from moco_pool_transformers.fingerprints import read_header, read_json
 from moco_pool_transformers.host import AdapterWeights, Weights
 from moco_pool_transformers.specs import Spec, weight_files
 
-__all__ = ["adapter_of", "weights_of"]
+__all__ = ["LOADING", "adapter_of", "weights_of"]
+
+LOADING = threading.RLock()
+"""Held while modules are built: the libraries switch state of the whole process meanwhile, and engines have threads of their
+own. Two that load at once would find their parameters on the device ``meta``."""
 
 
 def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None) -> Weights:
@@ -111,7 +116,7 @@ def _shapes(folder: Path, classifier: bool, changed: int) -> Mapping[str, tuple[
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     cls: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-    with torch.device("meta"):
+    with LOADING, torch.device("meta"):
         module = cls.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
         module.tie_weights()
     return {n: tuple(t.shape) for n, t in state_of(module).items()}
@@ -129,7 +134,8 @@ def _through_module(folder: Path, classifier: bool) -> dict[str, Tensor]:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     cls = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-    module = cls.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True)
+    with LOADING:
+        module = cls.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True)
     return {n: t.detach() for n, t in state_of(module).items()}
 
 
