@@ -101,7 +101,7 @@ class LogitFusion(Method[LogitFusionOptions]):
         return problems
 
     def cost(self, models: int, dev: int) -> Cost:
-        if self.options.weights == "dev":
+        if self.options.weights in ("dev", "nll"):  # nll reads every reference under every model
             return Cost(fit=models * dev, respond=1)
         if self.options.weights == "search":
             return Cost(

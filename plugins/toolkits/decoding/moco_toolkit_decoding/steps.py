@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import random
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 from moco_core.errors import ModelCallError
+from moco_toolkit_decoding.drafting import DraftInProgress, generator_of, head_values
 from moco_toolkit_decoding.joint import vocabulary_of
 from moco_toolkit_decoding.ops import (
-    Drafted,
     DraftOp,
     HeadGate,
     InspectOp,
@@ -25,12 +23,11 @@ from moco_toolkit_decoding.ops import (
     RowHandle,
     ScoreOp,
     Seen,
-    TopGate,
     Traced,
 )
 from moco_toolkit_decoding.sampling import choose, greedy
 from moco_toolkit_decoding.slab import Slab
-from moco_toolkit_decoding.text import common, starts_word
+from moco_toolkit_decoding.text import common
 
 __all__ = ["StepServer"]
 
@@ -45,36 +42,6 @@ class _Line:
     ids: list[int] = attrs.field(factory=list)
     used: int = 0
     top: tuple[int, int, float] | None = None
-
-
-@attrs.define(eq=False)
-class _Draft:
-    """A draft in progress."""
-
-    op: DraftOp
-    line: _Line
-    generator: random.Random | None
-    ids: list[int] = attrs.field(factory=list)
-    logprobs: list[float] = attrs.field(factory=list)
-    tops: list[float] = attrs.field(factory=list)
-    gates: list[float] = attrs.field(factory=list)
-    text: bytes = b""
-    words: int = 0
-    length: int = 0
-
-    def finished(
-        self, reason: Literal["length", "end", "gate", "word"], refused: tuple[int, float] | None = None
-    ) -> Drafted:
-        return Drafted(
-            ids=tuple(self.ids),
-            logprobs=tuple(self.logprobs),
-            tops=tuple(self.tops),
-            gates=tuple(self.gates),
-            reason=reason,
-            refused=refused,
-            words=self.words if reason == "word" else self.words + bool(self.length),
-            state=self.generator.getstate() if self.generator is not None else None,
-        )
 
 
 class StepServer:
@@ -177,7 +144,7 @@ class StepServer:
         out: list[Any] = [None] * len(ops)
         feeds: list[tuple[int, _Line, int]] = []
         scores: list[tuple[int, _Line, int]] = []
-        drafts: list[tuple[int, _Draft]] = []
+        drafts: list[tuple[int, DraftInProgress]] = []
         for i, op in enumerate(ops):
             line, kept = self._line(op)
             if isinstance(op, ScoreOp):
@@ -185,7 +152,7 @@ class StepServer:
                 continue
             known = line.top is not None and line.top[0] == len(op.ids) and kept >= len(op.ids)
             if isinstance(op, DraftOp):
-                drafts.append((i, _Draft(op, line, _generator(op))))
+                drafts.append((i, DraftInProgress(op, line, generator_of(op))))
                 known = known and op.sampling.greedy and not isinstance(op.gate, HeadGate) and op.size is None
             else:
                 known = known and op.k == 1 and not (op.want or op.full or op.hidden)
@@ -198,7 +165,7 @@ class StepServer:
         started = {i: None for i, _, _ in feeds}
         live = [(i, d) for i, d in drafts if i not in started]
         if live:  # drafts whose first token is known need no forward for it
-            live = [(i, d) for i, d in live if not self._settle(out, i, d, d.line.top[1], d.line.top[2], d.line.top[2])]  # type: ignore[index]
+            live = [(i, d) for i, d in live if not self._settle(out, i, d, d.line.top[1], d.line.top[2], d.line.top[2])]
         by_index = dict(drafts)
         pending: list[tuple[int, _Line, list[int]]] = []
         for i, line, start in feeds:
@@ -223,7 +190,7 @@ class StepServer:
         return out
 
     @staticmethod
-    def _pause(out: list[Any], live: list[tuple[int, _Draft]]) -> list[tuple[int, _Draft]]:
+    def _pause(out: list[Any], live: list[tuple[int, DraftInProgress]]) -> list[tuple[int, DraftInProgress]]:
         """Hand out unfinished drafts as they are, for their sessions to ask for the rest; return those that must go on.
 
         Words are counted within one operation, so a draft of words is never cut.
@@ -246,8 +213,13 @@ class StepServer:
         return logits, states
 
     def _advance(
-        self, out: list[Any], live: list[tuple[int, _Draft]], places: Mapping[int, int], logits: Tensor, states: Any
-    ) -> list[tuple[int, _Draft]]:
+        self,
+        out: list[Any],
+        live: list[tuple[int, DraftInProgress]],
+        places: Mapping[int, int],
+        logits: Tensor,
+        states: Any,
+    ) -> list[tuple[int, DraftInProgress]]:
         """Choose the next token of every draft; return those that go on."""
         if not live:
             return []
@@ -270,8 +242,8 @@ class StepServer:
             tokens = choose(logp, [d.op.sampling for _, d in live], [d.generator for _, d in live])
             tops = logp.max(-1).values
             chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)
-        gates = self._gates([d for _, d in live], states)
-        going: list[tuple[int, _Draft]] = []
+        gates = head_values([d for _, d in live], states)
+        going: list[tuple[int, DraftInProgress]] = []
         rows = zip(live, tokens.tolist(), chosen.tolist(), tops.tolist(), gates, strict=True)
         for (i, d), token, logprob, top, gate in rows:
             if d.op.sampling.greedy and d.op.size is None:
@@ -280,57 +252,22 @@ class StepServer:
                 going.append((i, d))
         return going
 
-    def _gates(self, drafts: Sequence[_Draft], states: Any) -> list[float | None]:
-        """Return sigmoid(g . h) for every draft with a head, None for the others."""
-        out: list[float | None] = [None] * len(drafts)
-        heads: dict[int, list[int]] = {}
-        for n, d in enumerate(drafts):
-            if isinstance(d.op.gate, HeadGate):
-                heads.setdefault(id(d.op.gate.head), []).append(n)
-        for members in heads.values():
-            gate = drafts[members[0]].op.gate
-            assert isinstance(gate, HeadGate)
-            head = gate.head.to(states.device)
-            values = (states[torch.tensor(members, device=states.device)].float() @ head + gate.bias).sigmoid().tolist()
-            for n, value in zip(members, values, strict=True):
-                out[n] = value
-        return out
-
     def _settle(
-        self, out: list[Any], i: int, d: _Draft, token: int, logprob: float, top: float, gate: float | None = None
+        self,
+        out: list[Any],
+        i: int,
+        d: DraftInProgress,
+        token: int,
+        logprob: float,
+        top: float,
+        gate: float | None = None,
     ) -> bool:
-        """Take or refuse the next token of a draft; return whether the draft is over (its result is then in ``out``)."""
-        op, refused = d.op, (token, logprob)
+        """Give a draft its next token; return whether it is over (its result is then in ``out``)."""
         if logprob != logprob or logprob == float("-inf"):
             out[i] = ModelCallError(f"model {self.loaded.model.name!r}: its scores are not finite; check its weights")
-            return True
-        if gate is not None and isinstance(op.gate, HeadGate):
-            d.gates.append(gate)
-            if gate > op.gate.threshold(op.done + len(d.ids)) and len(d.ids) >= op.free:
-                out[i] = d.finished("gate", refused)
-                return True
-        elif isinstance(op.gate, TopGate) and len(d.ids) >= op.free and math.exp(top) < op.gate.least:
-            out[i] = d.finished("gate", refused)
-            return True
-        if token in (self.vocabulary.ends if op.ends is None else op.ends):
-            out[i] = d.finished("end", refused)
-            return True
-        piece = self.vocabulary.piece(token)
-        if op.words and d.ids and (d.length >= op.word_tokens or starts_word(d.text, piece)):
-            d.words += 1
-            if d.words >= op.words:
-                out[i] = d.finished("word", refused)
-                return True
-            d.text, d.length = b"", 0
-        d.ids.append(token)
-        d.logprobs.append(logprob)
-        d.tops.append(top)
-        d.text += piece
-        d.length += 1
-        if len(d.ids) >= op.n:
-            out[i] = d.finished("length")
-            return True
-        return False
+        else:
+            out[i] = d.take(self.vocabulary, token, logprob, top, gate)
+        return out[i] is not None
 
     def _peeks(
         self,
@@ -406,12 +343,3 @@ class StepServer:
 
 def _wants_hidden(op: Any) -> bool:
     return (isinstance(op, DraftOp) and isinstance(op.gate, HeadGate)) or (isinstance(op, PeekOp) and op.hidden)
-
-
-def _generator(op: DraftOp) -> random.Random | None:
-    """Return the row's generator at the state the operation carries, so that a repeated run draws the same numbers."""
-    if op.state is None:
-        return None
-    generator = random.Random()
-    generator.setstate(op.state)
-    return generator
