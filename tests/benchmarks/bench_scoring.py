@@ -3,18 +3,25 @@
     python tests/benchmarks/bench_scoring.py [--replies N]
 
 The replies are a mix of short letters, declared answers, boxes, long chains of thought with a declared or no answer, and
-reasoning blocks, each made different by its number so that nothing is remembered between replies.
+reasoning blocks, each made different by its number so that nothing is remembered between replies. Afterwards: how much
+longer ten times the text takes to read, for texts made to send patterns astray (10 is linear).
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import sys
 import time
+from pathlib import Path
 
 from moco_core import Example, Metric, NoOptions, Question, Reply
 from moco_metric_exact_match import ExactMatch, ExactMatchOptions
 from moco_metric_multiple_choice import MultipleChoice
+from moco_toolkit_answers import read
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+from hard_texts import HARD
 
 TEXT = (
     "the ray is deflected by a magnetic field because its charge moves and the force grows with speed so we add both "
@@ -69,6 +76,23 @@ def measure(metric: Metric, example: Example, replies: list[str]) -> float:
     return time.process_time() - start
 
 
+def growth(kind: str, piece: str) -> float:
+    """Return how much longer reading takes of ten times the text."""
+    asked = Question(
+        id="q",
+        prompt="What is it?",
+        answer_kind=kind,
+        choices=("alpha ray", "8 lb", "a", "1,234") if kind == "choice" else (),
+        meta={"entry_point": "f"},
+    )
+    times = []
+    for count in (10_000, 100_000):
+        start = time.process_time()
+        read(asked, piece * count)
+        times.append(time.process_time() - start)
+    return times[1] / times[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replies", type=int, default=100_000)
@@ -88,6 +112,9 @@ def main() -> None:
     for name, value in seconds.items():
         print(f"{name:16} {count} replies in {value:6.2f} s of one core ({1e6 * value / count:.0f} us each)")
     print(f"both             {sum(seconds.values()):6.2f} s")
+    for kind in ("choice", "math", "code"):
+        ratio, piece = max((growth(kind, piece), piece) for piece in HARD)
+        print(f"ten times the text, read as {kind:8} at most {ratio:5.1f} times as long ({piece!r})")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import time
 from fractions import Fraction
 
 import pytest
+from hard_texts import HARD
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -240,19 +240,10 @@ def test_called_names() -> None:
 
 # ---------------------------------------------------------------- any text
 
-HARD = [
-    "a ", "answer ", "answer is ", "answer: ", "$", "{", "\\boxed{", "<think", "</think>", "*",
-    "**a**", "_a", "1", "1,",
-    "1,234,",     "\\frac", "\\frac{1}{2}", "(", "A or ", "(A) ", "not ", "#### ", "```\n", "\n",
-    "Option A ", "\\text{", '{"answer": "',
-    "<answer>", "[ ", "x=1\n", "def f():\n", "1/", "'", "so it is ", "is the answer ",
-    "answer to ", "\\ ", "1 \\times 10^",
-]  # fmt: skip
-
 
 @pytest.mark.parametrize("kind", sorted(READERS))
-def test_time_grows_linearly_on_hard_texts(kind: str) -> None:
-    """Ten times the text takes nowhere near a hundred times the time."""
+def test_long_hard_texts_are_read(kind: str) -> None:
+    """Patterns that backtrack would not come to an end on these; tests/benchmarks/bench_scoring.py measures the growth."""
     asked = question(
         kind,
         choices=("alpha ray", "8 lb", "a", "1,234") if kind == "choice" else (),
@@ -260,13 +251,8 @@ def test_time_grows_linearly_on_hard_texts(kind: str) -> None:
         meta={"answer_type": "list of float", "entry_point": "f"},
     )
     for piece in HARD:
-        times = []
-        for count in (400, 4000):
-            text = piece * count
-            start = time.process_time()
-            read(asked, text)
-            times.append(time.process_time() - start)
-        assert times[1] < 40 * times[0] + 0.3, piece
+        answer = read(asked, piece * 10_000)
+        assert (answer.key is None) == (answer.status != "parsed"), piece
 
 
 @settings(max_examples=150, deadline=None)
