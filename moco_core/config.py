@@ -14,7 +14,9 @@ from moco_core.errors import ConfigError, suggest
 from moco_core.options import build, option, plain
 from moco_core.types import Sampling
 
-__all__ = ["Plugin", "RunConfig", "Settings", "apply_overrides", "load_yaml", "parse_settings"]
+__all__ = ["DEFAULT_POOL", "Plugin", "RunConfig", "Settings", "apply_overrides", "load_yaml", "parse_settings"]
+
+DEFAULT_POOL = "tiny"
 
 
 @attrs.frozen(kw_only=True)
@@ -200,7 +202,7 @@ def parse_settings(
             return [one(kind, v, f"{kind}s[{i}]") for i, v in enumerate(several)]
         return [] if single is None else [one(kind, single, kind)]
 
-    pool = one("pool", data.get("pool", "tiny"), "pool")
+    pool = one("pool", data.get("pool", DEFAULT_POOL), "pool")
     methods, datasets = many("method"), many("dataset")
     metric = one("metric", data["metric"], "metric") if data.get("metric") is not None else None
     if not datasets and "datasets" not in data and "dataset" not in data:

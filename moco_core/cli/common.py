@@ -74,7 +74,7 @@ def read_config(
     source: str | None, extra: Mapping[str, Any], overrides: tuple[str, ...], catalogue: Catalogue
 ) -> RunConfig:
     """Merge a YAML file, command-line arguments and overrides, and check the result."""
-    from moco_core.config import apply_overrides, load_yaml, parse_settings
+    from moco_core.config import DEFAULT_POOL, apply_overrides, load_yaml, parse_settings
 
     data: dict[str, Any] = {}
     lines: dict[str, int] = {}
@@ -88,6 +88,7 @@ def read_config(
             data.pop(kind, None)
             data.pop(kind + "s", None)
     data.update(given)
+    data.setdefault("pool", DEFAULT_POOL)  # here already, so that -o pool.models=... reaches it
     return parse_settings(apply_overrides(data, list(overrides)), catalogue, lines=lines, source=name)
 
 
