@@ -77,7 +77,7 @@ class DareTies(Method[Options]):
     def needs(self) -> Needs:
         return Needs(
             capabilities=frozenset({"generate", "weights"}),
-            min_models=2,
+            min_models=3 if self.options.base else 2,
             same_tokenizer=True,
             same_architecture=True,
             check=self._check,

@@ -5,11 +5,22 @@ import pytest
 from moco_core import ConfigError
 from moco_core.cache import Cache
 from moco_core.options import NoOptions, build
-from moco_core.testing import examples, run_method
+from moco_core.testing import examples, method_checks, run_method
 from moco_method_dare_ties import DareTies, Options
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
 DEV = examples(2, prefix="d")
+
+test_conformance = method_checks(
+    "dare_ties",
+    settings=[
+        {"base": "z"},
+        {"base": "z", "sparsify": "ties", "weights": "search", "population": 2, "max_iterations": 1},
+        {"base": "z", "weights": "search", "search": "dirichlet", "population": 2, "search_density": True},
+    ],
+    pool=lambda: MergeablePool("zabc", lambda m: m.share("a") * (1.5 - m.share("a"))),
+    metric=Utility(NoOptions()),
+)
 
 
 def make(**options):

@@ -5,11 +5,24 @@ import pytest
 from moco_core import ConfigError
 from moco_core.cache import Cache
 from moco_core.options import NoOptions, build
-from moco_core.testing import examples, run_method
+from moco_core.testing import examples, method_checks, run_method
 from moco_method_expo import Expo, Options
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
 DEV = examples(2, prefix="d")
+
+test_conformance = method_checks(
+    "expo",
+    settings=[
+        {},
+        {"mode": "topk_bottomk", "alpha": 0.3},
+        {"source": "a", "target": "b", "alpha_grid": [0.0, 0.5], "early_exit": True},
+        {"mode": "base_to_mean", "base": "a"},
+    ],
+    pool=lambda: MergeablePool("abc", lambda m: m.share("b") * (2.5 - m.share("b")) + 0.2 * m.share("c")),
+    script=lambda call: {"a": "0.1", "b": "0.9"}.get(call.model, "0.5"),  # models that score alike give no direction
+    metric=Utility(NoOptions()),
+)
 
 
 def make(**options):

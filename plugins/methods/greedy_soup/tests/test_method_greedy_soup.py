@@ -5,11 +5,23 @@ import pytest
 from moco_core import ConfigError
 from moco_core.cache import Cache
 from moco_core.options import NoOptions, build
-from moco_core.testing import examples, run_method
+from moco_core.testing import examples, method_checks, run_method
 from moco_method_greedy_soup import GreedySoup, Options
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
 DEV = examples(3, prefix="d")
+
+test_conformance = method_checks(
+    "greedy_soup",
+    settings=[
+        {},
+        {"accept": "gt", "passes": 2},
+        {"recipe": "uniform"},
+        {"recipe": "learned", "population": 3, "max_iterations": 1},
+    ],
+    pool=lambda: MergeablePool("abc", lambda m: m.share("a") * (1.5 - m.share("a")) + 0.1 * m.share("b")),
+    metric=Utility(NoOptions()),
+)
 
 
 def run(pool, dev=DEV, cache=None, **options):

@@ -9,13 +9,29 @@ import pytest
 from moco_core import ConfigError, Example, Question
 from moco_core.cache import Cache
 from moco_core.options import NoOptions, build
-from moco_core.testing import examples, run_method
+from moco_core.testing import examples, method_checks, run_method
 from moco_method_lorahub import LoraHub, Options
 from moco_method_lorahub.optimiser import minimise
 from moco_method_lorahub.sample import few, reference_text
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
 DEV = examples(8, prefix="d")
+
+test_conformance = method_checks(
+    "lorahub",
+    settings=[
+        {"max_inference_step": 6},
+        {
+            "objective": "score",
+            "max_inference_step": 8,
+            "optimizer": "OnePlusOne",
+            "suggest": True,
+            "composition": "exact",
+        },
+    ],
+    pool=lambda: MergeablePool("abc", lambda m: -abs(m.share("a") - 0.6), adapter=True, base="base"),
+    metric=Utility(NoOptions()),
+)
 
 
 def run(pool, dev=DEV, cache=None, **options):

@@ -4,12 +4,22 @@ import pytest
 
 from moco_core.cache import Cache
 from moco_core.options import NoOptions, build
-from moco_core.testing import examples, run_method
+from moco_core.testing import examples, method_checks, run_method
 from moco_method_model_swarms import ModelSwarms, Options
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
 DEV = examples(2, prefix="d")
 WANTED = {"a": 0.6, "b": 0.3, "c": 0.3, "d": -0.2}
+
+test_conformance = method_checks(
+    "model_swarms",
+    settings=[
+        {"max_iterations": 2},
+        {"max_iterations": 1, "population": 5, "ensemble_top_k": 3, "starting_velocity": "best"},
+    ],
+    pool=lambda: MergeablePool("abcd", lambda m: -abs(m.share("a") - 0.6) - abs(m.share("b") - 0.4)),
+    metric=Utility(NoOptions()),
+)
 
 
 def near(m):

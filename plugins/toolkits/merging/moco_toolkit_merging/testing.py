@@ -8,6 +8,7 @@ The dev score of a merged model is what a function of its recipe says::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -112,12 +113,20 @@ class MergeablePool(ScriptedPool):
 
 
 class Utility(Metric[NoOptions]):
-    """Scores a reply by the number it is."""
+    """Scores a reply by the number it is; what is no number scores 0."""
 
     binary = False
 
     def read(self, question: Question, text: str) -> Answer:
-        return Answer(key=text, text=text, status="parsed")
+        return Answer(status="unparsed") if _number(text) is None else Answer(key=text, text=text, status="parsed")
 
     def score(self, example: Example, reply: Reply, context: Context) -> Score:
-        return Score(value=float(reply.text), answer=self.read(example.question, reply.text))
+        return Score(value=_number(reply.text) or 0.0, answer=self.read(example.question, reply.text))
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
