@@ -10,6 +10,11 @@ from moco_toolkit_data import LETTER, Hub, Row, SourceDataset, SourceOptions
 __all__ = ["AGIEval"]
 
 _SUBSETS = ("aqua-rat", "logiqa-en", "lsat-ar", "lsat-lr", "lsat-rc", "sat-en", "sat-math")
+# every exam is a repository of its own; those without a published pin are read at their newest state
+_PINS = {
+    "lsat-ar": "052cc636b612f5563329dd182fb6c2cad56681c8",
+    "lsat-lr": "d876c675a8d47aa4d8a6d682ca8400b7d2ffe1c4",
+}
 _LETTER = re.compile(r"^\(?([A-E])\)\s*")
 _TAIL = re.compile(r"\s*Answer Choices:\s*\(A\).*\Z", re.DOTALL)
 
@@ -29,7 +34,7 @@ class AGIEval(SourceDataset[SourceOptions]):
         notes="The authors' version 1.1 corrected labels of version 1: pin the revision when comparing.",
     )
     subsets = _SUBSETS
-    hub = tuple(Hub(f"hails/agieval-{subset}", subset=subset) for subset in _SUBSETS)
+    hub = tuple(Hub(f"hails/agieval-{name}", subset=name, revision=_PINS.get(name, "")) for name in _SUBSETS)
     dev_from = test_from = ("test",)
     fixture = "fixture"
     answer_format = LETTER

@@ -20,7 +20,7 @@ class AlpacaEval(SourceDataset[SourceOptions]):
         paper="arXiv 2305.14387",
         licence="CC BY-NC 4.0 (not confirmed at the source)",
         source="tatsu-lab/alpaca_eval",
-        revision="main",
+        revision="2edc6fad8be6b14ea7230aabfd08188da6b8b814",
         sizes=(2000, 1000),
         notes="The reference study's 3,000 instructions are not the official 805 and of unconfirmed origin.",
     )

@@ -26,7 +26,7 @@ class ArcChallenge(SourceDataset[Options]):
         paper="arXiv 1803.05457",
         licence="CC BY-SA 4.0 (not confirmed at the source)",
         source="allenai/ai2_arc",
-        revision="main",
+        revision="210d026faf9955653af8916fad021475a3f00453",
         sizes=(299, 1172),
         notes="26 rows label their options 1 to 4; the right option is found by its label, never by letter arithmetic.",
     )

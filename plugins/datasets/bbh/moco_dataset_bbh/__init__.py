@@ -24,7 +24,7 @@ class BBH(SourceDataset[SourceOptions]):
         paper="arXiv 2210.09261",
         licence="MIT (authors' repository)",
         source=_REPO,
-        revision="main",
+        revision="b5306be6f827cfafbb545ff5a51f96916029b0fd",
         sizes=(1000, 1000),
         notes="The usual score is the mean over the 27 tasks, which the report shows as the mean over subsets.",
     )

@@ -35,7 +35,7 @@ class CoCoNot(SourceDataset[Options]):
         paper="arXiv 2407.12043",
         licence="data: AI2 ImpACT-LR in an early card, later not confirmed; code: MIT",
         source=_REPO,
-        revision="main",
+        revision="2cbe16aabf9069f17e48c8daad8aeabc29469eb7",
         sizes=(1000, 1000),
         notes="A system that refuses everything looks perfect on original: report the rate on config=contrast as well.",
     )

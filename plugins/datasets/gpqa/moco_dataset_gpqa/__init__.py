@@ -37,7 +37,7 @@ class GPQA(SourceDataset[Options]):
         paper="arXiv 2311.12022",
         licence="CC BY 4.0; the authors ask not to republish the questions in plain text",
         source=_REPO,
-        revision="main",
+        revision="633f5ee89ab8ad4522a9f850766b73f62147ffdd",
         gated=True,
         sizes=_SIZES["diamond"],
         notes="Some items have two options with the same text: grade by text, so that either letter is right.",

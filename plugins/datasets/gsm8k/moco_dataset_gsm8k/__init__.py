@@ -26,7 +26,7 @@ class GSM8K(SourceDataset[Options]):
         paper="arXiv 2110.14168",
         licence="MIT",
         source="openai/gsm8k",
-        revision="main",
+        revision="740312add88f781978c0658806c59bc2815b9866",
         sizes=(200, 1000),
         notes="Dev comes from the training split: do not fine-tune on it and call the result zero-shot.",
     )

@@ -23,7 +23,7 @@ class HumanEval(SourceDataset[SourceOptions]):
         paper="arXiv 2107.03374",
         licence="MIT",
         source="openai/openai_humaneval",
-        revision="main",
+        revision="7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544",
         sizes=(50, 114),
         notes="Four prompts define a helper first: the function to complete is named by entry_point.",
     )

@@ -32,7 +32,7 @@ class MATH(SourceDataset[SourceOptions]):
         paper="arXiv 2103.03874",
         licence="MIT (not confirmed at the source)",
         source=_REPO,
-        revision="main",
+        revision="21a5633873b6a120296cce3e2df9d5550074f4a3",
         sizes=(956, 956),
         notes="About 70 % of the answers are integers; the rest are expressions, intervals, matrices, words.",
     )

@@ -38,7 +38,7 @@ class MBPP(SourceDataset[Options]):
         paper="arXiv 2108.07732",
         licence="CC BY 4.0",
         source=_REPO,
-        revision="main",
+        revision="4bb6404fdc6cacfda99d4ac4205087b89d32030c",
         sizes=(487, 487),
         notes="Tasks 601 to 974 are the training split: do not fine-tune on dev and call the result zero-shot.",
     )

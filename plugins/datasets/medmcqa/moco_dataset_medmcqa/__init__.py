@@ -20,7 +20,7 @@ class MedMCQA(SourceDataset[SourceOptions]):
         paper="arXiv 2203.14371",
         licence="Apache-2.0 (not confirmed at the source)",
         source="openlifescienceai/medmcqa",
-        revision="main",
+        revision="91c6572c454088bf71b679ad90aa8dffcd0d5868",
         sizes=(2091, 2092),
         notes="Options may repeat. The field exp explains, and so gives away, the answer: it is never shown.",
     )

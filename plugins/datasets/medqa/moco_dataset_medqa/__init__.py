@@ -18,7 +18,7 @@ class MedQA(SourceDataset[SourceOptions]):
         paper="arXiv 2009.13081",
         licence="CC BY 4.0 or MIT (sources differ, not confirmed)",
         source="GBaker/MedQA-USMLE-4-options",
-        revision="main",
+        revision="0fb93dd23a7339b6dcd27e241cb9b5eca62d4d18",
         sizes=(636, 637),
         notes="The five-option source asks the same questions with one more distractor: never mix the two.",
     )

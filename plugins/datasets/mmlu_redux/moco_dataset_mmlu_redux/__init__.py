@@ -29,7 +29,7 @@ class MMLURedux(SourceDataset[Options]):
         paper="arXiv 2406.04127",
         licence="CC BY 4.0",
         source=_REPO,
-        revision="main",
+        revision="372ea425445d51e1ba1188c56e5e893f8138621f",
         sizes=(1000, 1000),
         notes="Questions with several right answers are left out too: an example has one right choice.",
     )

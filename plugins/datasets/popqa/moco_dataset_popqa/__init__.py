@@ -20,7 +20,7 @@ class PopQA(SourceDataset[SourceOptions]):
         paper="arXiv 2212.10511",
         licence="MIT (authors' repository)",
         source="akariasai/PopQA",
-        revision="main",
+        revision="098765c79ea10a2cb19c828324e33281b8336ec0",
         sizes=(1000, 1000),
         notes="The paper counts a reply as right if it contains any alias; token F1 is stricter with wordy replies.",
     )

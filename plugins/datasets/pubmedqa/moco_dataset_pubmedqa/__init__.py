@@ -35,7 +35,7 @@ class PubMedQA(SourceDataset[Options]):
         paper="arXiv 1909.06146",
         licence="MIT",
         source="qiaojin/PubMedQA",
-        revision="main",
+        revision="9001f2853fb87cab8d220904e0de81ac6973b318",
         sizes=(500, 500),
         notes="552 yes, 338 no, 110 maybe: read the macro F1 too.",
     )

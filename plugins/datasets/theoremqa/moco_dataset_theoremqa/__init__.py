@@ -27,7 +27,7 @@ class TheoremQA(SourceDataset[SourceOptions]):
         paper="arXiv 2305.12524",
         licence="MIT",
         source="TIGER-Lab/TheoremQA",
-        revision="main",
+        revision="a340b1782960a712843aae3ed25f1e013cc008a5",
         sizes=(400, 400),
         notes="53 of the 800 questions need a picture and are left out; the reference study asks them without it.",
     )

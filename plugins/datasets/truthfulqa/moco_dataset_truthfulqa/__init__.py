@@ -18,7 +18,7 @@ class TruthfulQA(SourceDataset[SourceOptions]):
         paper="arXiv 2109.07958",
         licence="Apache-2.0",
         source="truthfulqa/truthful_qa",
-        revision="main",
+        revision="741b8276f2d1982aa3d5b832d3ee81ed3b896490",
         sizes=(200, 617),
         notes="Chance differs per item. The newer binary form, one true against one false answer, is another task.",
     )

@@ -31,7 +31,43 @@ def test_years_are_subsets_and_the_fact_is_never_shown() -> None:
     assert not any(e.references[0] in e.question.text() or e.question.meta for e in found.values())
 
 
-def test_an_empty_answer_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text(json.dumps({"question": "q", "answer": " ", "fact": "f", "date": "2022"}))
-    with pytest.raises(DatasetError, match=r"x\.jsonl, row 1, field 'answer': empty text"):
+def test_another_form_of_the_question_leaves_out_facts_without_it() -> None:
+    data = WikiDYK(build(WikiDYK.Options, {"path": str(WikiDYK.fixture_path()), "form": "paraphrase"}))
+    found = {e.question.prompt: e.references for split in ("dev", "test") for e in data.examples(split)}
+    assert found == {
+        "What was moved by ten metres in Northby, in one night?": ("Mill Bridge",),
+        "Which painter used nothing but her left hand after 1901?": ("Ada Brook",),
+    }
+    assert data.notes()["dropped"]["test"] == {"no question of the form paraphrase": 1}
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    return {"fact": "f", "year": 2024, "eval": {"reliability": {"prompt": "q", "answer": "a"}}, **fields}
+
+
+def test_questions_kept_as_json_text_and_years_kept_as_numbers(tmp_path: Path) -> None:
+    rows = [row(eval=json.dumps({"reliability": {"prompt": f"q{i}", "answer": ["a", "b"]}})) for i in range(2)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = read(path=str(tmp_path / "x.jsonl"))
+    assert {(p, e.references, e.question.subset) for p, e in found.items()} == {
+        ("q0", ("a", "b"), "2024"),
+        ("q1", ("a", "b"), "2024"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        ({"eval": {"reliability": {"prompt": "q", "answer": " "}}}, "'eval.reliability.answer': empty text"),
+        ({"eval": {"reliability": {"prompt": "q", "answer": []}}}, "'eval.reliability.answer': no answer"),
+        ({"eval": {"reliability": {"answer": "a"}}}, "'eval.reliability.prompt': missing"),
+        ({"eval": {"reliability": "q"}}, "'eval.reliability': expected an object, got str 'q'"),
+        ({"eval": "{"}, "'eval': expected JSON written as text"),
+        ({"eval": None}, "'eval': expected text, got null"),
+    ],
+)
+def test_a_damaged_row_is_an_error(tmp_path: Path, bad: dict[str, Any], problem: str) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row(**bad)))
+    with pytest.raises(DatasetError) as caught:
         read(path=str(tmp_path / "x.jsonl"))
+    assert f"x.jsonl, row 1, field {problem}" in str(caught.value)

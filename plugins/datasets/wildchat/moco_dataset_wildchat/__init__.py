@@ -31,7 +31,7 @@ class WildChat(SourceDataset[Options]):
         paper="arXiv 2405.01470",
         licence="ODC-BY",
         source="allenai/WildChat-1M",
-        revision="main",
+        revision="7d6490e462285cf85d91eabea0f9a954fbddcd1f",
         sizes=(1000, 1000),
         notes="The variant called Full holds toxic conversations and is gated; this one is not.",
     )

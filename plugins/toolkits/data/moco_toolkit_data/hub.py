@@ -26,6 +26,8 @@ class Hub:
     subset: str = ""
     file: str = ""
     """Read this one file of the repository: for repositories whose loading script ``datasets`` no longer runs."""
+    revision: str = ""
+    """This repository's own commit, where a dataset is spread over several repositories."""
 
     @property
     def name(self) -> str:

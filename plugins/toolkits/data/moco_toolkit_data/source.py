@@ -50,7 +50,7 @@ class Source:
         if not options.path:
             for hub in dataset.sources():
                 for name in self._wanted(split):
-                    revision = options.revision or dataset.facts.revision
+                    revision = options.revision or hub.revision or dataset.facts.revision
                     found = hub_rows(
                         hub,
                         name,

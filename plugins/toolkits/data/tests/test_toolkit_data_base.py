@@ -334,6 +334,14 @@ def test_repository_configuration_split_and_revision_are_passed_on(monkeypatch: 
         (("org/sums", "all"), {"split": "validation", "revision": "abc", "streaming": True}),
     ]
 
+    class Spread(Sums):
+        hub = (Hub("org/old", revision="c3" * 20), Hub("org/new"))
+        repeated_ids = "drop"
+
+    asked.clear()
+    assert len(ids(Spread(SourceOptions(test_size=0)), "test")) == 4
+    assert [(args[0], keywords["revision"]) for args, keywords in asked] == [("org/old", "c3" * 20), ("org/new", "r1")]
+
 
 def test_a_streamed_source_is_recorded_at_the_commit_that_the_hub_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
