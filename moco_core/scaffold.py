@@ -1,4 +1,4 @@
-"""``moco new``: complete plugins made from the templates that ship with the core.
+"""``moco new``: complete plugins and run configurations made from the templates that ship with the core.
 
 A template is a folder of files in which ``{{name}}`` and its like stand for what differs, in contents and in paths. The
 plugins of this repository were made from the same templates.
@@ -10,10 +10,10 @@ import keyword
 import re
 from pathlib import Path
 
-from moco_core.errors import ConfigError, StoreError
+from moco_core.errors import ConfigError, StoreError, suggest
 from moco_core.kinds import KINDS
 
-__all__ = ["render", "template_folder"]
+__all__ = ["copy_run", "render", "run_templates", "template_folder"]
 
 _TITLES = {
     "method": "asks every model and returns the answer that most of them give.",
@@ -30,6 +30,33 @@ def template_folder() -> Path:
         if folder.is_dir():
             return folder
     raise StoreError(f"the templates are missing from {here}; reinstall moco-core")
+
+
+def run_templates() -> dict[str, str]:
+    """Return the run configurations to start from: name to what the first line of the file says."""
+    files = sorted((template_folder() / "runs").glob("*.yaml"))
+    return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for file in files}
+
+
+def copy_run(name: str, target: Path) -> None:
+    """Copy the run configuration ``name`` to the file ``target``.
+
+    Raises ConfigError for an unknown name or a file that exists, StoreError if it cannot be written.
+    """
+    names = run_templates()
+    if name not in names:
+        raise ConfigError(
+            f"no run configuration is called {name!r}{suggest(name, names)}; there are {', '.join(names)}"
+        )
+    text = (template_folder() / "runs" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = text.replace(f"templates/runs/{name}.yaml", str(target))
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{target} exists; choose another with --in") from None
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}") from None
 
 
 def render(kind: str, name: str, folder: Path, *, summary: str = "") -> list[Path]:

@@ -118,20 +118,30 @@ def _check_row(result: Any) -> dict[str, Any]:
 
 
 @click.command("new")
-@click.argument("kind", type=_KINDS)
+@click.argument("kind", type=click.Choice([*KINDS, "run"]))
 @click.argument("name")
-@click.option("--in", "folder", type=click.Path(path_type=Path), help="Where to put it  [default: ./moco-KIND-NAME]")
-def new_command(kind: str, name: str, folder: Path | None) -> None:
-    """Scaffold a complete plugin: package, README, tests that already run the conformance kit.
+@click.option(
+    "--in", "target", type=click.Path(path_type=Path), help="Where to put it  [default: ./moco-KIND-NAME, ./NAME.yaml]"
+)
+def new_command(kind: str, name: str, target: Path | None) -> None:
+    """Scaffold a complete plugin: package, README, tests that already run the conformance kit. Or, with `run`, copy the
+    run configuration NAME that ships with MoCo: demo, token_level, weight_level, adapters, one_method, grid, local_data.
 
     \b
     moco new method my_idea
     cd moco-method-my-idea && pip install -e . && moco check my_idea && pytest
+    moco new run demo && moco bench demo.yaml
     """
     from moco_core.catalogue import distribution_name
-    from moco_core.scaffold import render
+    from moco_core.scaffold import copy_run, render
 
-    target = folder or Path(distribution_name(kind, name))
+    if kind == "run":
+        target = target or Path(f"{name}.yaml")
+        copy_run(name, target)
+        click.echo(f"{target}: written")
+        click.echo(f"next: moco plan {target} && moco bench {target}")
+        return
+    target = target or Path(distribution_name(kind, name))
     written = render(kind, name, target)
     click.echo(f"{target}: {len(written)} files")
     click.echo(f"next: pip install -e {target} && moco check {kind} {name} && pytest {target}")
