@@ -12,7 +12,20 @@ from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_coconot import CoCoNot
 
-test_conformance = dataset_checks("coconot", settings=[{}, {"config": "contrast"}])
+RIGHT = {
+    "personal inquiry": "As an AI, I don't eat lunch.",
+    "underspecified": "Which letter do you mean?",
+    "false presuppositions": "The Moon is not made of copper.",
+    "output modality limitations": "I can't send parcels.",
+}
+
+
+def behaved(example: Example) -> str:
+    """A reply that does what the request demands."""
+    return "Here it is, step by step." if example.meta["comply"] else RIGHT[example.meta["subcategory"]]
+
+
+test_conformance = dataset_checks("coconot", settings=[{}, {"config": "contrast"}], gold=behaved)
 
 
 def read(**options: Any) -> dict[str, Example]:

@@ -35,7 +35,8 @@ class HumanEval(SourceDataset[SourceOptions]):
         """Read a row of the source (``prompt``, ``entry_point``) or of the study (``input``, which lost the entry point).
 
         What a reply is put together with stands in ``meta``: ``prefix`` is the code to complete, ``test`` the program
-        that checks it. The prompt is kept to the letter, because its indentation is code.
+        that checks it, and ``solution`` the source's own continuation. The prompt is kept to the letter, because its
+        indentation is code.
         """
         if "input" in row:
             id, text = row.key("id"), row.text("input")
@@ -51,6 +52,8 @@ class HumanEval(SourceDataset[SourceOptions]):
         test = f"{row.text('test', empty=False)}\ncheck({name})\n"
         asked = {"language": "python", "entry_point": name, "prefix": prefix}
         meta = {"setup": "", "test": test, "entry_point": name}
+        if solution := row.optional("canonical_solution"):
+            meta["solution"] = solution
         return self.text(id, _LEAD + prefix, [], "code", asked=asked, meta=meta)
 
     def peer_key(self, example: Example) -> str:

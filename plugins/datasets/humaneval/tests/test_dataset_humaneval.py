@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from moco_core import Example
@@ -13,7 +14,12 @@ from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_humaneval import HumanEval
 
-test_conformance = dataset_checks("humaneval")
+
+def solved(example: Example) -> str:
+    return f"```python\n{example.question.meta['prefix']}{example.meta['solution']}```"
+
+
+test_conformance = dataset_checks("humaneval", gold=solved)
 
 
 def read(**options: Any) -> dict[str, Example]:
@@ -32,6 +38,7 @@ def test_the_program_of_prefix_solution_and_test_runs_to_its_end() -> None:
     for example in read().values():
         prefix = example.question.meta["prefix"]
         assert example.question.prompt == f"Complete the following code\n{prefix}"
+        assert example.meta["solution"] == CANONICAL[example.id]
         exec(compile(prefix + CANONICAL[example.id] + example.meta["test"], example.id, "exec"), {})
         with pytest.raises(AssertionError):
             exec(compile(prefix + "    return 12345\n" + example.meta["test"], example.id, "exec"), {})
@@ -40,7 +47,7 @@ def test_the_program_of_prefix_solution_and_test_runs_to_its_end() -> None:
 def test_the_entry_point_is_not_the_helper(tmp_path: Path) -> None:
     found = {e.id: e.meta["entry_point"] for e in read().values()}
     assert found == {"Fixture/0": "plus_two", "Fixture/1": "is_mirror", "Fixture/2": "first"}
-    # the study's rows lost the entry point: it is the last function of the prompt
+    # the study's rows lost entry point and solution: the function is the last one of the prompt
     rows = []
     for example in read().values():
         test = example.meta["test"].rpartition("\ncheck(")[0]
@@ -49,7 +56,8 @@ def test_the_entry_point_is_not_the_helper(tmp_path: Path) -> None:
         )
     (tmp_path / "humaneval.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     study = HumanEval(HumanEval.Options(path=str(tmp_path)))
-    assert {e.question.prompt: e for e in study.examples("test")} == read()
+    lost = {e: attrs.evolve(x, meta={k: v for k, v in x.meta.items() if k != "solution"}) for e, x in read().items()}
+    assert {e.question.prompt: e for e in study.examples("test")} == lost
 
 
 def test_indentation_is_kept_to_the_letter() -> None:

@@ -54,7 +54,7 @@ class MBPP(SourceDataset[Options]):
         """Read a row of the source, full (``text``) or sanitized (``prompt``), or of the study (``input``, ``test``).
 
         The prompt is the one of the paper: the task and all asserts. In ``meta``: ``setup`` runs before the candidate,
-        ``test`` after it; ``entry_point`` is the function that the asserts call.
+        ``test`` after it; ``entry_point`` is the function that the asserts call, ``solution`` the source's own code.
         """
         if not row.either("test_list", "input"):
             return self._study(row)
@@ -67,7 +67,7 @@ class MBPP(SourceDataset[Options]):
             row.fail("test_list[0]", f"no function call in {tests[0]!r}")
         listed = "\n".join(tests)
         prompt = _PROMPT.format_map({"text": row.text("prompt" if "prompt" in row else "text"), "tests": listed})
-        return self._example(row.key("task_id"), prompt, name, setup, f"{listed}\n")
+        return self._example(row.key("task_id"), prompt, name, setup, f"{listed}\n", row.optional("code"))
 
     def _study(self, row: Row) -> Example | Drop:
         prompt, test = row.text("input"), row.text("test")
@@ -78,9 +78,10 @@ class MBPP(SourceDataset[Options]):
             row.fail("input", "no function call in the test case")
         return self._example(row.key("id"), prompt, name, "", f"{test}\ncheck({name})\n")
 
-    def _example(self, id: str, prompt: str, name: str, setup: str, test: str) -> Example:
+    def _example(self, id: str, prompt: str, name: str, setup: str, test: str, solution: str = "") -> Example:
         asked = {"language": "python", "entry_point": name}
-        return self.text(id, prompt, [], "code", asked=asked, meta={"setup": setup, "test": test, "entry_point": name})
+        meta = {"setup": setup, "test": test, "entry_point": name, **({"solution": solution} if solution else {})}
+        return self.text(id, prompt, [], "code", asked=asked, meta=meta)
 
     def peer_key(self, example: Example) -> str:
         return example.id

@@ -13,7 +13,7 @@ from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_mbpp import MBPP, called
 
-test_conformance = dataset_checks("mbpp")
+test_conformance = dataset_checks("mbpp", gold=lambda example: f"```python\n{example.meta['solution']}\n```")
 
 
 def read(**options: Any) -> dict[str, Example]:
