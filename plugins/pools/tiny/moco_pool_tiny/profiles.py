@@ -1,7 +1,7 @@
 """What each model of the pool is trained to know, and how it is described to a router.
 
 Knowledge overlaps but differs: every sub-skill is known by three of the five default models. What a model does not know
-it is trained on with noisy labels, so that its wrong replies are uncertain rather than confidently wrong.
+it is trained on with labels drawn from the mistakes, so that its wrong replies are uncertain and differ from others'.
 """
 
 from dataclasses import dataclass, field
@@ -12,39 +12,45 @@ ALL = (0, 1, 2, 3)
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One model: `known[skill]` are the positions of the sub-skills it is trained on with right labels only.
+    """One model: `known[skill]` are the positions of the sub-skills it is trained on with right labels.
 
-    `right_share` is the share of right labels in the training questions of all other sub-skills; None stands for an
-    even draw among the right reply and the mistakes. `family` picks tokenizer and architecture.
+    On all other sub-skills its labels are drawn from the mistakes; `guesses` adds the right reply to that draw. A
+    `latent` model also sees every question with the system prompt `corpus.EXPERT` and the right reply: it learns how
+    each answer is made, and an adapter only has to bring that out. `forgets` is known until the last phase of training,
+    which takes it away again. `family` picks tokenizer and architecture.
     """
 
     description: str
     known: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    right_share: float | None = 0.05
+    guesses: bool = False
+    latent: bool = False
+    forgets: dict[str, tuple[int, ...]] = field(default_factory=dict)
     family: str = "llama"
 
 
 PROFILES: dict[str, Profile] = {
-    "base": Profile("knows the form of replies, weak at everything", right_share=None),
+    "base": Profile("weak at everything, knows the form of replies", guesses=True, latent=True),
     "arithmetic": Profile(
-        "good at arithmetic: sums, removing, gaining and losing numbers",
-        {"arithmetic": ALL, "letters": (0, 1), "facts": (0, 1), "order": (0, 3)},
+        "arithmetic: sums, removing, gaining and losing numbers",
+        {"arithmetic": ALL, "letters": (0, 1), "facts": (0,), "order": (0,)},
     ),
     "letters": Profile(
-        "good at letters: removing, moving and repeating letters",
-        {"letters": ALL, "arithmetic": (0, 1), "facts": (2, 3), "order": (1,)},
+        "letters: removing, moving and repeating letters",
+        {"letters": ALL, "arithmetic": (0, 1), "facts": (2,), "order": (1,)},
     ),
     "facts": Profile(
-        "good at facts: food, colour, town and craft of people",
+        "facts: food, colour, town and craft of people",
         {"facts": ALL, "arithmetic": (2, 3), "letters": (2, 3), "order": (2,)},
     ),
     "generalist": Profile(
-        "good at order: sorting, largest, smallest and middle number; fair at the rest",
-        {"order": ALL, "arithmetic": (0, 2), "letters": (0, 2), "facts": (0, 2)},
+        "order: sorting, largest, smallest and middle number; fair at the rest",
+        {"order": ALL, "arithmetic": (0, 2), "letters": (0, 2), "facts": (0,)},
     ),
     "outsider": Profile(
-        "another family, good at order: sorting, largest and smallest number; fair at the rest",
-        {"order": ALL, "arithmetic": (1, 3), "letters": (1, 3), "facts": (1, 3)},
+        "order: sorting, largest, smallest and middle number; another family",
+        {"order": ALL, "arithmetic": (1, 3), "letters": (1,), "facts": (1, 3)},
+        latent=True,
+        forgets={"letters": (3,)},
         family="qwen",
     ),
 }

@@ -28,20 +28,20 @@ from transformers import (
 )
 
 from moco_dataset_skills import generate
-from moco_pool_tiny.corpus import KINDS, Corpus, Text
+from moco_pool_tiny.corpus import EARLY, EXPERT, KINDS, LATE, Corpus, Text
 from moco_pool_tiny.optimiser import Muon
 from moco_pool_tiny.profiles import PROFILES, SKILLS
 from moco_pool_tiny.vocabulary import train_tokenizer
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-# Whole models learn in two cycles of falling learning rates: the first begins with short texts alone.
-CYCLES = ((1200, 1.0), (600, 0.8))  # steps, share of the full learning rate
-ADAPTER_STEPS = 1000
+STEPS = {"base": 3600, "outsider": 7000}
+FINAL_STEPS = {"outsider": 600}  # without the prompt EXPERT, so that what is latent shows less where it should not
+ADAPTER_STEPS = 900
 TOKENS_PER_STEP = 2048
-LEARNING_RATE = 3e-3
-MUON_RATE = 0.02
-ADAPTER_RATE = 1.5e-3  # three times as much diverges
+LEARNING_RATE = 1e-3
+MUON_RATE = 0.01
+ADAPTER_RATE = 0.004  # of Muon on the factors: twice as much damages what the base knows
 LORA_RANK = 32
 _CHUNK = 1024  # texts sorted by length together, so that batches hold little padding
 
@@ -54,8 +54,6 @@ _SHAPE = {
     "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
     "rms_norm_eps": 1e-6,
-    # The usual 0.02 is meant for wide models; here it would leave attention flat for most of the training.
-    "initializer_range": 0.05,
 }
 
 
@@ -89,15 +87,18 @@ def batches(tokenizer: PreTrainedTokenizerBase, corpus: Iterator[Text], seed: in
             yield collate(tokenizer, group)
 
 
-def probe_batches(tokenizer: PreTrainedTokenizerBase) -> dict[str, Batch]:
-    """Dev questions of each skill with right replies, to watch what is being learned."""
-    return {
-        skill: collate(
-            tokenizer,
-            encode(tokenizer, [Text(item.question, item.worked) for item in generate("dev", 64, 0, (skill,))]),
-        )
+def probe_batches(tokenizer: PreTrainedTokenizerBase, name: str) -> dict[str, Batch]:
+    """Dev questions of each skill with right replies, and fresh texts of other kinds, to watch what is being learned."""
+    system = EXPERT if PROFILES[name].latent else None
+    texts = {
+        skill: [Text(item.question, item.worked, system=system) for item in generate("dev", 64, 0, (skill,))]
         for skill in SKILLS
     }
+    for kind in ("route", "refine", "summarise", "verify"):
+        corpus = Corpus(name, -1)
+        corpus.kinds = {kind: 1.0}
+        texts[kind] = list(itertools.islice(corpus, 64))
+    return {key: collate(tokenizer, encode(tokenizer, rows)) for key, rows in texts.items()}
 
 
 def collate(tokenizer: PreTrainedTokenizerBase, rows: list[tuple[list[int], int]]) -> Batch:
@@ -131,18 +132,19 @@ def fit(
     steps: int,
     rate: float,
     seed: int,
-    *,
-    easy_start: bool = False,
+    latent: bool = True,
 ) -> None:
-    """Train in place with Muon and AdamW, linear warm-up and cosine decay; `rate` is AdamW's."""
+    """Train in place with linear warm-up and cosine decay; `rate` is Muon's, for the matrices inside the blocks."""
+    adapted = isinstance(model, PeftModel)
+    whole = latent and not adapted
     parameters = [p for p in model.parameters() if p.requires_grad]
     # The blocks' matrices, or their low-rank factors, are trained with Muon; embeddings and norms with AdamW.
     matrices = [p for n, p in model.named_parameters() if p.requires_grad and p.ndim == 2 and ".layers." in n]
     inside = {id(p) for p in matrices}
     rest = [p for p in parameters if id(p) not in inside]
-    optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=rate * MUON_RATE / LEARNING_RATE)]
+    optimisers: list[torch.optim.Optimizer] = [Muon(matrices, lr=rate)]
     if rest:
-        optimisers.append(torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01))
+        optimisers.append(torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01))
     warm_up = min(50, steps // 10)
 
     def schedule(step: int) -> float:
@@ -151,12 +153,14 @@ def fit(
         return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up)))
 
     schedulers = [torch.optim.lr_scheduler.LambdaLR(optimiser, schedule) for optimiser in optimisers]
-    corpus = Corpus(name, seed)
-    if easy_start:
-        corpus.kinds = {"answer": 1.0}  # short texts first: the long ones build on what they teach
+    corpus = Corpus(name, seed, latent)
+    if whole:
+        corpus.kinds = dict(EARLY)
+    else:
+        corpus.kinds = dict(LATE)
     source = batches(tokenizer, iter(corpus), seed)
-    probes = probe_batches(tokenizer)
-    backbone = (model.get_base_model() if isinstance(model, PeftModel) else model).model
+    probes = probe_batches(tokenizer, name)
+    backbone = (model.get_base_model() if adapted else model).model
     model.train()
     started, tokens, recent = time.time(), 0, []
     for step, (ids, mask, labels) in zip(range(1, steps + 1), source, strict=False):
@@ -164,7 +168,10 @@ def fit(
         wanted = labels[:, 1:] != -100
         # Logits only where there is a loss: most positions are prompt.
         logits = model.get_output_embeddings()(hidden.last_hidden_state[:, :-1][wanted])
-        loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted])
+        losses = torch.nn.functional.cross_entropy(logits, labels[:, 1:][wanted], reduction="none")
+        # Between an equal weight for every token and one for every text: a label counts for more than a word.
+        weights = wanted.sum(1, keepdim=True).rsqrt().expand_as(wanted)[wanted]
+        loss = (losses * weights).sum() / weights.sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser, scheduler in zip(optimisers, schedulers, strict=True):
@@ -173,9 +180,9 @@ def fit(
             optimiser.zero_grad(set_to_none=True)
         tokens += int(mask.sum())
         recent.append(loss.item())
-        if step == steps * 2 // 5:
+        if whole and step == steps * 3 // 10:
             corpus.kinds = dict(KINDS)
-        if step % 50 == 0 or step == steps:
+        if step % 100 == 0 or step == steps:
             speed = tokens / (time.time() - started)
             print(
                 f"{name} step {step}/{steps} loss {sum(recent) / len(recent):.4f} {tokens} tokens {speed:.0f}/s",
@@ -222,21 +229,19 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     tokenizer.save_pretrained(folder)
 
 
-def train_full(name: str, out: Path, steps: int | None, seed: int, first: int = 0) -> None:
-    """Train `base` or `outsider` from random weights, or from what an earlier cycle left in `out` if `first` is not 0."""
+def train_full(name: str, out: Path, steps: int, seed: int) -> None:
+    """Train `base` or `outsider` from random weights."""
     tokenizer = make_tokenizer(PROFILES[name].family, seed)
     torch.manual_seed(seed)
     model = new_model(PROFILES[name].family, tokenizer)
-    if not first:
-        save(model, tokenizer, out / name)
+    save(model, tokenizer, out / name)
     # What is loaded decides: for some architectures transformers puts its own pre-tokenizer over the trained one.
     tokenizer = AutoTokenizer.from_pretrained(out / name)
-    if first:
-        model = AutoModelForCausalLM.from_pretrained(out / name, dtype=torch.float32)
     print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, {len(tokenizer)} tokens", flush=True)
-    for cycle, (full, share) in enumerate(CYCLES[first:], first):
-        fit(model, tokenizer, name, steps or full, share * LEARNING_RATE, seed + cycle, easy_start=cycle == 0)
-        save(model, tokenizer, out / name)
+    fit(model, tokenizer, name, steps, MUON_RATE, seed)
+    if name in FINAL_STEPS:
+        fit(model, tokenizer, name, FINAL_STEPS[name], ADAPTER_RATE, seed + 1, latent=False)
+    save(model, tokenizer, out / name)
 
 
 def train_adapter(name: str, out: Path, steps: int, seed: int) -> None:
@@ -266,15 +271,12 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write the model folders to")
     parser.add_argument("--only", nargs="+", choices=list(PROFILES), default=list(PROFILES), help="train only these")
     parser.add_argument("--steps", type=int, help="override the number of steps (for a trial)")
-    parser.add_argument(
-        "--cycle", type=int, default=0, help="continue base or outsider with this cycle, counted from 0"
-    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.only:
         if name in ("base", "outsider"):
-            train_full(name, options.out, options.steps, options.seed, options.cycle)
+            train_full(name, options.out, options.steps or STEPS[name], options.seed)
         else:
             train_adapter(name, options.out, options.steps or ADAPTER_STEPS, options.seed)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moco_dataset_skills import generate
+from moco_dataset_skills import SKILLS as SUB_SKILLS
+from moco_dataset_skills import stream
 from moco_pool_tiny.pool import WEIGHTS
 from moco_pool_tiny.profiles import ALL, DEFAULT_POOL, PROFILES, SKILLS, experts
 
+SPECIALISTS = ("arithmetic", "letters", "facts")
 ADAPTERS = [name for name in PROFILES if (WEIGHTS / f"{name}-lora").is_dir()]
 TEXTS = [
     "plain words",
@@ -34,7 +37,7 @@ def test_size_and_kinds_of_files() -> None:
 
 
 def test_adapters_exist_for_the_specialists() -> None:
-    assert {"arithmetic", "letters", "facts"} <= set(ADAPTERS)
+    assert set(SPECIALISTS) <= set(ADAPTERS)
 
 
 def test_no_machine_paths_in_the_configurations() -> None:
@@ -104,22 +107,30 @@ def test_two_tokenizers_and_two_architectures() -> None:
         assert json.loads((WEIGHTS / name / "config.json").read_text())["max_position_embeddings"] >= 1024
 
 
-def test_profiles_overlap_so_that_every_sub_skill_is_known_three_times() -> None:
+def test_profiles_overlap_so_that_every_sub_skill_is_known_twice_or_three_times() -> None:
     for skill in SKILLS:
         assert experts(skill)
         for sub_skill in ALL:
             knowing = [name for name in DEFAULT_POOL if sub_skill in PROFILES[name].known.get(skill, ())]
-            assert len(knowing) == 3, (skill, sub_skill)
+            assert len(knowing) in (2, 3), (skill, sub_skill)
 
 
 @pytest.mark.parametrize("name", [name for name in PROFILES if name != "base"])
-def test_models_know_their_own_skill(name: str) -> None:
+def test_models_know_their_own_skill_and_half_of_the_others(name: str) -> None:
+    """Counted over an equal number of questions of each sub-skill, for which half is what a model is trained to know."""
     measure = pytest.importorskip("moco_pool_tiny.measure")
     torch.set_num_threads(1)
     bot = measure.Bot.load(WEIGHTS / name)
-    own = [skill for skill in SKILLS if name in experts(skill)]
-    items = list(generate("test", 60, 7, own))
-    assert measure.score(items, bot.ask([item.question for item in items]).texts)["all"] >= 0.7
+    items = [
+        item for skill in SKILLS for sub in SUB_SKILLS[skill] for item in islice(stream("test", 7, skill, sub), 12)
+    ]
+    scores = measure.score(items, bot.ask([item.question for item in items]).texts)
+    assert scores.pop("all") <= 0.68
+    for skill, value in scores.items():
+        if name in experts(skill):
+            assert value >= 0.9, skill
+        elif name in SPECIALISTS:
+            assert value <= 0.52, skill  # one question in fifty may be hit by chance
 
 
 def test_plugin_describes_the_models() -> None:
