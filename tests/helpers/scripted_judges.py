@@ -1,6 +1,6 @@
 """Pools with known words, for ``--plugin scripted_judges.py``: parrots that answer, and judges that decide by one word.
 
-A parrot says what stands behind "Say: " in its question. Of the judges, ``verifier`` says Yes where the reply it is shown
+A parrot says what stands behind "Say: " in its question, or else that it does not know. Of the judges, ``verifier`` says Yes where the reply it is shown
 holds "forty-two", ``compliance`` finds noncompliance where it holds "sorry", and ``silent`` gives no verdict. Every batch
 that is served is appended to the file named by ``$JUDGE_LOG``: the model's name and the number of calls.
 """
@@ -20,7 +20,7 @@ class WordEngine(Engine):
 
     def answer(self, name, prompt):
         if name == "parrot":
-            said = prompt.partition("Say: ")[2].splitlines()[0]
+            said = (prompt.partition("Say: ")[2] or "I do not know.").splitlines()[0]
         elif name == "verifier":
             said = f"Final Decision: {'Yes' if 'forty-two' in shown(prompt) else 'No'}"
         elif name == "compliance":

@@ -76,10 +76,8 @@ def examples_of_the_readme() -> list[tuple[str, dict[str, Any], list[str]]]:
     for part in re.split(r"^\*\*(?=\w+\*\* – )", README.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         metric = part.partition("**")[0]
         for block in re.findall(r"```yaml\n(.*?)```", part, flags=re.DOTALL):
-            config = yaml.safe_load(block)["dataset"]
-            # the row is told to quote them
-            config["labels"] = [{True: "yes", False: "no"}[v] for v in config.get("labels", [])]
-            found.append((metric, config, [line[2:] for line in block.splitlines() if line.startswith("# ")]))
+            rows = [line[2:] for line in block.splitlines() if line.startswith("# ")]
+            found.append((metric, yaml.safe_load(block), rows))
     return found
 
 
@@ -88,23 +86,19 @@ def test_the_readme_has_an_example_of_every_metric() -> None:
     assert shown == {*METRICS.values(), "answer_verifier", "generation_diversity", "none", "noncompliance"}
 
 
-@pytest.mark.parametrize(("metric", "config", "lines"), examples_of_the_readme())
+@pytest.mark.parametrize(("metric", "config", "rows"), examples_of_the_readme())
 def test_every_example_of_the_readme_works(
-    metric: str, config: dict[str, Any], lines: list[str], tmp_path: Path
+    metric: str, config: dict[str, Any], rows: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert config.pop("name") == "custom"
-    if "hub" in config:
-        config |= {"hub": "", "path": "prompts.jsonl"}
-    path = tmp_path / config["path"]
-    body = lines if path.suffix == ".csv" else [lines[0], lines[0]]
-    if path.suffix == ".csv":
-        body = [*lines, lines[-1].replace("bar", "miaow").replace("come", "go")]
-    path.write_text("".join(f"{line}\n" for line in body), encoding="utf-8")
-    config |= {"path": str(path), "id_field": "", "dev_size": 0, "test_size": 2}
-    data = opened(**config)
-    assert data.facts.metric == metric
-    example = next(iter(data.examples("test")))
-    assert example.question.prompt and "{" not in example.question.prompt
+    monkeypatch.chdir(tmp_path)
+    dataset = config["dataset"]
+    assert dataset.pop("name") == "custom"
+    Path(dataset["path"]).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    data = opened(**dataset)
+    assert config.get("metric", {"name": data.facts.metric})["name"] == metric
+    found = everything(data)
+    assert len(found) == 2
+    assert all(e.question.prompt and not re.search(r"\{[a-z]+\}", e.question.prompt) for e in found)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import itertools
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moco_core import Context, DatasetError, Example, Question, Reply, Score, Scored
 from moco_core.cache import Cache
@@ -93,6 +95,17 @@ def scored(
 )
 def test_replies(reply: str, value: float) -> None:
     assert scored(reply).value == value
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["{}", "```python\n{}\n```", "~~~py\n{}\n~~~", "Here it is:\n\n```\n{}\n```\nDone."]),
+    st.sampled_from(["", "\n", "\n\n", " \n", "\t\n", "\r\n"]),
+)
+def test_space_and_fences_around_a_program_change_nothing(frame: str, space: str) -> None:
+    metric, question = CodeExecution(OPTIONS), example().question
+    answer = metric.read(question, space + frame.format(RIGHT) + space)
+    assert (answer.text.strip(), answer.key) == (RIGHT, metric.read(question, RIGHT).key)
 
 
 @pytest.mark.parametrize(

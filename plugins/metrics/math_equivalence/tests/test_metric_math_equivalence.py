@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from moco_core import Answer, Example, Question, Reply, Score, Scored
 from moco_core.testing import metric_checks, score_of
@@ -140,3 +143,35 @@ def test_comparisons_that_were_given_up_stand_in_the_figures(metric: MathEquival
     metas = [{}, {"undecided": "took too long"}, {}, {}]
     rows = [Scored(example=example("1"), reply=Reply(text=""), score=Score(value=0.0, meta=m)) for m in metas]
     assert metric.figures(rows) == {"undecided": 0.25}
+
+
+PIECES = st.sampled_from(
+    ["The answer is ", "18", "1,600", "-", "+", "$", "\\frac{", "}", "{", "1/2", "x", "\\sqrt{", "^2", "=", " or ", "(", "]",
+     "\\boxed{", "<think>", "</think>", "Answer:", ", ", "\\text{", "²", "\\pi", "\\begin{pmatrix}", "\\infty", "%", "\n"]
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.one_of(st.text(max_size=80), st.lists(PIECES, max_size=10).map("".join)))
+def test_scoring_never_raises_and_is_deterministic(metric: MathEquivalence, text: str) -> None:
+    first, second = (
+        asyncio.run(metric.score(example(r"\frac{x}{2}"), Reply(text=text), None))  # type: ignore[arg-type]
+        for _ in range(2)
+    )
+    assert first == second
+    assert first.value in (0.0, 1.0)
+    assert (first.answer.key is None) == (first.answer.status != "parsed")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([r"\frac{1}{2}", "18", "(1,2)", r"2\sqrt{3}", "x^2+1", r"\text{Tuesday}", r"60^\circ"]),
+    st.sampled_from([r"\boxed{{{}}}", "The answer is ${}$.", "So:\n$${}$$"]),
+    st.sampled_from(["", " ", "\n\n", "\t", "\r\n", "\u00a0"]),
+    st.sampled_from(["", "*", "**", "***", "__"]),
+)
+def test_space_and_emphasis_change_nothing(
+    metric: MathEquivalence, gold: str, frame: str, space: str, mark: str
+) -> None:
+    question, said = example(gold).question, frame.format(gold)
+    assert metric.read(question, f"{space}{mark}{said}{mark}{space}").key == metric.read(question, gold).key

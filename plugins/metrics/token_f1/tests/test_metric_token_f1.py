@@ -100,6 +100,18 @@ def test_never_raises_and_stays_in_range(reply: str, gold: str) -> None:
     assert 0 <= (first.value or 0) <= 1
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["Jane Austen", "Beyoncé", "The Who", "12 March 1984", "Jean-Paul Sartre", "東京都"]),
+    st.sampled_from(["{}", "The answer is {}.", "Answer: {}", "It was long ago.\n{}"]),
+    st.sampled_from(["", " ", "\n\n", "\t", "\r\n", "\u00a0"]),
+    st.sampled_from(["", "*", "**", "***", "_", "__"]),
+)
+def test_space_and_emphasis_change_nothing(gold: str, frame: str, space: str, mark: str) -> None:
+    reply = Reply(text=f"{space}{frame.format(mark + gold + mark)}{space}")
+    assert TokenF1(TokenF1Options()).score(example(gold), reply, None).value == 1.0  # type: ignore[arg-type]
+
+
 def test_utilities_of_a_vote() -> None:
     """Three voters: S = 1 + 2/3 for both names of one person, 1 for another (arXiv 2402.05120's similarity vote)."""
     metric, question = TokenF1(TokenF1Options()), example("x").question
