@@ -12,7 +12,7 @@ __all__ = ["exchange_ids", "least_models", "role_problems", "two_roles"]
 
 def least_models(*named: str | int) -> int:
     """Return how many models a pool must have: two, or enough for the largest index."""
-    return max(2, *(i + 1 for i in named if isinstance(i, int)))
+    return max([2, *(i + 1 for i in named if isinstance(i, int))])
 
 
 def two_roles(pool: Sequence[Model], named: Mapping[str, str | int]) -> tuple[int, int]:
