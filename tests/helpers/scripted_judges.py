@@ -1,8 +1,9 @@
 """Pools with known words, for ``--plugin scripted_judges.py``: parrots that answer, and judges that decide by one word.
 
-A parrot says what stands behind "Say: " in its question, or else that it does not know. Of the judges, ``verifier`` says Yes where the reply it is shown
-holds "forty-two", ``compliance`` finds noncompliance where it holds "sorry", and ``silent`` gives no verdict. Every batch
-that is served is appended to the file named by ``$JUDGE_LOG``: the model's name and the number of calls.
+A parrot says what stands behind "Say: " in its question, or else that it does not know. Of the judges, ``verifier`` says
+Yes where the reply it is shown holds "forty-two", ``compliance`` finds noncompliance where it holds "sorry", and ``silent``
+gives no verdict. Every batch that is served is appended to the file named by ``$JUDGE_LOG``: the model's name and the number
+of calls.
 """
 
 import os
