@@ -17,7 +17,18 @@ from moco_core.methods import Cost, Method
 from moco_core.models import Model, Needs, Pool
 from moco_core.options import option
 from moco_core.types import Example, digest
-from moco_toolkit_merging import Consensus, Merge, MergedSystem, Search, SourceRef, finish, prepare, resolve
+from moco_toolkit_merging import (
+    Consensus,
+    Merge,
+    MergedSystem,
+    Search,
+    SourceRef,
+    finish,
+    prepare,
+    resolve,
+    strangers,
+    weight_needs,
+)
 from moco_toolkit_swarm import Swarm, SwarmSettings, softmax
 
 __all__ = ["DareTies", "Options", "moco_method"]
@@ -75,13 +86,7 @@ class DareTies(Method[Options]):
     paper = "https://arxiv.org/abs/2311.03099"
 
     def needs(self) -> Needs:
-        return Needs(
-            capabilities=frozenset({"generate", "weights"}),
-            min_models=3 if self.options.base else 2,
-            same_tokenizer=True,
-            same_architecture=True,
-            check=self._check,
-        )
+        return weight_needs(min_models=3 if self.options.base else 2, export=self.options.export, check=self._check)
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
         base = self.options.base
@@ -93,6 +98,9 @@ class DareTies(Method[Options]):
         problems = []
         if experts < 2:
             problems.append(f"needs at least 2 fine-tuned models beside the base, the pool has {experts}; add models")
+        if base:
+            root = next(m for m in pool if m.name == base)
+            problems += strangers([m for m in pool if m is not root], root)
         for name in ("weights", "density"):
             given = getattr(self.options, name)
             if isinstance(given, tuple) and len(given) != experts:

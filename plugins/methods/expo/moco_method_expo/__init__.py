@@ -25,6 +25,8 @@ from moco_toolkit_merging import (
     prepare,
     resolve,
     share_base,
+    strangers,
+    weight_needs,
 )
 
 __all__ = ["Expo", "Options", "moco_method"]
@@ -79,13 +81,8 @@ class Expo(Method[Options]):
     paper = "https://arxiv.org/abs/2404.16792"
 
     def needs(self) -> Needs:
-        return Needs(
-            capabilities=frozenset({"generate", "weights"}),
-            min_models=1 if self.options.direction == "pair" and not self.options.source else 2,
-            same_tokenizer=True,
-            same_architecture=True,
-            check=self._check,
-        )
+        alone = self.options.direction == "pair" and not self.options.source
+        return weight_needs(min_models=1 if alone else 2, export=self.options.export, check=self._check)
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
         o, names = self.options, [m.name for m in pool]
@@ -108,6 +105,8 @@ class Expo(Method[Options]):
             rest = [m for m in pool if m.name != o.base]
             if not o.base and not share_base(rest):
                 return ["mode 'base_to_mean' needs the model the others were trained from; name it with option 'base'"]
+            if o.base:
+                return strangers(rest, next(m for m in pool if m.name == o.base))
         return []
 
     def cost(self, models: int, dev: int) -> Cost:

@@ -17,7 +17,7 @@ from moco_core.options import option
 from moco_core.types import Example
 from moco_method_lorahub.optimiser import minimise
 from moco_method_lorahub.sample import few, reference_text
-from moco_toolkit_merging import Merge, MergedSystem, Search, finish, prepare
+from moco_toolkit_merging import Merge, MergedSystem, Search, finish, prepare, weight_needs
 
 __all__ = ["LoraHub", "Options", "moco_method"]
 
@@ -58,10 +58,10 @@ class LoraHub(Method[Options]):
 
     def needs(self) -> Needs:
         scoring = {"score"} if self.options.objective == "loss" else set()
-        return Needs(
-            capabilities=frozenset({"generate", "weights", *scoring}),
-            min_models=1,
-            same_tokenizer=True,
+        return weight_needs(
+            export=self.options.export,
+            composition=self.options.composition,
+            more=sorted(scoring),
             same_base=True,
             adapters=True,
         )

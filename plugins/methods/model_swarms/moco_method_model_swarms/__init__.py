@@ -15,7 +15,7 @@ from moco_core.methods import Cost, Method
 from moco_core.models import Model, Needs, Pool
 from moco_core.options import option
 from moco_core.types import Example, Question, Reply, digest
-from moco_toolkit_merging import Linear, Merge, MergedSystem, Search, finish, prepare, share_base
+from moco_toolkit_merging import Linear, Merge, MergedSystem, Search, finish, prepare, share_base, weight_needs
 from moco_toolkit_swarm import Swarm, SwarmSettings, enlarge, one_hot
 from moco_toolkit_voting import vote
 
@@ -67,9 +67,7 @@ class ModelSwarms(Method[Options]):
     paper = "https://arxiv.org/abs/2410.11163"
 
     def needs(self) -> Needs:
-        return Needs(
-            capabilities=frozenset({"generate", "weights"}), min_models=2, same_tokenizer=True, same_architecture=True
-        )
+        return weight_needs(min_models=2, export=self.options.export, composition=self.options.adapter_combine)
 
     def cost(self, models: int, dev: int) -> Cost:
         dev = min(dev, self.options.dev_limit or dev)

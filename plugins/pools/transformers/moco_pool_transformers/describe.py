@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         if not path.exists():
             raise ConfigError(f"{where}.adapter: {adapter}: no adapter_model.safetensors")
         adapter_tensors = read_header(path)
+        if problem := _misfit(adapter_tensors, tensors):
+            raise ConfigError(f"{where}.adapter: {adapter} was trained on another base than {entry.model}: {problem}")
         settings = {
             k: v for k, v in adapter_config.items() if k not in ("base_model_name_or_path", "revision", "auto_mapping")
         }
@@ -186,6 +189,33 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         context=_context(config),
         memory=base_bytes + sum(math.prod(s) for _, s in adapter_tensors.values()) * size,
     )
+
+
+_FACTOR = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(?:embedding_)?([AB])(?:\.[\w-]+)?$")
+
+
+def _misfit(adapter: Mapping[str, tuple[str, tuple[int, ...]]], base: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    """Return why LoRA factors cannot belong to a base, from shapes alone; empty if they can.
+
+    Modules are looked up by the names in the base's files. Some architectures name them otherwise in memory, so a module
+    that is not found says nothing, unless no module of the base is called anything like those of the adapter.
+    """
+    pairs: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key, (_, shape) in adapter.items():
+        match = _FACTOR.match(key.removesuffix(".weight"))
+        if match is not None and len(shape) == 2:
+            pairs.setdefault(match[1], {})[match[2]] = shape
+    leaves = {name.removesuffix(".weight").rpartition(".")[2] for name in base}
+    if pairs and not any(module.rpartition(".")[2] in leaves for module in pairs):
+        return f"that has nothing like {min(pairs)!r}"
+    for module, pair in pairs.items():
+        weight = base.get(f"{module}.weight")
+        if weight is None or len(weight[1]) != 2 or set(pair) != {"A", "B"}:
+            continue
+        inner, outer = pair["A"][1], pair["B"][0]
+        if weight[1] not in ((outer, inner), (inner, outer)):  # some layers keep their weight transposed
+            return f"{module!r} is {weight[1][0]}x{weight[1][1]} there, the adapter changes {outer}x{inner}"
+    return ""
 
 
 def place(found: Sequence[Described], options: Options) -> list[str]:

@@ -71,6 +71,18 @@ def test_adapters_share_a_base_and_keep_apart(tmp_path: Path) -> None:
     assert source.engine.residency.loads == 1
 
 
+def test_an_adapter_of_another_base_is_refused_from_headers(tmp_path: Path) -> None:
+    base, wide = checkpoint(tmp_path / "base"), checkpoint(tmp_path / "wide", intermediate_size=96)
+    other = checkpoint(tmp_path / "other", "gpt2")
+    with pytest.raises(ConfigError, match=r"another base than .*/wide: 'model\..*down_proj' is \d+x96 there") as caught:
+        pool({"model": wide, "adapter": adapter(base, tmp_path / "lora", 1)}, cache=tmp_path).models()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"another base than .*/other: that has nothing like 'model\..*down_proj'"):
+        pool({"model": other, "adapter": str(tmp_path / "lora")}, cache=tmp_path).models()
+    transposed = adapter(other, tmp_path / "conv", 2, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+    assert pool({"model": other, "adapter": transposed}, cache=tmp_path).models()[0].adapter
+
+
 def test_adapter_generates_like_its_merged_checkpoint(tmp_path: Path) -> None:
     base = checkpoint(tmp_path / "base")
     path = adapter(base, tmp_path / "lora", 3)

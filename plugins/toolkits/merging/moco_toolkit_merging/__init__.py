@@ -1,7 +1,8 @@
 """Merging weights as values: recipes evaluated in memory, streamed to disk only when asked."""
 
-from moco_toolkit_merging.compatibility import Report, check_models, compare
+from moco_toolkit_merging.compatibility import Report, check_finite, check_models, compare
 from moco_toolkit_merging.export import check_folder, export_merge, model_card
+from moco_toolkit_merging.needs import share_base, strangers, weight_needs
 from moco_toolkit_merging.operations import (
     OPERATIONS,
     Consensus,
@@ -15,7 +16,7 @@ from moco_toolkit_merging.operations import (
 )
 from moco_toolkit_merging.recipes import AdapterRecipe, BaseRecipe, Merge, MergeRecipe, SourceRef, base_of, resolve
 from moco_toolkit_merging.search import Search
-from moco_toolkit_merging.systems import MergedSystem, finish, prepare, share_base
+from moco_toolkit_merging.systems import MergedSystem, finish, prepare
 from moco_toolkit_merging.workspace import Workspace
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "SourceRef",
     "Workspace",
     "base_of",
+    "check_finite",
     "check_folder",
     "check_models",
     "compare",
@@ -47,4 +49,6 @@ __all__ = [
     "prepare",
     "resolve",
     "share_base",
+    "strangers",
+    "weight_needs",
 ]

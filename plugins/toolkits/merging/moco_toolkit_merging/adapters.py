@@ -12,16 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-import torch
-from torch import Tensor
 
 from moco_core.errors import CapabilityError
-from moco_toolkit_merging.tensors import finite
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from moco_pool_transformers.host import AdapterWeights
 
-__all__ = ["Composition", "Factors", "check_composable", "combine", "delta", "factors"]
+__all__ = ["Composition", "Factors", "check_alike", "check_composable", "combine", "delta", "factors"]
 
 Composition = Literal["exact", "factors"]
 """``exact`` adds the updates (by rank concatenation); ``factors`` adds A and B separately, as LoraHub does."""
@@ -115,16 +114,26 @@ def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
 def check_composable(
     adapters: Sequence[AdapterWeights], names: Sequence[str], composition: Composition
 ) -> list[dict[str, Factors]]:
-    """Return the factors of every adapter; raise CapabilityError, naming the first mismatch, if they do not combine so.
+    """Return the factors of every adapter; raise CapabilityError if :func:`check_alike` does, or for NaN."""
+    from moco_toolkit_merging.tensors import finite
 
-    Factor-wise sums need equal modules, ranks and scalings; exact sums need plain LoRA factors of equal outer shapes. All
-    need finite values.
-    """
-    sets = [factors(a, n) for a, n in zip(adapters, names, strict=True)]
+    sets = check_alike(adapters, names, composition)
     for name, found in zip(names, sets, strict=True):
         odd = next((m for m, f in found.items() if not (finite(f.a) and finite(f.b))), None)
         if odd is not None:
             raise CapabilityError(f"adapter {name!r}: {odd!r} holds NaN or infinite values; it cannot be combined")
+    return sets
+
+
+def check_alike(
+    adapters: Sequence[AdapterWeights], names: Sequence[str], composition: Composition
+) -> list[dict[str, Factors]]:
+    """Return the factors of every adapter; raise CapabilityError, naming the first mismatch, if they do not combine so.
+
+    Factor-wise sums need equal modules, ranks and scalings; exact sums need plain LoRA factors of equal outer shapes. Only
+    shapes are looked at.
+    """
+    sets = [factors(a, n) for a, n in zip(adapters, names, strict=True)]
     reference = next((i for i, s in enumerate(sets) if s), 0)
     for name, other in zip(names, sets, strict=True):
         mine, first = sets[reference], names[reference]
@@ -209,6 +218,8 @@ def combine(
 
 
 def _concatenate(parts: Sequence[tuple[Factors, float]], width: int) -> tuple[Tensor, Tensor]:
+    import torch
+
     a = torch.cat([f.a.float() * (w * f.scaling) for f, w in parts], dim=0)
     b = torch.cat([f.b.float() for f, _ in parts], dim=1)
     pad = width - a.shape[0]

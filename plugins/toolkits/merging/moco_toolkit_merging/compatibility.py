@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from moco_core.converters import strings
-from moco_core.errors import CapabilityError
+from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Model
 
 if TYPE_CHECKING:
-    from moco_pool_transformers.host import Weights
+    from moco_pool_transformers.host import Host, Weights
 
-__all__ = ["Report", "check_models", "compare"]
+__all__ = ["Report", "check_finite", "check_models", "compare", "mismatch"]
 
 # Equal names and shapes can still mean different arithmetic: what each head sees, and how.
 _SHAPING = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "layer_types")
@@ -85,41 +86,98 @@ def _tensors(a: Weights, b: Weights, one: str, two: str, padding: bool) -> str:
     return f"{one!r} has no tensor {extra!r}, {two!r} has it" if extra else ""
 
 
+def mismatch(models: Sequence[Model]) -> str:
+    """Return why models cannot be merged, told from what the pool states and from headers; empty if nothing forbids it."""
+    first = models[0]
+    for other in models[1:]:
+        pair = f"models {first.name!r} and {other.name!r}"
+        if first.architecture != other.architecture:
+            detail = _detail(first, other)
+            return f"{pair} do not share an architecture{detail}; choose checkpoints of one architecture and size"
+        if first.tokenizer != other.tokenizer:
+            return f"{pair} do not share a tokenizer; choose models of one family"
+    return ""
+
+
 def check_models(models: Sequence[Model]) -> Report:
     """Compare pool models before they are merged: tokenizers, architecture, names and shapes; no weight is read.
 
     Raises CapabilityError naming the first mismatch. Models of an engine without weights in reach are compared by what
     the pool states about them. Run it in a worker thread: it opens files.
     """
-    first = models[0]
-    for other in models[1:]:
-        for attribute, what in (("architecture", "an architecture"), ("tokenizer", "a tokenizer")):
-            if getattr(first, attribute) != getattr(other, attribute):
-                detail = _detail(first, other) if attribute == "architecture" else ""
-                raise CapabilityError(
-                    f"models {first.name!r} and {other.name!r} do not share {what}{detail}; "
-                    "weights can be merged among models of one family and size only"
-                )
-    return _compared(models)
+    if problem := mismatch(models):
+        raise CapabilityError(problem)
+    report = _compared(models)
+    return attrs.evolve(report, warnings=(*report.warnings, *_foreign(models)))
+
+
+def check_finite(models: Sequence[Model]) -> None:
+    """Read every weight once. Raises ConfigError naming the first model and tensor with NaN or infinite values.
+
+    One pass over the weights costs little beside the dev evaluations that a broken source would spoil. Blocking.
+    """
+    host = _host(models[0])
+    if host is None:
+        return
+    from moco_toolkit_merging.tensors import finite
+
+    for model in models:
+        tensors: Iterable[tuple[str, Any]]
+        if model.adapter:
+            tensors = host.adapter_weights(model).tensors.items()
+        else:
+            weights = host.weights(model)
+            tensors = ((name, weights.get(name)) for name in weights.names)
+        for name, tensor in tensors:
+            if tensor.is_floating_point() and not finite(tensor):
+                raise ConfigError(f"{name}: model {model.name!r} holds NaN or infinite values; it cannot be merged")
 
 
 def _detail(a: Model, b: Model) -> str:
-    report = _compared([a, b], raising=False)
-    return f" ({report.mismatch})" if report.mismatch else ""
+    """Return the first difference between two models' files, from their headers alone."""
+    folders = [getattr(m.info.get("spec"), "folder", "") for m in (a, b)]
+    if not all(folders):
+        return ""
+    from moco_toolkit_merging.files import FolderWeights
+
+    try:
+        headers: list[Any] = [FolderWeights(Path(f)) for f in folders]
+        found = compare(headers, [a.name, b.name])
+    except (ConfigError, CapabilityError):
+        return ""
+    return f" ({found.mismatch})" if found.mismatch else ""
 
 
-def _compared(models: Sequence[Model], raising: bool = True) -> Report:
+def _compared(models: Sequence[Model]) -> Report:
+    host = _host(models[0])
+    if host is None:
+        return Report()
+    report = compare([host.weights(m) for m in models], [m.name for m in models])
+    if report.mismatch:
+        raise CapabilityError(f"models cannot be merged: {report.mismatch}")
+    return report
+
+
+def _host(model: Model) -> Host | None:
+    """Return the engine if weights are in its reach."""
     try:
         from moco_pool_transformers.host import Host
     except ImportError:
-        return Report()
-    engine = models[0].engine
-    if not isinstance(engine, Host):
-        return Report()
-    report = compare([engine.weights(m) for m in models], [m.name for m in models])
-    if raising and report.mismatch:
-        raise CapabilityError(f"models cannot be merged: {report.mismatch}")
-    return report
+        return None
+    return model.engine if isinstance(model.engine, Host) else None
+
+
+def _foreign(models: Sequence[Model]) -> Iterator[str]:
+    """Warn of adapters that name another base than the one the pool puts them on; only names can tell where shapes fit."""
+    for model in models:
+        spec: Any = model.info.get("spec")
+        path = Path(getattr(spec, "adapter", "") or ".") / "adapter_config.json"
+        if not model.adapter or not path.is_file():
+            continue
+        trained_on = str(json.loads(path.read_text("utf-8")).get("base_model_name_or_path") or "")
+        given = str(spec.entry.get("model", ""))
+        if trained_on and given and Path(trained_on).name.lower() != Path(given).name.lower():
+            yield f"adapter {model.name!r} says it was trained on {trained_on!r}, the pool puts it on {given!r}"
 
 
 def _short(value: Any) -> str:

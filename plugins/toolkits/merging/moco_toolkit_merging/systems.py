@@ -12,11 +12,12 @@ from moco_core.errors import ConfigError
 from moco_core.methods import System
 from moco_core.models import Model, Pool
 from moco_core.types import Question, Reply
-from moco_toolkit_merging.compatibility import check_models
-from moco_toolkit_merging.export import check_folder, export_merge, read_fingerprint
+from moco_toolkit_merging.compatibility import check_finite, check_models
+from moco_toolkit_merging.export import export_merge
+from moco_toolkit_merging.needs import check_export
 from moco_toolkit_merging.recipes import Merge
 
-__all__ = ["MergedSystem", "finish", "prepare", "share_base"]
+__all__ = ["MergedSystem", "finish", "prepare"]
 
 FORMAT = 1
 
@@ -58,22 +59,17 @@ class MergedSystem(System):
         return system
 
 
-def share_base(models: Sequence[Model]) -> bool:
-    """Return whether all models are LoRA adapters of one base, so that their merge can stay an adapter."""
-    return bool(models) and all(m.adapter for m in models) and len({m.base for m in models}) == 1
-
-
 async def prepare(context: Context, models: Sequence[Model], export: str = "") -> None:
     """Check what can be known before any work: that the models can be merged, and that ``export`` can be written.
 
-    Raises CapabilityError or ConfigError; what merges but should be known becomes a warning of the run.
+    Reads every weight once, to find broken ones. Raises CapabilityError or ConfigError; what merges but should be known
+    becomes a warning of the run.
     """
-    folder = Path(export) if export else None
-    if folder is not None and not read_fingerprint(folder):
-        check_folder(folder, max((m.memory or 0 for m in models if not m.adapter), default=0))
+    check_export(models, export)
     report = await asyncio.to_thread(check_models, models)
     for warning in report.warnings:
         context.warn(warning)
+    await asyncio.to_thread(check_finite, models)
 
 
 async def finish(
