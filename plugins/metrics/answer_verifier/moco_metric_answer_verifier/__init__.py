@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -29,9 +28,9 @@ from moco_metric_exact_match import ExactMatch
 from moco_metric_exact_match import ExactMatchOptions as ExactOptions
 from moco_metric_math_equivalence import MathEquivalence
 from moco_metric_math_equivalence import MathEquivalenceOptions as MathOptions
-from moco_toolkit_answers import read, strip_reasoning
+from moco_toolkit_answers import fill, mark_of, read, strip_reasoning
 
-__all__ = ["TEMPLATE", "AnswerVerifier", "AnswerVerifierOptions", "fill", "moco_metric", "verdict"]
+__all__ = ["TEMPLATE", "AnswerVerifier", "AnswerVerifierOptions", "moco_metric", "verdict"]
 
 TEMPLATE = """### Question: {question}
 
@@ -42,10 +41,8 @@ TEMPLATE = """### Question: {question}
 {reply}
 {mark}
 
-For the above question, please verify if the student's answer is equivalent to the ground truth answer.
-Do not solve the question by yourself; just check if the student's answer is equivalent to the ground truth answer.
-If the student's answer is correct, output "Final Decision: Yes". If the student's answer is incorrect, output \
-"Final Decision: No"."""
+Say whether the student's answer means the same as the ground truth answer. Compare the two and leave the question \
+unsolved. Close with "Final Decision: Yes" if they agree, or with "Final Decision: No" if they do not."""
 
 
 def _known_slots(template: str) -> str | None:
@@ -128,8 +125,8 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
             if answer.key is not None and answer.text:
                 shown = answer.text
         shown = shown[-self.options.reply_chars :]
-        mark = "=== " + hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()[:12] + " ==="
-        return fill(self.options.template, question=asked, reference=reference, reply=shown, mark=mark)
+        values = {"question": asked, "reference": reference, "reply": shown, "mark": mark_of(shown)}
+        return fill(self.options.template, **values)
 
     async def _by_rule(self, example: Example, reply: Reply, context: Context) -> bool:
         if example.question.answer_kind == "math":
@@ -137,11 +134,6 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
         if example.question.answer_kind in ("open", "code"):
             return False
         return self._exact.matches(example, read(example.question, reply.text))
-
-
-def fill(template: str, **values: str) -> str:
-    """Put texts into ``{name}`` slots in one pass: braces and slots inside a text stay as they are."""
-    return re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), template)
 
 
 _VERDICT = re.compile(

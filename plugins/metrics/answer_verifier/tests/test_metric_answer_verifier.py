@@ -8,7 +8,7 @@ import pytest
 
 from moco_core import ConfigError, Context, Example, Question, Reply, Score
 from moco_core.testing import ScriptedPool, metric_checks, open_session
-from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, fill, verdict
+from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, verdict
 
 test_conformance = metric_checks("answer_verifier")
 
@@ -37,7 +37,6 @@ def test_braces_reach_the_judge_as_they_are() -> None:
     assert "### Ground Truth Answer: \\frac{1}{2}\n" in prompts[0]
     assert "What is {x}?" in prompts[0]
     assert "It is {reference} or {0} maybe so" in prompts[0]
-    assert fill("{a}{b}", a="{b}", b="2") == "{b}2"
 
 
 @pytest.mark.parametrize(

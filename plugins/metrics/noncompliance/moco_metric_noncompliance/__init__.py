@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from moco_core import (
 )
 from moco_metric_noncompliance.rubrics import rubric
 from moco_metric_noncompliance.rules import declines
-from moco_toolkit_answers import read_open, strip_reasoning, visible
+from moco_toolkit_answers import fill, mark_of, read_open, strip_reasoning, visible
 
 __all__ = ["Noncompliance", "NoncomplianceOptions", "moco_metric"]
 
@@ -126,15 +125,14 @@ class Noncompliance(Metric[NoncomplianceOptions]):
             raise ConfigError("metric.pool: missing; give the judge's pool: {name: ..., ...}, or judge: rules")
         noncompliance, compliance = rubric(category, subcategory)
         body = (strip_reasoning(text) or "").strip()[: self.options.reply_chars]
-        mark = "=== " + hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()[:12] + " ==="
-        values = {
-            "noncompliance": noncompliance,
-            "compliance": compliance,
-            "request": example.question.text(),
-            "reply": body,
-            "mark": mark,
-        }
-        prompt = re.sub(r"\{(\w+)\}", lambda m: values.get(m[1], m[0]), _PROMPT)
+        prompt = fill(
+            _PROMPT,
+            noncompliance=noncompliance,
+            compliance=compliance,
+            request=example.question.text(),
+            reply=body,
+            mark=mark_of(body),
+        )
         sampling = Sampling(max_new_tokens=self.options.max_new_tokens)
         reply = await context.generate(self._judge, [Message("user", prompt)], sampling)
         found = _VERDICT.findall(strip_reasoning(reply.text) or "")

@@ -23,6 +23,7 @@ from moco_toolkit_answers.exact import (
     text_key,
     token_list,
 )
+from moco_toolkit_answers.judging import fill, mark_of
 from moco_toolkit_answers.latex import clean_latex, has_unit, math_key, split_items, strip_units, text_only
 from moco_toolkit_answers.maths import read_math
 from moco_toolkit_answers.numbers import decimals_of, find_numbers, number_key, parse_number, round_to
@@ -41,9 +42,11 @@ __all__ = [
     "defines",
     "evidence",
     "extract_code",
+    "fill",
     "find_numbers",
     "has_unit",
     "lists_match",
+    "mark_of",
     "math_key",
     "normalise_text",
     "normalise_unicode",

@@ -18,7 +18,9 @@ from moco_toolkit_answers import (
     decimals_of,
     evidence,
     extract_code,
+    fill,
     find_numbers,
+    mark_of,
     math_key,
     parse_list,
     parse_number,
@@ -236,6 +238,20 @@ def test_called_names() -> None:
     assert called_name(["assert set(f(1)) == {1}", "assert math.isclose(f(2), 2)"]) == "f"
     assert called_name("assert (g(1)) == 2") == "g"
     assert called_name("not python at all") == ""
+
+
+# ---------------------------------------------------------------- judges
+
+
+def test_texts_in_a_prompt_are_not_read_as_slots() -> None:
+    assert fill("{a}{b} {c}", a="{b}", b=r"\frac{1}{2}") == r"{b}\frac{1}{2} {c}"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=50))
+def test_a_text_does_not_hold_its_own_mark(text: str) -> None:
+    assert mark_of(text) not in text and mark_of(text) == mark_of(text)
+    assert mark_of(text) != mark_of(f"{text}\n{mark_of(text)}\n")
 
 
 # ---------------------------------------------------------------- any text
