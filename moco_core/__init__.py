@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ModelCallError,
         NotFitted,
         PluginError,
+        PoolError,
         PromptTooLong,
         StoreError,
     )
@@ -66,6 +67,7 @@ _HOME = {
     "ModelCallError": "moco_core.errors",
     "NotFitted": "moco_core.errors",
     "PluginError": "moco_core.errors",
+    "PoolError": "moco_core.errors",
     "PromptTooLong": "moco_core.errors",
     "StoreError": "moco_core.errors",
     "hookimpl": "moco_core.hookspecs",
@@ -128,6 +130,7 @@ __all__ = [
     "NotFitted",
     "PluginError",
     "Pool",
+    "PoolError",
     "PoolSource",
     "PromptTooLong",
     "Question",

@@ -9,7 +9,7 @@ from typing import Any
 
 from moco_core.context import Context, Session
 from moco_core.data import Scored
-from moco_core.errors import MocoError, StoreError
+from moco_core.errors import MocoError, PoolError, StoreError
 from moco_core.events import QuestionAnswered
 from moco_core.methods import System
 from moco_core.observe import Observers
@@ -47,7 +47,7 @@ class Answers:
             try:
                 reply = await system.respond(example.question, context)
                 score: Score = await context.grade(example, reply)
-            except (StoreError, asyncio.CancelledError):
+            except (StoreError, PoolError, asyncio.CancelledError):
                 raise
             except Exception as error:
                 self.failed += 1

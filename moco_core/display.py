@@ -83,7 +83,9 @@ class LiveProgress:
         score = event.summary.get("score")
         text = f"{score['mean']:.3f}" if score else "-"
         seconds = event.summary["timings"]["total"]
-        if event.status != "finished":
+        if event.status == "interrupted":
+            return  # who stopped it says why
+        if event.status == "failed":
             self._console.print(f"{event.run_id}: {event.status}: {event.summary.get('error', '')}", highlight=False)
         elif self._bars is None:
             self._console.print(f"{event.run_id}: score {text} in {seconds:.1f} s", highlight=False)

@@ -4,6 +4,7 @@
 
     MocoError
     ├── ConfigError            a file, an option or an override is wrong            exit 2
+    │   └── PoolError          a pool cannot be opened; ends the whole run
     ├── PluginError            a plugin cannot be used                              exit 2
     │   ├── UnknownPlugin      nothing of that name is installed
     │   ├── PluginConflict     two distributions claim one name
@@ -39,6 +40,7 @@ __all__ = [
     "NotFitted",
     "PluginConflict",
     "PluginError",
+    "PoolError",
     "PromptTooLong",
     "RunFailed",
     "StoreError",
@@ -61,6 +63,13 @@ class ConfigError(MocoError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class PoolError(ConfigError):
+    """A pool cannot be opened: no server there, a refused key, a model it does not have.
+
+    Raise it from ``Engine.start``: everything ends with it, before any question is asked.
+    """
 
 
 class PluginError(MocoError):

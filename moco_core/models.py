@@ -164,7 +164,10 @@ class Engine(ABC):
         raise CapabilityError(f"{type(self).__name__} cannot derive {type(recipe).__name__} models")
 
     async def start(self) -> None:
-        """Open connections or workers. Called once, before the first call, in the run's event loop."""
+        """Open connections or workers. Called once, before the first call of any model, in the run's event loop.
+
+        Raise :class:`~moco_core.errors.PoolError` if models cannot be reached at all: nobody is asked anything then.
+        """
 
     async def close(self) -> None:
         """Free memory, connections and workers. Called once, also after an error."""
@@ -228,6 +231,11 @@ class Pool(Sequence[Model]):
         raise ConfigError(
             f"{where}: no model {name!r} in the pool ({', '.join(self.names)}){suggest(name, self.names)}"
         )
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines that its models live on."""
+        return tuple({id(m.engine): m.engine for m in self._models}.values())
 
     def subset(self, models: Iterable[Model]) -> Pool:
         return Pool(models)

@@ -18,7 +18,7 @@ from moco_core.catalogue import Catalogue
 from moco_core.config import Plugin, RunConfig, plugin_of
 from moco_core.context import Context, Session
 from moco_core.data import Dataset, Metric, Split
-from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError, StoreError
+from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError, PoolError, StoreError
 from moco_core.events import RunFinished, RunProgress, RunStarted
 from moco_core.methods import System
 from moco_core.models import Model, Pool, PoolSource
@@ -176,7 +176,9 @@ class Benchmark:
     # ---------------------------------------------------------------- the work
 
     async def run(self) -> list[RunResult]:
-        """Do all runs. A run that fails leaves the others alone; a store that cannot be written stops everything."""
+        """Do all runs. A run that fails leaves the others alone; a store that cannot be written stops everything, as does a
+        pool that cannot be opened.
+        """
         if problems := self.problems():
             raise CapabilityError("\n".join(problems))
         for dataset in self.config.datasets:
@@ -187,7 +189,8 @@ class Benchmark:
         results: list[RunResult] = []
         cache = Cache(self.cache_path)
         try:
-            async with Scheduler(cache) as scheduler:
+            engines = [e for pool in (self.pool, *self._judges.values()) for e in pool.engines]
+            async with Scheduler(cache, engines) as scheduler:
                 for job in self.jobs:
                     result = await self._run_job(job, scheduler)
                     results.append(result)
@@ -237,7 +240,8 @@ class Benchmark:
         except (KeyboardInterrupt, asyncio.CancelledError):
             status, error = "interrupted", "stopped by the user"
             raise
-        except StoreError:
+        except (StoreError, PoolError) as caught:
+            status, error = "interrupted", error_line(caught)
             raise
         except Exception as caught:
             error = error_line(caught)

@@ -12,12 +12,12 @@ import asyncio
 import collections
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from moco_core.cache import Cache, KeyParts, key_parts
-from moco_core.errors import EngineOutOfMemory, MocoError, ModelCallError, StoreError
+from moco_core.errors import EngineOutOfMemory, MocoError, ModelCallError, PoolError, StoreError
 from moco_core.models import Call, Engine, Model
 from moco_core.types import canonical, digest
 
@@ -98,10 +98,15 @@ class _Queue:
 
 
 class Scheduler:
-    """Runs calls through the cache and the engines. Use it as an async context manager, in one event loop."""
+    """Runs calls through the cache and the engines. Use it as an async context manager, in one event loop.
 
-    def __init__(self, cache: Cache) -> None:
+    ``engines`` are those that will be needed. They are started together, when the first call is not cached: what is wrong
+    with one is known before another is asked.
+    """
+
+    def __init__(self, cache: Cache, engines: Iterable[Engine] = ()) -> None:
         self.cache = cache
+        self._expected = tuple(engines)
         self.closing = False
         self.served: collections.Counter[str] = collections.Counter()
         self.swaps = 0
@@ -338,11 +343,22 @@ class Scheduler:
             self.store_and_deliver([(call, result)])
 
     async def _start(self, engine: Engine) -> None:
-        """Start an engine once; whoever comes meanwhile waits for it, and meets its error if it has one."""
-        if id(engine) not in self._started:
-            self._started[id(engine)] = engine
-            self._starting[id(engine)] = asyncio.create_task(engine.start())
-        await asyncio.shield(self._starting[id(engine)])
+        """Start an engine once, and with it all that are expected; whoever comes meanwhile waits, and meets its error."""
+        wanted = {id(e): e for e in (*self._expected, engine)}
+        for key, each in wanted.items():
+            if key not in self._started:
+                self._started[key] = each
+                self._starting[key] = asyncio.create_task(each.start())
+        tasks = {key: self._starting[key] for key in wanted}
+        if not all(task.done() for task in tasks.values()):
+            await asyncio.wait(tasks.values())
+        errors = {key: error for key, task in tasks.items() if (error := task.exception()) is not None}
+        for error in errors.values():
+            if isinstance(error, PoolError):
+                self._fail_all(error)
+                raise error
+        if id(engine) in errors:
+            raise errors[id(engine)]
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -387,7 +403,7 @@ class Scheduler:
             future.set_result(outcome)
 
     def _fail_all(self, error: Exception) -> None:
-        """The store is unusable: fail everything that waits, and everything that comes."""
+        """The store or a pool is unusable: fail everything that waits, and everything that comes."""
         self._fatal = error
         for call_id, future in list(self._futures.items()):
             if not future.done():

@@ -117,7 +117,7 @@ async def _fit_and_ask(
     allowed = needs.declared | {"generate"}
     cache = Cache(cache_path)
     try:
-        async with Scheduler(cache) as scheduler:
+        async with Scheduler(cache, models.engines) as scheduler:
             session = Session(scheduler=scheduler, metric=metric.make(), seed=seed, sampling=sampling)
             system = await made.fit(models, examples, Context(session, phase="fit", allowed=allowed))
             context = Context(session, phase="respond", question=question, allowed=allowed)

@@ -7,7 +7,7 @@ import pytest
 
 from moco_core.cache import Cache
 from moco_core.context import Context, Session
-from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError, StoreError
+from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError, PoolError, StoreError
 from moco_core.models import Engine, Model
 from moco_core.scheduler import Scheduler
 from moco_core.types import Generation, Question, Sampling, Usage
@@ -304,6 +304,36 @@ def test_a_self_batching_engine_gets_a_bounded_number_of_calls():
     out = run(lambda c, _: c.each(questions(20), one))
     assert engine.most == 4
     assert out[3] == "a: OSError: connection reset" and out[4] == "p4"
+
+
+class Closed(Server):
+    def __init__(self):
+        super().__init__()
+        self.starts = 0
+
+    async def start(self):
+        self.starts += 1
+        await asyncio.sleep(0.01)
+        raise PoolError("nobody is at home")
+
+
+def test_a_pool_that_cannot_be_opened_ends_everything_before_anybody_is_asked():
+    """Engines that are expected start together, so that what is wrong with one is known before another is asked."""
+    fine, closed, cache = Recorder(), Closed(), Cache(None)
+    (near,), (far,) = models(fine, "a"), models(closed, "b")
+
+    async def work(ask):
+        async with Scheduler(cache, [fine, closed]) as scheduler:
+            context = Context(Session(scheduler=scheduler, metric=None), phase="respond")
+            return await context.each(questions(5), ask)
+
+    for model in (near, far):
+        with pytest.raises(PoolError, match="nobody is at home"):
+            asyncio.run(work(lambda q, s, model=model: s.generate(model, q)))
+    assert fine.asked == [] and closed.most == 0 and closed.starts == 2
+    # what is cached needs no engine
+    run(lambda c, _: c.each(questions(5), lambda q, s: s.generate(near, q)), cache)
+    assert len(asyncio.run(work(lambda q, s: s.generate(near, q)))) == 5 and closed.starts == 2
 
 
 def test_once_computes_once_per_description_and_shares_running_work():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from moco_core import cli
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Needs, Pool
@@ -106,6 +108,21 @@ def test_bad_input_names_the_section(servers: tuple[StubServer, StubServer]) -> 
     assert "order: 'beta' is missing" in line(section(one, "alpha", "beta"), order=["alpha"])
     same = (section(one, "alpha", prefix="openai1-"), section(one, "alpha"), section(one, "alpha"))
     assert "two models are called" in line(*same)
+
+
+def test_what_is_wrong_with_one_section_is_known_before_another_is_asked(
+    servers: tuple[StubServer, StubServer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
+    pytest.importorskip("moco_method_majority_vote", reason="needs a method")
+    one, _ = servers
+    monkeypatch.chdir(tmp_path)
+    near, far = section(one, "alpha"), {**section(one, "beta"), "base_url": "http://127.0.0.1:9/v1"}
+    given = ["-p", "mixed", "-o", f"pool.pools={json.dumps([near, far])}", "--cache", str(tmp_path / "calls.sqlite")]
+    code = cli._run(["run", "majority_vote", "-d", "skills", "--dev", "2", "--test", "4", *given])
+    out, err = capsys.readouterr()
+    assert code == 2 and out == "" and err.count("\n") == 1 and "no server at http://127.0.0.1:9/v1" in err, err
+    assert not one.requests
 
 
 def test_sections_of_local_models_load_at_the_same_time() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from moco_core.errors import CapabilityError, ConfigError, ModelCallError, PromptTooLong
-from moco_core.models import CAPABILITIES, Call, Engine
-from moco_pool_openai.attempts import Damaged, retry_after, wait_before, worth_retrying
+from moco_core.errors import CapabilityError, ConfigError, ModelCallError, PoolError, PromptTooLong
+from moco_core.models import CAPABILITIES, Call, Engine, Model
+from moco_pool_openai.attempts import retry_after, wait_before, worth_retrying
 from moco_pool_openai.memory import ServerMemory
 from moco_pool_openai.pacing import Ledger
 from moco_pool_openai.server import Place, Server, message_of, root_cause
@@ -24,7 +24,10 @@ _TOO_LONG = ("context length", "context_length", "maximum context", "context win
 
 
 class OpenAIEngine(Engine):
-    """Asks OpenAI-compatible servers. ``attempts`` counts requests that were sent, ``ledger`` what they cost."""
+    """Asks OpenAI-compatible servers. ``attempts`` counts requests that were sent, ``ledger`` what they cost.
+
+    ``models`` are those of the pool, which must be there before the first question.
+    """
 
     batches_itself: ClassVar[bool] = True
 
@@ -33,16 +36,15 @@ class OpenAIEngine(Engine):
         self.memory = memory
         self.max_in_flight = options.max_in_flight
         self.attempts = 0
+        self.models: Sequence[Model] = ()
         self.ledger = Ledger(options.budget, options.budget_tokens)
         self._servers: dict[Place, Server] = {}
-        self._looks: dict[Place, asyncio.Task[None]] = {}
         self._probes: dict[tuple[Place, str], asyncio.Task[bool]] = {}
         self._jitter = random.Random()  # when a request is repeated decides nothing about its reply
 
     async def close(self) -> None:
-        for task in [*self._looks.values(), *self._probes.values()]:
+        for task in self._probes.values():
             task.cancel()
-        self._looks.clear()
         self._probes.clear()
         servers, self._servers = list(self._servers.values()), {}
         for server in servers:
@@ -54,23 +56,23 @@ class OpenAIEngine(Engine):
 
     # ---------------------------------------------------------------- before the first call
 
-    async def _ready(self, call: Call) -> Server:
-        """Return the server of a call, looked at once. Raises ConfigError with one line."""
-        place: Place = call.model.info["place"]
-        entry: Entry = call.model.info["entry"]
-        server = self._servers.get(place)
-        if server is None:
-            server = self._servers[place] = Server(place, self.options, self.memory)
-        look = self._looks.get(place)
-        if look is None:
-            look = self._looks[place] = asyncio.create_task(server.look())
-        await asyncio.shield(look)
-        server.require(entry.model, call.model.name)
-        return server
+    async def start(self) -> None:
+        """Ask each server of the pool what it has. Raises PoolError with a line per server or model that is not there."""
+        for model in self.models:
+            place = model.info["place"]
+            self._servers.setdefault(place, Server(place, self.options, self.memory))
+        problems = await _problems(server.look() for server in self._servers.values())
+        for model in self.models:
+            lack = self._servers[model.info["place"]].lacks(model.info["entry"].model, model.name)
+            problems += [lack] if lack else []
+        if not problems and self.options.logprobs == "yes":
+            problems = await _problems(self._logprobs(m, self._servers[m.info["place"]]) for m in self.models)
+        if problems:
+            raise PoolError(list(dict.fromkeys(problems)))
 
-    async def _logprobs(self, call: Call, server: Server) -> bool:
-        """Whether this model's server gives log-probabilities: as declared, as remembered, or found out by one request."""
-        entry: Entry = call.model.info["entry"]
+    async def _logprobs(self, model: Model, server: Server) -> bool:
+        """Whether a model's server gives log-probabilities: as declared, as remembered, or found out by one request."""
+        entry: Entry = model.info["entry"]
         if entry.capabilities is not None:
             return "logprobs" in entry.capabilities
         if self.options.logprobs == "no":
@@ -78,8 +80,13 @@ class OpenAIEngine(Engine):
         key = (server.place, entry.model)
         probe = self._probes.get(key)
         if probe is None:
-            probe = self._probes[key] = asyncio.create_task(self._probe(call, server))
-        found = await asyncio.shield(probe)
+            probe = self._probes[key] = asyncio.create_task(self._probe(model, server))
+        try:
+            found = await asyncio.shield(probe)
+        except ModelCallError:
+            if self._probes.get(key) is probe:  # it failed for reasons of its own: the next call asks again
+                del self._probes[key]
+            raise
         if self.options.logprobs == "yes" and not found:
             raise ConfigError(
                 f"pool openai: {server.place.base_url} gives no log-probabilities for {entry.model!r}; set the pool option "
@@ -87,13 +94,13 @@ class OpenAIEngine(Engine):
             )
         return found
 
-    async def _probe(self, call: Call, server: Server) -> bool:
-        entry: Entry = call.model.info["entry"]
+    async def _probe(self, model: Model, server: Server) -> bool:
+        entry: Entry = model.info["entry"]
         known = self.memory.recall(server.place.base_url, entry.model).get("logprobs")
         if isinstance(known, bool):
             return known
         given = {"messages": [["user", "Say yes."]]}
-        question = Call(call.model, "generate", given, {"max_new_tokens": 1, "temperature": 0.0})
+        question = Call(model, "generate", given, {"max_new_tokens": 1, "temperature": 0.0})
         try:
             reply = await self._generate(question, server, logprobs=True)
         except PromptTooLong:
@@ -115,10 +122,10 @@ class OpenAIEngine(Engine):
         if call.kind not in call.model.capabilities or call.kind not in ("generate", "embed"):
             what = CAPABILITIES.get(call.kind, call.kind)
             raise CapabilityError(f"model {call.model.name!r} cannot {what} (capability {call.kind!r}) behind this server")
-        server = await self._ready(call)
+        server = self._servers[call.model.info["place"]]
         if call.kind == "embed":
             return await self._embed(call, server)
-        return await self._generate(call, server, logprobs=await self._logprobs(call, server))
+        return await self._generate(call, server, logprobs=await self._logprobs(call.model, server))
 
     async def _generate(self, call: Call, server: Server, *, logprobs: bool) -> Any:
         entry: Entry = call.model.info["entry"]
@@ -135,7 +142,7 @@ class OpenAIEngine(Engine):
         path = "/chat/completions" if route == "chat" else "/completions"
 
         async def attempt() -> Any:
-            reply = await _post(server, path, body)
+            reply = await server.post(path, body)
             return generation(
                 call, reply, route, server.dialect, tags=options.reasoning_tags, prices=call.model.prices
             ), _used(reply)
@@ -147,7 +154,7 @@ class OpenAIEngine(Engine):
 
         async def attempt() -> Any:
             body = {"model": entry.model, "input": list(call.input["texts"]), "encoding_format": "float"}
-            reply = await _post(server, "/embeddings", body)
+            reply = await server.post("/embeddings", body)
             return embeddings(call, reply), _used(reply)
 
         return await self._paid(call, server, attempt)
@@ -216,6 +223,17 @@ class OpenAIEngine(Engine):
         return ModelCallError(f"{name}: the server's reply is not valid JSON{tries} ({server.clean(str(error))})")
 
 
+async def _problems(checks: Iterable[Awaitable[Any]]) -> list[str]:
+    """Make checks together; return what is wrong. A call that failed is no reason: the next one may not."""
+    out: list[str] = []
+    for found in await asyncio.gather(*checks, return_exceptions=True):
+        if isinstance(found, ConfigError):
+            out += found.problems
+        elif isinstance(found, BaseException) and not isinstance(found, ModelCallError):
+            raise found
+    return out
+
+
 class Refused(ModelCallError):
     """The server understood the request and does not take it."""
 
@@ -224,18 +242,6 @@ def _expected(error: Exception) -> bool:
     import openai
 
     return isinstance(error, (openai.OpenAIError, ValueError, ModelCallError))
-
-
-async def _post(server: Server, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Send one request and return the reply's JSON object as it is.
-
-    The client's typed methods would copy request and reply field by field, at a third of a request's cost, and what is
-    read here goes beyond their fields anyway.
-    """
-    reply: Any = await server.client.post(path, cast_to=object, body=body)
-    if not isinstance(reply, Mapping):
-        raise Damaged("the server's reply is no JSON object")
-    return reply
 
 
 def _used(reply: Mapping[str, Any]) -> tuple[int, int]:

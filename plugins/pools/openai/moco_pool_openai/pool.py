@@ -146,6 +146,7 @@ class OpenAIPool(PoolSource[Options]):
                 )
             )
             copies[fingerprint] += 1
+        self.engine.models = out
         return tuple(out)
 
     def _declared(self, entry: Entry, place: Place) -> frozenset[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from moco_core.errors import ConfigError, suggest
+from moco_pool_openai.attempts import Damaged
 from moco_pool_openai.dialects import DIALECTS, Dialect
 from moco_pool_openai.memory import ServerMemory
 from moco_pool_openai.pacing import Pacer
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["HOSTED", "Place", "Server", "place_of"]
 
 HOSTED = "https://api.openai.com/v1"
+
+_CONNECTIONS = 16
+"""Most connections of one client. It looks at all it has for every request: with 64, that is a third of a request's cost."""
 
 
 @attrs.frozen
@@ -48,29 +53,49 @@ class Server:
         own = place.api_key_env == options.api_key_env
         self._key = os.environ.get(place.api_key_env, "") or (given if own else "")
         self.listed: tuple[str, ...] | None = None
-        self._client: AsyncOpenAI | None = None
+        self._clients: list[AsyncOpenAI] = []
+        self._busy: list[int] = []
 
     # ---------------------------------------------------------------- connection
 
-    @property
-    def client(self) -> AsyncOpenAI:
-        if self._client is None:
-            try:
-                from openai import AsyncOpenAI, Timeout
-            except ImportError as error:
-                raise ConfigError(f"the openai pool needs the package openai ({error}); pip install openai") from None
-            self._client = AsyncOpenAI(
-                base_url=self.place.base_url,
-                api_key=self._key or "none",  # servers of one's own take any
-                organization=None,
-                max_retries=0,  # attempts are made, counted and paced here
-                timeout=Timeout(self.options.timeout, connect=min(self.options.timeout, 20.0)),
-            )
-        return self._client
+    def _client(self) -> int:
+        """Return the number of the client with the fewest requests under way; a new one if all have their share."""
+        if self._busy and min(self._busy) < _CONNECTIONS:
+            return min(range(len(self._busy)), key=self._busy.__getitem__)
+        try:
+            from openai import AsyncOpenAI, Timeout
+        except ImportError as error:
+            raise ConfigError(f"the openai pool needs the package openai ({error}); pip install openai") from None
+        client = AsyncOpenAI(
+            base_url=self.place.base_url,
+            api_key=self._key or "none",  # servers of one's own take any
+            organization=None,
+            max_retries=0,  # attempts are made, counted and paced here
+            timeout=Timeout(self.options.timeout, connect=min(self.options.timeout, 20.0)),
+        )
+        self._clients.append(client)
+        self._busy.append(0)
+        return len(self._busy) - 1
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Send one request and return the reply's JSON object as it is.
+
+        The client's typed methods would copy request and reply field by field, at a third of a request's cost, and what is
+        read here goes beyond their fields anyway.
+        """
+        number = self._client()
+        self._busy[number] += 1
+        try:
+            reply: Any = await self._clients[number].post(path, cast_to=object, body=body)
+        finally:
+            self._busy[number] -= 1
+        if not isinstance(reply, Mapping):
+            raise Damaged("the server's reply is no JSON object")
+        return reply
 
     async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients, self._busy = self._clients, [], []
+        for client in clients:
             with contextlib.suppress(Exception):
                 await client.close()
 
@@ -95,7 +120,7 @@ class Server:
         if not self.options.check:
             return
         try:
-            listed = [m.model_dump() for m in (await self.client.models.list()).data]
+            listed = [m.model_dump() for m in (await self._clients[self._client()].models.list()).data]
         except (openai.NotFoundError, openai.BadRequestError, openai.UnprocessableEntityError):
             return
         except openai.APIStatusError as error:
@@ -114,12 +139,12 @@ class Server:
             owners = [str(m.get("owned_by") or "").lower() for m in listed]
             self.dialect = next((DIALECTS[o] for o in owners if o in DIALECTS), self.dialect)
 
-    def require(self, model: str, name: str) -> None:
-        """Raise ConfigError if the server is known not to have a model."""
+    def lacks(self, model: str, name: str) -> str:
+        """Return one line if the server is known not to have a model, else nothing."""
         if self.listed is None or model in self.listed:
-            return
+            return ""
         have = ", ".join(self.listed[:8]) + (", ..." if len(self.listed) > 8 else "") or "none"
-        raise ConfigError(
+        return (
             f"pool openai: {self.place.base_url} does not list the model {model!r} (entry {name!r})"
             f"{suggest(model, self.listed)}; it has: {have}"
         )

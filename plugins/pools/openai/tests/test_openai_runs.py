@@ -1,4 +1,6 @@
-"""Whole runs against a small server: what stands in the run folder, and what happens when the server gives up."""
+"""Whole runs against a small server: what stands in the run folder, what happens when the server gives up, and what is
+said when it cannot be used.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from moco_core import cli
 from moco_core.catalogue import Catalogue
 from moco_core.config import parse_settings
 from moco_core.runner import Benchmark, RunResult
@@ -72,7 +75,33 @@ def test_a_run_goes_on_where_the_server_gave_up(server: StubServer, tmp_path: Pa
     assert whole.status == "finished" and len(server.requests) == 8 - 2
 
 
-def test_a_refused_key_is_one_line(server: StubServer, tmp_path: Path) -> None:
-    result = run(server, tmp_path, api_key=KEY + "-old")
-    assert result.status == "failed" and result.failed == 4 and not server.requests
-    assert "was refused (401); check the key" in result.first_error and KEY not in result.first_error
+BAD = {
+    "no server": ({"base_url": "http://127.0.0.1:9/v1"}, "no server at http://127.0.0.1:9/v1"),
+    "a refused key": ({"api_key": KEY + "-old"}, "the key in OPENAI_API_KEY was refused (401); check the key"),
+    "no key": ({"api_key": ""}, "no key was given in OPENAI_API_KEY, and it was refused (401); check the key"),
+    "a model that is not there": ({"models": ["alpha", "bta"]}, "does not list the model 'bta' (entry 'bta'), did you mean"),
+    "no log-probabilities": ({"logprobs": "yes", "models": ["beta"]}, "gives no log-probabilities for 'beta'"),
+}
+
+
+@pytest.mark.parametrize(("given", "line"), BAD.values(), ids=list(BAD))
+def test_what_is_wrong_with_a_server_is_one_line_before_any_question(
+    server: StubServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: dict[str, Any],
+    line: str,
+) -> None:
+    """The first model may be fine: nobody is asked until all are known to be there."""
+    server.logprobs = False
+    monkeypatch.chdir(tmp_path)
+    pool = {"base_url": server.url, "api_key": KEY, "models": ["alpha", "beta"], "logprobs": "no", **given}
+    options = [f"-opool.{key}={json.dumps(value)}" for key, value in pool.items()]
+    where = ["--cache", str(tmp_path / "calls.sqlite"), "--out", str(tmp_path / "runs")]
+    code = cli._run(["run", "majority_vote", "-p", "openai", "-d", "skills", "--dev", "2", "--test", "4", *where, *options])
+    out, err = capsys.readouterr()
+    assert code == 2 and out == "" and err.count("\n") == 1, err
+    assert err.startswith("error: pool openai: ") and line in err and KEY not in err
+    questions = [r for r in server.requests if r.body["max_tokens"] > 1]
+    assert not questions

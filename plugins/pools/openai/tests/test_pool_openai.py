@@ -280,8 +280,6 @@ def test_names_that_clash_with_given_ones(server: StubServer) -> None:
     assert names[0] == "alpha" and len(set(names)) == 3
 
 
-
-
 def test_the_reply_function_sees_the_request(server: StubServer) -> None:
     seen: list[Request] = []
     server.reply = lambda request: seen.append(request) or "ok"  # type: ignore[func-returns-value]
