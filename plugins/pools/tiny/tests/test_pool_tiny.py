@@ -2,7 +2,6 @@
 
 import json
 import re
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moco_dataset_skills import SKILLS as SUB_SKILLS
-from moco_dataset_skills import stream
+from moco_dataset_skills import generate
 from moco_pool_tiny.pool import WEIGHTS
 from moco_pool_tiny.profiles import ALL, DEFAULT_POOL, PROFILES, SKILLS, experts
 
@@ -115,22 +113,20 @@ def test_profiles_overlap_so_that_every_sub_skill_is_known_twice_or_three_times(
             assert len(knowing) in (2, 3), (skill, sub_skill)
 
 
-@pytest.mark.parametrize("name", [name for name in PROFILES if name != "base"])
-def test_models_know_their_own_skill_and_half_of_the_others(name: str) -> None:
-    """Counted over an equal number of questions of each sub-skill, for which half is what a model is trained to know."""
+@pytest.mark.parametrize("name", DEFAULT_POOL)
+def test_models_know_their_own_skill_and_at_most_half_of_the_others(name: str) -> None:
+    """The promises of the README, on the questions of its table."""
     measure = pytest.importorskip("moco_pool_tiny.measure")
     torch.set_num_threads(1)
     bot = measure.Bot.load(WEIGHTS / name)
-    items = [
-        item for skill in SKILLS for sub in SUB_SKILLS[skill] for item in islice(stream("test", 7, skill, sub), 12)
-    ]
+    items = list(generate("test", 1000, 0))
     scores = measure.score(items, bot.ask([item.question for item in items]).texts)
-    assert scores.pop("all") <= 0.68
+    assert scores.pop("all") <= 0.65
     for skill, value in scores.items():
         if name in experts(skill):
             assert value >= 0.9, skill
         elif name in SPECIALISTS:
-            assert value <= 0.52, skill  # one question in fifty may be hit by chance
+            assert value <= 0.505, skill  # half of a skill is known; one question in a hundred may be hit by chance
 
 
 def test_plugin_describes_the_models() -> None:

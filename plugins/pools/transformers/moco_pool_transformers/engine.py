@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError
+from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError, PoolError
 from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Recipe
+from moco_pool_transformers.placement import missing
 
 if TYPE_CHECKING:
     from moco_pool_transformers.host import AdapterWeights, ServingRecipe, Weights
@@ -181,6 +182,11 @@ class TransformersEngine(Engine):
         return derive(self, name, recipe, sources)
 
     async def start(self) -> None:
+        if self.options is not None:
+            entries = [e for e in self.options.models if not isinstance(e, str)]
+            for device in (self.options.device, *(e.device for e in entries)):
+                if problem := missing(device):
+                    raise PoolError(f"device: {problem}")
         if self._residency is not None:
             self._residency.closed = False
 

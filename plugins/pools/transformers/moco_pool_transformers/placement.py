@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["devices", "spread"]
+__all__ = ["devices", "missing", "spread"]
 
 
 def devices() -> list[str]:
@@ -19,6 +19,19 @@ def devices() -> list[str]:
     if torch.cuda.is_available():
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return ["mps"] if torch.backends.mps.is_available() else ["cpu"]
+
+
+def missing(device: str) -> str | None:
+    """Return what is wrong with an option ``device`` on this machine, or None."""
+    kind, _, number = device.partition(":")
+    if device in ("", "auto", "cpu"):
+        return None
+    if kind not in ("cuda", "mps") or not (number.isdecimal() or device == kind):
+        return f"expected cpu, cuda, cuda:N, mps or auto, got {device!r}"
+    found = devices()
+    if (f"{kind}:{number or 0}" if kind == "cuda" else kind) in found:
+        return None
+    return f"{device!r} is not on this machine; it has {', '.join(found)}"
 
 
 def spread(models: Sequence[tuple[str, str, int]], wanted: Sequence[str], available: Sequence[str]) -> list[str]:

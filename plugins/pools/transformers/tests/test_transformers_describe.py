@@ -16,8 +16,8 @@ from transformers_tiny import TEMPLATE, build, checkpoint, edit, pool, tokenizer
 
 from moco_core.errors import ConfigError
 from moco_core.models import Model, Needs
-from moco_pool_transformers import hub
-from moco_pool_transformers.placement import spread
+from moco_pool_transformers import hub, placement
+from moco_pool_transformers.placement import missing, spread
 from moco_pool_transformers.reasoning import DEFAULT_TAGS, split
 
 
@@ -213,6 +213,27 @@ def test_unreachable_hub_model_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("device", "found", "problem"),
+    [
+        ("auto", ["cpu"], None),
+        ("cpu", ["cuda:0"], None),
+        ("cuda", ["cuda:0", "cuda:1"], None),
+        ("cuda:1", ["cuda:0", "cuda:1"], None),
+        ("mps", ["mps"], None),
+        ("cuda:2", ["cuda:0", "cuda:1"], "'cuda:2' is not on this machine; it has cuda:0, cuda:1"),
+        ("cuda", ["cpu"], "'cuda' is not on this machine; it has cpu"),
+        ("cuda:x", ["cuda:0"], "expected cpu, cuda, cuda:N, mps or auto, got 'cuda:x'"),
+        ("gpu", ["cuda:0"], "expected cpu, cuda, cuda:N, mps or auto, got 'gpu'"),
+    ],
+)
+def test_devices_that_are_not_there_are_named(
+    device: str, found: list[str], problem: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement, "devices", lambda: found)
+    assert missing(device) == problem
+
+
 def test_models_are_spread_by_size() -> None:
     gpus = ["cuda:0", "cuda:1"]
     sizes = [("a", "a", 8), ("b", "b", 6), ("c", "c", 5), ("d", "d", 1)]
@@ -224,6 +245,25 @@ def test_models_are_spread_by_size() -> None:
     assert spread(copies, [""] * 3, gpus) == ["cuda:0", "cuda:1", "cuda:0"]  # replicas while there is a free device
     assert spread(sizes, [""] * 4, ["cpu"]) == ["cpu"] * 4
     assert spread(sizes, ["cuda"] + [""] * 3, gpus)[0] == "cuda:0"
+
+
+def test_the_plan_shows_the_placement(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two simulated GPUs: the large model on one, the small ones on the other, a second copy where there is none yet."""
+    pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
+    pytest.importorskip("moco_method_majority_vote", reason="needs a method")
+    from moco_core import cli
+    from moco_pool_transformers import describe
+
+    monkeypatch.setattr(describe, "devices", lambda: ["cuda:0", "cuda:1"])
+    large = checkpoint(tmp_path / "large", "qwen2", hidden_size=256)
+    models = [str(folder), large, {"model": checkpoint(tmp_path / "small", "qwen2"), "name": "small"}, large]
+    given = [f"-opool.models={json.dumps(models)}", f"-opool.cache={tmp_path}"]
+    assert cli._run(["plan", "majority_vote", "-p", "transformers", "-d", "skills", "--json", *given]) == 0
+    shown = {m["model"]: m["lane"] for m in json.loads(capsys.readouterr().out)["models"]}
+    assert (shown["large-1"], shown["large-2"]) == ("cuda:0", "cuda:1")
+    assert sorted((shown["model"], shown["small"])) == ["cuda:0", "cuda:1"]
 
 
 @pytest.mark.parametrize(
