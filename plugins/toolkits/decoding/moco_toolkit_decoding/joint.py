@@ -20,7 +20,7 @@ from torch import Tensor
 from moco_core.converters import ints, strings
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
-from moco_core.types import Generation, Sampling, Span, canonical, digest
+from moco_core.types import Generation, Sampling, Span, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.sampling import choose
 from moco_toolkit_decoding.slab import Slab
@@ -249,7 +249,9 @@ class JointLoop:
         if stop is not None:
             meta["stop"] = stop
         made: Generation = first.generation(row.prompts[0], row.ids, row.logprobs, finish, text=text, meta=meta)
-        return attrs.evolve(made, spans=self._spans(row, emitted, made.text))
+        # every member reads its prompt and each token
+        usage = Usage(sum(len(p.ids) for p in row.prompts), len(self.loaded) * len(row.ids))
+        return attrs.evolve(made, spans=self._spans(row, emitted, made.text), usage=usage)
 
     def _spans(self, row: _Row, emitted: Sequence[int], text: str) -> tuple[Span, ...]:
         """Cut the answer's text into pieces by the member each token is owed to."""

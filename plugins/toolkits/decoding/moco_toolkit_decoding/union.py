@@ -19,7 +19,7 @@ from torch import Tensor
 from moco_core.converters import strings
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
-from moco_core.types import Generation, Sampling, canonical, digest
+from moco_core.types import Generation, Sampling, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.joint import MAX_ROWS, cut_spans, vocabulary_of
 from moco_toolkit_decoding.sampling import choose
@@ -289,4 +289,6 @@ class UnionLoop:
                 merged[-1] = (name, merged[-1][1] + data, merged[-1][2] + n)
             else:
                 merged.append((name, data, n))
-        return attrs.evolve(made, spans=cut_spans(merged, made.text))
+        # every member reads its own prompt and writes the answer in its own tokens
+        usage = Usage(sum(len(p.ids) for p in row.prompts), sum(map(len, row.ids)))
+        return attrs.evolve(made, spans=cut_spans(merged, made.text), usage=usage)
