@@ -110,9 +110,10 @@ _PLAIN_NUMBER = re.compile(r"[^\w\n]{0,3}[\d][\d.,/ ]*\D{0,12}")
 
 def _hash(text: str) -> str | None:
     found = None
+    end = len(text.rstrip())
     for match in _HASH.finditer(text):
         content = match[1].strip()
-        last = not text[match.end() :].strip()
+        last = match.end() >= end
         # "#### Step 2" is a heading: only a number, or what ends the reply, is an answer
         if content and (_PLAIN_NUMBER.fullmatch(content) or (last and len(content) <= SHORT)):
             found = content
