@@ -125,7 +125,7 @@ def _check_row(result: Any) -> dict[str, Any]:
 )
 def new_command(kind: str, name: str, target: Path | None) -> None:
     """Scaffold a complete plugin: package, README, tests that already run the conformance kit. Or, with `run`, copy the
-    run configuration NAME that ships with MoCo: demo, token_level, weight_level, adapters, one_method, grid, local_data.
+    run configuration NAME that ships with MoCo: demo, token_level, weight_level, one_method, grid, local_data.
 
     \b
     moco new method my_idea
