@@ -11,9 +11,6 @@ from transformers import AutoModelForCausalLM
 
 from moco_core import CapabilityError, ConfigError
 from moco_core.models import Pool
-from moco_core.options import NoOptions
-from moco_core.testing import LastWord, examples, run_method
-from moco_core.types import Sampling, Score, digest
 from moco_pool_transformers.host import host_of
 from moco_toolkit_merging import (
     Consensus,
@@ -28,7 +25,6 @@ from moco_toolkit_merging import (
 )
 
 IDS = torch.arange(5, 45)[None]
-GREEDY = Sampling(temperature=0.0, max_new_tokens=12)
 
 
 def logits(model):
@@ -232,107 +228,9 @@ def test_mixed_scalings_raise_for_factors_and_work_exactly(lora):
 # ---------------------------------------------------------------- what does not fit
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"intermediate_size": 64}, r"mlp\.\w+_proj.weight' is 48x32 in 'a' and 64x32|gate_proj"),
-        ({"num_attention_heads": 8}, "num_attention_heads is 4 in one and 8 in the other|q_proj"),
-        ({"tied": False}, "lm_head.weight"),
-        ({"vocab": 300}, "different vocabularies"),
-    ],
-)
-def test_the_first_mismatch_is_named_before_any_weight_is_read(factory, changes, message):
-    pool = factory.pool(factory.model("a", 1), factory.model("b", 2, **changes)).models()
-    with pytest.raises(CapabilityError, match=message) as caught:
-        check_models(pool)
-    assert "\n" not in str(caught.value)
-
-
 def test_rope_and_dtype_differences_are_warnings(factory):
     parent = factory.module(1)
     other = factory.module(2, dtype=torch.bfloat16, rope_parameters={"rope_type": "default", "rope_theta": 5e5})
     pool = factory.pool(factory.checkpoint("a", parent), factory.checkpoint("b", other)).models()
     report = check_models([attrs.evolve(m, architecture="same") for m in pool])
     assert any("rope" in w for w in report.warnings) and any("float32 and bfloat16" in w for w in report.warnings)
-
-
-# ---------------------------------------------------------------- methods, end to end
-
-
-class Lottery(LastWord):
-    """Scores a reply by a digest of its text: something that random models differ in."""
-
-    binary = False
-
-    def score(self, example, reply, context):
-        value = int(digest("lottery", reply.text)[:6], 16) / 16**6
-        return Score(value=value, answer=self.read(example.question, reply.text))
-
-
-def cases():
-    yield "greedy_soup", {}, False
-    yield "greedy_soup", {"recipe": "learned", "population": 3, "max_iterations": 1}, True
-    yield "dare_ties", {"base": "base", "weights": "search", "population": 2, "max_iterations": 1}, False
-    yield "dare_ties", {"sparsify": "ties"}, True
-    yield "model_swarms", {"max_iterations": 2}, False
-    yield "model_swarms", {"max_iterations": 2, "ensemble_top_k": 2}, True
-    yield "lorahub", {"max_inference_step": 6, "dev_samples": 3}, True
-    yield "expo", {"alpha_grid": [0.0, 0.5]}, False
-    yield "expo", {"target": "one", "alpha_grid": [0.0, 0.5]}, True
-
-
-@pytest.mark.parametrize(("name", "options", "adapters"), list(cases()))
-def test_methods_fit_answer_resume_and_export(factory, name, options, adapters, tmp_path):
-    from importlib import import_module
-
-    from moco_core.cache import Cache
-    from moco_core.options import build
-
-    package = pytest.importorskip(f"moco_method_{name}")
-    cls = import_module(package.__name__).moco_method()
-    if adapters:
-        base = factory.model("base", 7)
-        source = factory.pool(*[factory.adapter(n, base, i) for i, n in enumerate(("one", "two", "three"))])
-    else:
-        parent = factory.module(0)
-        entries = [
-            {"model": factory.checkpoint(f"m{i}", factory.module(i, near=parent, step=0.3)), "name": f"m{i}"}
-            for i in (1, 2, 3)
-        ]
-        if options.get("base"):
-            entries.append({"model": factory.checkpoint("base", parent), "name": "base"})
-        source = factory.pool(*entries)
-    out = tmp_path / "out"
-    method = cls(build(cls.Options, {**options, "export": str(out)}))
-    assert not method.needs().problems(source.models())
-    cache = Cache(None)
-    settings = {
-        "dev": examples(3, prefix="d"),
-        "questions": [e.question for e in examples(3, prefix="t")],
-        "metric": Lottery(NoOptions()),
-        "sampling": GREEDY,
-        "reload_with": method,
-    }
-    first = run_method(method, source, cache=cache, **settings)
-    assert len(first.replies) == 3 and not first.errors and not first.files
-    again = run_method(method, source, cache=cache, **settings)
-    assert again.state == first.state and again.texts == first.texts
-    singles = len(source.models())
-    trace = first.state["facts"].get("trace", [])
-    if trace and name != "lorahub":
-        assert trace[-1]["best"] >= max(t["score"] for t in trace[:singles] if "alpha" not in t)
-    assert (out / ("adapter_config.json" if (out / "adapter_config.json").exists() else "model.safetensors")).exists()
-    if name != "model_swarms" or not options.get("ensemble_top_k"):
-        entry = {"model": str(out)} if (out / "model.safetensors").exists() else {"model": base, "adapter": str(out)}
-        exported = factory.pool({**entry, "name": "out"})
-        alone = run_method(Single(), exported, **{**settings, "dev": [], "reload_with": None})
-        assert alone.texts == first.texts
-
-
-class Single:
-    """Asks the only model of a pool."""
-
-    async def fit(self, pool, dev, context):
-        from moco_toolkit_merging import MergedSystem
-
-        return MergedSystem(pool, Merge.of_one(pool[0]), "single")
