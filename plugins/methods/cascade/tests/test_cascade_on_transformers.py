@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from random_checkpoints import write
 
 from moco_core import Context, Question, Sampling
 from moco_core.models import Pool
@@ -23,46 +24,20 @@ QUESTIONS = [Question(id=f"q{i}", prompt="word " * (1 + 7 * i) + "?") for i in r
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama over bytes, without a chat template, with weights that make its replies vary in length."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random Llama without a chat template."""
     torch.set_num_threads(1)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(["</s>", *alphabet])}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>")
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=257,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        bos_token_id=None,
-        eos_token_id=0,
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3.0)
-    target = tmp_path_factory.mktemp("tiny")
-    model.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    return target
+    return write(tmp_path_factory.mktemp("tiny"), 0, template=None)
 
 
-def pool(folder: Path, tmp_path: Path) -> Pool:
+def pool(folder: str, tmp_path: Path) -> Pool:
     cls = engine.moco_pool()
-    entries = [{"model": str(folder), "name": "weak"}, {"model": str(folder), "name": "strong"}]
+    entries = [{"model": folder, "name": "weak"}, {"model": folder, "name": "strong"}]
     options = build(cls.Options, {"models": entries, "device": "cpu", "dtype": "float32", "cache": str(tmp_path)})
     return Pool(cls(options).models())
 
 
-def test_chow_scores_equal_the_cross_entropy_of_the_reply(folder: Path, tmp_path: Path) -> None:
+def test_chow_scores_equal_the_cross_entropy_of_the_reply(folder: str, tmp_path: Path) -> None:
     async def replies():
         async with open_session(sampling=SAMPLING) as session:
             model = pool(folder, tmp_path)[0]
@@ -83,7 +58,7 @@ def test_chow_scores_equal_the_cross_entropy_of_the_reply(folder: Path, tmp_path
         assert chow_quantile(reply.token_logprobs, 0.0) == pytest.approx(-losses.max().item(), abs=1e-5)
 
 
-def test_a_confidence_does_not_depend_on_its_batch_mates(folder: Path, tmp_path: Path) -> None:
+def test_a_confidence_does_not_depend_on_its_batch_mates(folder: str, tmp_path: Path) -> None:
     """One question at a time and eight together, prompts of 5 to 250 tokens."""
     method = Cascade(CascadeOptions(select="fixed", thresholds=1.0, confidence="chow_sum"))
 
