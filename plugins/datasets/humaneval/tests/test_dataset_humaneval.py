@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from own_programs import code_execution
 
 from moco_core import Example
 from moco_core.options import build
@@ -19,7 +20,7 @@ def solved(example: Example) -> str:
     return f"```python\n{example.question.meta['prefix']}{example.meta['solution']}```"
 
 
-test_conformance = dataset_checks("humaneval", gold=solved)
+test_conformance = dataset_checks("humaneval", gold=solved, metric=code_execution())
 
 
 def read(**options: Any) -> dict[str, Example]:

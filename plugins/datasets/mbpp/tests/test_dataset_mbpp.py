@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_programs import code_execution
 
 from moco_core import Example
 from moco_core.options import build
 from moco_core.testing import dataset_checks
 from moco_dataset_mbpp import MBPP, called
 
-test_conformance = dataset_checks("mbpp", gold=lambda example: f"```python\n{example.meta['solution']}\n```")
+
+def solved(example: Example) -> str:
+    return f"```python\n{example.meta['solution']}\n```"
+
+
+test_conformance = dataset_checks("mbpp", gold=solved, metric=code_execution())
 
 
 def read(**options: Any) -> dict[str, Example]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from own_programs import isolation
 
 from moco_core import Context, DatasetError, Example, Question, Reply, Score, Scored
 from moco_core.cache import Cache
@@ -20,15 +21,7 @@ from moco_toolkit_sandbox import Outcome, Sandbox, SandboxUnavailable
 test_conformance = metric_checks("code_execution", settings=[{"isolation": "limits"}])
 
 
-def _isolation() -> str:
-    try:
-        asyncio.run(Sandbox().check())
-    except SandboxUnavailable:
-        return "limits"  # every program below is our own
-    return "bubblewrap"
-
-
-OPTIONS = CodeExecutionOptions(isolation=_isolation(), seconds=30)  # type: ignore[arg-type]
+OPTIONS = CodeExecutionOptions(isolation=isolation(), seconds=30)  # type: ignore[arg-type]
 
 PREFIX = '''from typing import List
 
