@@ -16,7 +16,7 @@ from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.host import Rendered
 from moco_pool_transformers.loaded import LoadedModel
-from moco_pool_transformers.sampling import Settings, choose, log_probabilities
+from moco_pool_transformers.sampling import Settings, pick
 from moco_pool_transformers.stops import StopWatch
 
 __all__ = ["Batch", "Row", "StaticBatch", "bucket"]
@@ -102,66 +102,117 @@ class Batch:
         self.loaded, self.slab = loaded, slab
         slab.capacity = capacity
         self.rows: list[Row] = []
-        self._last: Tensor | None = None
+        self._next: Tensor | None = None  # what every row reads next, (B,)
         self._settings: Settings | None = None
+        self._generators: list[random.Random] = []
+        # steps that are not yet entered into the rows, and at how many of them a row may be full (0: not known)
+        self._steps: list[tuple[list[int], Tensor]] = []
+        self._due = 0
+        self._beyond = 0  # one above the largest id that can be chosen
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def admit(self, rows: Sequence[Row]) -> None:
-        """Add rows. All prompt tokens but the last are run now, equal prompts once; the last one enters the next step."""
-        first: dict[tuple[int, ...], int] = {}
-        unique: list[tuple[int, ...]] = []
+    def admit(self, rows: Sequence[Row]) -> list[Finished]:
+        """Run the prompts of new rows, equal prompts once, and choose their first tokens; return who is finished by that."""
+        self._enter()
+        loaded, ready = self.loaded, self.loaded.plain_head
+        # where the head cannot be run by itself, a prompt's last token enters the next step
+        by_prompt: dict[tuple[int, ...], list[Row]] = {}
         for row in rows:
-            head = row.prompt.ids[:-1]
-            if head not in first:
-                first[head] = len(unique)
-                unique.append(head)
-        order: list[Row] = []
-        twins: list[tuple[Row, int]] = []
-        by_head: dict[tuple[int, ...], list[Row]] = {}
-        for row in rows:
-            by_head.setdefault(row.prompt.ids[:-1], []).append(row)
+            by_prompt.setdefault(row.prompt.ids if ready else row.prompt.ids[:-1], []).append(row)
+        unique = list(by_prompt)
         start = self.slab.count
         # room for all of them and for a good part of their replies at once: growing later copies what is there
         self.slab.reserve(start + len(rows), max(len(r.prompt.ids) + min(r.limit, 128) for r in rows))
+        order: list[Row] = []
+        twins: list[tuple[Row, int]] = []
+        parts: list[Tensor] = []
         for group in bucket(unique):
-            self.loaded.prefill(self.slab, [unique[i] for i in group])
+            prompts = [unique[i] for i in group]
+            if ready:
+                parts.append(loaded.prompt(self.slab, prompts))
+            else:
+                loaded.prefill(self.slab, prompts)
             for i in group:
-                leader, *others = by_head[unique[i]]
-                twins += [(other, start + len(order)) for other in others]
+                leader, *others = by_prompt[unique[i]]
+                twins += [(other, len(order)) for other in others]
                 order.append(leader)
         if twins:
             sources = [source for _, source in twins]
-            span = self.slab.append([self.slab.lengths[s] for s in sources])
-            self.slab.copy(sources, span)
+            span = self.slab.append([self.slab.lengths[start + s] for s in sources])
+            self.slab.copy([start + s for s in sources], span)
+            if ready:
+                parts.append(torch.cat(parts)[torch.tensor(sources, device=loaded.device)])
             order += [row for row, _ in twins]
         self.rows += order
-        last = torch.tensor([row.prompt.ids[-1] for row in order], dtype=torch.long).to(self.loaded.device)
-        self._last = last if self._last is None else torch.cat([self._last, last])
-        self._settings = None
+        if not ready:
+            self._read(torch.tensor([row.prompt.ids[-1] for row in order], device=loaded.device))
+            return []
+        settings = Settings.of([r.sampling for r in order], loaded.sampling_device)
+        tokens, safe, logprobs = self._choose(torch.cat(parts), settings, [order[i].generator for i in settings.sampled])
+        self._read(safe)
+        return self._take(tokens, logprobs.tolist(), start)
 
     def step(self) -> list[Finished]:
         """Run one forward, choose one token per row; return the requests that are finished (or failed)."""
-        assert self._last is not None
+        assert self._next is not None
         if self._settings is None:
             self._settings = Settings.of([r.sampling for r in self.rows], self.loaded.sampling_device)
             self._generators = [self.rows[i].generator for i in self._settings.sampled]
+        if not self._due:
+            watched = any(r.watch is not None for r in self.rows)
+            self._due = 1 if watched else min(r.limit - len(r.ids) for r in self.rows)
+        logits = self.loaded.advance(self.slab, self._next)
+        tokens, self._next, logprobs = self._choose(logits, self._settings, self._generators)
+        self._steps.append((tokens, logprobs))
+        if len(self._steps) < self._due and self._beyond not in tokens and self.loaded.end_ids.isdisjoint(tokens):
+            return []
+        self._steps.pop()
+        self._enter()
+        return self._take(tokens, logprobs.tolist())
+
+    def _choose(
+        self, logits: Tensor, settings: Settings, generators: Sequence[random.Random]
+    ) -> tuple[list[int], Tensor, Tensor]:
+        """Return one token per row, the same on the model's device, and log-probabilities (B,).
+
+        The token of a row whose logits are not finite is one above the largest.
+        """
         with torch.inference_mode():
-            logits = self.loaded.advance(self.slab, self._last).to(self.loaded.sampling_device)
-            tokens = choose(logits, self._settings, self._generators)
-            safe = tokens.clamp(max=logits.shape[-1] - 1)
-            both = torch.stack([tokens.double(), log_probabilities(logits, safe).double()]).tolist()
-        self._last = safe.to(self.loaded.device)
+            logits = logits.to(self.loaded.sampling_device)
+            self._beyond = logits.shape[-1]
+            tokens, logprobs = pick(logits, settings, generators)
+            return tokens.tolist(), tokens.clamp(max=self._beyond - 1).to(self.loaded.device), logprobs
+
+    def _read(self, tokens: Tensor) -> None:
+        """Let the rows that just came read these tokens next."""
+        self._next = tokens if self._next is None else torch.cat([self._next, tokens])
+        self._settings = None
+
+    def _enter(self) -> None:
+        """Enter the steps so far into the rows; none of them ends one."""
+        self._due = 0
+        if not self._steps:
+            return
+        columns = torch.stack([values for _, values in self._steps], -1).tolist()
+        for row, ids, logprobs in zip(self.rows, zip(*(t for t, _ in self._steps), strict=True), columns, strict=True):
+            row.ids += ids
+            row.logprobs += logprobs
+        self._steps = []
+
+    def _take(self, tokens: Sequence[int], logprobs: Sequence[float], start: int = 0) -> list[Finished]:
+        """Give the rows from ``start`` on their newest tokens; take out and return those that are finished or failed."""
         out: list[Finished] = []
         gone: list[int] = []
-        loaded, end_ids, beyond = self.loaded, self.loaded.end_ids, logits.shape[-1]
-        for i, (row, token, logprob) in enumerate(zip(self.rows, both[0], both[1], strict=True)):
-            if token == beyond:
+        loaded, end_ids = self.loaded, self.loaded.end_ids
+        for i, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True), start):
+            row = self.rows[i]
+            if token == self._beyond:
                 out.append((row.call, _not_finite(loaded, len(row.ids))))
                 gone.append(i)
                 continue
-            finish = row.add(int(token), logprob, end_ids)
+            finish = row.add(token, logprob, end_ids)
             if finish is not None:
                 out.append((row.call, row.result(loaded, finish)))
                 gone.append(i)
@@ -170,10 +221,10 @@ class Batch:
         return out
 
     def _leave(self, gone: Sequence[int]) -> None:
-        assert self._last is not None
+        assert self._next is not None
         order = self.slab.drop(gone)
         self.rows = [self.rows[i] for i in order]
-        self._last = self._last[torch.tensor(order, dtype=torch.long, device=self.loaded.device)]
+        self._next = self._next[torch.tensor(order, dtype=torch.long, device=self.loaded.device)]
         self._settings = None
 
 
@@ -196,11 +247,13 @@ class StaticBatch:
     def __len__(self) -> int:
         return len(self.rows) - len(self._done) + sum(len(g) for g in self._groups)
 
-    def admit(self, rows: Sequence[Row]) -> None:
+    def admit(self, rows: Sequence[Row]) -> list[Finished]:
+        """Take rows in; they start once the group before them has ended."""
         by_length: dict[int, list[Row]] = {}
         for row in rows:
             by_length.setdefault(len(row.prompt.ids), []).append(row)
         self._groups += by_length.values()
+        return []
 
     def step(self) -> list[Finished]:
         loaded = self.loaded
@@ -220,19 +273,17 @@ class StaticBatch:
         with torch.inference_mode():
             logits = loaded.forward(ids, mask, places, self._cache).logits[:, : loaded.vocab].to(loaded.sampling_device)
             settings = Settings.of([r.sampling for r in self.rows], loaded.sampling_device)
-            tokens = choose(logits, settings, [self.rows[i].generator for i in settings.sampled])
-            safe = tokens.clamp(max=logits.shape[-1] - 1)
-            both = torch.stack([tokens.double(), log_probabilities(logits, safe).double()]).tolist()
-        self._last = safe.to(loaded.device)
+            tokens, logprobs = pick(logits, settings, [self.rows[i].generator for i in settings.sampled])
+        self._last = tokens.clamp(max=logits.shape[-1] - 1).to(loaded.device)
         out: list[Finished] = []
-        for i, (row, token, logprob) in enumerate(zip(self.rows, both[0], both[1], strict=True)):
+        for i, (row, token, logprob) in enumerate(zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True)):
             if i in self._done:
                 continue
             if token == logits.shape[-1]:
                 out.append((row.call, _not_finite(loaded, len(row.ids))))
                 self._done.add(i)
                 continue
-            finish = row.add(int(token), logprob, loaded.end_ids)
+            finish = row.add(token, logprob, loaded.end_ids)
             if finish is not None:
                 out.append((row.call, row.result(loaded, finish)))
                 self._done.add(i)

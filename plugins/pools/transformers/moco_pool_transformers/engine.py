@@ -89,7 +89,7 @@ class TransformersEngine(Engine):
             if rows:
                 if batch is None:
                     batch = (Batch if loaded.slab() is not None else StaticBatch)(loaded, self.max_batch)
-                batch.admit(rows)
+                _deliver(inbox, batch.admit(rows))
             if others:
                 self._answer(loaded, others, inbox)
             if batch is not None and len(batch):

@@ -48,6 +48,8 @@ class SlabProbe:
     """
 
     layers: list[LayerShape] | None = None
+    plain_head = False
+    """Whether the logits are what the output embedding makes of the decoder's last state, with nothing after it."""
 
 
 class LoadedModel:
@@ -197,6 +199,8 @@ class LoadedModel:
                 self._layers = self._layer_shapes()
                 if self._layers is not None and not self._slab_agrees():
                     self._layers = None
+                if self._layers is not None:
+                    self._probe.plain_head = self._head_is_plain()
             except EngineOutOfMemory:
                 self._probed = False
                 raise
@@ -230,6 +234,20 @@ class LoadedModel:
             )
         return shapes or None
 
+    def _head_is_plain(self) -> bool:
+        """Compare the head on the decoder's own output with the module's logits: a scale or a cap after it shows."""
+        head = self.module.get_output_embeddings()
+        if head is None:
+            return False
+        ids = torch.arange(4, device=self.device)[None] % int(self.module.get_input_embeddings().weight.shape[0])
+        want = self.run(input_ids=ids, use_cache=False).logits
+        state = getattr(self.body(input_ids=ids, use_cache=False), "last_hidden_state", None)
+        if state is None:
+            return False
+        with torch.inference_mode():
+            got = head(state)
+        return got.shape == want.shape and torch.allclose(got, want, rtol=1e-5, atol=1e-6 * float(want.abs().max()))
+
     def _slab_agrees(self) -> bool:
         assert self._layers is not None
         generator = torch.Generator().manual_seed(0)
@@ -248,13 +266,33 @@ class LoadedModel:
         tolerance = 1e-3 if self.dtype == torch.float32 else 6e-2
         return bool((got - want.float()).abs().max() <= tolerance * scale)
 
+    @property
+    def plain_head(self) -> bool:
+        """Whether :meth:`prefill` can tell the next token's logits; known once :meth:`slab` was asked."""
+        return self._probe.plain_head
+
     def prefill(self, slab: Slab, rows: Sequence[Sequence[int]], chunk: int = 4096) -> slice:
         """Append rows to the slab and run them, right-padded together; rows may be empty. Returns their range."""
+        return self._prefill(slab, rows, chunk, last=False)[0]
+
+    def prompt(self, slab: Slab, rows: Sequence[Sequence[int]], chunk: int = 4096) -> Tensor:
+        """Like :meth:`prefill`, but return what comes next: float32 logits (B, vocab). Rows have a token at least."""
+        _, states = self._prefill(slab, rows, chunk, last=True)
+        assert states is not None
+        with torch.inference_mode():
+            logits: Tensor = self.module.get_output_embeddings()(states)[:, : self.vocab].float()
+        return logits
+
+    def _prefill(
+        self, slab: Slab, rows: Sequence[Sequence[int]], chunk: int, *, last: bool
+    ) -> tuple[slice, Tensor | None]:
+        """Run new rows; also return the decoder's state at each row's last token, (B, H), if asked for."""
         lengths = [len(r) for r in rows]
         span = slab.append(lengths)
         width = max(lengths, default=0)
+        states: Tensor | None = None
         if width == 0:
-            return span
+            return span, states
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
@@ -271,14 +309,22 @@ class LoadedModel:
                 slab.aim(span, part, stop)
                 mask = self._mask(slab, part, stop)
             # the padding on the right cannot be seen by any real token, so causality is all the masking needed
-            self.body(
+            out = self.body(
                 input_ids=ids[:, start:stop],
                 attention_mask=mask,
                 position_ids=part,
                 past_key_values=slab,
                 use_cache=True,
             )
-        return span
+            ending = [i for i, n in enumerate(lengths) if start < n <= stop] if last else []
+            if ending:
+                hidden = out.last_hidden_state
+                if states is None:
+                    states = hidden.new_empty(len(rows), hidden.shape[-1])
+                rows_there = torch.tensor(ending, device=self.device)
+                columns = torch.tensor([lengths[i] - 1 - start for i in ending], device=self.device)
+                states[rows_there] = hidden[rows_there, columns]
+        return span, states
 
     def advance(self, slab: Slab, tokens: Tensor) -> Tensor:
         """Feed one token to every row: int64 (B,) -> float32 logits (B, vocab)."""
@@ -312,7 +358,8 @@ class LoadedModel:
     def body(self, **inputs: Any) -> Any:
         """Run the decoder without the head on top of it."""
         self.activate()
-        decoder = getattr(self.module, self.module.base_model_prefix, self.module)
+        module = self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
+        decoder = getattr(module, module.base_model_prefix, module)
         with torch.inference_mode(), memory_errors(self.model.name):
             return decoder(**inputs)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moco_core.types import Sampling
 
-__all__ = ["Settings", "choose", "first_argmax", "log_probabilities"]
+__all__ = ["Settings", "choose", "first_argmax", "log_probabilities", "pick"]
 
 SHORTLIST = 128
 """Candidates sorted per row before falling back to sorting the whole vocabulary."""
@@ -56,20 +56,29 @@ class Settings:
 
 
 def first_argmax(logits: Tensor) -> Tensor:
-    """Return the lowest index of the maximum of each row: (B, V) -> (B,). A row with NaN gives V.
+    """Return the lowest index of the maximum of each row: (B, V) -> (B,). A row whose maximum is NaN or infinite gives V."""
+    return _finite(*logits.max(-1), logits.shape[-1])
 
-    ``torch.argmax`` promises no order among equal maxima, so ties are broken explicitly.
-    """
-    best = logits.amax(-1, keepdim=True)
-    size = logits.shape[-1]
-    ids = torch.arange(size, device=logits.device, dtype=torch.int32)
-    return torch.where(logits == best, ids, size).amin(-1).long()
+
+def _finite(best: Tensor, index: Tensor, size: int) -> Tensor:
+    # of equal maxima ``max`` returns the first one, and NaN counts as the largest
+    return torch.where(torch.isfinite(best), index, size)
 
 
 def log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
     """Return the natural log-probability of one token per row from raw logits: (B, V) float32, (B,) -> (B,)."""
     picked = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return picked - torch.logsumexp(logits, -1)
+
+
+def pick(logits: Tensor, settings: Settings, generators: Sequence[random.Random]) -> tuple[Tensor, Tensor]:
+    """Choose as :func:`choose` does; also return the natural log-probabilities of the choices, float32 (B,)."""
+    if settings.sampled:
+        tokens = choose(logits, settings, generators)
+        return tokens, log_probabilities(logits, tokens.clamp(max=logits.shape[-1] - 1))
+    best, index = logits.max(-1)
+    # the choice is the largest logit: one pass over the others gives its share
+    return _finite(best, index, logits.shape[-1]), (logits - best.unsqueeze(-1)).exp_().sum(-1).log_().neg_()
 
 
 def choose(logits: Tensor, settings: Settings, generators: Sequence[random.Random]) -> Tensor:

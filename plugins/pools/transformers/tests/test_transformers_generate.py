@@ -32,6 +32,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "qwen2": checkpoint(root / "qwen2", "qwen2"),
         "gpt2": checkpoint(root / "gpt2", "gpt2"),
         "mistral": checkpoint(root / "mistral", "mistral", sliding_window=6),
+        "granite": checkpoint(root / "granite", "granite", logits_scaling=3.0),
         "qwen2-mixed": checkpoint(
             root / "mixed",
             "qwen2",
@@ -62,7 +63,7 @@ def reference(folder: str, text: str, n: int) -> list[int]:
     return out[0, ids.shape[1] :].tolist()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "mistral", "qwen2-mixed"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2", "mistral", "qwen2-mixed", "granite"])
 def test_greedy_equals_generate(folders: dict[str, str], kind: str, tmp_path: Path) -> None:
     model = opened(folders[kind], tmp_path)
     results = serve(model, [ask(model, t, max_new_tokens=20 + i) for i, t in enumerate(TEXTS)])
@@ -70,6 +71,22 @@ def test_greedy_equals_generate(folders: dict[str, str], kind: str, tmp_path: Pa
         assert list(result.token_ids) == reference(folders[kind], text, 20 + i)
     with model.engine.use(model) as (loaded,):
         assert loaded.slab() is not None  # the fast path is what was tested
+        assert loaded.plain_head == (kind != "granite")  # what Granite's head says is scaled afterwards
+
+
+def test_first_tokens_of_prompts_are_those_of_a_step(folders: dict[str, str], tmp_path: Path) -> None:
+    model = opened(folders["llama"], tmp_path)
+    calls = requests(model)
+    calls += [ask(model, TEXTS[0], seed=s, temperature=1.0, max_new_tokens=1) for s in range(5)]  # over at once, twins
+    with model.engine.use(model) as (loaded,):
+        assert loaded.slab() is not None and loaded.plain_head
+    told = serve(model, calls, limit=9)
+    with model.engine.use(model) as (loaded,):
+        loaded._probe.plain_head = False
+    stepped = serve(model, calls, limit=9)
+    for one, other in zip(told, stepped, strict=True):
+        assert (one.token_ids, one.text, one.finish_reason) == (other.token_ids, other.text, other.finish_reason)
+        assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-4)
 
 
 def requests(model: Model) -> list[Any]:

@@ -12,6 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -86,6 +88,7 @@ def build(kind: str, vocab: int, seed: int = 0, **changes: Any) -> Any:
             "llama": (LlamaConfig, LlamaForCausalLM),
             "qwen2": (Qwen2Config, Qwen2ForCausalLM),
             "mistral": (MistralConfig, MistralForCausalLM),
+            "granite": (GraniteConfig, GraniteForCausalLM),
             "reward": (LlamaConfig, LlamaForSequenceClassification),
         }[kind]
         model = cls(config(vocab_size=vocab, **{**SMALL, **ids, **changes}))
