@@ -94,6 +94,11 @@ class CoLLM(Method[CoLLMOptions]):
         return {"base": self.options.base, "assistant": self.options.assistant}
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
+        if self.options.train != "head":
+            return [
+                f"train: {self.options.train} trains the base model, which needs the training toolkit "
+                "(moco-toolkit-training); use train=head, which keeps it frozen"
+            ]
         if problems := decoding.role_problems(pool, self._named):
             return problems
         base, assistant = self._roles(pool)
@@ -115,11 +120,6 @@ class CoLLM(Method[CoLLMOptions]):
         problems = self._check(pool)
         if problems:
             raise CapabilityError(f"co_llm: {problems[0]}")
-        if o.train != "head":
-            raise CapabilityError(
-                f"train: {o.train} trains the base model, which needs the training toolkit (moco-toolkit-training); "
-                "use train=head, which keeps it frozen"
-            )
         if not dev:
             raise ConfigError("co_llm: needs dev examples to train its deferral head; give the dataset a dev split")
         from moco_method_co_llm.fitting import fit_head

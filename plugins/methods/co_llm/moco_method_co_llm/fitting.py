@@ -241,13 +241,7 @@ async def _calibrate(
     shares = sorted({i / options.quantiles for i in range(options.quantiles + 1)})
     for value in dict.fromkeys(threshold_for_fraction(sigma, s) for s in shares):  # from never deferring on
         system = CoLLMSystem(pool, options, base, assistant, head.tolist(), value)
-
-        async def score(example: Example, scope: Context, system: CoLLMSystem = system) -> float:
-            graded = await scope.grade(example, await system.respond(example.question, scope))
-            return graded.value or 0.0
-
-        scores = await context.each([e for e, _ in held], score, label=f"threshold {value:.3f}")
-        mean = sum(scores) / len(scores)
+        mean = await decoding.mean_score(system, [e for e, _ in held], context, label=f"threshold {value:.3f}")
         context.note(threshold=value, score=mean)
         if mean > best:  # equal scores stay with less deferral
             best, eta = mean, value

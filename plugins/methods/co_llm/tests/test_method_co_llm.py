@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from moco_core import Question, Sampling
+from moco_core.cache import Cache
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
@@ -24,6 +25,7 @@ from moco_method_co_llm.fitting import (
     youden,
 )
 from moco_method_co_llm.writing import thresholds, write
+from moco_toolkit_decoding import open_session as open_step
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_gpt2, tiny_llama
 
@@ -117,8 +119,18 @@ def test_padding_rows_never_win():
     module = models[1].engine.loaded["m1"].module
     with torch.no_grad():
         module.lm_head.weight[-5:] *= 50
-    reply = written(models, some_head(), -1.0)
-    assert sum(s.tokens for s in reply.spans) > 0
+    always = written(models, some_head(), -1.0)
+    expected, loud = [], 0  # the assistant alone, over the common vocabulary
+    ids = list(models[0].engine.loaded["m0"].render_input({"messages": [["user", QUESTION.text()]]}).ids)
+    with torch.inference_mode():
+        while len(expected) < 12:
+            logits = module(torch.tensor([ids + expected]), use_cache=False).logits[0, -1]
+            loud += int(logits.argmax()) >= len(TOKENIZER)
+            token = int(logits[: len(TOKENIZER)].argmax())
+            if token == 0:
+                break
+            expected.append(token)
+    assert loud and always.text == models[0].engine.loaded["m0"].decode(expected)
 
 
 def test_warmup_of_the_threshold():
@@ -166,6 +178,52 @@ def test_the_loss_at_its_limits_and_its_gradient():
         step[i] = h
         slope = (deferral_loss(u + step, p0, p1) - deferral_loss(u - step, p0, p1)).sum() / (2 * h)
         assert float(slope.detach()) == pytest.approx(float(u.grad[i]), abs=1e-6)
+
+
+def test_the_deferral_logit_is_no_part_of_the_vocabulary():
+    models = pool(1, 2)
+
+    async def main():
+        async with open_session() as session:
+            context = Context(session, phase="fit", question=QUESTION)
+            step = await open_step(context, models[0], QUESTION)
+            ids = step.vocabulary.encode(b"the lazy dog")
+            traced = await step.trace(ids, hidden=True)
+            seen = await step.peek(full=True)
+            module = models[0].engine.loaded["m0"].module
+            with torch.inference_mode():
+                out = module(torch.tensor([[*step.opened.prompt, *ids]]), use_cache=False, output_hidden_states=True)
+            return len(step.opened.prompt), ids, traced, seen, out
+
+    start, ids, traced, seen, out = asyncio.run(main())
+    assert float(seen.full.exp().sum()) == pytest.approx(1, abs=1e-5) and len(seen.full) == len(TOKENIZER)
+    table = out.logits[0].log_softmax(-1)
+    assert traced.logprobs == pytest.approx([float(table[start - 1 + n, t]) for n, t in enumerate(ids)], abs=1e-4)
+    # the head reads the state that the next token is predicted from
+    assert torch.allclose(traced.hidden, out.hidden_states[-1][0, start - 1 :], atol=1e-4)
+
+
+def test_another_setting_is_fitted_anew():
+    cache, models = Cache(None), pool(1, 2)
+
+    def head(**options):
+        settings = CoLLMOptions(**{**QUICK, "deferral_threshold": 0.5, **options})
+        found = []
+        outcome = run_method(
+            CoLLM(settings),
+            models,
+            dev=examples(4, prefix="d"),
+            questions=example_questions(2),
+            sampling=Sampling(max_new_tokens=5),
+            cache=cache,
+            after_fit=lambda system: found.extend(system.head),
+        )
+        return found, outcome.texts
+
+    first, again = head(), head()
+    assert first == again
+    for changed in ({"epochs": 3}, {"learning_rate": 0.05}, {"init": "none"}):
+        assert head(**changed)[0] != first[0], changed
 
 
 def grammar(n=600):

@@ -222,9 +222,9 @@ class Writing:
     async def _word(self, i: int, room: int) -> Segment:
         """Draft one word; a word that ends with the answer is only known to do so once it is extended."""
         session = self.answer.turn(i)
-        draft = await session.draft(
-            min(room, self.options.max_word_tokens), words=1, word_tokens=self.options.max_word_tokens
-        )
+        most = self.options.max_word_tokens
+        # three tokens more finish a character that the longest word ends in
+        draft = await session.draft(min(room, most + 3), words=1, word_tokens=most)
         return Segment(draft.ids, self.answer.drafted(i, draft.ids), draft.reason == "end")
 
     async def _extend(self, i: int, word: Segment, room: int) -> Segment:
@@ -242,7 +242,8 @@ class Writing:
         ids = [*word.ids, *draft.ids]
         ended = draft.reason == "end"
         if not ended:
-            ids = self.answer.whole(i, ids, words=True)
+            left = room - session.weigh(ids)
+            ids = self.answer.whole(i, ids, words=True) or await self.answer.completed(i, ids, left)
         return Segment(tuple(ids), self.answer.drafted(i, ids), ended)
 
     def _commit(self, i: int, segment: Segment) -> None:

@@ -133,6 +133,43 @@ def test_a_verifier_call_leaves_the_generator_where_it_was():
     assert torch.allclose(*judged, atol=1e-5)
 
 
+def test_a_rejected_draft_leaves_no_trace_in_the_cache():
+    models = pool(1, 2)
+
+    async def main():
+        async with open_session() as session:
+            context = Context(session, phase="respond", question=QUESTION)
+            step = await open_step(context, models[0], QUESTION)
+            step.append_text("a start")
+            await step.draft(9)  # the generator's own segment, which the mentor's replaces
+            step.append_text(" and another way")
+            with torch.inference_mode():
+                module = models[0].engine.loaded["m0"].module
+                ids = [*step.opened.prompt, *step.vocabulary.encode(b"a start and another way")]
+                want = module(torch.tensor([ids]), use_cache=False).logits[0, -1].log_softmax(-1)
+            return (await step.peek(full=True)).full, want
+
+    got, want = asyncio.run(main())
+    seen = torch.isfinite(got)
+    assert (got - want[: len(got)])[seen].abs().max() < 1e-5 * want.abs().max()
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.0, False), (100.0, False), (100.0, True)])
+def test_an_end_after_two_words_ends_the_answer_without_a_marker(share, verdict):
+    stepping = frozenset({"generate", "logprobs", "step", "hidden"})
+    models = texting(["a", " b"], ["a", " c"], capabilities=stepping)
+    reply, calls = written(
+        models,
+        verdict,
+        question=Question(id="q", prompt="go!"),
+        decision_proportion=share,
+        patch_size=4,
+    )
+    assert reply.finish_reason == "eos" and reply.text == ("a c" if verdict else "a b")
+    if calls:  # the ends were shown as such
+        assert all(one.ended for pair in calls for one in pair)
+
+
 async def _states(models):
     async with open_session() as session:
         context = Context(session, phase="respond", question=QUESTION)
@@ -177,8 +214,8 @@ def test_different_tokenizers_write_clean_text():
 WORDS = word_tokenizer(["a", " b", " c", " d", " e", " A", " B"])
 
 
-def texting(*paths, verdict=" A"):
-    """Models behind a server, which follow a text word by word and answer ``verdict`` when asked to choose."""
+def texting(*paths, verdict=" A", capabilities=frozenset({"generate"})):
+    """Models (behind a server, by default) which follow a text word by word and answer ``verdict`` when asked to choose."""
     engine = LocalEngine()
 
     def following(path):
@@ -195,7 +232,7 @@ def texting(*paths, verdict=" A"):
         return scores
 
     return [
-        engine.add(f"m{i}", ScriptedModule(len(WORDS), following(p)), WORDS, capabilities={"generate"})
+        engine.add(f"m{i}", ScriptedModule(len(WORDS), following(p)), WORDS, capabilities=capabilities)
         for i, p in enumerate(paths)
     ]
 

@@ -125,13 +125,8 @@ class Nudging(Method[NudgingOptions]):
         for gamma in sorted(self.options.gamma_grid):
             for nudging in candidates:
                 system = NudgingSystem(pool, self.options, base, nudging, gamma)
-
-                async def score(example: Example, scope: Context, system: NudgingSystem = system) -> float:
-                    graded = await scope.grade(example, await system.respond(example.question, scope))
-                    return graded.value or 0.0
-
-                scores = await context.each(dev, score, label=f"gamma {gamma:g}, {pool[nudging].name}")
-                mean = sum(scores) / len(scores)
+                label = f"gamma {gamma:g}, {pool[nudging].name}"
+                mean = await decoding.mean_score(system, dev, context, label=label)
                 context.note(gamma=gamma, nudging=pool[nudging].name, score=mean)
                 if mean > top:
                     best, top = (gamma, nudging), mean

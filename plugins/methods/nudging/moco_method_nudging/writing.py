@@ -120,7 +120,8 @@ class Writing:
             taken, takeover = (found, True) if found is not None else (len(words) - 1, False)
         ids = [token for word in words[:taken] for token in word]
         if not takeover and len(words) == 1:
-            ids = self.answer.whole(NUDGING, ids, words=False)
+            # a single word is followed by another nudge: what is left of a character comes then
+            ids = self.answer.whole(NUDGING, ids, words=False) or ids
         text = self.answer.drafted(NUDGING, ids)
         self.answer.commit(NUDGING, ids)
         self._repeats = self._repeats + 1 if text == self._last else 1

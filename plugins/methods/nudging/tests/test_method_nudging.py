@@ -8,18 +8,30 @@ import attrs
 import pytest
 import torch
 
-from moco_core import ConfigError, Question, Sampling
+from moco_core import ConfigError, Example, Question, Sampling
 from moco_core.cache import Cache
 from moco_core.models import Pool
-from moco_core.options import build
+from moco_core.options import NoOptions, build
 from moco_core.testing import example_questions, method_checks, run_method
+from moco_core.testing.toy import LastWord
+from moco_core.types import Answer
 from moco_method_nudging import Nudging, NudgingOptions, NudgingSystem
-from moco_toolkit_decoding.testing import LocalEngine, ScriptedModule, bpe_tokenizer, tiny_llama, word_tokenizer
+from moco_toolkit_decoding import Vocabulary
+from moco_toolkit_decoding.testing import (
+    LocalEngine,
+    ScriptedModule,
+    bpe_tokenizer,
+    spaced_tokenizer,
+    tiny_llama,
+    word_tokenizer,
+)
+from moco_toolkit_decoding.text import starts_word
 
 torch.set_num_threads(1)
 GREEDY = Sampling(max_new_tokens=20)
 TOKENIZER = bpe_tokenizer()
 QUESTION = Question(id="q", prompt="go")
+PROMPTS = ("the quick brown fox", "and", "rivers 12 + 34", "international", "the lazy dog runs home over it", "yes no")
 WORDS = word_tokenizer(["a", "b", " c", " d", " e", " f", " g"])
 IDS = WORDS.get_vocab()
 END = WORDS.eos_token_id
@@ -194,6 +206,38 @@ def test_nudge_share_does_not_fall_with_gamma():
     assert shares == sorted(shares) and shares[0] < shares[-1]
 
 
+class Whole(LastWord):
+    """The whole reply is the answer."""
+
+    def read(self, question, text):
+        return Answer(key=text, text=text, status="parsed")
+
+
+def test_tuning_takes_the_best_pair_and_of_equal_ones_the_fewest_nudges():
+    base = along(["a", " f", " g"], [0.3, 0.9, 0.35])  # takes over after "a" unless gamma is above 0.9
+    engine = LocalEngine()
+    models = []
+    for name, answers in (("base", base), ("short", _path("a", " c")), ("long", _path("a", " c", " d"))):
+        module = ScriptedModule(len(WORDS), script(answers))
+        module.script = _quiet(module.script)
+        models.append(engine.add(name, module, WORDS))
+
+    def tuned(reference, **options):
+        fixed = {"tune": True, "nudge_tokens": 2, "agreement_rule": False, "plain_template": "{question}"}
+        settings = {**fixed, **options}
+        dev = [Example(question=Question(id="d", prompt="go"), references=(reference,))]
+        method = Nudging(NudgingOptions(**settings))
+        return run_method(method, models, dev=dev, metric=Whole(NoOptions()), sampling=GREEDY).state
+
+    grid = (0.95, 0.5, 0.4, 0.92)
+    assert tuned("a f", gamma_grid=grid) == {"base": 0, "nudging": 1, "gamma": 0.4}
+    assert tuned("a c d", gamma_grid=grid) == {"base": 0, "nudging": 2, "gamma": 0.92}
+    assert tuned("a c", gamma_grid=grid, candidates=("long", "short"))["nudging"] == 1
+    # every pair scores 0: the first of the smallest gamma, since a winner always exists; without a grid what was configured
+    assert tuned("never", gamma_grid=grid) == {"base": 0, "nudging": 1, "gamma": 0.4}
+    assert tuned("a f", gamma_grid=(), gamma=0.7, nudging="long") == {"base": 0, "nudging": 2, "gamma": 0.7}
+
+
 # -------------------------------------------------------------------- models that only write text
 
 
@@ -282,6 +326,139 @@ def test_gamma_above_one_is_the_nudging_model():
         assert reply.text == expected or (
             reply.meta["ended_by"] == "repeated nudge" and expected.startswith(reply.text)
         )
+
+
+def recomputed(models, question, gamma, k, limit):
+    """The oracle: the card's algorithm in plain torch on whole sequences, without caches, batches or sessions."""
+    engine = models[0].engine
+    base, nudging = (engine.loaded[m.name].module for m in models)
+    view = Vocabulary(TOKENIZER, [0])
+    prompt = list(engine.loaded["a"].render_input({"messages": [["user", question.text()]]}).ids)
+    said, end, last, repeats = [], 0, None, 0
+
+    def top(module, ids):
+        with torch.inference_mode():
+            p = module(torch.tensor([prompt + ids]), use_cache=False).logits[0, -1].softmax(-1)
+        return int(p.argmax()), float(p.max())
+
+    while len(said) < limit:
+        draft, ended = [], False
+        while len(draft) < min(k, limit - len(said)) and not ended:
+            token, _ = top(nudging, said + draft)
+            ended = token == end
+            draft += [] if ended else [token]
+        if ended:
+            return said + draft
+        cuts = [0]
+        for i in range(1, len(draft)):
+            if starts_word(view.text(draft[cuts[-1] : i], first=False), view.piece(draft[i])):
+                cuts.append(i)
+        cuts = cuts[1:]
+        taken, takeover = cuts[-1] if cuts else len(draft), False
+        for n, cut in enumerate(cuts):
+            stop = [*cuts, len(draft)][n + 1]
+            token, p = top(base, said + draft[:cut])
+            word = view.text(draft[cut:stop], first=False)
+            if p >= gamma or (view.piece(token) and word.startswith(view.piece(token))):
+                taken, takeover = cut, True
+                break
+        said += draft[:taken]
+        repeats = repeats + 1 if draft[:taken] == last else 1
+        last = draft[:taken]
+        if repeats == 4:
+            return said
+        free = True
+        while takeover and len(said) < limit:
+            token, p = top(base, said)
+            if (p < gamma and not free) or token == end:
+                break
+            free = False
+            said.append(token)
+    return said
+
+
+class Forgetful(LocalEngine):
+    """Loses every cache between two calls."""
+
+    def serve(self, model, inbox):
+        for one in self.loaded.values():
+            one.scratch = {k: v for k, v in one.scratch.items() if "vocabulary" in str(k)}
+        super().serve(model, inbox)
+
+
+@pytest.mark.parametrize(("gamma", "tokens"), [(0.05, 3), (0.15, 16), (0.3, 5)])
+def test_cached_and_batched_equal_a_plain_loop_without_cache(gamma, tokens):
+    questions = [Question(id=f"q{i}", prompt=p) for i, p in enumerate(PROMPTS)]
+    method = Nudging(NudgingOptions(gamma=gamma, nudge_tokens=tokens, base_prompt="chat", base_chunk=3))
+    found, turns = [], set()
+    for engine, at_once in ((LocalEngine(), 8), (LocalEngine(), 1), (Forgetful(), 8)):
+        models = [engine.add(n, tiny_llama(TOKENIZER, i, spread=0.8), TOKENIZER) for i, n in enumerate("ab")]
+        outcome = run_method(
+            method, models, questions=questions, sampling=Sampling(max_new_tokens=14), in_flight=at_once
+        )
+        assert not outcome.errors
+        found.append(outcome.texts)
+        turns |= {len(r.spans) for r in outcome.replies.values()}
+    assert found[0] == found[1] == found[2]
+    assert gamma > 0.1 or max(turns) > 1  # both write
+    for q in questions:
+        ids = recomputed(models, q, gamma, tokens, 14)
+        assert found[0][q.id] == Vocabulary(TOKENIZER, [0]).text(ids).decode("utf-8", "replace")
+
+
+def test_different_tokenizers_hold_the_same_text_and_batches_change_nothing():
+    """An emoji of four byte tokens comes through, whoever writes it and wherever a draft ends."""
+    told = "ok \U0001f600 \u4e2d\u6587 fine"
+
+    def spelling(tokenizer, p):
+        view = Vocabulary(tokenizer, [tokenizer.eos_token_id])
+
+        def script(read):
+            data = view.text(read)
+            # nothing inside the prompt; a SentencePiece reply that was encoded again begins with a space of its own
+            said = data.partition(b"go!")[2].removeprefix(b" ")
+            rest = told.encode()[len(said) :] if told.encode().startswith(said) else b""
+            # several readings of the rest would do: byte by byte, so that characters are split over tokens
+            token = view.single[rest[:1]] if rest else tokenizer.eos_token_id
+            rival = next(i for i in view.single.values() if i != token)
+            chance = p(said)
+            return {**dict.fromkeys(view.single.values(), -60.0), token: math.log(chance), rival: math.log(1 - chance)}
+
+        return script
+
+    for k in (1, 2, 3, 7):
+        for sure in (b"\xf0", b"\x9f", b" ", b"k"):  # the base model is unsure inside the character, too
+            engine = LocalEngine()
+            models = []
+            for name, tokenizer in (("base", TOKENIZER), ("nudge", spaced_tokenizer())):
+                chance = (lambda said, sure=sure: 0.9 if said[-1:] == sure else 0.3) if name == "base" else _certain
+                module = ScriptedModule(len(tokenizer), spelling(tokenizer, chance))
+                models.append(engine.add(name, module, tokenizer))
+            question = Question(id="q", prompt="go!")
+            reply = ask(Pool(models), question, Sampling(max_new_tokens=60), nudge_tokens=k, gamma=0.7)
+            assert reply.text == told and reply.finish_reason == "eos"
+            assert "".join(s.text for s in reply.spans) == told
+    method = Nudging(NudgingOptions(gamma=0.1, nudge_tokens=5, base_prompt="chat"))
+    questions = [Question(id=f"q{i}", prompt=p) for i, p in enumerate(PROMPTS)]
+    a, b = (
+        run_method(method, _mixed(), questions=questions, sampling=Sampling(max_new_tokens=16), in_flight=n)
+        for n in (1, 8)
+    )
+    assert a.texts == b.texts and not a.errors and any(a.texts.values())
+    assert not any(t in text for text in a.texts.values() for t in ("<end>", "<pad>", "<unk>"))
+
+
+def _certain(said):
+    return 0.9
+
+
+def _mixed():
+    engine = LocalEngine()
+    spaced = spaced_tokenizer()
+    return [
+        engine.add("a", tiny_llama(TOKENIZER, 1, spread=0.8), TOKENIZER),
+        engine.add("b", tiny_llama(spaced, 2, spread=0.8), spaced),
+    ]
 
 
 def _pool():

@@ -66,7 +66,9 @@ class SwitchGeneration(Method[SwitchGenerationOptions]):
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
         if self.options.switcher == "train":
-            return []
+            return [
+                "switcher: training one needs the training toolkit (moco-toolkit-training); until then name a model of the pool"
+            ]
         try:
             Pool(pool).named(self.options.switcher, "switcher")
         except ConfigError as error:
@@ -79,10 +81,6 @@ class SwitchGeneration(Method[SwitchGenerationOptions]):
         return Cost(respond=models + 1)
 
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> SwitchSystem:
-        if self.options.switcher == "train":
-            raise CapabilityError(
-                "switcher: training one needs the training toolkit (moco-toolkit-training); until then name a model of the pool"
-            )
         problems = self._check(pool)
         if problems:
             raise CapabilityError(f"switch_generation: {problems[0]}")

@@ -134,12 +134,18 @@ async def write(
             draft = await session.draft(min(options.patch_size, room), sampling=sampling, generator=generator)
             ended = draft.reason == "end"
             over = ended or session.weigh(draft.ids) >= room
-            ids = list(draft.ids) if over else answer.whole(who, draft.ids, words=True)
+            ids = list(draft.ids)
+            if not over:
+                ids = answer.whole(who, ids, words=True) or await answer.completed(
+                    who, ids, room - session.weigh(ids), sampling=sampling, generator=generator
+                )
             text = answer.drafted(who, ids).decode("utf-8", "replace")
             answer.commit(who, ids)
             used += session.weigh(ids)
             patches.append(Patch(who, text, reason))
-            if ended and answer.finish is None:
+            if not ids and not ended and answer.finish is None:
+                answer.finish = "eos"  # nothing was written, and asking again would give nothing again
+            elif ended and answer.finish is None:
                 if options.wait and waits < options.max_waits and used < limit:
                     waits += 1
                     before = sum(p.tokens for p in answer.pieces)

@@ -15,6 +15,7 @@ from moco_core.testing import ScriptedPool, example_questions, method_checks, ru
 from moco_core.testing.harness import open_session
 from moco_method_switch_generation import SwitchGeneration, SwitchGenerationOptions
 from moco_method_switch_generation.writing import ModelSwitcher, Patch, trace, write
+from moco_toolkit_decoding import Answering
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import (
     LocalEngine,
@@ -187,6 +188,48 @@ def test_the_ends_belong_to_the_last_of_three():
 def test_an_answer_cue_precedes_the_last_patch_even_if_it_is_the_only_one():
     models = pool(2, 2)
     assert written(models, Always(0), patch_size=50, limit=13, answer_cue="ok ").text.startswith("ok ")
+
+
+def test_after_every_handover_the_caches_are_those_of_a_fresh_prefill(monkeypatch):
+    models = pool(1, 2, 3)
+    answers = []
+
+    class Watched(Answering):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            answers.append(self)
+
+    monkeypatch.setattr("moco_method_switch_generation.writing.Answering", Watched)
+
+    class Looking(Always):
+        async def choose(self, patches):
+            for i, model in enumerate(models):
+                session = answers[0].turn(i)
+                ids = [*session.opened.prompt, *answers[0].ids]
+                with torch.inference_mode():
+                    module = model.engine.loaded[model.name].module
+                    want = module(torch.tensor([ids]), use_cache=False).logits[0, -1].log_softmax(-1)
+                got = (await session.peek(full=True)).full
+                seen = torch.isfinite(got)
+                assert (got - want[: len(got)])[seen].abs().max() < 1e-5 * want.abs().max()
+            return await super().choose(patches)
+
+    switcher = Looking(0, 1, 0, 2, 1)
+    written(models, switcher, patch_size=3)
+    assert len(switcher.seen) == 5
+
+
+def test_a_model_without_a_template_reads_the_question_and_the_answer_alone():
+    words = word_tokenizer(["a", " b", " c"])
+    a, b, c = (spelled(words, t) for t in ("a", " b", " c"))
+    models = scripted(words, {"": a, "a": b}, {"a b": c, "a b c": "<end>"})
+    read = []
+    for model in models:
+        module = model.engine.loaded[model.name].module
+        inner = module.script
+        module.script = lambda ids, inner=inner: read.append(words.decode(ids)) or inner(ids)
+    assert written(models, Always(0, 1), patch_size=2).text == "a b c"
+    assert {"go", "goa", "goa b", "goa b c"} == set(read)
 
 
 def test_different_tokenizers_exchange_whole_words_only():

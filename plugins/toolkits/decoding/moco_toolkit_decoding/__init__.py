@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from moco_toolkit_decoding.session import Draft, StepSession, inspect, open_session
     from moco_toolkit_decoding.text import Vocabulary
     from moco_toolkit_decoding.texts import TextSession
+    from moco_toolkit_decoding.tuning import mean_score
     from moco_toolkit_decoding.union import UnionRecipe
 
 _WHERE = {
@@ -44,6 +45,7 @@ _WHERE = {
     "exchange_ids": "roles",
     "inspect": "session",
     "least_models": "roles",
+    "mean_score": "tuning",
     "open_session": "session",
     "report": "compatibility",
     "require_same": "compatibility",
@@ -69,6 +71,7 @@ __all__ = [
     "exchange_ids",
     "inspect",
     "least_models",
+    "mean_score",
     "open_session",
     "report",
     "require_same",

@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from moco_toolkit_decoding.ops import Drafted, DraftOp, HeadGate, TopGate
-from moco_toolkit_decoding.text import Vocabulary, starts_word
+from moco_toolkit_decoding.text import Vocabulary, starts_word, valid_prefix
 
 __all__ = ["DraftInProgress", "generator_of", "head_values"]
 
@@ -62,7 +62,7 @@ class DraftInProgress:
         if token in (vocabulary.ends if op.ends is None else op.ends):
             return self.finished("end", refused)
         piece = vocabulary.piece(token)
-        if op.words and self.ids and (self.length >= op.word_tokens or starts_word(self.text, piece)):
+        if op.words and self.ids and (self._overlong() or starts_word(self.text, piece)):
             self.words += 1
             if self.words >= op.words:
                 return self.finished("word", refused)
@@ -73,6 +73,10 @@ class DraftInProgress:
         self.text += piece
         self.length += 1
         return self.finished("length") if len(self.ids) >= op.n else None
+
+    def _overlong(self) -> bool:
+        """Whether the word has all the tokens that a word may have; it is never cut inside a character."""
+        return self.length >= self.op.word_tokens and valid_prefix(self.text) == self.text
 
 
 def head_values(drafts: Sequence[DraftInProgress], states: Any) -> list[float | None]:

@@ -110,20 +110,46 @@ class Answering:
         """Return the part of a draft that may be handed over, in whole tokens.
 
         With one tokenizer that is all of it. Otherwise an incomplete character and a trailing space stay back and, with
-        ``words``, the last word if it is not the only one. A draft of which nothing could be handed over comes back as it
-        is, less an incomplete character, so that the answer always progresses.
+        ``words``, the last word if it is not the only one. Nothing is returned of a draft without a complete character;
+        :meth:`completed` goes on with that.
         """
         if self.shared or not ids:
             return list(ids)
         data = self.drafted(i, ids)
         complete = len(valid_prefix(data))
         keep = last_boundary(data) if words else len(data[:complete].rstrip(b" "))
-        kept = self._prefix(i, ids, keep or complete)
-        return kept or self._prefix(i, ids, complete) or list(ids)
+        return self._prefix(i, ids, keep or complete) or self._prefix(i, ids, complete)
+
+    async def completed(self, i: int, ids: Sequence[int], room: int, **settings: Any) -> list[int]:
+        """Return a draft of writer i and up to three more of its tokens, until the character that the draft ends in is whole.
+
+        ``room`` bounds the further tokens, ``settings`` are those of :meth:`StepSession.draft`. The session stays where it is.
+        """
+        session, out = self.sessions[i], list(ids)
+        if not out:
+            return out
+        here = session.mark()
+        session.append_tokens(ids)
+        try:
+            for _ in range(min(3, room)):
+                data = b"".join(map(session.vocabulary.piece, out))
+                if data and valid_prefix(data) == data:
+                    break
+                more = await session.draft(1, commit=True, **settings)
+                out += more.ids
+                if more.reason != "length":
+                    break
+        finally:
+            session.rollback(here)
+        return out
 
     def _prefix(self, i: int, ids: Sequence[int], size: int) -> list[int]:
+        """Return the longest beginning of a draft that is at most ``size`` bytes of whole characters."""
         out = list(ids)
-        while out and len(self.drafted(i, out)) > size:
+        while out:
+            data = self.drafted(i, out)
+            if len(data) <= size and valid_prefix(data) == data:
+                break
             out.pop()
         return out
 
@@ -239,7 +265,7 @@ async def answer_once(
     used = sampling or context.sampling
     what = {
         "kind": kind,
-        "version": 2,
+        "version": 3,
         "models": [m.fingerprint for m in models],
         "question": [question.id if seeded else "", [[m.role, m.content] for m in question.messages()]],
         "sampling": used.params(),

