@@ -36,7 +36,12 @@ class LogitContrastiveOptions:
     roles: Literal["dev", "explicit"] = option(
         "dev", help="dev: rank the models by dev score; explicit: take base, experts and anti_experts", paper="explicit"
     )
-    k: int = option(1, ge=1, help="experts, and as many anti-experts, for roles=dev; at most half the pool", paper="1")
+    k: int = option(
+        1, ge=1, help="experts, and as many anti-experts, for roles=dev; at most half the candidates", paper="1"
+    )
+    candidates: tuple[str | int, ...] = option(
+        (), help="models that roles=dev ranks, by name or index, with one tokenizer; the whole pool if none are named"
+    )
     base: str | int | None = option(
         None, help="base model, by name or index (roles=explicit; the first expert if none)"
     )
@@ -65,6 +70,13 @@ class LogitContrastiveOptions:
         named = self.base is not None or self.experts or self.anti_experts
         if self.roles == "dev" and named:
             raise ConfigError("roles: base, experts and anti_experts need roles=explicit")
+        if self.roles == "explicit" and self.candidates:
+            raise ConfigError("candidates: they are ranked by roles=dev alone; drop them")
+        if self.candidates and len(self.candidates) < 2 * self.k:
+            raise ConfigError(
+                f"k: {self.k} experts and {self.k} anti-experts need {2 * self.k} candidates, {len(self.candidates)} are "
+                "named; lower k or name more"
+            )
         if self.roles == "explicit" and not (self.experts and self.anti_experts):
             raise ConfigError("roles: explicit needs experts and anti_experts")
         if self.alpha == "search" and self.mode != "dexperts":
@@ -108,6 +120,10 @@ class Roles:
         order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
         return cls(order[0], tuple(order[:k]), tuple(order[len(order) - k :]))
 
+    def within(self, indices: Sequence[int]) -> Roles:
+        """Return roles among ``indices`` as roles of the pool that these index."""
+        return Roles(indices[self.base], [indices[i] for i in self.experts], [indices[i] for i in self.antis])
+
 
 class LogitContrastive(Method[LogitContrastiveOptions]):
     """Contrast good models with bad ones at every token."""
@@ -119,20 +135,29 @@ class LogitContrastive(Method[LogitContrastiveOptions]):
 
     def needs(self) -> Needs:
         o = self.options
-        named = (o.base, *o.experts, *o.anti_experts)
+        named = (o.base, *o.experts, *o.anti_experts, *o.candidates)
         # a role given by index needs a pool that long
         least = max(2, *(i + 1 for i in named if isinstance(i, int)), 2 * o.k if o.roles == "dev" else 2)
         return Needs(capabilities=frozenset({"generate", "step"}), min_models=least, check=self._check)
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
         try:
-            used = [pool[i] for i in self._named(pool)] if self.options.roles == "explicit" else list(pool)
+            explicit = self.options.roles == "explicit"
+            used = [pool[i] for i in (self._named(pool) if explicit else self._candidates(pool))]
         except ConfigError as error:
             return list(error.problems)
         found = decoding.report(used)
         if found.relation == "different":
-            return [f"{found.first_difference()}; choose models of one family, or combine texts (majority_vote, say)"]
+            remedy = "" if explicit else ", name them in candidates"
+            return [f"{found.first_difference()}; choose models of one family{remedy}, or combine texts (majority_vote, say)"]
         return []
+
+    def _candidates(self, pool: Sequence[Model]) -> list[int]:
+        """Return the indices of the models that are ranked. Raises ConfigError if one is not there, or named twice."""
+        found = [_index(Pool(pool), n, "candidates") for n in self.options.candidates] or list(range(len(pool)))
+        if len(set(found)) < len(found):
+            raise ConfigError("candidates: a model is named twice; name each once")
+        return found
 
     def _named(self, pool: Sequence[Model]) -> list[int]:
         """Return the indices of base, experts and anti-experts, in this order."""
@@ -144,7 +169,7 @@ class LogitContrastive(Method[LogitContrastiveOptions]):
         return [base, *experts, *antis]
 
     def cost(self, models: int, dev: int) -> Cost:
-        ranking = models * dev if self.options.roles == "dev" else 0
+        ranking = (len(self.options.candidates) or models) * dev if self.options.roles == "dev" else 0
         searching = "search" in (self.options.alpha, self.options.beta)
         return Cost(fit=ranking + (len({0.0, *self.options.grid}) * dev if searching else 0), respond=1)
 
@@ -159,8 +184,10 @@ class LogitContrastive(Method[LogitContrastiveOptions]):
         else:
             if not dev:
                 raise ConfigError("roles: dev needs dev examples to rank the models; use roles=explicit")
-            Roles.ranked([0.0] * len(pool), o.k)  # refuse before anything is asked
-            roles = Roles.ranked((await context.evaluate(pool, dev, _greedy(context))).means(), o.k)
+            ranked = self._candidates(pool)
+            Roles.ranked([0.0] * len(ranked), o.k)  # refuse before anything is asked
+            scores = (await context.evaluate([pool[i] for i in ranked], dev, _greedy(context))).means()
+            roles = Roles.ranked(scores, o.k).within(ranked)
         names = pool.names
         context.note(
             base=names[roles.base], experts=[names[i] for i in roles.experts], antis=[names[i] for i in roles.antis]

@@ -59,6 +59,22 @@ def test_ranking_breaks_ties_by_index_and_keeps_roles_apart():
         Roles.ranked([0.1, 0.2, 0.3], 2)
 
 
+def test_candidates_alone_are_ranked_and_need_one_tokenizer():
+    engine = LocalEngine()
+    other = spaced_tokenizer()
+    models = [
+        engine.add("odd", tiny_llama(other, 9), other),
+        *(engine.add(f"m{i}", tiny_llama(TOKENIZER, i), TOKENIZER) for i in range(3)),
+    ]
+    with pytest.raises(CapabilityError, match="name them in candidates"):
+        run(Pool(models))
+    named = run(Pool(models), candidates=("m2", 1, "m1"))
+    # all score 0: the first named is the expert and base, the last the anti-expert
+    assert {k: named.state[k] for k in ("base", "experts", "antis")} == {"base": 3, "experts": [3], "antis": [2]}
+    explicit = run(Pool(models), roles="explicit", base="m2", experts=("m2",), anti_experts=("m1",), plausibility=0.1)
+    assert named.texts == explicit.texts and not engine.loaded["odd"].scratch
+
+
 def test_equal_expert_and_anti_expert_leave_the_base_alone():
     models = pool(1, 2, 2)
     outcome = run(models, roles="explicit", base="m0", experts=("m1",), anti_experts=("m2",), alpha=2.0)
@@ -107,6 +123,8 @@ def test_default_masks():
         ({"k": 0}, "k"),
         ({"roles": "explicit"}, "explicit"),
         ({"base": 1}, "roles=explicit"),
+        ({"candidates": ["a"]}, "2 candidates"),
+        ({"roles": "explicit", "experts": [0], "anti_experts": [1], "candidates": [0, 1]}, "candidates"),
         ({"mode": "prob"}, "mode"),
         ({"beta": "search"}, "cd_beta"),
     ],
@@ -119,6 +137,9 @@ def test_bad_options(options, what):
 def test_bad_pools():
     assert LogitContrastive(LogitContrastiveOptions(k=2)).needs().problems(pool(1, 2, 3))
     explicit = LogitContrastiveOptions(roles="explicit", experts=("m1",), anti_experts=("nobody",))
+    strange, twice = (LogitContrastiveOptions(candidates=c) for c in (("m1", "who"), ("m1", 1)))
+    assert "no model 'who'" in LogitContrastive(strange).needs().problems(pool(1, 2))[0]
+    assert "twice" in LogitContrastive(twice).needs().problems(pool(1, 2))[0]
     assert "no model 'nobody'" in LogitContrastive(explicit).needs().problems(pool(1, 2))[0]
     engine = LocalEngine()
     other = spaced_tokenizer()
