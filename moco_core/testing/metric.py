@@ -6,13 +6,14 @@ import asyncio
 import inspect
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 
 from moco_core.context import Context
 from moco_core.data import Metric, Scored
+from moco_core.models import Pool
 from moco_core.testing.harness import open_session
 from moco_core.testing.kit import Case, Check, NotApplicable, check, require
 from moco_core.types import Answer, Example, Question, Reply, Score
@@ -93,10 +94,14 @@ def score_of(metric: Metric[Any], example: Example, text: str) -> Score:
 
 @attrs.frozen(kw_only=True)
 class MetricPlan:
-    """What metric checks work with. ``examples`` are scored, ``texts`` are the replies, beside the odd ones."""
+    """What metric checks work with. ``examples`` are scored, ``texts`` are the replies, beside the odd ones.
+
+    ``pool`` makes the pool that a metric with a judge is bound to; without it such a metric is not scored with.
+    """
 
     examples: Sequence[Example] = attrs.field(factory=metric_examples)
     texts: Sequence[str] = ("The answer is B.", "The answer is 42", "Paris", "yes", "2", "red")
+    pool: Callable[[], Pool] | None = None
 
 
 @attrs.define(eq=False)
@@ -107,12 +112,18 @@ class MetricCase(Case):
 
     def metric(self) -> Metric[Any]:
         made: Metric[Any] = self.make()
+        if self.plan.pool is not None:
+            made.bind(self.plan.pool())
         return made
+
+    def require_judge(self) -> None:
+        """Raise NotApplicable if the metric scores with models and the plan gives none."""
+        if self.cls.needs_pool and self.plan.pool is None:
+            raise NotApplicable("the metric scores with models; give pool=")
 
     def table(self) -> list[tuple[Example, str, Score]]:
         """Score every ordinary text against every example, once for all checks; NotApplicable if that takes models."""
-        if self.cls.needs_pool:
-            raise NotApplicable("the metric scores with models")
+        self.require_judge()
         rows: list[tuple[Example, str, Score]] = self.once("table", lambda: self._table(self.metric(), self.plan.texts))
         return rows
 
@@ -176,8 +187,7 @@ def reading_is_deterministic(case: MetricCase) -> None:
 @check(after=["reading_never_raises"])
 def scoring_never_raises(case: MetricCase) -> None:
     """Any text can be scored against any example."""
-    if case.cls.needs_pool:
-        raise NotApplicable("the metric scores with models")
+    case.require_judge()
     case._table(case.metric(), ODD_TEXTS)
 
 

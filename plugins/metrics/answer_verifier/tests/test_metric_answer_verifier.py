@@ -10,7 +10,7 @@ from moco_core import ConfigError, Context, Example, Question, Reply, Score
 from moco_core.testing import ScriptedPool, metric_checks, open_session
 from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, verdict
 
-test_conformance = metric_checks("answer_verifier")
+test_conformance = metric_checks("answer_verifier", pool=lambda: ScriptedPool({"judge": "Final Decision: No"}).pool)
 
 
 def example(gold: str = "\\frac{1}{2}", kind: str = "text") -> Example:

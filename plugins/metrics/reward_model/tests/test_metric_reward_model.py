@@ -13,7 +13,18 @@ from moco_core import CapabilityError, ConfigError, Context, DatasetError, Examp
 from moco_core.testing import ScriptedPool, metric_checks, open_session
 from moco_metric_reward_model import RewardModel, RewardModelOptions
 
-test_conformance = metric_checks("reward_model")
+
+def beside(reply: str, id: str) -> Example:
+    return Example(question=Question(id=id, prompt="Tell a story.", answer_kind="open"), meta={"baseline": reply})
+
+
+# a reward has no range of its own, wins have
+test_conformance = metric_checks(
+    "reward_model",
+    settings=[{"report": "win_rate", "baseline": "dataset"}],
+    examples=[beside("Once upon a time.", "a"), beside("No.", "b")],
+    pool=lambda: ScriptedPool({"judge": ""}).pool,
+)
 
 ITEM = Example(question=Question(id="q1", prompt="Tell a story.", system="Be kind.", answer_kind="open"))
 
