@@ -90,5 +90,5 @@ $(STAMP)/demo: $(STAMP)/core $(PROJECTS)
 
 $(STAMP)/all: $(STAMP)/core $(PROJECTS)
 	@echo "installing every package and the tools"
-	@$(INSTALL) --group dev -e . $$($(MAINTAIN) editable)
+	@$(INSTALL) --compile-bytecode --group dev -e . $$($(MAINTAIN) editable)
 	@touch $@

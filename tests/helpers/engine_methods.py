@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from moco_core.cache import Cache
@@ -14,19 +15,21 @@ from moco_core.types import Sampling
 METHODS = ("majority_vote", "cascade", "multiagent_refine", "prompt_routing")
 
 
-def check_methods(source: Any, cache: Cache, questions: int = 2) -> dict[str, dict[str, str]]:
+def check_methods(
+    source: Any, cache: Cache, options: Mapping[str, Any] | None = None, questions: int = 2
+) -> dict[str, dict[str, str]]:
     """Run each method twice over one cache: all questions answered, the second time by the cache alone, equally.
 
-    Returns the replies by method and question.
+    ``options`` are a method's, by its name. Returns the replies by method and question.
     """
     catalogue = Catalogue(os.environ)
     out = {}
     for name in METHODS:
         cls = catalogue.load("method", name)
 
-        def run(cls: Any = cls) -> Any:
+        def run(cls: Any = cls, name: str = name) -> Any:
             return run_method(
-                cls(build(cls.Options, {})),
+                cls(build(cls.Options, (options or {}).get(name, {}))),
                 source,
                 dev=examples(2),
                 questions=example_questions(questions),

@@ -1,36 +1,33 @@
-"""Real servers on loopback, started by their modules: vLLM's own and ``transformers serve``. Slow: each imports its engine."""
+"""Real servers on loopback, started by their modules: vLLM's own and ``transformers serve``; with them, a mixed pool."""
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("moco_pool_tiny", reason="the models to serve are not installed")
+
 from engine_methods import check_methods
-from random_checkpoints import write
+from tiny_family import LORAS, PROMPTS, reference, same, say, weights
 
 from moco_core.cache import Cache
-from moco_core.context import Context
+from moco_core.errors import ConfigError
 from moco_core.options import build
-from moco_core.testing import open_session, run_checks
-from moco_core.types import Generation, Message, Sampling
+from moco_core.testing import run_checks
 from moco_pool_openai.pool import OpenAIPool, Options
 
-pytestmark = pytest.mark.slow
-pytest.importorskip("moco_pool_transformers", reason="the engine to compare with is not installed")
-
-MARGIN = 1e-3
-PROMPTS = ["What is 2 + 3?", "the quick brown fox", "Say a word.", "numbers 0 1 2 3", "Q: what is the capital?"]
 START = 600.0
 
 
@@ -39,7 +36,9 @@ def served(command: list[str], port: int, log: Path, **environ: str) -> Iterator
     """Run a server until it is no longer needed; its address when it answers."""
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1", **environ}
     with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, *command], stdout=out, stderr=subprocess.STDOUT, env=env)
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=out, stderr=subprocess.STDOUT, env=env, start_new_session=True
+        )
         try:
             end = time.monotonic() + START
             while True:
@@ -53,6 +52,10 @@ def served(command: list[str], port: int, log: Path, **environ: str) -> Iterator
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            with suppress(ProcessLookupError):  # its workers, should any be left
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(60)
 
 
@@ -62,16 +65,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write(tmp_path_factory.mktemp("live") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def vllm_url(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """vLLM's server with the tiny pool's base and its adapters, which the server lists as models."""
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
     port = free_port()
-    command = ["-m", "vllm.entrypoints.openai.api_server", "--model", checkpoint, "--served-model-name", "tiny"]
+    command = ["-m", "vllm.entrypoints.openai.api_server", "--model", weights("base"), "--served-model-name", "base"]
+    command += ["--enable-lora", "--max-loras", str(len(LORAS) + 1), "--max-lora-rank", "32", "--lora-modules"]
+    command += [f"{name}={weights(f'{name}-lora')}" for name in LORAS]
     command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "16", "--kv-cache-memory-bytes", "64M"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     fast = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -80,7 +81,7 @@ def vllm_url(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def transformers_url(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def transformers_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
         pytest.skip("transformers serve needs fastapi and uvicorn")
     port = free_port()
@@ -96,59 +97,56 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
-def ask(source: Any, prompts: list[Any], *, raw: bool = False, **how: Any) -> list[Generation]:
-    async def work() -> list[Generation]:
-        async with open_session(sampling=Sampling(**{"max_new_tokens": 16, **how})) as session:
-            context = Context(session, phase="fit")
-            model = source.models()[0]
-            found: list[Generation] = await context.gather(context.generate(model, p, raw=raw) for p in prompts)
-            return found
-
-    return asyncio.run(work())
-
-
-def local(checkpoint: str, tmp_path: Path) -> Any:
-    from moco_pool_transformers.pool import Options as LocalOptions
-    from moco_pool_transformers.pool import TransformersPool
-
-    return TransformersPool(LocalOptions(models=(checkpoint,), dtype="float32", device="cpu", cache=str(tmp_path)))
-
-
-def same(one: Generation, other: Generation) -> None:
-    """Equal greedy replies; or the log-probabilities of the first differing tokens show a tie within the margin."""
-    for i, (a, b) in enumerate(zip(one.token_ids, other.token_ids, strict=False)):
-        p, q = one.token_logprobs[i], other.token_logprobs[i]
-        assert abs(p - q) < MARGIN, f"token {i}: {a} ({p}) and {b} ({q})"
-        if a != b:
-            return
-    # servers hold back characters that are not complete when the budget ends
-    assert (one.text.rstrip("\ufffd"), one.finish_reason) == (other.text.rstrip("\ufffd"), other.finish_reason)
-    assert one.usage == other.usage and one.token_ids == other.token_ids
-
-
-def test_vllm_serve_passes_the_kit_and_says_what_transformers_says(
-    vllm_url: str, checkpoint: str, tmp_path: Path
-) -> None:
-    given = {"models": ["tiny"], "base_url": vllm_url, "logprobs": "yes"}
-    results = run_checks("pool", "openai", settings=[given])
+def check(kind: str, settings: dict[str, Any]) -> None:
+    results = run_checks("pool", kind, settings=[settings])
     assert not [(r.name, r.message) for r in results if not r.ok]
-    source, reference = OpenAIPool(build(Options, given)), local(checkpoint, tmp_path)
-    talk = [Message("user", "the lazy dog"), Message("assistant", "runs a")]
-    for one, other in zip(ask(source, [*PROMPTS, talk]), ask(reference, [*PROMPTS, talk]), strict=True):
-        same(one, other)
-    for one, other in zip(ask(source, PROMPTS, raw=True), ask(reference, PROMPTS, raw=True), strict=True):
-        same(one, other)
+
+
+def check_four_methods(source: Any, **options: Any) -> None:
     cache = Cache(None)
-    check_methods(OpenAIPool(build(Options, {**given, "models": ["tiny", "tiny"]})), cache)
+    check_methods(source, cache, options)
     cache.close()
 
 
-def test_transformers_serve_passes_the_kit_and_says_what_transformers_says(
-    transformers_url: str, checkpoint: str, tmp_path: Path
-) -> None:
-    given = {"models": [{"model": checkpoint, "name": "tiny"}], "base_url": transformers_url, "check": False}
-    results = run_checks("pool", "openai", settings=[{**given, "logprobs": "no"}])
-    assert not [(r.name, r.message) for r in results if not r.ok]
-    source, reference = OpenAIPool(build(Options, {**given, "logprobs": "no"})), local(checkpoint, tmp_path)
-    for one, other in zip(ask(source, PROMPTS), ask(reference, PROMPTS), strict=True):
+def test_vllm_serve_passes_the_kit_and_says_what_transformers_says(vllm_url: str) -> None:
+    names = ["base", *LORAS]
+    given = {"models": names, "base_url": vllm_url, "logprobs": "yes"}
+    check("openai", given)
+    source, theirs = OpenAIPool(build(Options, given)), reference(*names, form="adapter")
+    for one, other in zip(say(source.models()), say(theirs), strict=True):
+        same(one, other, text_of_a_server=True)
+    raw: dict[str, Any] = {"prompts": ["State the", "47, 3 and 6 are"], "raw": True}
+    for one, other in zip(say(source.models(), **raw), say(theirs, **raw), strict=True):
+        same(one, other, text_of_a_server=True)
+    check_four_methods(source)
+
+
+def test_transformers_serve_passes_the_kit_and_says_what_transformers_says(transformers_url: str) -> None:
+    names = ("letters", "outsider")
+    # it lists what lies in the Hub's cache, and serves any folder; it gives no log-probabilities
+    entries = [{"model": weights(n), "name": n} for n in names]
+    given = {"models": entries, "base_url": transformers_url, "check": False, "logprobs": "no"}
+    check("openai", given)
+    source = OpenAIPool(build(Options, given))
+    prompts = [p for p in PROMPTS if isinstance(p, str)]  # it starts a new turn where one is to be continued
+    for one, other in zip(say(source.models(), prompts), say(reference(*names), prompts), strict=True):
         assert one.text.rstrip("\ufffd") == other.text.rstrip("\ufffd")
+    # what a cascade measures by default are log-probabilities: it says so, and names what does without
+    with pytest.raises(ConfigError, match=r"cannot return the log-probabilities of its tokens.*agreement"):
+        check_four_methods(source)
+    check_four_methods(source, cascade={"confidence": "agreement"})
+
+
+def test_a_mixed_pool_of_two_local_models_and_one_remote(vllm_url: str) -> None:
+    mixed = pytest.importorskip("moco_pool_mixed", reason="the pool mixed is not installed")
+    sections = [
+        {"name": "tiny", "models": ["arithmetic", "outsider"]},
+        {"name": "openai", "base_url": vllm_url, "models": ["facts"], "logprobs": "yes"},
+    ]
+    given = {"pools": sections, "order": ["facts", "arithmetic", "outsider"]}
+    check("mixed", given)
+    source = mixed.MixedPool(build(mixed.Options, given))
+    theirs = [*reference("facts", form="adapter"), *reference("arithmetic", "outsider")]
+    for one, other in zip(say(source.models()), say(theirs), strict=True):
+        same(one, other, text_of_a_server=True)
+    check_four_methods(source)

@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from moco_core.errors import ConfigError, ModelCallError
+from moco_core.errors import ModelCallError
 from moco_core.models import Call, Model
 from moco_core.reasoning import split
 from moco_core.types import ContinuationScore, FinishReason, Generation, Sampling, Usage
 from moco_pool_transformers.rendering import Renderer
 from moco_pool_vllm.loops import LoopThread
+from moco_pool_vllm.opening import Opening, shut
 from moco_pool_vllm.placement import Base, Place
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from moco_pool_vllm.pool import Options
 
 __all__ = ["Host"]
-
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks vLLM reserves room for."""
 
 
 class Host:
@@ -35,7 +33,6 @@ class Host:
         self._loop = loop
         self._ends = ends
         self._asleep = False
-        self._closed = False
         self._readers: dict[tuple[Any, ...], Renderer] = {}
         self._adapters: dict[str, int] = {}
         self._waking = asyncio.Lock()
@@ -46,8 +43,16 @@ class Host:
     async def open(cls, base: Base, place: Place, options: Options) -> Host:
         """Start the worker process and load the weights. Raises ConfigError with one line."""
         loop = LoopThread(f"vllm-{base.name}")
+        opening = Opening(base, place, options)
         try:
-            llm = await loop.run(_start(base, place, options))
+            llm = await loop.run(opening.run())
+            opening.llm = None  # it is the host's now, and goes when the host lets go of it
+        except asyncio.CancelledError:
+            ready = await opening.give_up()
+            if ready is not None:
+                await loop.run(shut(ready))
+            loop.stop()
+            raise
         except BaseException:
             loop.stop()
             raise
@@ -58,9 +63,9 @@ class Host:
 
     async def close(self) -> None:
         """End the worker process; its memory is free afterwards."""
-        if not self._closed:
-            self._closed = True
-            await self._loop.run(_shut(self.llm))
+        llm, self.llm = self.llm, None
+        if llm is not None:
+            await self._loop.run(shut(llm))
             self._loop.stop()
 
     async def sleep(self) -> None:
@@ -77,7 +82,7 @@ class Host:
     @property
     def dead(self) -> bool:
         """The worker process is gone."""
-        return bool(self.llm.errored)
+        return self.llm is None or bool(self.llm.errored)
 
     # ---------------------------------------------------------------- calls
 
@@ -249,70 +254,6 @@ class Host:
         return LoRARequest(f"adapter-{number}", number, spec.adapter)
 
 
-async def _start(base: Base, place: Place, options: Options) -> Any:
-    args = engine_args(base, place, options)
-    try:
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-    except ImportError as error:
-        raise ConfigError(f"pool vllm: vLLM is installed but cannot be imported: {_line(error)}") from error
-    try:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
-    except Exception as error:
-        # the worker's own traceback stands in its log; here it is one line
-        folder = base.folder.checkpoint.folder
-        raise ConfigError(f"pool vllm: {base.name}: vLLM cannot open {folder}: {_line(error)}") from error
-
-
-async def _shut(llm: Any) -> None:
-    llm.shutdown()
-
-
-def engine_args(base: Base, place: Place, options: Options) -> dict[str, Any]:
-    """Return the arguments of vLLM's AsyncEngineArgs for one engine."""
-    spec: VLLMSpec = base.folder
-    args: dict[str, Any] = {
-        "model": spec.checkpoint.local_folder(),
-        "tokenizer": spec.checkpoint.folder,
-        "dtype": base.dtype,
-        "max_num_seqs": options.max_num_seqs,
-        "enforce_eager": options.enforce_eager,
-        "enable_prefix_caching": options.prefix_caching and base.task == "generate",
-        "trust_remote_code": options.trust_remote_code,
-        "load_format": "safetensors",  # weights of any other kind may carry code
-        "disable_log_stats": True,
-        "generation_config": "vllm",  # sampling is what the call says, never a checkpoint's default
-        "seed": 0,
-    }
-    if options.max_model_len is not None:
-        args["max_model_len"] = options.max_model_len
-    if place.lane == "cpu":
-        args["kv_cache_memory_bytes"] = int(options.kv_cache * 2**30)
-    else:
-        args |= {"gpu_memory_utilization": place.share, "tensor_parallel_size": len(place.devices)}
-        if place.turns and options.swap == "sleep":
-            args["enable_sleep_mode"] = True
-    if base.adapters:
-        rank = max(base.adapters.values())
-        # On a CPU a row without adapter reads the last slot (index -1) when it shares a batch with rows that have one, so
-        # one slot more than there are adapters stays empty. GPU kernels skip such rows.
-        slots = len(base.adapters) + 1 if place.lane == "cpu" else min(len(base.adapters), 8)
-        args |= {
-            "enable_lora": True,
-            "max_loras": slots,
-            "max_cpu_loras": max(slots, len(base.adapters)),
-            "max_lora_rank": next((r for r in _RANKS if r >= rank), rank),
-        }
-    if base.task == "embed":
-        from vllm.config import PoolerConfig
-
-        pooler = PoolerConfig(pooling_type="MEAN", use_activation=False)
-        args |= {"runner": "pooling", "convert": "embed", "pooler_config": pooler}
-    elif base.task == "reward":
-        args |= {"runner": "pooling"}
-    return {**args, **options.engine_args}
-
-
 def _decoded(reader: Renderer, ids: Sequence[int], tags: Sequence[tuple[str, str]]) -> str:
     """Decode without special tokens, except reasoning tags that are special tokens themselves."""
     tokenizer = reader.tokenizer
@@ -331,8 +272,3 @@ def _decoded(reader: Renderer, ids: Sequence[int], tags: Sequence[tuple[str, str
         else:
             piece.append(i)
     return "".join([*out, reader.decode(piece)])
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -42,6 +42,11 @@ class Place:
     share: float = 0.0
     turns: bool = False
 
+    def __str__(self) -> str:
+        if not self.devices:
+            return self.lane
+        return f"{self.lane}, {self.share:.0%}".replace("%", " %") + (", in turns" if self.turns else "")
+
 
 def gpus() -> list[int]:
     """Return the memory of each CUDA device in bytes; empty without one."""

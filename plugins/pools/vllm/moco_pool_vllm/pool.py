@@ -140,7 +140,7 @@ class VLLMPool(PoolSource[Options]):
                     parameters=described.parameters,
                     context_length=context,
                     memory=described.memory,
-                    lane=place.lane,
+                    lane=str(place),
                     copy=copies[fingerprint],
                     prices=entry.prices,
                     info={"spec": described.spec, "task": task, "base": key, "place": place},

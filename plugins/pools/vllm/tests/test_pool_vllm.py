@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from random_checkpoints import write, write_lora
 
+from moco_core import cli
 from moco_core.errors import ConfigError
 from moco_core.options import build
-from moco_pool_vllm.host import engine_args
+from moco_pool_vllm.opening import engine_args
 from moco_pool_vllm.placement import Base, Place, plan
 from moco_pool_vllm.pool import Options, VLLMPool
 from moco_pool_vllm.turns import Turns
@@ -101,6 +104,85 @@ def test_vllm_is_not_installed(folders: dict[str, str], monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None)
     with pytest.raises(ConfigError, match=r"vLLM is not installed; pip install vllm"):
         pool(folders, folders["base"]).models()
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"models": ["base"], "gpu_share": 0.1}, "base needs about 2.0 GiB on each of cuda:0, which is more than 0.1 of"),
+        ({"models": [{"model": "base", "gpu_share": 0.1}]}, "which is more than 0.1 of its 8.0 GiB; raise gpu_share"),
+        ({"models": ["base", {"model": "other", "adapter": "lora"}]}, "models[1].adapter: "),
+        ({"models": ["base", "/nowhere"]}, "models[1]: /nowhere does not exist"),
+    ],
+)
+def test_on_the_command_line_it_is_one_line_before_any_question(
+    folders: dict[str, str],
+    given: dict[str, Any],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On one GPU of 8 GiB, simulated."""
+    monkeypatch.setattr("moco_pool_vllm.placement.gpus", lambda: [8 * GIB])
+
+    def real(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: real(v) for k, v in value.items()}
+        return folders.get(value, value)
+
+    models = [real(m) for m in given["models"]]
+    code, err = moco(monkeypatch, tmp_path, capsys, **{**given, "models": models, "dtype": "float32"})
+    assert code == 2 and err.count("\n") == 1 and err.startswith("error: ") and line in err, err
+
+
+def test_vllm_is_not_installed_on_the_command_line(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "vllm" else real(name, *a))
+    code, err = moco(monkeypatch, tmp_path, capsys, models=[folders["base"]])
+    assert code == 2 and err.startswith("error: pool vllm: vLLM is not installed; pip install vllm") and err.count("\n") == 1
+
+
+def moco(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: pytest.CaptureFixture[str], **options: Any
+) -> tuple[int, str]:
+    """Run a method on the pool; return the exit code and what was said on standard error."""
+    pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
+    pytest.importorskip("moco_method_majority_vote", reason="needs a method")
+    monkeypatch.chdir(folder)
+    given = [f"-opool.{key}={json.dumps(value)}" for key, value in {"cache": str(folder), **options}.items()]
+    code = cli._run(["run", "majority_vote", "-p", "vllm", "-d", "skills", "--dev", "1", "--test", "2", *given])
+    out, err = capsys.readouterr()
+    assert out == "" and not (folder / "runs").exists()
+    return code, err
+
+
+def test_the_plan_is_shown(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two simulated GPUs: each engine's place and share, who has to take turns, and what vLLM cannot serve."""
+    pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
+    pytest.importorskip("moco_method_majority_vote", reason="needs a method")
+    monkeypatch.setattr("moco_pool_vllm.placement.gpus", lambda: [8 * GIB, 8 * GIB])
+    lora = {"model": folders["base"], "adapter": folders["lora"], "name": "tuned"}
+    models = [folders["base"], lora, folders["other"], folders["judge"]]
+
+    def lanes(cache: float) -> dict[str, str]:
+        given = [f"-opool.models={json.dumps(models)}", f"-opool.cache={tmp_path}", f"-opool.kv_cache={cache}"]
+        code = cli._run(["plan", "majority_vote", "-p", "vllm", "-d", "skills", "--json", *given])
+        body = json.loads(capsys.readouterr().out)
+        assert code == 2 and "judge" in body["problems"][0]  # a classifier does not write
+        fusion = body["ruled_out"].get("logit_fusion")
+        assert fusion is None or "the transformers engine can" in fusion
+        return {m["model"]: m["lane"] for m in body["models"]}
+
+    # the largest has a GPU to itself, and the adapter is where its base is
+    together = lanes(2.0)
+    assert together == {"other": "cuda:0, 90 %", **dict.fromkeys(("base", "tuned", "judge"), "cuda:1, 45 %")}
+    turns = {name: lane + ", in turns" for name, lane in together.items() if name != "other"}
+    assert lanes(4.0) == {"other": "cuda:0, 90 %", **{n: lane.replace("45", "90") for n, lane in turns.items()}}
 
 
 # ---------------------------------------------------------------- plans
@@ -233,5 +315,3 @@ def test_a_cancelled_call_gives_its_turn_back() -> None:
         assert await asyncio.wait_for(other, 5) == "b"
 
     asyncio.run(work())
-
-

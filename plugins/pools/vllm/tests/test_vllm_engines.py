@@ -1,11 +1,19 @@
-"""What needs several engine starts: embeddings, rewards, models that take turns, processes that end."""
+"""Several engines in one session, for real: texts, scores, embeddings and rewards, in turns; processes that end."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +22,7 @@ if importlib.util.find_spec("vllm") is None:
     pytest.skip("vLLM is not installed", allow_module_level=True)
 
 from random_checkpoints import write
+from tiny_family import PROMPTS, same, weights
 
 import moco_pool_vllm.pool as pool_module
 from moco_core.context import Context
@@ -27,92 +36,164 @@ from moco_pool_vllm.placement import Place
 from moco_pool_vllm.pool import Options, VLLMPool
 
 # vLLM and what it imports warn at their own pace
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = pytest.mark.filterwarnings("default")
 
 QUICK = {"dtype": "float32", "enforce_eager": True, "kv_cache": 0.05, "max_num_seqs": 8}
+TALK = (Message("user", "what is"), Message("assistant", "Paris"))
+TEXTS = ("the quick brown fox", "a", "what is the capital of France?")
+TAILS = ("5", " Paris. Stop here.", "", "ital of France")
+QUESTION = "what is the cap"
 
 
-def pool(folder: Path, *models: Any, **options: Any) -> VLLMPool:
-    return VLLMPool(build(Options, {"models": list(models), "cache": str(folder), **QUICK, **options}))
+async def everything(context: Context, writer: Any, embedder: Any, judge: Any) -> dict[str, Any]:
+    """Ask for all that vLLM gives, all at once."""
+
+    async def noted(name: str, work: Any) -> tuple[str, Any]:
+        result = await work
+        alive.append({p.pid for p in multiprocessing.active_children()})
+        return name, result
+
+    alive: list[set[int | None]] = []
+    sampling = Sampling(max_new_tokens=8)
+    texts = (noted(f"text {i}", context.generate(writer, p, sampling)) for i, p in enumerate(PROMPTS))
+    found = dict(
+        await context.gather(
+            [
+                noted("embed", context.embed(embedder, TEXTS)),
+                *texts,
+                noted("reward", context.reward(judge, TALK)),
+                noted("score", context.score(writer, QUESTION, TAILS)),
+                noted("raw score", context.score(writer, QUESTION, TAILS, raw=True)),
+                noted("reward again", context.reward(judge, TALK[:1])),
+            ]
+        )
+    )
+    return {**found, "alive": alive}
 
 
-def local(folder: Path, *models: str) -> TransformersPool:
-    return TransformersPool(TransformersOptions(models=models, dtype="float32", device="cpu", cache=str(folder)))
-
-
-def ask(source: Any, work: Any) -> Any:
-    async def run() -> Any:
-        async with open_session(sampling=Sampling(max_new_tokens=8)) as session:
-            return await work(Context(session, phase="fit"), source.models())
+def ask(*models: Any) -> dict[str, Any]:
+    async def run() -> dict[str, Any]:
+        async with open_session() as session:
+            return await everything(Context(session, phase="fit"), *models)
 
     return asyncio.run(run())
 
 
-def test_embeddings_are_those_of_transformers(tmp_path: Path) -> None:
-    base = write(tmp_path / "base")
-    texts = ["the quick brown fox", "a", "what is the capital of France?"]
-
-    async def work(context: Context, models: Any) -> Any:
-        return await context.embed(models[0], texts)
-
-    mine = ask(pool(tmp_path, {"model": base, "task": "embed"}), work)
-    for a, b in zip(mine, ask(local(tmp_path, base), work), strict=True):
-        assert a == pytest.approx(b, abs=1e-3)
-    assert not multiprocessing.active_children()  # the worker process has ended with the run
-
-
-def test_scores_are_those_of_transformers(tmp_path: Path) -> None:
-    base = write(tmp_path / "base")
-    tails = ["5", " Paris. Stop here.", "", "ital of France"]
-
-    async def work(context: Context, models: Any) -> Any:
-        chat = await context.score(models[0], "what is the cap", tails)
-        return [*chat, *await context.score(models[0], "what is the cap", tails, raw=True)]
-
-    for one, other in zip(ask(pool(tmp_path, base), work), ask(local(tmp_path, base), work), strict=True):
-        assert one.token_ids == other.token_ids
-        assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-3)
-
-
-def test_rewards_are_those_of_transformers(tmp_path: Path) -> None:
-    judge = write(tmp_path / "judge", 3, classifier=True, num_labels=2)
-    talk = (Message("user", "what is"), Message("assistant", "Paris"))
-
-    async def work(context: Context, models: Any) -> Any:
-        return await context.reward(models[0], talk)
-
-    assert ask(pool(tmp_path, judge), work) == pytest.approx(ask(local(tmp_path, judge), work), abs=1e-3)
-
-
-def test_models_that_take_turns_are_never_there_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bases = [write(tmp_path / name, seed) for seed, name in enumerate(("one", "two"))]
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """One session on three engines that take turns, and one on transformers."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    base, judge = write(folder / "base"), write(folder / "judge", 3, classifier=True, num_labels=2)
+    outsider, cache = weights("outsider"), str(folder)
     real = pool_module.plan
-    monkeypatch.setattr(
-        pool_module, "plan", lambda *a, **k: {key: Place(lane=p.lane, turns=True) for key, p in real(*a, **k).items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            pool_module, "plan", lambda *a, **k: {key: Place(lane=p.lane, turns=True) for key, p in real(*a, **k).items()}
+        )
+        models = [outsider, {"model": base, "task": "embed"}, judge]
+        source = VLLMPool(build(Options, {"models": models, "cache": cache, **QUICK}))
+        mine = ask(*source.models())
+    left = multiprocessing.active_children()
+    local = TransformersPool(
+        TransformersOptions(models=(outsider, base, judge), dtype="float32", device="cpu", cache=cache)
     )
-    alive: list[int] = []
+    yield SimpleNamespace(vllm=mine, transformers=ask(*local.models()), source=source, left=left)
 
-    async def work(context: Context, models: Any) -> Any:
-        async def one(model: Any, prompt: str) -> str:
-            reply = await context.generate(model, prompt)
-            alive.append(len(multiprocessing.active_children()))
-            return reply.text
 
-        return await context.gather(one(m, p) for p in ("hello", "what is", "the lazy dog") for m in models)
+def test_greedy_replies_are_those_of_transformers(run: SimpleNamespace) -> None:
+    for i in range(len(PROMPTS)):
+        same(run.vllm[f"text {i}"], run.transformers[f"text {i}"])
 
-    source = pool(tmp_path, *bases)
-    mine = ask(source, work)
-    assert source.engine.loads == 2 and max(alive) <= 1
-    assert mine == ask(local(tmp_path, *bases), work)
+
+def test_scores_are_those_of_transformers(run: SimpleNamespace) -> None:
+    for kind in ("score", "raw score"):
+        for one, other in zip(run.vllm[kind], run.transformers[kind], strict=True):
+            assert one.token_ids == other.token_ids
+            assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-3)
+
+
+def test_embeddings_are_those_of_transformers(run: SimpleNamespace) -> None:
+    assert len(run.vllm["embed"]) == len(TEXTS)
+    for a, b in zip(run.vllm["embed"], run.transformers["embed"], strict=True):
+        assert a == pytest.approx(b, abs=1e-3)
+
+
+def test_rewards_are_those_of_transformers(run: SimpleNamespace) -> None:
+    for kind in ("reward", "reward again"):
+        assert run.vllm[kind] == pytest.approx(run.transformers[kind], abs=1e-3)
+
+
+def test_models_that_take_turns_are_never_there_together_and_leave_nothing(run: SimpleNamespace) -> None:
+    alive = run.vllm["alive"]
+    assert run.source.engine.loads == 3  # fewest changes: all calls of a model in one turn
+    assert max(map(len, alive)) == 1 and len(set().union(*alive)) == 3
+    assert not run.left  # each process has ended, the last one with the session
+    assert not [pid for pid in set().union(*alive) if Path(f"/proc/{pid}").exists()]
 
 
 def test_a_checkpoint_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
-    base = write(tmp_path / "base")
+    given = {"models": [write(tmp_path / "base")], "cache": str(tmp_path), **QUICK, "max_model_len": 100_000}
+    source = VLLMPool(build(Options, given))
 
-    async def work(context: Context, models: Any) -> Any:
-        jobs = (context.generate(models[0], p) for p in ("a", "b"))
-        return await context.gather(jobs, tolerate=ConfigError)
+    async def work() -> Any:
+        async with open_session() as session:
+            context, (model,) = Context(session, phase="fit"), source.models()
+            return await context.gather((context.generate(model, p) for p in ("a", "b")), tolerate=ConfigError)
 
-    errors = ask(pool(tmp_path, base, max_model_len=100_000), work)
+    errors = asyncio.run(work())
     assert all(isinstance(e, ConfigError) for e in errors) and "\n" not in str(errors[0])
     assert "vLLM cannot open" in str(errors[0])
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+# a shell's background jobs inherit that SIGINT is ignored
+MOCO = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from moco_core.cli import main; main()"
+
+
+def members(session: int) -> dict[int, str]:
+    """Return the living processes of a session, with their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, owner = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(owner) == session and state != "Z":
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_interrupting_an_opening_leaves_one_line_and_no_process(tmp_path: Path) -> None:
+    """Ctrl-C, as a terminal sends it to the whole group, while the worker process is on its way."""
+    pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
+    pytest.importorskip("moco_method_majority_vote", reason="needs a method")
+    given = {"models": [weights("base")], "cache": str(tmp_path), **QUICK}
+    command = [sys.executable, "-c", MOCO, "run", "majority_vote", "-p", "vllm", "-d", "skills", "--test", "2", "--dev", "1"]
+    command += [f"-opool.{key}={json.dumps(value)}" for key, value in given.items()]
+    environ = {**os.environ, "MOCO_CACHE": str(tmp_path / "calls.sqlite")}
+    with subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+        cwd=tmp_path,
+    ) as process:
+        try:
+            while not any("spawn_main" in line or "EngineCore" in line for line in members(process.pid).values()):
+                assert process.poll() is None, process.stderr and process.stderr.read()[-2000:]
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGINT)
+            out, said = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    lines = [line for line in said.splitlines() if line and not line.startswith("Triton is installed")]  # vLLM's, on import
+    assert (process.returncode, out, lines) == (130, "", ["stopped; run the same command again to go on where it was"])
+    for _ in range(100):  # multiprocessing's own helper sees the end a moment later
+        if not members(process.pid):
+            break
+        time.sleep(0.1)
+    assert not members(process.pid)
