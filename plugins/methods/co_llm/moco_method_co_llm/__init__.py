@@ -85,7 +85,7 @@ class CoLLM(Method[CoLLMOptions]):
     def needs(self) -> Needs:
         return Needs(
             capabilities=frozenset({"generate", "step", "hidden"}),
-            min_models=decoding.least_models(self.options.base, self.options.assistant),
+            min_models=2,
             check=self._check,
         )
 
@@ -99,10 +99,14 @@ class CoLLM(Method[CoLLMOptions]):
                 f"train: {self.options.train} trains the base model, which needs the training toolkit "
                 "(moco-toolkit-training); use train=head, which keeps it frozen"
             ]
+        if len(pool) < 2:
+            return []  # that there are too few is said already
         if problems := decoding.role_problems(pool, self._named):
             return problems
-        base, assistant = self._roles(pool)
-        found = decoding.report([pool[base], pool[assistant]])
+        used = [pool[i] for i in self._roles(pool)]
+        if not all(m.can("step") for m in used):
+            return []  # that, too
+        found = decoding.report(used)
         if found.relation == "different":
             return [f"{found.first_difference()}; choose models of one family, or nudging, which exchanges text"]
         return []

@@ -297,6 +297,6 @@ def test_bad_options(options, what):
 
 
 def test_bad_pools():
-    assert "needs at least 4 models" in CoLLM(CoLLMOptions(assistant=3)).needs().problems(pool(1, 2))[0]
+    assert "index 3 is out of range" in CoLLM(CoLLMOptions(assistant=3)).needs().problems(pool(1, 2))[0]
     with pytest.raises(ConfigError, match="dev"):
         run_method(CoLLM(CoLLMOptions()), pool(1, 2))

@@ -134,18 +134,25 @@ class LogitContrastive(Method[LogitContrastiveOptions]):
     paper: ClassVar[str] = "arXiv 2210.15097, 2105.03023, 2401.08565, 2309.09117"
 
     def needs(self) -> Needs:
+        return Needs(capabilities=frozenset({"generate", "step"}), min_models=self._least, check=self._check)
+
+    @property
+    def _least(self) -> int:
+        """How many models a pool must have: enough for all roles, and for those given by index."""
         o = self.options
         named = (o.base, *o.experts, *o.anti_experts, *o.candidates)
-        # a role given by index needs a pool that long
-        least = max(2, *(i + 1 for i in named if isinstance(i, int)), 2 * o.k if o.roles == "dev" else 2)
-        return Needs(capabilities=frozenset({"generate", "step"}), min_models=least, check=self._check)
+        return max(2 * o.k if o.roles == "dev" else 2, *(i + 1 for i in named if isinstance(i, int)), 2)
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
+        if len(pool) < self._least:
+            return []  # that there are too few is said already
         try:
             explicit = self.options.roles == "explicit"
             used = [pool[i] for i in (self._named(pool) if explicit else self._candidates(pool))]
         except ConfigError as error:
             return list(error.problems)
+        if not all(m.can("step") for m in used):
+            return []  # that, too
         found = decoding.report(used)
         if found.relation == "different":
             remedy = "" if explicit else ", name them in candidates"

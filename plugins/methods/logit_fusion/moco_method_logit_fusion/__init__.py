@@ -93,7 +93,8 @@ class LogitFusion(Method[LogitFusionOptions]):
             value = getattr(self.options, name)
             if isinstance(value, tuple) and len(value) != len(pool):
                 problems.append(f"{name} has {len(value)} entries, the pool has {len(pool)} models; give one per model")
-        if self.options.alignment == "same" or self.options.weights == "nll":
+        aligned = self.options.alignment == "same" or self.options.weights == "nll"
+        if aligned and all(m.can("step") for m in pool):
             found = decoding.report(pool)
             if found.relation == "different":
                 remedy = "use alignment=unite" if self.options.alignment == "same" else "use weights=search or dev"

@@ -72,7 +72,7 @@ class MentorCollab(Method[MentorCollabOptions]):
         return Needs(
             capabilities=frozenset({"generate"}),
             optional=frozenset({"step", "score", "hidden"}),
-            min_models=decoding.least_models(self.options.generator, self.options.mentor),
+            min_models=2,
             check=self._check,
         )
 
@@ -81,6 +81,8 @@ class MentorCollab(Method[MentorCollabOptions]):
         return {"generator": self.options.generator, "mentor": self.options.mentor}
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
+        if len(pool) < 2:
+            return []  # that there are too few is said already
         if problems := decoding.role_problems(pool, self._named):
             return problems
         generator = pool[self._roles(pool)[0]]

@@ -303,7 +303,7 @@ def test_bad_options(options, what):
 
 
 def test_bad_pools():
-    assert "needs at least 6 models" in MentorCollab(MentorCollabOptions(mentor=5)).needs().problems(pool(1, 2))[0]
+    assert "index 5 is out of range" in MentorCollab(MentorCollabOptions(mentor=5)).needs().problems(pool(1, 2))[0]
     engine = LocalEngine()
     bare = [engine.add(n, tiny_llama(TOKENIZER, 1), TOKENIZER, capabilities={"generate", "step"}) for n in "ab"]
     assert "hidden states" in MentorCollab(MentorCollabOptions(verifier="mlp")).needs().problems(bare)[0]

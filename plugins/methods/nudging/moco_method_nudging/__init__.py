@@ -70,7 +70,7 @@ class Nudging(Method[NudgingOptions]):
         return Needs(
             capabilities=frozenset({"generate"}),
             optional=frozenset({"step", "logprobs"}),
-            min_models=decoding.least_models(self.options.base, self.options.nudging),
+            min_models=2,
             check=self._check,
         )
 
@@ -79,6 +79,8 @@ class Nudging(Method[NudgingOptions]):
         return {"base": self.options.base, "nudging": self.options.nudging}
 
     def _check(self, pool: Sequence[Model]) -> list[str]:
+        if len(pool) < 2:
+            return []  # that there are too few is said already
         if problems := decoding.role_problems(pool, self._named):
             return problems
         base = pool[self._roles(pool)[0]]

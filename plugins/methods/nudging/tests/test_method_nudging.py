@@ -481,5 +481,8 @@ def test_bad_input_is_refused():
     with pytest.raises(ConfigError, match="question"):
         build(NudgingOptions, {"plain_template": "no place"})
     pool = _pool()
-    assert "needs at least 8 models" in Nudging(NudgingOptions(nudging=7)).needs().problems(pool)[0]
+    assert Nudging(NudgingOptions(nudging=7)).needs().problems(pool) == [
+        "nudging: model index 7 is out of range, the pool has 2 models"
+    ]
+    assert len(Nudging(NudgingOptions()).needs().problems(pool[:1])) == 1
     assert "base model too" in Nudging(NudgingOptions(nudging="a")).needs().problems(pool)[0]

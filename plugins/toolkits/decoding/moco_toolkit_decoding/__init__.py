@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moco_toolkit_decoding.handover import Answering, answer_once
     from moco_toolkit_decoding.joint import JointRecipe
     from moco_toolkit_decoding.ops import HeadGate, TopGate
-    from moco_toolkit_decoding.roles import exchange_ids, least_models, role_problems, two_roles
+    from moco_toolkit_decoding.roles import exchange_ids, role_problems, two_roles
     from moco_toolkit_decoding.session import Draft, StepSession, inspect, open_session
     from moco_toolkit_decoding.text import Vocabulary
     from moco_toolkit_decoding.texts import TextSession
@@ -44,7 +44,6 @@ _WHERE = {
     "answer_once": "handover",
     "exchange_ids": "roles",
     "inspect": "session",
-    "least_models": "roles",
     "mean_score": "tuning",
     "open_session": "session",
     "report": "compatibility",
@@ -70,7 +69,6 @@ __all__ = [
     "answer_once",
     "exchange_ids",
     "inspect",
-    "least_models",
     "mean_score",
     "open_session",
     "report",

@@ -96,9 +96,8 @@ class Mix:
         """The member with the largest weighted probability of the chosen token; equal ones give the first."""
         if len(logits) == 1:
             return torch.zeros_like(tokens)
-        stacked = torch.stack([self._scaled(i, z) for i, z in enumerate(logits)])
-        chosen = stacked.gather(-1, tokens.expand(len(logits), -1)[..., None]).squeeze(-1)
-        scores = chosen - stacked.logsumexp(-1)
+        scaled = [self._scaled(i, z) for i, z in enumerate(logits)]
+        scores = torch.stack([z.gather(-1, tokens[:, None]).squeeze(-1) - z.logsumexp(-1) for z in scaled])
         if len(set(self.weights)) > 1:
             scores = scores + torch.tensor(self.weights, device=scores.device).log()[:, None]
         return scores.max(0).indices

@@ -7,12 +7,7 @@ from collections.abc import Mapping, Sequence
 from moco_core.errors import ConfigError
 from moco_core.models import Model, Pool
 
-__all__ = ["exchange_ids", "least_models", "role_problems", "two_roles"]
-
-
-def least_models(*named: str | int) -> int:
-    """Return how many models a pool must have: two, or enough for the largest index."""
-    return max([2, *(i + 1 for i in named if isinstance(i, int))])
+__all__ = ["exchange_ids", "role_problems", "two_roles"]
 
 
 def two_roles(pool: Sequence[Model], named: Mapping[str, str | int]) -> tuple[int, int]:
