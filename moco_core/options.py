@@ -200,6 +200,8 @@ def _structure(cls: Any, data: Any, path: str, problems: list[str]) -> Any:
     if origin is Literal:
         if data in args and type(data) in {type(a) for a in args}:
             return data
+        if isinstance(data, bool) and (word := "yes" if data else "no") in args:
+            return word  # YAML reads these words as booleans
         near = suggest(data, [str(a) for a in args]) if isinstance(data, str) else ""
         problems.append(f"{path}: expected one of {', '.join(map(str, args))}, got {data!r}{near}")
         return None

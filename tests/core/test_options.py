@@ -38,6 +38,18 @@ def test_defaults_and_values():
     assert made.rounds == 3 and made.weights == [1.0, 2.5] and made.inner == Inner(name="x") and made.names == ("a",)
 
 
+def test_yes_and_no_are_words_where_a_setting_knows_them():
+    """YAML reads them as booleans."""
+
+    @attrs.frozen(kw_only=True)
+    class Asking:
+        ask: Literal["auto", "yes", "no"] = option("auto")
+
+    assert [build(Asking, {"ask": v}).ask for v in ("yes", True, "no", False)] == ["yes", "yes", "no", "no"]
+    with pytest.raises(ConfigError, match="expected one of never, consensus, got False"):
+        build(Options, {"stop": False}, "method")
+
+
 @pytest.mark.parametrize(
     ("data", "line"),
     [
