@@ -27,6 +27,9 @@ HOSTED = "https://api.openai.com/v1"
 _CONNECTIONS = 16
 """Most connections of one client. It looks at all it has for every request: with 64, that is a third of a request's cost."""
 
+_UNSAID = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+"""What the client tells every server about this machine by itself: no server needs it, and each header costs time."""
+
 
 @attrs.frozen
 class Place:
@@ -63,14 +66,16 @@ class Server:
         if self._busy and min(self._busy) < _CONNECTIONS:
             return min(range(len(self._busy)), key=self._busy.__getitem__)
         try:
-            from openai import AsyncOpenAI, Timeout
+            from openai import AsyncOpenAI, Omit, Timeout
         except ImportError as error:
             raise ConfigError(f"the openai pool needs the package openai ({error}); pip install openai") from None
+        unsaid: Any = {f"X-Stainless-{name}": Omit() for name in _UNSAID}
         client = AsyncOpenAI(
             base_url=self.place.base_url,
             api_key=self._key or "none",  # servers of one's own take any
             organization=None,
             max_retries=0,  # attempts are made, counted and paced here
+            default_headers=unsaid,
             timeout=Timeout(self.options.timeout, connect=min(self.options.timeout, 20.0)),
         )
         self._clients.append(client)

@@ -285,6 +285,7 @@ def test_the_reply_function_sees_the_request(server: StubServer) -> None:
     server.reply = lambda request: seen.append(request) or "ok"  # type: ignore[func-returns-value]
     ask(pool(server, logprobs="no"), "what?")
     assert seen[0].prompt == "what?" and seen[0].headers["content-type"] == "application/json"
+    assert not {"x-stainless-os", "x-stainless-arch", "x-stainless-runtime-version"} & set(seen[0].headers)
 
 
 def test_methods_run_unchanged(server: StubServer) -> None:
