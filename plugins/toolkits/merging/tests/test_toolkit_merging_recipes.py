@@ -1,5 +1,6 @@
 """Recipes as values: JSON, fingerprints, inputs left alone, rounding, and what is refused."""
 
+import asyncio
 import math
 
 import pytest
@@ -112,3 +113,19 @@ def test_diagnosis_of_known_task_vectors():
     assert found.relative == pytest.approx((math.sqrt(2) / 5,) * 2)
     assert [list(row) for row in found.cosines] == [pytest.approx([1, 0]), pytest.approx([0, 1])]
     assert found.conflicts == 0.5  # both changed the first and the last entry, and disagree on the first
+
+
+def test_a_barrier_between_two_models_is_measured_along_their_line():
+    from moco_core.context import Context
+    from moco_core.options import NoOptions
+    from moco_core.testing import examples, open_session
+    from moco_toolkit_merging.diagnostics import barrier
+    from moco_toolkit_merging.testing import MergeablePool, Utility
+
+    source = MergeablePool("ab", lambda m: abs(m.share("a") - 0.5))
+
+    async def work():
+        async with open_session(metric=Utility(NoOptions())) as session:
+            return await barrier(source.pool, *source.pool, examples(2), Context(session, phase="fit"))
+
+    assert asyncio.run(work()) == [(0, 0.5), (0.25, 0.25), (0.5, 0), (0.75, 0.25), (1, 0.5)]
