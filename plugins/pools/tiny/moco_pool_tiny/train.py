@@ -135,8 +135,8 @@ def fit(
     latent: bool = True,
 ) -> None:
     """Train in place with linear warm-up and cosine decay; `rate` is Muon's, for the matrices inside the blocks."""
-    adapted = isinstance(model, PeftModel)
-    whole = latent and not adapted
+    core: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    whole = latent and core is model
     parameters = [p for p in model.parameters() if p.requires_grad]
     # The blocks' matrices, or their low-rank factors, are trained with Muon; embeddings and norms with AdamW.
     matrices = [p for n, p in model.named_parameters() if p.requires_grad and p.ndim == 2 and ".layers." in n]
@@ -160,7 +160,7 @@ def fit(
         corpus.kinds = dict(LATE)
     source = batches(tokenizer, iter(corpus), seed)
     probes = probe_batches(tokenizer, name)
-    backbone = (model.get_base_model() if adapted else model).model
+    backbone = core.model
     model.train()
     started, tokens, recent = time.time(), 0, []
     for step, (ids, mask, labels) in zip(range(1, steps + 1), source, strict=False):
