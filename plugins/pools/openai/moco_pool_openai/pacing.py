@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from moco_core.errors import ModelCallError
 
-__all__ = ["Ledger", "Pacer", "Slot"]
+__all__ = ["Ledger", "Pacer", "Slot", "Spacer"]
 
 _WINDOW = 60.0
 
@@ -23,6 +24,28 @@ class Slot:
     def __init__(self, at: float, tokens: float) -> None:
         self.at = at
         self.tokens = tokens
+
+
+class Spacer:
+    """Keeps requests ``gap`` seconds apart, in the order they come. ``clock`` and ``sleep`` are for tests."""
+
+    def __init__(
+        self,
+        gap: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.gap = gap
+        self._clock, self._sleep = clock, sleep
+        self._last = -math.inf
+
+    async def turn(self) -> None:
+        """Wait until the next request may start."""
+        now = self._clock()
+        self._last = max(now, self._last + self.gap)
+        if self._last > now:
+            await self._sleep(self._last - now)
 
 
 class Pacer:

@@ -13,7 +13,7 @@ from moco_core.errors import ConfigError, suggest
 from moco_pool_openai.attempts import Damaged
 from moco_pool_openai.dialects import DIALECTS, Dialect
 from moco_pool_openai.memory import ServerMemory
-from moco_pool_openai.pacing import Pacer
+from moco_pool_openai.pacing import Pacer, Spacer
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["HOSTED", "Place", "Server", "place_of"]
 
 HOSTED = "https://api.openai.com/v1"
+
+_SPACING = 0.001
+"""Seconds between two requests. Sent in one burst, they are answered in one burst, and each waits while all are read."""
 
 _CONNECTIONS = 16
 """Most connections of one client. It looks at all it has for every request: with 64, that is a third of a request's cost."""
@@ -58,6 +61,7 @@ class Server:
         self.listed: tuple[str, ...] | None = None
         self._clients: list[AsyncOpenAI] = []
         self._busy: list[int] = []
+        self._spacer = Spacer(_SPACING)
 
     # ---------------------------------------------------------------- connection
 
@@ -88,6 +92,7 @@ class Server:
         The client's typed methods would copy request and reply field by field, at a third of a request's cost, and what is
         read here goes beyond their fields anyway.
         """
+        await self._spacer.turn()
         number = self._client()
         self._busy[number] += 1
         try:
@@ -121,7 +126,9 @@ class Server:
         import openai
 
         if self.place.base_url == HOSTED and not self._key:
-            raise ConfigError(f"pool openai: no key for {HOSTED}; set the environment variable {self.place.api_key_env}")
+            raise ConfigError(
+                f"pool openai: no key for {HOSTED}; set the environment variable {self.place.api_key_env}"
+            )
         if not self.options.check:
             return
         try:
@@ -166,7 +173,9 @@ class Server:
         if isinstance(error, openai.APIStatusError):
             return ConfigError(f"pool openai: {at} answers {error.status_code}: {self.clean(message_of(error))}")
         if isinstance(error, openai.APITimeoutError):
-            return ConfigError(f"pool openai: {at} does not answer within {self.options.timeout:g} s; is the server up?")
+            return ConfigError(
+                f"pool openai: {at} does not answer within {self.options.timeout:g} s; is the server up?"
+            )
         cause = root_cause(error)
         if "certificate" in str(cause).lower() or "ssl" in type(cause).__name__.lower() or "SSL" in str(cause):
             return ConfigError(

@@ -20,7 +20,7 @@ from moco_core.options import build
 from moco_core.testing import open_session
 from moco_core.types import Generation, Sampling
 from moco_pool_openai.attempts import retry_after, wait_before
-from moco_pool_openai.pacing import Pacer
+from moco_pool_openai.pacing import Pacer, Spacer
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.testing import Fault, Request, StubServer
 
@@ -42,9 +42,18 @@ def server() -> Iterator[StubServer]:
         yield stub
 
 
-def run(stub: StubServer, *, cache: Cache | None = None, prompts: list[str] = PROMPTS, **options: Any) -> dict[str, Any]:
+def run(
+    stub: StubServer, *, cache: Cache | None = None, prompts: list[str] = PROMPTS, **options: Any
+) -> dict[str, Any]:
     """Ask the prompts together; return what each came to, errors as values."""
-    given = {"models": ["alpha"], "base_url": stub.url, "backoff": [0.001, 0.02], "logprobs": "no", "server": "s", **options}
+    given = {
+        "models": ["alpha"],
+        "base_url": stub.url,
+        "backoff": [0.001, 0.02],
+        "logprobs": "no",
+        "server": "s",
+        **options,
+    }
     source = OpenAIPool(build(Options, given))
 
     async def work() -> dict[str, Any]:
@@ -264,3 +273,22 @@ def test_a_pacer_holds_when_the_server_says_so() -> None:
     pacer.hold(12.0)
     asyncio.run(pacer.acquire(1.0))
     assert clock.now == 12.0
+
+
+def test_requests_of_a_burst_start_one_after_the_other() -> None:
+    clock = Clock()
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    spacer = Spacer(0.25, clock=clock, sleep=sleep)
+
+    async def burst() -> None:
+        for _ in range(4):
+            await spacer.turn()
+        clock.now = 60.0
+        await spacer.turn()  # after a pause nobody waits
+
+    asyncio.run(burst())
+    assert waits == [0.25, 0.5, 0.75]
