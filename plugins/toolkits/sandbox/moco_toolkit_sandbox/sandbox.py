@@ -76,8 +76,11 @@ class Sandbox:
         Raises SandboxUnavailable if programs cannot be isolated here, SandboxError if the sandbox failed.
         """
         await self.check()
-        async with self._slot():
-            return await self._run(program, limits or Limits(), self._variant or {})
+        slot = self._slot()
+        await slot.acquire()
+        with contextlib.ExitStack() as held:
+            held.callback(slot.release)
+            return await self._run(program, limits or Limits(), self._variant or {}, held)
 
     # ---------------------------------------------------------------- inside
 
@@ -125,7 +128,9 @@ class Sandbox:
             return limits_only(folder)
         return container(shutil.which(self.isolation) or self.isolation, self.image, name, limits)
 
-    async def _run(self, program: str, limits: Limits, variant: dict[str, bool]) -> Outcome:
+    async def _run(
+        self, program: str, limits: Limits, variant: dict[str, bool], held: contextlib.ExitStack | None = None
+    ) -> Outcome:
         name = f"moco-{secrets.token_hex(8)}"
         token = secrets.token_hex(16)
         with contextlib.ExitStack() as stack:
@@ -158,7 +163,7 @@ class Sandbox:
             try:
                 broken = await self._attend(process, watch, limits)
             finally:
-                await self._kill(process, name)
+                await self._kill(process, name, held)
             return _judge(process.returncode, watch, broken, limits)
 
     async def _attend(self, process: asyncio.subprocess.Process, watch: Watch, limits: Limits) -> Status | None:
@@ -186,10 +191,18 @@ class Sandbox:
             await asyncio.gather(*readers, *guards, ended, finished, return_exceptions=True)
             broken.cancel()
 
-    async def _kill(self, process: asyncio.subprocess.Process, name: str) -> None:
-        """Kill the whole group; with namespaces, everything inside dies with its first process."""
+    async def _kill(
+        self, process: asyncio.subprocess.Process, name: str, held: contextlib.ExitStack | None = None
+    ) -> None:
+        """Kill the whole group; with namespaces, everything inside dies with its first process.
+
+        Where a group holds everything, ``held`` is let go at once: the kernel takes its time to clear up after a dead
+        program, and the next one can use it.
+        """
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        if held is not None and self.isolation == "bubblewrap":
+            held.close()
         if self.isolation in ("docker", "podman") and process.returncode is None:
             killer = await asyncio.create_subprocess_exec(
                 shutil.which(self.isolation) or self.isolation,
