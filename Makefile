@@ -17,10 +17,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/stamps
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation \
 	$(addprefix --find-links=,$(PIP_FIND_LINKS)) $(UV_ARGS)
-MAINTAIN := $(BIN)/python -m moco_core.maintain
+MAINTAIN := $(BIN)/python -m moco_toolkit_authoring.maintain
 
 # What the demonstration uses; packages of this repository that these depend on come along.
-DEMO := pool/tiny dataset/skills metric/multiple_choice metric/exact_match \
+DEMO := toolkit/authoring pool/tiny dataset/skills metric/multiple_choice metric/exact_match \
 	method/majority_vote method/multiagent_refine method/prompt_routing method/cascade
 PROJECTS := $(wildcard plugins/*/*/pyproject.toml contrib/*/pyproject.toml)
 
@@ -78,10 +78,10 @@ $(STAMP)/uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	@mkdir -p $(STAMP) && touch $@
 
-$(STAMP)/core: $(STAMP)/uv pyproject.toml
+$(STAMP)/core: $(STAMP)/uv pyproject.toml plugins/toolkits/authoring/pyproject.toml
 	@echo "installing the core"
 	@$(INSTALL) 'hatchling>=1.27' 'editables>=0.5'
-	@$(INSTALL) -e .
+	@$(INSTALL) -e . -e plugins/toolkits/authoring
 	@touch $@
 
 $(STAMP)/demo: $(STAMP)/core $(PROJECTS)

@@ -1,6 +1,6 @@
 """MoCo: several language models working as one.
 
-The names below are all that a plugin author needs; ``moco_core.testing`` holds the conformance kit. They are imported when
+The names below are all that a plugin author needs; ``moco_toolkit_authoring`` holds the conformance kit. They are imported when
 they are first used, so that ``moco --help`` and ``moco list`` stay quick.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from moco_core.methods import Cost, Method, System
     from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Needs, Pool, PoolSource, Recipe
     from moco_core.options import NoOptions, option
-    from moco_core.session import CallRecord, Evaluation
+    from moco_core.runtime.session import CallRecord, Evaluation
     from moco_core.types import (
         Answer,
         ContinuationScore,
@@ -52,9 +52,9 @@ _HOME = {
     "load": "moco_core.api",
     "register": "moco_core.api",
     "run": "moco_core.api",
-    "CallRecord": "moco_core.session",
+    "CallRecord": "moco_core.runtime.session",
     "Context": "moco_core.context",
-    "Evaluation": "moco_core.session",
+    "Evaluation": "moco_core.runtime.session",
     "Dataset": "moco_core.data",
     "DatasetFacts": "moco_core.data",
     "Metric": "moco_core.data",

@@ -19,20 +19,20 @@ from typing import Any
 
 import attrs
 
-from moco_core.cache import Cache, default_cache_path
 from moco_core.catalogue import Catalogue, installed
 from moco_core.config import Plugin, parse_settings, plugin_of
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, StoreError, suggest
 from moco_core.methods import System
 from moco_core.models import Pool
-from moco_core.observe import Observers
 from moco_core.options import build
-from moco_core.report import Report, make_reports
-from moco_core.results import RunResult
-from moco_core.runner import Benchmark, open_pool
-from moco_core.scheduler import Scheduler
-from moco_core.session import CallRecord, Session
+from moco_core.runs.observe import Observers
+from moco_core.runs.report import Report, make_reports
+from moco_core.runs.results import RunResult
+from moco_core.runs.runner import Benchmark, open_pool
+from moco_core.runtime.cache import Cache, default_cache_path
+from moco_core.runtime.scheduler import Scheduler
+from moco_core.runtime.session import CallRecord, Session
 from moco_core.types import Question, Reply, Sampling
 
 __all__ = ["Asked", "LoadedSystem", "Results", "load", "register", "run"]
@@ -64,7 +64,7 @@ class Results:
         raise KeyError(f"no run {label!r} ({', '.join(labels)}){suggest(label, labels)}")
 
     def __str__(self) -> str:
-        from moco_core.display import report_text
+        from moco_core.cli.display import report_text
 
         return "\n\n".join(report_text(r) for r in self.reports)
 
@@ -151,7 +151,7 @@ def load(folder: Path | str, *, plugins: Catalogue | None = None) -> LoadedSyste
 
 def _method_of(known: Catalogue, body: Mapping[str, Any]) -> Plugin:
     if body.get("name") == "single":
-        from moco_core.baseline import Single, SingleOptions
+        from moco_core.runs.baseline import Single, SingleOptions
 
         given = {"model": body["model"]}
         return Plugin(kind="method", name="single", given=given, options=build(SingleOptions, given), cls=Single)

@@ -12,7 +12,7 @@ import attrs
 
 from moco_core.errors import CapabilityError, ModelCallError, PromptTooLong
 from moco_core.models import CAPABILITIES, Call, Model, Pool
-from moco_core.session import CallRecord, Evaluation, Session
+from moco_core.runtime.session import CallRecord, Evaluation, Session
 from moco_core.types import (
     Answer,
     ContinuationScore,

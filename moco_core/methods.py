@@ -2,14 +2,22 @@
 
 A method is written per question, as coroutines; batching, devices, retries and caching are somebody else's business::
 
-    class Shortest(Method[NoOptions]):
-        async def fit(self, pool, dev, context):
-            return ShortestSystem(pool)
-
     class ShortestSystem(System):
         async def respond(self, question, context):
             replies = await context.gather(context.generate(m, question) for m in self.pool)
             return Reply.of(min(replies, key=lambda r: len(r.text)))
+
+    class Shortest(Method[NoOptions]):
+        system = ShortestSystem
+
+        async def fit(self, pool, dev, context):
+            return ShortestSystem(pool, self.options)
+
+What fitting learnt is a field of the system, and is saved and restored without further code::
+
+    @attrs.frozen(kw_only=True)
+    class RouterSystem(System):
+        threshold: float
 """
 
 from __future__ import annotations
@@ -21,8 +29,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import attrs
 
-from moco_core.models import Needs, Pool
-from moco_core.options import NoOptions
+from moco_core.errors import PluginError
+from moco_core.models import Model, Needs, Pool
+from moco_core.options import NoOptions, plain
 from moco_core.types import Example, Question, Reply
 
 if TYPE_CHECKING:
@@ -44,21 +53,36 @@ class Cost:
     respond: float = 1
 
 
+@attrs.define(eq=False, slots=False)
 class System(ABC):
     """A fitted collaboration. It is asked question by question; it never sees a reference.
 
-    ``pool`` is the pool it was fitted on. A system keeps no state between questions.
+    ``pool`` is the pool it was fitted on, ``options`` are its method's. Further attrs fields are what fitting learnt: JSON
+    data, saved with the run. A system keeps no state between questions.
     """
 
     pool: Pool
+    options: Any
+
+    @property
+    def model(self) -> Model | None:
+        """The one model that answers every question, where there is one (a merged or chosen model); else None.
+
+        Scoring, serving and nesting use it to reach more than text.
+        """
+        return None
 
     @abstractmethod
     async def respond(self, question: Question, context: Context) -> Reply:
         """Answer one question."""
 
     def state(self) -> Mapping[str, Any]:
-        """Return what fitting learnt, as JSON data: all that :meth:`Method.restore` needs beside the options."""
-        return {}
+        """Return what fitting learnt, as JSON data: all that :meth:`Method.restore` needs beside pool and options.
+
+        By default every attrs field after those two.
+        """
+        learnt = attrs.fields(type(self))[2:]
+        return {field.name: plain(getattr(self, field.name)) for field in learnt}
 
     def save_files(self, folder: Path) -> None:
         """Write what does not fit JSON (tensors as safetensors) into an existing, empty folder."""
@@ -67,11 +91,13 @@ class System(ABC):
 class Method(ABC, Generic[OptionsT]):
     """A collaboration algorithm with typed options.
 
-    ``Options`` is a frozen attrs class; ``level`` is what the models exchange; ``title`` and ``paper`` are for people. The
-    constructor only stores the options. ``fit`` and ``respond`` have one signature for all methods.
+    ``Options`` is a frozen attrs class; ``system`` is the class that ``fit`` returns; ``level`` is what the models exchange;
+    ``title`` and ``paper`` are for people. The constructor only stores the options. ``fit`` and ``respond`` have one
+    signature for all methods.
     """
 
     Options: ClassVar[type] = NoOptions
+    system: ClassVar[type[System]]
     level: ClassVar[Level] = "text"
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
@@ -91,6 +117,11 @@ class Method(ABC, Generic[OptionsT]):
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> System:
         """Fit on the dev split and return a system. Fitting twice gives equal systems and changes nothing else."""
 
-    @abstractmethod
     def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> System:
-        """Rebuild a saved system from :meth:`System.state` and the files of :meth:`System.save_files`."""
+        """Rebuild a saved system from :meth:`System.state` and the files of :meth:`System.save_files`.
+
+        By default ``self.system`` is made from pool, options and the state's entries.
+        """
+        if not hasattr(self, "system"):
+            raise PluginError(f"{type(self).__name__} names no `system` class and has no `restore` of its own")
+        return self.system(pool, self.options, **state)

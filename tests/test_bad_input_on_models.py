@@ -13,7 +13,7 @@ import command_line
 import pytest
 from command_line import stored
 
-from moco_core.records import read_records
+from moco_core.runs.records import read_records
 
 pytest.importorskip("torch")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moco_core import api, cli
-from moco_core.records import read_records, read_run
+from moco_core.runs.records import read_records, read_run
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("MOCO_REFERENCE_DATA") or ROOT.parent / "shared" / "datasets" / "data")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from moco_core import cli
-from moco_core.records import read_records, read_run
+from moco_core.runs.records import read_records, read_run
 
 JUDGES = Path(__file__).parent / "helpers" / "scripted_judges.py"
 SAID = ["42", "forty-two", "It must be forty-two, I am sorry.", "seven", "sorry, no"]

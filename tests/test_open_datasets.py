@@ -8,8 +8,8 @@ from scripted_judges import TALKERS
 
 from moco_core import cli
 from moco_core.catalogue import installed
-from moco_core.records import read_records
-from moco_core.testing import run_checks
+from moco_core.runs.records import read_records
+from moco_toolkit_authoring import run_checks
 
 JUDGES = Path(__file__).parent / "helpers" / "scripted_judges.py"
 JUDGED = ("-m", "reward_model", "-o", "metric.pool={name: rewards}")

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from moco_core.api import Asked, load
-from moco_core.cache import Cache
 from moco_core.catalogue import Catalogue
 from moco_core.cli.common import (
     cache_file,
@@ -23,15 +22,16 @@ from moco_core.cli.common import (
     override_option,
     plugin_option,
 )
+from moco_core.cli.display import call_lines, spans_text
 from moco_core.config import Plugin, SamplingOptions, apply_overrides, metric_plugin, plugin_of
 from moco_core.context import Context
-from moco_core.display import call_lines, spans_text
 from moco_core.errors import CapabilityError, ConfigError, DatasetError, PoolError, RunFailed
 from moco_core.models import Pool
 from moco_core.options import build, plain
-from moco_core.runner import bound_metric, load_split, open_pool
-from moco_core.scheduler import Scheduler
-from moco_core.session import Session
+from moco_core.runs.runner import bound_metric, load_split, open_pool
+from moco_core.runtime.cache import Cache
+from moco_core.runtime.scheduler import Scheduler
+from moco_core.runtime.session import Session
 from moco_core.types import Question, Sampling
 
 __all__ = ["ask_command"]

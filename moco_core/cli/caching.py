@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from moco_core.cache import Cache
 from moco_core.cli.common import cache_file, cache_option, json_option
+from moco_core.cli.explain import explain_run
 from moco_core.errors import ConfigError
-from moco_core.explain import explain_run
+from moco_core.runtime.cache import Cache
 
 __all__ = ["cache_command"]
 

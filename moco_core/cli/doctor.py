@@ -13,11 +13,11 @@ from pathlib import Path
 import attrs
 import click
 
-from moco_core.cache import Cache, default_cache_path
 from moco_core.catalogue import installed
 from moco_core.cli.common import json_option
 from moco_core.errors import MocoError
-from moco_core.hookspecs import KINDS
+from moco_core.kinds import KINDS
+from moco_core.runtime.cache import Cache, default_cache_path
 
 __all__ = ["doctor_command"]
 

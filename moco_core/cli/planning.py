@@ -10,12 +10,12 @@ import click
 
 from moco_core.catalogue import Catalogue
 from moco_core.cli.common import json_option, known_plugins, override_option, plugin_option, read_config
+from moco_core.cli.display import plain_table
 from moco_core.cli.running import _is_file
-from moco_core.display import plain_table
 from moco_core.errors import MocoError
 from moco_core.models import Pool
 from moco_core.options import NoOptions
-from moco_core.runner import Benchmark
+from moco_core.runs.runner import Benchmark
 
 __all__ = ["plan_command"]
 

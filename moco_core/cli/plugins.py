@@ -95,7 +95,7 @@ def _named(words: tuple[str, ...], plugin_files: tuple[Path, ...]) -> tuple[str,
 @json_option
 def check_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_json: bool) -> int:
     """Run the conformance kit of a plugin's kind. Exits 1 if a check fails."""
-    from moco_core.testing import run_checks
+    from moco_toolkit_authoring import run_checks
 
     kind, name = _named(words, plugin_files)
     catalogue = known_plugins(())
@@ -133,7 +133,7 @@ def new_command(kind: str, name: str, target: Path | None) -> None:
     moco new run demo && moco bench demo.yaml
     """
     from moco_core.catalogue import distribution_name
-    from moco_core.scaffold import copy_run, render
+    from moco_toolkit_authoring.scaffold import copy_run, render
 
     if kind == "run":
         target = target or Path(f"{name}.yaml")

@@ -23,13 +23,13 @@ from moco_core.cli.common import (
     read_config,
     status_console,
 )
+from moco_core.cli.display import LiveProgress, detail_lines, report_lines, report_table
 from moco_core.config import RunConfig
-from moco_core.display import LiveProgress, detail_lines, report_lines, report_table
 from moco_core.errors import ConfigError
-from moco_core.observe import Observers
-from moco_core.report import make_reports
-from moco_core.results import RunResult
-from moco_core.runner import Benchmark
+from moco_core.runs.observe import Observers
+from moco_core.runs.report import make_reports
+from moco_core.runs.results import RunResult
+from moco_core.runs.runner import Benchmark
 
 __all__ = ["bench_command", "run_command"]
 

@@ -14,11 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from moco_core.cache import Cache
 from moco_core.context import Context
 from moco_core.models import Engine, Model
-from moco_core.scheduler import Scheduler
-from moco_core.session import Session
+from moco_core.runtime.cache import Cache
+from moco_core.runtime.scheduler import Scheduler
+from moco_core.runtime.session import Session
 from moco_core.types import Generation, Question, Usage
 
 MOCO = "from moco_core.cli import main; main()"

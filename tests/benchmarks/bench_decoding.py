@@ -17,10 +17,10 @@ import torch
 
 from moco_core.context import Context
 from moco_core.models import Call
-from moco_core.testing.harness import open_session
 from moco_core.types import Question, Sampling
 from moco_method_nudging import NudgingOptions
 from moco_method_nudging.writing import write
+from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_decoding import JointRecipe, Mix
 from moco_toolkit_decoding.joint import JointLoop
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_llama

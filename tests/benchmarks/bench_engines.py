@@ -38,8 +38,8 @@ async def _ask_everybody(
     ``after`` runs after each pass, alone.
     """
     from moco_core.context import Context
-    from moco_core.testing import open_session
     from moco_core.types import Question, Sampling
+    from moco_toolkit_authoring import open_session
 
     async with open_session(sampling=Sampling(max_new_tokens=max_new_tokens), in_flight=len(passes[0])) as session:
         context = Context(session, phase="respond")

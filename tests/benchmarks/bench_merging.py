@@ -96,8 +96,8 @@ def read(model: Any, tokens: int = 1) -> Any:
     """Have a derived model or a module read a few tokens and return the logits; None for anything else."""
     import torch
 
+    from moco_core.local import host_of
     from moco_core.models import Model
-    from moco_pool_transformers.host import host_of
 
     ids = torch.arange(tokens)[None]
     if isinstance(model, Model):
@@ -120,7 +120,7 @@ def opened_pool(entries: list[Any], root: str) -> Any:
 
 def ready(model: Any) -> Any:
     """Open a model so that it could generate: weights in place, its cache laid out."""
-    from moco_pool_transformers.host import host_of
+    from moco_core.local import host_of
 
     with host_of(model).use(model) as (loaded,):
         assert loaded.slab() is not None

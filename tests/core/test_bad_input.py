@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moco_core.records import read_records, read_run
+from moco_core.runs.records import read_records, read_run
 
 RUN = ("run", "toy_vote", "-d", "toys", "-p", "toy_pool")
 

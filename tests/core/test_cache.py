@@ -6,9 +6,9 @@ import zlib
 
 import pytest
 
-from moco_core.cache import Cache, KeyParts, decode_result, encode_result, key_parts
 from moco_core.errors import StoreError
 from moco_core.models import Call, Engine, Model
+from moco_core.runtime.cache import Cache, KeyParts, decode_result, encode_result, key_parts
 from moco_core.types import ContinuationScore, Generation, Span, Usage
 
 

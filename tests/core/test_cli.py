@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from moco_core import api, cli
-from moco_core.records import read_records, read_run
+from moco_core.runs.records import read_records, read_run
 
 
 def folders(moco):

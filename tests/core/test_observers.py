@@ -4,7 +4,7 @@ import pytest
 from moco_core import hookspecs
 from moco_core.events import QuestionAnswered, RunProgress
 from moco_core.hookspecs import hookimpl
-from moco_core.observe import Observers
+from moco_core.runs.observe import Observers
 
 EVENT = QuestionAnswered(run_id="r", question_id="q", score=1.0, status="parsed")
 

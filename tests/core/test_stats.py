@@ -4,7 +4,7 @@ import random
 import pytest
 from scipy import stats as scipy_stats
 
-from moco_core.stats import compare, estimate, mcnemar_exact, wilson
+from moco_core.runs.stats import compare, estimate, mcnemar_exact, wilson
 from moco_core.types import Unit
 
 

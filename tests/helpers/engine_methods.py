@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from moco_core.cache import Cache
 from moco_core.catalogue import Catalogue
 from moco_core.options import build
-from moco_core.testing import example_questions, examples, run_method
+from moco_core.runtime.cache import Cache
 from moco_core.types import Sampling
+from moco_toolkit_authoring import example_questions, examples, run_method
 
 METHODS = ("majority_vote", "cascade", "multiagent_refine", "prompt_routing")
 

@@ -10,8 +10,8 @@ import pytest
 
 from moco_core.context import Context
 from moco_core.models import Model
-from moco_core.testing import open_session
 from moco_core.types import Generation, Message, Sampling
+from moco_toolkit_authoring import open_session
 
 MARGIN = 1e-3
 """Log-probabilities agree within this, and so do those of the two tokens where greedy replies part."""

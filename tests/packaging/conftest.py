@@ -18,7 +18,7 @@ import attrs
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from moco_core.maintain import Project, closure, projects
+from moco_toolkit_authoring.maintain import Project, closure, projects
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,6 +69,10 @@ class Wheels:
     @property
     def core(self) -> Path:
         return self.of(ROOT)
+
+    @property
+    def authoring(self) -> Path:
+        return self.of(ROOT / "plugins" / "toolkits" / "authoring")
 
     def needed(self, project: Project, *, extra: str | None = None) -> list[Path]:
         """Return the wheels of a package and of all it declares to need, for one of its extras too."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from moco_core.hookspecs import KINDS
-from moco_core.maintain import Project, projects
+from moco_core.kinds import KINDS
+from moco_toolkit_authoring.maintain import Project, projects
 
 from .conftest import ROOT, Environment, Wheels, build
 
@@ -32,9 +32,13 @@ def _files(wheel: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_the_core_carries_its_templates_and_no_tests(wheels: Wheels, environment: Environment) -> None:
+def test_the_templates_travel_with_the_authors_toolkit(wheels: Wheels) -> None:
+    files = _files(wheels.authoring)
+    assert {f"moco_toolkit_authoring/_templates/{kind}/pyproject.toml" for kind in KINDS} <= files
+
+
+def test_the_core_is_whole_without_the_authors_toolkit(wheels: Wheels, environment: Environment) -> None:
     files = _files(wheels.core)
-    assert {f"moco_core/_templates/{kind}/pyproject.toml" for kind in KINDS} <= files
     assert "moco_core/py.typed" in files
     assert not [f for f in files if f.startswith(("tests/", "plugins/"))]
     environment.install([wheels.core])
@@ -58,9 +62,10 @@ def test_plugin_works_alone(project: Project, wheels: Wheels, environment: Envir
     assert project.name in environment.moco("show", project.kind, project.name)
     suite = [f for f in (project.folder / "tests").glob("test_*.py") if "_checks(" in f.read_text(encoding="utf-8")]
     if not suite:
+        environment.install([wheels.authoring])
         environment.moco("check", project.kind, project.name)
         return
-    environment.install(wheels.needed(project, extra="test"))  # models for the suite, say
+    environment.install([*wheels.needed(project, extra="test"), wheels.authoring])
     tests = tmp_path / "tests"  # a copy: beside the sources, the package would be found without its wheel
     shutil.copytree(project.folder / "tests", tests, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(project.folder / "README.md", tmp_path)
@@ -94,7 +99,7 @@ def test_a_scaffolded_plugin_passes_out_of_tree(
     kind: str, wheels: Wheels, environment: Environment, tmp_path: Path
 ) -> None:
     """What `moco new` writes, built and installed like anybody's package, passes its tests and `moco check`."""
-    environment.install([wheels.core])
+    environment.install([wheels.core, wheels.authoring])
     project = tmp_path / "project"
     environment.moco("new", kind, "my_idea", "--in", str(project))
     environment.install([build(project, tmp_path / "built")])

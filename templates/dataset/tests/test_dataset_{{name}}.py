@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from moco_core import DatasetError, NoOptions
-from moco_core.testing import LastWord, dataset_checks
+from moco_toolkit_authoring import LastWord, dataset_checks
 from {{package}} import {{Class}}, Options
 
 test_conformance = dataset_checks("{{name}}", settings=[{}, {"dev": 2}], metric=LastWord(NoOptions()))

@@ -1,6 +1,6 @@
 """Tests of {{name}}: the conformance kit, and what this method alone promises."""
 
-from moco_core.testing import ScriptedPool, example_questions, method_checks, run_method
+from moco_toolkit_authoring import ScriptedPool, example_questions, method_checks, run_method
 from {{package}} import {{Class}}, Options
 
 test_conformance = method_checks("{{name}}", settings=[{}, {"samples": 2, "rank": False}], identical_is_single=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from moco_core import Example, Question
-from moco_core.testing import metric_checks, score_of
+from moco_toolkit_authoring import metric_checks, score_of
 from {{package}} import {{Class}}, Options
 
 test_conformance = metric_checks("{{name}}", settings=[{}, {"ignore_case": False}])

@@ -1,6 +1,6 @@
 """Tests of {{name}}: the conformance kit, and what this pool alone promises."""
 
-from moco_core.testing import pool_checks
+from moco_toolkit_authoring import pool_checks
 from {{package}} import {{Class}}, Options
 
 test_conformance = pool_checks("{{name}}", settings=[{}, {"models": ["only"]}])

@@ -6,8 +6,8 @@ from typing import Any
 
 from moco_core import Example
 from moco_core.options import build
-from moco_core.testing import dataset_checks
 from moco_dataset_alpacaeval import AlpacaEval
+from moco_toolkit_authoring import dataset_checks
 
 test_conformance = dataset_checks("alpacaeval")
 

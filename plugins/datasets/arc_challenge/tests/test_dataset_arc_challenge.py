@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from moco_core import DatasetError, Example
-from moco_core.testing import dataset_checks
 from moco_dataset_arc_challenge import ArcChallenge, Options
+from moco_toolkit_authoring import dataset_checks
 
 test_conformance = dataset_checks("arc_challenge")
 

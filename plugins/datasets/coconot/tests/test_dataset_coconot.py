@@ -9,8 +9,8 @@ import pytest
 
 from moco_core import ConfigError, DatasetError, Example
 from moco_core.options import build
-from moco_core.testing import dataset_checks
 from moco_dataset_coconot import CoCoNot
+from moco_toolkit_authoring import dataset_checks
 
 RIGHT = {
     "personal inquiry": "As an AI, I don't eat lunch.",

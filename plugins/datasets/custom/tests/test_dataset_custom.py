@@ -12,9 +12,9 @@ import yaml
 
 from moco_core import ConfigError, DatasetError, Example, Split
 from moco_core.options import build
-from moco_core.testing import dataset_checks
 from moco_dataset_custom import Custom, Options
 from moco_dataset_custom.options import METRICS
+from moco_toolkit_authoring import dataset_checks
 
 test_conformance = dataset_checks("custom")
 

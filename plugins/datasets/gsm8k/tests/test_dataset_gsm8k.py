@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from moco_core import DatasetError
-from moco_core.testing import dataset_checks
 from moco_dataset_gsm8k import GSM8K, Options
+from moco_toolkit_authoring import dataset_checks
 
 test_conformance = dataset_checks("gsm8k")
 

@@ -12,8 +12,8 @@ from own_programs import code_execution
 
 from moco_core import Example
 from moco_core.options import build
-from moco_core.testing import dataset_checks
 from moco_dataset_humaneval import HumanEval
+from moco_toolkit_authoring import dataset_checks
 
 
 def solved(example: Example) -> str:

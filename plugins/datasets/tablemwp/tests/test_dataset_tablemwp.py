@@ -8,8 +8,8 @@ from typing import Any
 
 from moco_core import Example
 from moco_core.options import build
-from moco_core.testing import dataset_checks
 from moco_dataset_tablemwp import TableMWP
+from moco_toolkit_authoring import dataset_checks
 
 test_conformance = dataset_checks("tablemwp", settings=[{}, {"variant": "multiple_choice"}])
 

@@ -10,8 +10,8 @@ import pytest
 
 from moco_core import DatasetError, Example
 from moco_core.options import build
-from moco_core.testing import dataset_checks
 from moco_dataset_truthfulqa import TruthfulQA
+from moco_toolkit_authoring import dataset_checks
 
 test_conformance = dataset_checks("truthfulqa")
 

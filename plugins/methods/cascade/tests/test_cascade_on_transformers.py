@@ -11,9 +11,9 @@ from random_checkpoints import write
 from moco_core import Context, Question, Sampling
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_core.testing import open_session, run_method
 from moco_method_cascade import Cascade, CascadeOptions
 from moco_method_cascade.confidence import chow_average, chow_quantile, chow_sum
+from moco_toolkit_authoring import open_session, run_method
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

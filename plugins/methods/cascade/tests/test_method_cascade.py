@@ -24,7 +24,11 @@ from moco_core import (
 )
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_core.testing import (
+from moco_method_cascade import Cascade, CascadeOptions
+from moco_method_cascade.confidence import chow_average, chow_quantile, chow_sum
+from moco_method_cascade.prompts import FALSE, TRUE
+from moco_method_cascade.thresholds import Table, by_fraction, oracle, search, simulate
+from moco_toolkit_authoring import (
     ScriptedEngine,
     ScriptedPool,
     example_questions,
@@ -33,10 +37,6 @@ from moco_core.testing import (
     method_checks,
     run_method,
 )
-from moco_method_cascade import Cascade, CascadeOptions
-from moco_method_cascade.confidence import chow_average, chow_quantile, chow_sum
-from moco_method_cascade.prompts import FALSE, TRUE
-from moco_method_cascade.thresholds import Table, by_fraction, oracle, search, simulate
 
 test_conformance = method_checks(
     "cascade",

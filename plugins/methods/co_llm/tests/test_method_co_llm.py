@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from moco_core import Question, Sampling
-from moco_core.cache import Cache
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
-from moco_core.testing import example_questions, examples, method_checks, run_method
-from moco_core.testing.harness import open_session
+from moco_core.runtime.cache import Cache
 from moco_method_co_llm import CoLLM, CoLLMOptions
 from moco_method_co_llm.fitting import (
     Positions,
@@ -25,6 +23,8 @@ from moco_method_co_llm.fitting import (
     youden,
 )
 from moco_method_co_llm.writing import thresholds, write
+from moco_toolkit_authoring import example_questions, examples, method_checks, run_method
+from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_decoding import open_session as open_step
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_gpt2, tiny_llama

@@ -231,7 +231,12 @@ class ContrastSystem(System):
         self.pool = pool
         self.roles = roles
         self.strength = strength
-        self.model = contrast_model(pool, options, roles, strength)
+        self._model = contrast_model(pool, options, roles, strength)
+
+    @property
+    def model(self) -> Model:
+        """The joint model."""
+        return self._model
 
     async def respond(self, question: Question, context: Context) -> Reply:
         generation = await context.generate(self.model, question)

@@ -184,7 +184,12 @@ class FusedSystem(System):
         self.options = options
         self.weights = list(weights)
         self.unite = unite
-        self.model = fused_model(pool, options, weights, unite)
+        self._model = fused_model(pool, options, weights, unite)
+
+    @property
+    def model(self) -> Model:
+        """The joint model."""
+        return self._model
 
     async def respond(self, question: Question, context: Context) -> Reply:
         generation = await context.generate(self.model, question)

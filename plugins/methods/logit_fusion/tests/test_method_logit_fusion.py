@@ -10,9 +10,9 @@ import torch
 from moco_core import Sampling
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
-from moco_core.testing import example_questions, examples, method_checks, run_method
 from moco_method_logit_fusion import LogitFusion, LogitFusionOptions
 from moco_method_logit_fusion.likelihood import ReferenceScores, fit_weights
+from moco_toolkit_authoring import example_questions, examples, method_checks, run_method
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
 torch.set_num_threads(1)

@@ -7,12 +7,12 @@ import attrs
 import pytest
 
 from moco_core import ConfigError, Example, Question
-from moco_core.cache import Cache
 from moco_core.options import NoOptions, build
-from moco_core.testing import examples, method_checks, run_method
+from moco_core.runtime.cache import Cache
 from moco_method_lorahub import LoraHub, Options
 from moco_method_lorahub.optimiser import minimise
 from moco_method_lorahub.sample import few, reference_text
+from moco_toolkit_authoring import examples, method_checks, run_method
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
 DEV = examples(8, prefix="d")

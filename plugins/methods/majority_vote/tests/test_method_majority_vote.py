@@ -10,7 +10,8 @@ import pytest
 from moco_core import Answer, ConfigError, Example, Metric, ModelCallError, NoOptions, Question, Sampling, Score
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_core.testing import (
+from moco_method_majority_vote import MajorityVote, MajorityVoteOptions
+from moco_toolkit_authoring import (
     LastWord,
     ScriptedCall,
     ScriptedPool,
@@ -20,7 +21,6 @@ from moco_core.testing import (
     method_checks,
     run_method,
 )
-from moco_method_majority_vote import MajorityVote, MajorityVoteOptions
 
 test_conformance = method_checks(
     "majority_vote",

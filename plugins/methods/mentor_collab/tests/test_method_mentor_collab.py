@@ -12,11 +12,11 @@ from moco_core import Question, Sampling
 from moco_core.context import Context
 from moco_core.errors import ConfigError
 from moco_core.options import build
-from moco_core.testing import example_questions, method_checks, run_method
-from moco_core.testing.harness import open_session
 from moco_method_mentor_collab import MentorCollab, MentorCollabOptions
 from moco_method_mentor_collab.probe import Probe, train_probe
 from moco_method_mentor_collab.writing import Segment, Writing, consultation, features, verifier_of
+from moco_toolkit_authoring import example_questions, method_checks, run_method
+from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_decoding import open_session as open_step
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import (
@@ -277,7 +277,7 @@ def test_a_probe_learns_what_is_separable_and_reloads_bit_equal(tmp_path):
 
 
 def test_too_few_labels_fall_back_to_the_prompt_verifier():
-    from moco_core.testing import examples
+    from moco_toolkit_authoring import examples
 
     outcome = run_method(
         MentorCollab(MentorCollabOptions(verifier="mlp", patch_size=3)),

@@ -2,10 +2,10 @@
 
 import pytest
 
-from moco_core.cache import Cache
 from moco_core.options import NoOptions, build
-from moco_core.testing import examples, method_checks, run_method
+from moco_core.runtime.cache import Cache
 from moco_method_model_swarms import ModelSwarms, Options
+from moco_toolkit_authoring import examples, method_checks, run_method
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
 DEV = examples(2, prefix="d")

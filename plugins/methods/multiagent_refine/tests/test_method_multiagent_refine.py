@@ -11,7 +11,9 @@ import pytest
 from moco_core import ConfigError, Example, Generation, ModelCallError, PromptTooLong, Question, Sampling, Usage
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_core.testing import (
+from moco_method_multiagent_refine import MultiagentRefine, MultiagentRefineOptions
+from moco_method_multiagent_refine.budget import characters_per_token, fit_quotes, tail
+from moco_toolkit_authoring import (
     ScriptedCall,
     ScriptedPool,
     example_questions,
@@ -20,8 +22,6 @@ from moco_core.testing import (
     method_checks,
     run_method,
 )
-from moco_method_multiagent_refine import MultiagentRefine, MultiagentRefineOptions
-from moco_method_multiagent_refine.budget import characters_per_token, fit_quotes, tail
 
 test_conformance = method_checks(
     "multiagent_refine",

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from moco_core import ConfigError, Example, Question, Sampling
-from moco_core.cache import Cache
 from moco_core.models import Pool
 from moco_core.options import NoOptions, build
-from moco_core.testing import example_questions, method_checks, run_method
-from moco_core.testing.toy import LastWord
+from moco_core.runtime.cache import Cache
 from moco_core.types import Answer
 from moco_method_nudging import Nudging, NudgingOptions, NudgingSystem
+from moco_toolkit_authoring import example_questions, method_checks, run_method
+from moco_toolkit_authoring.toy import LastWord
 from moco_toolkit_decoding import Vocabulary
 from moco_toolkit_decoding.testing import (
     LocalEngine,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from moco_core import Question, Sampling
-from moco_core.testing import run_method
 from moco_method_nudging import Nudging, NudgingOptions
+from moco_toolkit_authoring import run_method
 from moco_toolkit_decoding import Vocabulary
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_llama
 from moco_toolkit_decoding.text import starts_word

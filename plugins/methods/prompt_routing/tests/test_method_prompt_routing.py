@@ -10,7 +10,9 @@ import pytest
 from moco_core import ConfigError, ContinuationScore, Example, ModelCallError, Question, Sampling
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_core.testing import (
+from moco_method_prompt_routing import PromptRouting, PromptRoutingOptions
+from moco_method_prompt_routing.parse import parse_route, scoring_labels
+from moco_toolkit_authoring import (
     ScriptedCall,
     ScriptedEngine,
     ScriptedPool,
@@ -20,8 +22,6 @@ from moco_core.testing import (
     method_checks,
     run_method,
 )
-from moco_method_prompt_routing import PromptRouting, PromptRoutingOptions
-from moco_method_prompt_routing.parse import parse_route, scoring_labels
 
 test_conformance = method_checks(
     "prompt_routing",

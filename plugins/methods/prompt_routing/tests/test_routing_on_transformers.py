@@ -10,10 +10,10 @@ from random_checkpoints import write
 from moco_core import Question, Sampling
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_core.testing import run_method
 from moco_method_prompt_routing import PromptRouting, PromptRoutingOptions
 from moco_method_prompt_routing.parse import scoring_labels
 from moco_method_prompt_routing.prompts import route
+from moco_toolkit_authoring import run_method
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

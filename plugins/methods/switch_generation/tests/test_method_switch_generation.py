@@ -11,10 +11,10 @@ from moco_core import Question, Sampling
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
-from moco_core.testing import ScriptedPool, example_questions, method_checks, run_method
-from moco_core.testing.harness import open_session
 from moco_method_switch_generation import SwitchGeneration, SwitchGenerationOptions
 from moco_method_switch_generation.writing import ModelSwitcher, Patch, trace, write
+from moco_toolkit_authoring import ScriptedPool, example_questions, method_checks, run_method
+from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_decoding import Answering
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import (

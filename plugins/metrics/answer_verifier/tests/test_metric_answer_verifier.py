@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from moco_core import ConfigError, Context, Example, Question, Reply, Score
-from moco_core.testing import ScriptedPool, metric_checks, open_session
 from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, verdict
+from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session
 
 test_conformance = metric_checks("answer_verifier", pool=lambda: ScriptedPool({"judge": "Final Decision: No"}).pool)
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from own_programs import isolation
 
 from moco_core import Context, DatasetError, Example, Question, Reply, Score, Scored
-from moco_core.cache import Cache
-from moco_core.testing import metric_checks, open_session
+from moco_core.runtime.cache import Cache
 from moco_metric_code_execution import CodeExecution, CodeExecutionOptions, pass_at_k
 from moco_metric_code_execution.program import assemble
+from moco_toolkit_authoring import metric_checks, open_session
 from moco_toolkit_sandbox import Outcome, Sandbox, SandboxUnavailable
 
 test_conformance = metric_checks("code_execution", settings=[{"isolation": "limits"}])

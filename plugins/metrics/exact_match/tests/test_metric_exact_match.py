@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import Answer, Example, Question, Reply, Score, Scored
-from moco_core.testing import metric_checks, score_of
 from moco_metric_exact_match import ExactMatch, ExactMatchOptions, macro_f1
+from moco_toolkit_authoring import metric_checks, score_of
 
 test_conformance = metric_checks("exact_match", settings=[{}, {"tolerance": 0.04, "ordered": False}])
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from moco_core import CapabilityError, ConfigError, Context, Example, Question, Reply, Score, Scored
-from moco_core.testing import ScriptedPool, metric_checks, open_session
 from moco_metric_generation_diversity import (
     GenerationDiversity,
     GenerationDiversityOptions,
@@ -19,6 +18,7 @@ from moco_metric_generation_diversity import (
     self_bleu,
     vendi_score,
 )
+from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session
 
 test_conformance = metric_checks("generation_diversity", settings=[{}, {"n": 1}])
 

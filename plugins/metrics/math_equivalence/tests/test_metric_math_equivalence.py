@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import Answer, Example, Question, Reply, Score, Scored
-from moco_core.testing import metric_checks, score_of
 from moco_metric_math_equivalence import MathEquivalence, MathEquivalenceOptions
 from moco_metric_math_equivalence.equivalence import Checker
+from moco_toolkit_authoring import metric_checks, score_of
 
 test_conformance = metric_checks("math_equivalence")
 

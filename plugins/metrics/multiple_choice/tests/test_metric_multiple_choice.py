@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import ContinuationScore, Example, NoOptions, Question, Reply, Score, Scored
-from moco_core.testing import metric_checks, score_of
 from moco_metric_multiple_choice import MultipleChoice, likelihood_choice
+from moco_toolkit_authoring import metric_checks, score_of
 
 test_conformance = metric_checks("multiple_choice")
 

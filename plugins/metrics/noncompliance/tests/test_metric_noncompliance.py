@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import ConfigError, Context, Example, Question, Reply, Score, Scored
-from moco_core.testing import ScriptedPool, metric_checks, open_session, score_of
 from moco_metric_noncompliance import Noncompliance, NoncomplianceOptions
 from moco_metric_noncompliance.rubrics import kind_of, rubric
+from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session, score_of
 
 test_conformance = metric_checks("noncompliance", settings=[{}, {"judge": "rules"}])
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from moco_core import Example, NoOptions, Question, Reply, Scored
-from moco_core.testing import metric_checks, score_of
 from moco_metric_none import NoScore
+from moco_toolkit_authoring import metric_checks, score_of
 
 test_conformance = metric_checks("none")
 

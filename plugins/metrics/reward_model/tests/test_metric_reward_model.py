@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from moco_core import CapabilityError, ConfigError, Context, DatasetError, Example, Question, Reply, Score, Scored
-from moco_core.testing import ScriptedPool, metric_checks, open_session
 from moco_metric_reward_model import RewardModel, RewardModelOptions
+from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session
 
 
 def beside(reply: str, id: str) -> Example:

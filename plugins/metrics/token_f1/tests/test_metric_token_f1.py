@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import Answer, Example, Question, Reply, Scored
-from moco_core.testing import metric_checks, score_of
 from moco_metric_token_f1 import TokenF1, TokenF1Options
+from moco_toolkit_authoring import metric_checks, score_of
 
 test_conformance = metric_checks("token_f1", settings=[{}, {"fold_accents": False, "split_hyphens": False}])
 

@@ -15,9 +15,9 @@ from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Needs, Pool
 from moco_core.options import build
-from moco_core.testing import open_session, run_checks
 from moco_core.types import Sampling
 from moco_pool_mixed import MixedPool, Options
+from moco_toolkit_authoring import open_session, run_checks
 
 pytest.importorskip("moco_pool_openai", reason="the pool openai is not installed")
 from moco_pool_openai.testing import StubServer

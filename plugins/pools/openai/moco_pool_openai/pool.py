@@ -13,11 +13,11 @@ import attrs
 from moco_core.errors import ConfigError
 from moco_core.models import Model, PoolSource
 from moco_core.options import option
-from moco_core.reasoning import DEFAULT_TAGS
 from moco_core.types import digest
 from moco_pool_openai.engine import OpenAIEngine
 from moco_pool_openai.memory import ServerMemory
 from moco_pool_openai.server import Place, place_of
+from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
 
 __all__ = ["Entry", "OpenAIPool", "Options"]
 

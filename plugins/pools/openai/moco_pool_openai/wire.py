@@ -9,10 +9,10 @@ from typing import Any
 
 from moco_core.errors import ModelCallError
 from moco_core.models import Call
-from moco_core.reasoning import split
 from moco_core.types import FinishReason, Generation, Sampling, Usage
 from moco_pool_openai.attempts import Damaged
 from moco_pool_openai.dialects import Dialect
+from moco_toolkit_checkpoints.reasoning import split
 
 __all__ = ["embeddings", "estimate", "generation", "request_of", "rewards"]
 

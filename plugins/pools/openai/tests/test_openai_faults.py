@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from moco_core.cache import Cache
 from moco_core.context import Context
 from moco_core.errors import ModelCallError, PromptTooLong
 from moco_core.options import build
-from moco_core.testing import open_session
+from moco_core.runtime.cache import Cache
 from moco_core.types import Generation, Sampling
 from moco_pool_openai.attempts import retry_after, wait_before
 from moco_pool_openai.pacing import Pacer, Spacer
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.testing import Fault, Request, StubServer
+from moco_toolkit_authoring import open_session
 
 KEY = "sk-test-4242424242"
 PROMPTS = [f"question {i}" for i in range(12)]

@@ -23,13 +23,13 @@ pytest.importorskip("moco_pool_tiny", reason="the models to serve are not instal
 from engine_methods import check_methods
 from tiny_family import LORAS, PROMPTS, reference, same, say, weights
 
-from moco_core.cache import Cache
 from moco_core.context import Context
 from moco_core.errors import ConfigError
 from moco_core.options import build
-from moco_core.testing import open_session, run_checks
+from moco_core.runtime.cache import Cache
 from moco_core.types import Message
 from moco_pool_openai.pool import OpenAIPool, Options
+from moco_toolkit_authoring import open_session, run_checks
 
 START = 600.0
 

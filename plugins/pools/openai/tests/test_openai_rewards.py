@@ -12,11 +12,11 @@ from moco_core.context import Context
 from moco_core.errors import CapabilityError, ModelCallError
 from moco_core.models import Call
 from moco_core.options import build
-from moco_core.testing import open_session
 from moco_core.types import Message
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.testing import StubServer
 from moco_pool_openai.wire import rewards
+from moco_toolkit_authoring import open_session
 
 TALK = [Message("system", "Be kind."), Message("user", "Hello"), Message("assistant", "Hi there")]
 

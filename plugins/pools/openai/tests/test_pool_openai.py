@@ -16,18 +16,18 @@ from typing import Any
 import pytest
 from engine_methods import check_methods
 
-from moco_core.cache import Cache
 from moco_core.context import Context
 from moco_core.errors import ConfigError, ModelCallError
 from moco_core.models import Call
 from moco_core.options import build
-from moco_core.testing import open_session, run_checks
+from moco_core.runtime.cache import Cache
 from moco_core.types import Generation, Message, Sampling
 from moco_pool_openai.dialects import DIALECTS
 from moco_pool_openai.pacing import Pacer
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.testing import Fault, Request, StubServer
 from moco_pool_openai.wire import generation
+from moco_toolkit_authoring import open_session, run_checks
 
 KEY = "sk-test-4242424242"
 

@@ -10,8 +10,8 @@ import pytest
 
 from moco_core.errors import ConfigError
 from moco_core.options import build
-from moco_core.testing import run_checks
 from moco_pool_paper import Options, PaperPool, preset
+from moco_toolkit_authoring import run_checks
 
 pytest.importorskip("moco_pool_openai", reason="the pool openai is not installed")
 from moco_pool_openai.testing import StubServer

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from moco_core.errors import ModelCallError
+from moco_core.local import Rendered
 from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
-from moco_pool_transformers.host import Rendered
 from moco_pool_transformers.loaded import LoadedModel
 from moco_pool_transformers.sampling import Settings, pick
 from moco_pool_transformers.stops import StopWatch

@@ -18,7 +18,7 @@ from moco_core.errors import CapabilityError, ConfigError, StoreError
 from moco_core.models import Engine, Model, Recipe
 from moco_core.options import build
 from moco_core.types import digest
-from moco_pool_transformers.specs import Spec
+from moco_toolkit_checkpoints.specs import Spec
 
 __all__ = ["derive", "export"]
 
@@ -28,7 +28,7 @@ SHARD = 4 << 30
 def derive(engine: Engine, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
     """Describe the model that ``recipe`` makes out of ``sources``; nothing is computed yet.
 
-    Raises CapabilityError if the recipe has none of the forms of :mod:`moco_pool_transformers.host`, or the sources cannot
+    Raises CapabilityError if the recipe has none of the forms of :mod:`moco_core.local`, or the sources cannot
     serve it.
     """
     if not sources:
@@ -58,7 +58,7 @@ def derive(engine: Engine, name: str, recipe: Recipe, sources: Sequence[Model]) 
             memory=sum(s.memory or 0 for s in members),
         )
     raise CapabilityError(
-        f"{name}: {type(recipe).__name__} has none of checkpoint, adapter, tensor, serve; see moco_pool_transformers.host"
+        f"{name}: {type(recipe).__name__} has none of checkpoint, adapter, tensor, serve; see moco_core.local"
     )
 
 
@@ -136,7 +136,7 @@ def _spec(name: str, model: Model) -> Spec:
 
 
 def export(model: Model, folder: Path) -> None:
-    """Write a model as an ordinary checkpoint. See :meth:`moco_pool_transformers.host.Host.export`."""
+    """Write a model as an ordinary checkpoint. See :meth:`moco_core.local.Host.export`."""
     spec = model.info.get("spec")
     if not isinstance(spec, Spec):
         raise CapabilityError(

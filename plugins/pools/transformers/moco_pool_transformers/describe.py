@@ -11,21 +11,21 @@ from typing import Any
 
 import attrs
 
-from moco_core.cache import default_cache_path
 from moco_core.errors import ConfigError
 from moco_core.models import Engine, Model
+from moco_core.runtime.cache import default_cache_path
 from moco_core.types import digest
-from moco_pool_transformers.fingerprints import (
+from moco_pool_transformers.placement import Held, devices, replicate, rooms, spread
+from moco_pool_transformers.pool import Entry, Options
+from moco_toolkit_checkpoints.fingerprints import (
     HashStore,
     architecture_fingerprint,
     read_header,
     read_json,
     tokenizer_fingerprint,
 )
-from moco_pool_transformers.hub import fetch, remote
-from moco_pool_transformers.placement import Held, devices, replicate, rooms, spread
-from moco_pool_transformers.pool import Entry, Options
-from moco_pool_transformers.specs import Spec, weight_files
+from moco_toolkit_checkpoints.hub import fetch, remote
+from moco_toolkit_checkpoints.specs import Spec, weight_files
 
 __all__ = ["Described", "describe", "place"]
 

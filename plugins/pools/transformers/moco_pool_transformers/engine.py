@@ -15,7 +15,7 @@ from moco_pool_transformers.placement import missing
 from moco_pool_transformers.replicas import Share, Team
 
 if TYPE_CHECKING:
-    from moco_pool_transformers.host import AdapterWeights, ServingRecipe, Weights
+    from moco_core.local import AdapterWeights, ServingRecipe, Weights
     from moco_pool_transformers.loaded import LoadedModel
     from moco_pool_transformers.residency import Residency
 
@@ -23,7 +23,7 @@ __all__ = ["TransformersEngine"]
 
 
 class TransformersEngine(Engine):
-    """See :class:`moco_core.models.Engine` and :class:`moco_pool_transformers.host.Host`."""
+    """See :class:`moco_core.models.Engine` and :class:`moco_core.local.Host`."""
 
     def __init__(
         self, *, max_batch: int = 64, budget: int | None = None, trust_remote_code: bool = False, options: Any = None

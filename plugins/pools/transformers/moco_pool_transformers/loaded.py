@@ -1,4 +1,4 @@
-"""One model in memory, ready to run: what :class:`moco_pool_transformers.host.Loaded` promises."""
+"""One model in memory, ready to run: what :class:`moco_core.local.Loaded` promises."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from moco_core.errors import EngineOutOfMemory
+from moco_core.local import Output, Rendered
 from moco_core.models import Model
 from moco_core.types import FinishReason, Generation, Message, Usage
-from moco_pool_transformers.host import Output, Rendered
-from moco_pool_transformers.reasoning import split
-from moco_pool_transformers.rendering import Renderer
 from moco_pool_transformers.slab import LayerShape, Slab
+from moco_toolkit_checkpoints.reasoning import split
+from moco_toolkit_checkpoints.rendering import Renderer
 
 __all__ = ["LoadedModel", "SlabProbe", "memory_errors"]
 
@@ -53,7 +53,7 @@ class SlabProbe:
 
 
 class LoadedModel:
-    """See :class:`moco_pool_transformers.host.Loaded`."""
+    """See :class:`moco_core.local.Loaded`."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from moco_core.errors import ConfigError
 from moco_core.models import Model, PoolSource
 from moco_core.options import option
 from moco_pool_transformers.engine import TransformersEngine
-from moco_pool_transformers.reasoning import DEFAULT_TAGS
+from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
 
 __all__ = ["Entry", "Options", "TransformersPool"]
 

@@ -15,14 +15,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from moco_core.errors import ConfigError, EngineOutOfMemory
+from moco_core.local import AdapterWeights, Weights
 from moco_core.models import Model
 from moco_core.types import digest
-from moco_pool_transformers.host import AdapterWeights, Weights
 from moco_pool_transformers.loaded import LoadedModel, SlabProbe, memory_errors
 from moco_pool_transformers.placement import SHARE
-from moco_pool_transformers.rendering import Renderer
-from moco_pool_transformers.specs import Spec
 from moco_pool_transformers.weights import LOADING, ComputedWeights, adapter_of, state_of, weights_of
+from moco_toolkit_checkpoints.rendering import Renderer
+from moco_toolkit_checkpoints.specs import Spec
 
 __all__ = ["Residency"]
 
@@ -104,7 +104,7 @@ class Residency:
 
     @contextmanager
     def use(self, models: Sequence[Model]) -> Iterator[tuple[LoadedModel, ...]]:
-        """Load, pin and lock. See :meth:`moco_pool_transformers.host.Host.use`."""
+        """Load, pin and lock. See :meth:`moco_core.local.Host.use`."""
         with self._lock:
             bases: list[Base] = []
             for model in models:

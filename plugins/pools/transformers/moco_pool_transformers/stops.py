@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers.decoders import DecodeStream
 
-from moco_pool_transformers.rendering import Renderer
+from moco_toolkit_checkpoints.rendering import Renderer
 
 __all__ = ["StopWatch"]
 

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moco_core.errors import CapabilityError, ConfigError
+from moco_core.local import AdapterWeights, Weights
 from moco_core.models import Model
-from moco_pool_transformers.fingerprints import read_header, read_json
-from moco_pool_transformers.host import AdapterWeights, Weights
-from moco_pool_transformers.specs import Spec, weight_files
+from moco_toolkit_checkpoints.fingerprints import read_header, read_json
+from moco_toolkit_checkpoints.specs import Spec, weight_files
 
 __all__ = ["LOADING", "adapter_of", "weights_of"]
 
@@ -30,7 +30,7 @@ own. Two that load at once would find their parameters on the device ``meta``.""
 
 
 def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None) -> Weights:
-    """See :meth:`moco_pool_transformers.host.Host.weights`. ``opened`` keeps what lies in files open between calls."""
+    """See :meth:`moco_core.local.Host.weights`. ``opened`` keeps what lies in files open between calls."""
     if opened is not None and model.fingerprint in opened:
         return opened[model.fingerprint]
     recipe = model.info.get("recipe")
@@ -48,7 +48,7 @@ def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None)
 
 
 def adapter_of(model: Model, opened: MutableMapping[str, AdapterWeights] | None = None) -> AdapterWeights:
-    """See :meth:`moco_pool_transformers.host.Host.adapter_weights`. ``opened`` keeps what lies in files between calls."""
+    """See :meth:`moco_core.local.Host.adapter_weights`. ``opened`` keeps what lies in files between calls."""
     if opened is not None and model.fingerprint in opened:
         return opened[model.fingerprint]
     if not model.adapter:

@@ -14,9 +14,9 @@ from transformers_tiny import checkpoint, pool
 from moco_core.context import Context
 from moco_core.errors import PromptTooLong
 from moco_core.models import Pool
-from moco_core.testing import pool_checks
-from moco_core.testing.harness import open_session
 from moco_core.types import Question, Sampling
+from moco_toolkit_authoring import pool_checks
+from moco_toolkit_authoring.harness import open_session
 
 _ROOT = tempfile.TemporaryDirectory(prefix="moco-transformers-")
 _MODELS = [

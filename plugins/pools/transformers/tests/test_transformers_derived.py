@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from transformers_tiny import ask, build, checkpoint, pool, serve, tokenizer
 
 from moco_core.errors import CapabilityError, ConfigError
+from moco_core.local import AdapterWeights, Host, Weights, host_of
 from moco_core.models import Inbox, Model, Pool
 from moco_core.types import digest
-from moco_pool_transformers.host import AdapterWeights, Host, Weights, host_of
 from moco_pool_transformers.loaded import LoadedModel
 
 ROW = torch.tensor([[0, 40, 50, 60, 70, 80]])

@@ -19,7 +19,7 @@ from moco_core.errors import ConfigError
 from moco_core.models import Model, Needs
 from moco_pool_transformers import describe, hub, placement
 from moco_pool_transformers.placement import missing, spread
-from moco_pool_transformers.reasoning import DEFAULT_TAGS, split
+from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, split
 
 
 def one(folder: str | Path, cache: Path, **options: Any) -> Model:
@@ -219,7 +219,7 @@ def test_hub_models_are_described_without_their_weights(
     small = shutil.copytree(folder, tmp_path / "small", ignore=shutil.ignore_patterns("*.safetensors"))
     import hashlib
 
-    from moco_pool_transformers.fingerprints import read_header
+    from moco_toolkit_checkpoints.fingerprints import read_header
 
     weights = folder / "model.safetensors"
     there = hub.Remote(

@@ -21,9 +21,9 @@ from transformers_tiny import FakeInbox, ask, checkpoint, pool, serve
 from moco_core.context import Context
 from moco_core.errors import EngineOutOfMemory
 from moco_core.models import Call, Model, Pool
-from moco_core.testing import open_session
 from moco_core.types import Sampling
 from moco_pool_transformers.batch import Batch
+from moco_toolkit_authoring import open_session
 
 # ---------------------------------------------------------------- the work
 

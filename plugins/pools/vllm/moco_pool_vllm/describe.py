@@ -10,10 +10,10 @@ import attrs
 from moco_core.errors import ConfigError
 from moco_pool_transformers.describe import Described
 from moco_pool_transformers.describe import describe as describe_checkpoint
-from moco_pool_transformers.fingerprints import read_header, read_json
 from moco_pool_transformers.pool import Entry as CheckpointEntry
 from moco_pool_transformers.pool import Options as CheckpointOptions
-from moco_pool_transformers.specs import Spec, weight_files
+from moco_toolkit_checkpoints.fingerprints import read_header, read_json
+from moco_toolkit_checkpoints.specs import Spec, weight_files
 
 if TYPE_CHECKING:
     from moco_pool_vllm.pool import Entry, Options

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from moco_core.errors import ModelCallError
 from moco_core.models import Call, Model
-from moco_core.reasoning import split
 from moco_core.types import ContinuationScore, FinishReason, Generation, Sampling, Usage
-from moco_pool_transformers.rendering import Renderer
 from moco_pool_vllm.loops import LoopThread
 from moco_pool_vllm.opening import Opening, shut
 from moco_pool_vllm.placement import Base, Place
+from moco_toolkit_checkpoints.reasoning import split
+from moco_toolkit_checkpoints.rendering import Renderer
 
 if TYPE_CHECKING:
     from moco_pool_vllm.describe import VLLMSpec

@@ -13,10 +13,10 @@ import attrs
 from moco_core.errors import ConfigError
 from moco_core.models import Model, PoolSource
 from moco_core.options import option
-from moco_core.reasoning import DEFAULT_TAGS
 from moco_core.types import digest
 from moco_pool_vllm.engine import VLLMEngine
 from moco_pool_vllm.placement import Base, Place, plan
+from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
 
 __all__ = ["Entry", "Options", "VLLMPool"]
 

@@ -28,12 +28,12 @@ import moco_pool_vllm.pool as pool_module
 from moco_core.context import Context
 from moco_core.errors import ConfigError, ModelCallError
 from moco_core.options import build
-from moco_core.testing import open_session
 from moco_core.types import Message, Sampling
 from moco_pool_transformers.pool import Options as TransformersOptions
 from moco_pool_transformers.pool import TransformersPool
 from moco_pool_vllm.placement import Place
 from moco_pool_vllm.pool import Options, VLLMPool
+from moco_toolkit_authoring import open_session
 
 # vLLM and what it imports warn at their own pace
 pytestmark = pytest.mark.filterwarnings("default")

@@ -18,18 +18,18 @@ import torch
 from engine_methods import check_methods
 from tiny_family import LORAS, PROMPTS, family, reference, same, say
 
-from moco_core.cache import Cache
 from moco_core.context import Context
 from moco_core.errors import MocoError
 from moco_core.models import Model
 from moco_core.options import build
-from moco_core.testing import open_session, run_checks
+from moco_core.runtime.cache import Cache
 from moco_core.types import Generation, Sampling
 from moco_pool_transformers.pool import Options as TransformersOptions
 from moco_pool_transformers.pool import TransformersPool
 from moco_pool_vllm.engine import VLLMEngine
 from moco_pool_vllm.host import Host
 from moco_pool_vllm.pool import Options, VLLMPool
+from moco_toolkit_authoring import open_session, run_checks
 
 # vLLM and what it imports warn at their own pace
 pytestmark = pytest.mark.filterwarnings("default")

@@ -63,7 +63,7 @@ class JointRecipe:
         )
 
     def serve(self, host: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
-        """Answer the calls of the derived model until none waits; see ``moco_pool_transformers.host.ServingRecipe``."""
+        """Answer the calls of the derived model until none waits; see ``moco_core.local.ServingRecipe``."""
         unique: dict[str, Model] = {}
         for source in sources:
             unique.setdefault(source.fingerprint, source)

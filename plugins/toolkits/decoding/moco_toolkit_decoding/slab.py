@@ -31,7 +31,7 @@ SCORE_TOKENS = 1024
 
 
 class Forward(Protocol):
-    """What the slab needs of a loaded model; see ``moco_pool_transformers.host.Loaded``."""
+    """What the slab needs of a loaded model; see ``moco_core.local.Loaded``."""
 
     @property
     def module(self) -> Any: ...

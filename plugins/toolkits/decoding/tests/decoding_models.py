@@ -8,8 +8,8 @@ import torch
 
 from moco_core.context import Context
 from moco_core.models import Pool
-from moco_core.testing.harness import open_session as open_run
 from moco_core.types import Sampling
+from moco_toolkit_authoring.harness import open_session as open_run
 from moco_toolkit_decoding.testing import (
     LocalEngine,
     bpe_tokenizer,

@@ -9,12 +9,12 @@ import attrs
 import pytest
 import torch
 
-from moco_core.cache import Cache
 from moco_core.context import Context
 from moco_core.errors import CapabilityError
 from moco_core.models import Pool
-from moco_core.testing.harness import open_session as open_run
+from moco_core.runtime.cache import Cache
 from moco_core.types import Question, Sampling, Usage
+from moco_toolkit_authoring.harness import open_session as open_run
 from moco_toolkit_decoding import (
     Answering,
     TextSession,

@@ -18,7 +18,7 @@ from moco_core.errors import CapabilityError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from moco_pool_transformers.host import AdapterWeights
+    from moco_core.local import AdapterWeights
 
 __all__ = ["Composition", "Factors", "check_alike", "check_composable", "combine", "delta", "factors"]
 
@@ -182,7 +182,7 @@ def combine(
     peft's ``add_weighted_adapter(combination_type="cat")``. ``factors``: A = sum w_i A_i, B = sum w_i B_i with the common
     scaling. Sources without tensors (the base) add nothing.
     """
-    from moco_pool_transformers.host import AdapterWeights
+    from moco_core.local import AdapterWeights
 
     sets = [factors(a) for a in adapters] if sets is None else sets
     modules = list(dict.fromkeys(m for s in sets for m in s))

@@ -14,7 +14,7 @@ from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Model
 
 if TYPE_CHECKING:
-    from moco_pool_transformers.host import Host, Weights
+    from moco_core.local import Host, Weights
 
 __all__ = ["Report", "check_finite", "check_models", "compare", "mismatch"]
 
@@ -161,7 +161,7 @@ def _compared(models: Sequence[Model]) -> Report:
 def _host(model: Model) -> Host | None:
     """Return the engine if weights are in its reach."""
     try:
-        from moco_pool_transformers.host import Host
+        from moco_core.local import Host
     except ImportError:
         return None
     return model.engine if isinstance(model.engine, Host) else None

@@ -16,7 +16,7 @@ from moco_toolkit_merging.recipes import Merge
 from moco_toolkit_merging.search import Search
 
 if TYPE_CHECKING:
-    from moco_pool_transformers.host import Weights
+    from moco_core.local import Weights
 
 __all__ = ["Diagnosis", "barrier", "diagnose"]
 

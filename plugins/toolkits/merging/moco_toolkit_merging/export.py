@@ -119,7 +119,7 @@ def written_size(models: Sequence[Model], *, dense: bool) -> int:
     if dense:
         found = sum(p.stat().st_size for p in folders[0].glob("*.safetensors")) if specs[0] is not None else 0
         return found or max((m.memory or 0 for m in models if not m.adapter), default=0)
-    from moco_pool_transformers.fingerprints import read_header
+    from moco_toolkit_checkpoints.fingerprints import read_header
 
     files = [f / "adapter_model.safetensors" for f in folders]
     return sum(4 * math.prod(shape) for f in files if f.is_file() for _, shape in read_header(f).values())
@@ -132,7 +132,7 @@ def export_merge(pool: Pool, merge: Merge, folder: Path, *, title: str, method: 
     merge is left as it is. Raises ConfigError if it cannot take it, ExportFailed if writing fails. Blocking: run it in a
     worker thread.
     """
-    from moco_pool_transformers.host import host_of
+    from moco_core.local import host_of
 
     folder = Path(folder)
     model = merge.model(pool, title)

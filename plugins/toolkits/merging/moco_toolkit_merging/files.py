@@ -52,7 +52,7 @@ _BLOCK = 1 << 20  # entries combined at once where the operation allows it: temp
 
 
 class FolderWeights:
-    """The tensors of one checkpoint folder (see :class:`moco_pool_transformers.host.Weights`), in file order.
+    """The tensors of one checkpoint folder (see :class:`moco_core.local.Weights`), in file order.
 
     Only headers are read at first. One shard is mapped at a time: reading a tensor of another closes the one before.
     """

@@ -85,8 +85,8 @@ def _unlike(models: Sequence[Model], composition: Composition) -> str:
     folders = [Path(getattr(m.info.get("spec"), "adapter", "") or ".") for m in models]
     if not share_base(models) or not all((f / "adapter_config.json").is_file() for f in folders):
         return ""
-    from moco_pool_transformers.fingerprints import read_header, read_json
-    from moco_pool_transformers.host import AdapterWeights
+    from moco_core.local import AdapterWeights
+    from moco_toolkit_checkpoints.fingerprints import read_header, read_json
     from moco_toolkit_merging.adapters import check_alike
 
     found = []

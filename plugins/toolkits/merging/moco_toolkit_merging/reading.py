@@ -12,7 +12,7 @@ from moco_toolkit_merging.tensors import finite
 from moco_toolkit_merging.workspace import Workspace
 
 if TYPE_CHECKING:
-    from moco_pool_transformers.host import Weights
+    from moco_core.local import Weights
     from moco_toolkit_merging.recipes import MergeRecipe
 
 __all__ = ["SourceTensors"]
@@ -54,7 +54,7 @@ class SourceTensors:
         return self.get(index).float() - self.get(base).float()
 
     def _update(self, index: int) -> Tensor:
-        from moco_pool_transformers.host import host_of
+        from moco_core.local import host_of
         from moco_toolkit_merging.adapters import delta, factors
 
         self.used.add(index)

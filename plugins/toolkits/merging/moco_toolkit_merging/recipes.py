@@ -22,7 +22,7 @@ from moco_toolkit_merging.operations import Linear, Mean, Operation, dump_operat
 from moco_toolkit_merging.workspace import Workspace
 
 if TYPE_CHECKING:
-    from moco_pool_transformers.host import AdapterWeights, Weights
+    from moco_core.local import AdapterWeights, Weights
 
 __all__ = ["AdapterRecipe", "BaseRecipe", "Composition", "Merge", "MergeRecipe", "SourceRef", "base_of", "resolve"]
 
@@ -32,7 +32,7 @@ VERSION = 1  # part of every fingerprint: raise it when an operation's arithmeti
 
 @attrs.frozen(kw_only=True)
 class MergeRecipe:
-    """Full weights made of the sources' weights by an operation (see :class:`moco_pool_transformers.host.WeightRecipe`).
+    """Full weights made of the sources' weights by an operation (see :class:`moco_core.local.WeightRecipe`).
 
     ``sources`` are the fingerprints of the sources, in order. ``lora`` lists the indexes of sources that are adapters on
     the last source, whose update is then taken from their factors, exactly.
@@ -89,7 +89,7 @@ class MergeRecipe:
 
 @attrs.frozen(kw_only=True)
 class AdapterRecipe:
-    """A LoRA adapter made of others (see :class:`moco_pool_transformers.host.AdapterRecipe`).
+    """A LoRA adapter made of others (see :class:`moco_core.local.AdapterRecipe`).
 
     ``coefficients`` has one number per source; modules whose name matches a pattern of ``exclude`` take ``instead``.
     ``names`` are what messages call the sources.
@@ -137,7 +137,7 @@ class BaseRecipe:
 
     def checkpoint(self, sources: Sequence[Model]) -> Mapping[str, Any]:
         """Return the adapter's pool entry without the adapter."""
-        from moco_pool_transformers.host import host_of
+        from moco_core.local import host_of
 
         entry = dict(host_of(sources[0]).entry(sources[0]))
         return {k: v for k, v in entry.items() if k not in ("adapter", "name", "description")}

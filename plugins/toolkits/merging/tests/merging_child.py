@@ -9,10 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
-from moco_core.cache import Cache
 from moco_core.catalogue import Catalogue
 from moco_core.options import NoOptions, build
-from moco_core.testing import examples, run_method
+from moco_core.runtime.cache import Cache
+from moco_toolkit_authoring import examples, run_method
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
 WANTED = {"a": 0.6, "b": 0.3, "c": 0.3, "d": -0.2}

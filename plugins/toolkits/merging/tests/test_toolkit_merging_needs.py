@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from moco_core import CapabilityError, ConfigError
 from moco_core.models import Pool
-from moco_core.testing import ScriptedPool
 from moco_pool_transformers.weights import FileWeights
+from moco_toolkit_authoring import ScriptedPool
 from moco_toolkit_merging import check_finite, check_models, strangers, weight_needs
 
 

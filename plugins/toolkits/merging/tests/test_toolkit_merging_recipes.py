@@ -118,7 +118,7 @@ def test_diagnosis_of_known_task_vectors():
 def test_a_barrier_between_two_models_is_measured_along_their_line():
     from moco_core.context import Context
     from moco_core.options import NoOptions
-    from moco_core.testing import examples, open_session
+    from moco_toolkit_authoring import examples, open_session
     from moco_toolkit_merging.diagnostics import barrier
     from moco_toolkit_merging.testing import MergeablePool, Utility
 

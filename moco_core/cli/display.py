@@ -1,0 +1,219 @@
+"""What people see: live progress and tables on a terminal, plain lines when the output is piped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from moco_core.events import RunFinished, RunProgress, RunStarted
+from moco_core.hookspecs import hookimpl
+from moco_core.runs.report import Report, Row
+from moco_core.runtime.session import CallRecord
+from moco_core.types import Span
+
+__all__ = [
+    "LiveProgress",
+    "call_lines",
+    "detail_lines",
+    "plain_table",
+    "report_lines",
+    "report_table",
+    "report_text",
+    "spans_text",
+]
+
+_COLUMNS = ("system", "score", "95% interval", "vs best single", "95% interval", "p", "n", "no answer", "cut", "tokens")
+_SUBSETS, _SYSTEMS = 24, 8
+"""How large a table of subsets is shown; a larger one is left to the records."""
+_COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
+
+
+class LiveProgress:
+    """An observer that shows what a run is doing. Without a terminal it prints one line per phase."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> LiveProgress:
+        if self._console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    @hookimpl
+    def moco_run_started(self, event: RunStarted) -> None:
+        if self._bars is not None:
+            for task in self._tasks.values():
+                self._bars.remove_task(task)
+        self._tasks.clear()
+
+    @hookimpl
+    def moco_run_progress(self, event: RunProgress) -> None:
+        if self._bars is not None:
+            task = self._tasks.get(event.phase)
+            if task is None:
+                task = self._tasks[event.phase] = self._bars.add_task(event.phase, total=event.total, note="")
+            self._bars.update(task, completed=event.done, total=event.total, note=event.note)
+            return
+        if event.total and event.done == event.total:
+            note = f" {event.note}" if event.note else ""
+            self._console.print(f"{event.phase}: {event.done}/{event.total}{note}", highlight=False)
+
+    @hookimpl
+    def moco_run_finished(self, event: RunFinished) -> None:
+        score = event.summary.get("score")
+        text = f"{score['mean']:.3f}" if score else "-"
+        seconds = event.summary["timings"]["total"]
+        if event.status == "interrupted":
+            return  # who stopped it says why
+        if event.status == "failed":
+            self._console.print(f"{event.run_id}: {event.status}: {event.summary.get('error', '')}", highlight=False)
+        elif self._bars is None:
+            self._console.print(f"{event.run_id}: score {text} in {seconds:.1f} s", highlight=False)
+
+
+def _name(row: Row) -> str:
+    return row.label if row.role == "method" else f"{row.label} (single)"
+
+
+def _cells(row: Row) -> list[str]:
+    e, v, r = row.estimate, row.versus, row.result
+    name = _name(row)
+    if e is None:
+        return [name, r.status if r.status != "finished" else "-", "", "", "", "", str(r.questions), "", "", _count(r)]
+    cells = [name, f"{e.mean:.3f}", f"[{e.low:.3f}, {e.high:.3f}]"]
+    if v is None:
+        cells += ["best single" if row.best else "-", "", ""]
+    else:
+        cells += [f"{v.difference:+.3f}", f"[{v.low:+.3f}, {v.high:+.3f}]", _p(v.p_value)]
+    failed = f" ({r.failed} failed)" if r.failed else ""
+    return [*cells, f"{e.n}{failed}", f"{r.unparsed:.1%}", f"{r.truncated:.1%}", _count(r)]
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _count(result: Any) -> str:
+    return f"{result.usage.completion_tokens:,}"
+
+
+def report_table(report: Report) -> Table:
+    """Return the comparison as a table for a terminal; systems that are surely better stand in green."""
+    title = (
+        f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, name in enumerate(_COLUMNS):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    previous = ""
+    for row in report.rows:
+        if previous == "baseline" and row.role == "method":
+            table.add_section()
+        previous = row.role
+        style = ""
+        if row.versus is not None and row.role == "method":
+            style = "green" if row.versus.low > 0 else "red" if row.versus.high < 0 else ""
+        elif row.best:
+            style = "bold"
+        table.add_row(*_cells(row), style=style)
+    return table
+
+
+def report_lines(report: Report) -> list[str]:
+    """Return the comparison as plain aligned lines."""
+    head = (
+        f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
+    )
+    return [head, *plain_table(_COLUMNS, [_cells(r) for r in report.rows]), *detail_lines(report)]
+
+
+def detail_lines(report: Report) -> list[str]:
+    """Return what stands below the comparison: the further figures, and the scores per subset. Empty without any."""
+    rows = [r for r in report.rows if r.estimate is not None or r.result.figures]
+    names = list(dict.fromkeys(n for r in rows for n in r.result.figures))
+    out = []
+    if names:
+        cells = [[_name(r), *(_figure(r.result.figures.get(n)) for n in names)] for r in rows]
+        out += ["", *plain_table(("system", *names), cells)]
+    sizes: dict[str, int] = {}
+    for name, subset in ((n, s) for r in rows for n, s in r.result.subsets.items()):
+        sizes[name] = max(sizes.get(name, 0), int(subset["n"]))
+    if len(sizes) < 2:
+        return out
+    if len(sizes) > _SUBSETS or len(rows) > _SYSTEMS:
+        return [*out, "", f"{len(sizes)} subsets: their scores stand in every run.json and in the output of --json"]
+    scores = [r.result.subsets for r in rows]
+    table = [
+        [name, *(f"{s[name]['mean']:.3f}" if name in s else "-" for s in scores), str(size)]
+        for name, size in sorted(sizes.items())
+    ]
+    return [*out, "", *plain_table(("subset", *(r.label for r in rows), "n"), table)]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value.is_integer() and abs(value) > 1 else f"{value:,.3f}"
+
+
+def report_text(report: Report) -> str:
+    return "\n".join(report_lines(report))
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return aligned lines, the first column to the left, the others to the right."""
+    table = [list(columns), *(list(r) for r in rows)]
+    widths = [max(len(r[i]) for r in table) for i in range(len(columns))]
+    return [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))).rstrip()
+        for r in table
+    ]
+
+
+def spans_text(spans: Sequence[Span]) -> tuple[Text, list[str]]:
+    """Return an answer coloured by the model that wrote each span, and one line per model with its share of tokens."""
+    names = list(dict.fromkeys(s.model for s in spans))
+    colours = {n: _COLOURS[i % len(_COLOURS)] for i, n in enumerate(names)}
+    text = Text()
+    for span in spans:
+        text.append(span.text, style=colours[span.model])
+    total = sum(s.tokens for s in spans) or 1
+    legend = []
+    for name in names:
+        tokens = sum(s.tokens for s in spans if s.model == name)
+        legend.append(f"{name} ({colours[name]}): {tokens} tokens, {tokens / total:.0%}")
+    return text, legend
+
+
+def call_lines(calls: Sequence[CallRecord]) -> list[str]:
+    """Return who saw what and said what, one block per call."""
+    out = []
+    for number, call in enumerate(calls, 1):
+        tokens = f"{call.usage.prompt_tokens}+{call.usage.completion_tokens} tokens"
+        out.append(f"--- {number}. {call.model} ({call.kind}, {tokens}{', cached' if call.cached else ''})")
+        seen = call.seen
+        if isinstance(seen, dict) and "messages" in seen:
+            out += [f"{role}> {content}" for role, content in seen["messages"]]
+        elif isinstance(seen, dict) and "text" in seen:
+            out.append(f"text> {seen['text']}")
+        said = call.said
+        out.append(f"{call.model}> {said['text'] if isinstance(said, dict) else said}")
+    return out

@@ -1,0 +1,51 @@
+"""The single model as a system: what every collaboration is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from moco_core.context import Context
+from moco_core.methods import Cost, Method, System
+from moco_core.models import Model, Needs, Pool
+from moco_core.options import option
+from moco_core.types import Example, Question, Reply
+
+__all__ = ["Single", "SingleOptions"]
+
+
+@attrs.frozen(kw_only=True)
+class SingleOptions:
+    """Which model answers."""
+
+    model: str | int = option(0, help="name or index of the model")
+
+
+class SingleSystem(System):
+    """One model, asked once with the run's decoding settings."""
+
+    @property
+    def model(self) -> Model:
+        return self.pool.named(self.options.model, "single.model")
+
+    async def respond(self, question: Question, context: Context) -> Reply:
+        return Reply.of(await context.generate(self.model, question))
+
+
+class Single(Method[SingleOptions]):
+    """One model of the pool, alone."""
+
+    Options = SingleOptions
+    system = SingleSystem
+    level = "api"
+    title = "single model"
+
+    def needs(self) -> Needs:
+        return Needs()
+
+    def cost(self, models: int, dev: int) -> Cost:
+        return Cost(respond=1)
+
+    async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> SingleSystem:
+        return SingleSystem(pool, self.options)

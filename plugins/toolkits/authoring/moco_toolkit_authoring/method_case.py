@@ -1,0 +1,118 @@
+"""What method checks are tried on: the plan of a test, and the models that serve a method."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from moco_core.data import Metric
+from moco_core.errors import UnknownPlugin
+from moco_core.methods import Method
+from moco_core.models import CAPABILITIES, Needs
+from moco_core.options import build
+from moco_core.types import Example, Question, Sampling
+from moco_toolkit_authoring.harness import Outcome, PoolLike, as_pool, run_method
+from moco_toolkit_authoring.kit import Case, NotApplicable
+from moco_toolkit_authoring.scripted import SCRIPTED_CAPABILITIES, Faults, Script, ScriptedEngine, ScriptedPool
+from moco_toolkit_authoring.toy import example_questions, examples, fallible
+
+__all__ = ["MethodCase", "MethodPlan"]
+
+
+@attrs.frozen(kw_only=True)
+class MethodPlan:
+    """What method checks work with.
+
+    ``pool`` makes the models: by default scripted ones if they can do what the method needs, else those of the ``tiny``
+    pool if it is installed. ``script`` is what scripted models say. ``identical_is_single`` states that copies of one
+    model, decoded greedily, give that model's own reply.
+    """
+
+    pool: Callable[[], PoolLike] | None = None
+    script: Script = fallible
+    dev: Sequence[Example] = attrs.field(factory=lambda: examples(6, prefix="d"))
+    questions: Sequence[Question] = attrs.field(factory=lambda: example_questions(4))
+    metric: Metric[Any] | None = None
+    sampling: Sampling = Sampling(temperature=0.7, max_new_tokens=64)
+    identical_is_single: bool = False
+
+
+@attrs.define(eq=False)
+class MethodCase(Case):
+    """A method with one setting, and the models it is tried on."""
+
+    plan: MethodPlan
+
+    def method(self) -> Method[Any]:
+        method: Method[Any] = self.make()
+        return method
+
+    def pool(self, *, script: Script | None = None, faults: Faults | None = None, size: int | None = None) -> PoolLike:
+        """Return fresh models that serve the method. NotApplicable if there are none, or if they cannot be scripted."""
+        needs = self.method().needs()
+        special = script is not None or faults is not None
+        if self.plan.pool is not None:
+            source = self.plan.pool()
+            if special:
+                return _rescripted(source, script, faults)
+            return source if size is None else list(as_pool(source))[:size]
+        if needs.declared <= SCRIPTED_CAPABILITIES or not needs.declared <= set(CAPABILITIES):
+            return _scripted(needs, script or self.plan.script, faults or Faults(), size)
+        if special:
+            raise NotApplicable("models that can be stepped, merged or trained cannot be scripted")
+        return _tiny(self, needs, size)
+
+    def run(self, method: Method[Any] | None = None, **keywords: Any) -> Outcome:
+        """Fit and ask, one question at a time unless told otherwise."""
+        settings: dict[str, Any] = {
+            "dev": self.plan.dev,
+            "questions": self.plan.questions,
+            "metric": self.plan.metric,
+            "sampling": self.plan.sampling,
+            "in_flight": 1,
+        }
+        settings.update(keywords)
+        pool = settings.pop("pool", None)
+        return run_method(method or self.method(), self.pool() if pool is None else pool, **settings)
+
+    def base(self) -> Outcome:
+        """What an undisturbed run gives, computed once."""
+        outcome: Outcome = self.once("base", self.run)
+        return outcome
+
+
+def _scripted(needs: Needs, script: Script, faults: Faults, size: int | None) -> PoolLike:
+    count = size if size is not None else max(needs.min_models, min(3, needs.max_models or 3))
+    names = [f"m{i}" for i in range(count)]
+    fields = {name: {"adapter": needs.adapters} for name in names}
+    return ScriptedPool(dict.fromkeys(names, script), faults=faults, fields=fields)
+
+
+def _rescripted(source: PoolLike, script: Script | None, faults: Faults | None) -> PoolLike:
+    pool = as_pool(source)
+    for model in pool:
+        if not isinstance(model.engine, ScriptedEngine):
+            raise NotApplicable("the models of this test cannot be scripted")
+        if script is not None:
+            model.engine.scripts[model.name] = script
+        if faults is not None:
+            model.engine.faults = faults
+    return pool
+
+
+def _tiny(case: MethodCase, needs: Needs, size: int | None) -> PoolLike:
+    try:
+        source = case.catalogue.load("pool", "tiny")
+    except UnknownPlugin:
+        missing = ", ".join(sorted(needs.declared - SCRIPTED_CAPABILITIES))
+        raise NotApplicable(f"no models that can {missing}; pip install moco-pool-tiny, or give pool=") from None
+    models = list(source(build(source.Options, {})).models())
+    largest = min(len(models), needs.max_models or len(models), 3 if needs.min_models <= 3 else needs.min_models)
+    for count in [size] if size is not None else range(largest, needs.min_models - 1, -1):
+        for chosen in itertools.combinations(models, count):
+            if not needs.problems(chosen):
+                return list(chosen)
+    raise NotApplicable("the tiny pool has no models that serve this method; give pool=")

@@ -1,0 +1,290 @@
+"""Checks of metrics: what reading and scoring promise on any text, odd ones above all."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from moco_core.context import Context
+from moco_core.data import Metric, Scored
+from moco_core.models import Pool
+from moco_core.types import Answer, Example, Question, Reply, Score
+from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
+
+__all__ = ["CHECKS", "ODD_TEXTS", "MetricCase", "MetricPlan", "metric_examples", "score_of"]
+
+ODD_TEXTS = (
+    "",
+    " ",
+    "\n\t\r",
+    "\u0000",
+    "\ud800",
+    "\ufeff\u202e\u200b",
+    "🙂" * 50,
+    "((((((((((",
+    "[[[{{{",
+    "\\boxed{",
+    "\\frac{1}{0}",
+    "$$",
+    "1e999",
+    "-0",
+    "nan",
+    "1/0",
+    "9" * 5000,
+    "9**9**9**9",
+    "The answer is",
+    "The answer is A or B or C.",
+    "A B C D",
+    "**(b)**",
+    "<think>never closed",
+    "```python\nwhile True",
+    "answer: " * 500,
+    "a" * 20000,
+    "x^2 + " * 300,
+    "The answer is 42.",
+    "The answer is B.",
+)
+"""Texts on which reading and scoring must not raise."""
+
+
+def metric_examples() -> list[Example]:
+    """Return one or two small examples for every common kind of answer."""
+
+    def free(kind: str, prompt: str, *references: str, **fields: Any) -> Example:
+        return Example(
+            question=Question(id=f"{kind}-{prompt}", prompt=prompt, answer_kind=kind, **fields), references=references
+        )
+
+    def choice(name: str, prompt: str, choices: Sequence[str], answer: int, **fields: Any) -> Example:
+        question = Question(id=name, prompt=prompt, choices=choices, answer_kind="choice", **fields)
+        return Example(question=question, references=(choices[answer],), answer=answer)
+
+    return [
+        choice("c1", "Which is a colour?", ("seven", "red", "dog", "up"), 1),
+        choice("c2", "Which is a number?", ("A", "B"), 0, labels=("1", "2")),
+        free("integer", "What is 40 + 2?", "42"),
+        free("decimal", "What is 1 / 8?", "0.125"),
+        free("math", "Simplify.", "\\frac{1}{2}"),
+        free("text", "Capital of France?", "Paris", "paris"),
+        free("short", "Who wrote it?", "Jane Austen"),
+        free("boolean", "Is water wet?", "yes"),
+        free("label", "Which topic?", "sport", labels=("sport", "politics")),
+        free("open", "Tell me a story.", "Once upon a time."),
+    ]
+
+
+def score_of(metric: Metric[Any], example: Example, text: str) -> Score:
+    """Score one reply outside a run. Raises what the metric raises."""
+
+    async def work() -> Score:
+        async with open_session(metric=metric) as session:
+            context = Context(session, phase="metric", question=example.question)
+            score = metric.score(example, Reply(text=text), context)
+            return await score if inspect.isawaitable(score) else score
+
+    return asyncio.run(work())
+
+
+@attrs.frozen(kw_only=True)
+class MetricPlan:
+    """What metric checks work with. ``examples`` are scored, ``texts`` are the replies, beside the odd ones.
+
+    ``pool`` makes the pool that a metric with a judge is bound to; without it such a metric is not scored with.
+    """
+
+    examples: Sequence[Example] = attrs.field(factory=metric_examples)
+    texts: Sequence[str] = ("The answer is B.", "The answer is 42", "Paris", "yes", "2", "red")
+    pool: Callable[[], Pool] | None = None
+
+
+@attrs.define(eq=False)
+class MetricCase(Case):
+    """A metric with one setting."""
+
+    plan: MetricPlan
+
+    def metric(self) -> Metric[Any]:
+        made: Metric[Any] = self.make()
+        if self.plan.pool is not None:
+            made.bind(self.plan.pool())
+        return made
+
+    def require_judge(self) -> None:
+        """Raise NotApplicable if the metric scores with models and the plan gives none."""
+        if self.cls.needs_pool and self.plan.pool is None:
+            raise NotApplicable("the metric scores with models; give pool=")
+
+    def table(self) -> list[tuple[Example, str, Score]]:
+        """Score every ordinary text against every example, once for all checks; NotApplicable if that takes models."""
+        self.require_judge()
+        rows: list[tuple[Example, str, Score]] = self.once("table", lambda: self._table(self.metric(), self.plan.texts))
+        return rows
+
+    def _table(self, metric: Metric[Any], texts: Sequence[str]) -> list[tuple[Example, str, Score]]:
+        async def work() -> list[tuple[Example, str, Score]]:
+            rows = []
+            async with open_session(metric=metric) as session:
+                for example in self.plan.examples:
+                    for text in texts:
+                        context = Context(session, phase="metric", question=example.question)
+                        score = metric.score(example, Reply(text=text), context)
+                        try:
+                            value = await score if inspect.isawaitable(score) else score
+                        except Exception as error:
+                            what = f"{type(error).__name__}: {error}"
+                            shown = text if len(text) <= 40 else text[:40] + "..."
+                            raise AssertionError(f"scoring {shown!r} against {example.id!r} raises {what}") from error
+                        rows.append((example, text, value))
+            return rows
+
+        return asyncio.run(work())
+
+
+@check(after=["entry_point_resolves", "options_have_defaults"])
+def reading_never_raises(case: MetricCase) -> None:
+    """Any text can be read, for any kind of question."""
+    metric = case.metric()
+    for example in case.plan.examples:
+        for text in (*ODD_TEXTS, *case.plan.texts):
+            shown = text if len(text) <= 40 else text[:40] + "..."
+            try:
+                answer = metric.read(example.question, text)
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                raise AssertionError(f"reading {shown!r} for {example.id!r} raises {what}") from error
+            require(isinstance(answer, Answer), f"read() returned {type(answer).__name__}, not an Answer")
+
+
+@check(after=["reading_never_raises"])
+def reading_states_its_status(case: MetricCase) -> None:
+    """An answer has a key exactly if its status is "parsed"."""
+    metric = case.metric()
+    for example in case.plan.examples:
+        for text in (*ODD_TEXTS, *case.plan.texts):
+            answer = metric.read(example.question, text)
+            agrees = (answer.status == "parsed") == (answer.key is not None)
+            require(agrees, f"reading {text[:40]!r} for {example.id!r}: status {answer.status!r}, key {answer.key!r}")
+
+
+@check(after=["reading_never_raises"])
+def reading_is_deterministic(case: MetricCase) -> None:
+    """One text read twice, by one instance or two, gives one answer."""
+    metric, other = case.metric(), case.metric()
+    for example in case.plan.examples:
+        for text in case.plan.texts:
+            first = metric.read(example.question, text)
+            again = metric.read(example.question, text) == first == other.read(example.question, text)
+            require(again, f"reading {text!r} for {example.id!r} twice gives different answers")
+
+
+@check(after=["reading_never_raises"])
+def scoring_never_raises(case: MetricCase) -> None:
+    """Any text can be scored against any example."""
+    case.require_judge()
+    case._table(case.metric(), ODD_TEXTS)
+
+
+@check(after=["scoring_never_raises"])
+def scores_are_in_range(case: MetricCase) -> None:
+    """Scores are None or between 0 and 1; a binary metric gives nothing in between."""
+    for example, text, score in case.table():
+        require(isinstance(score, Score), f"score() returned {type(score).__name__}, not a Score")
+        if score.value is None:
+            continue
+        where = f"{text!r} against {example.id!r} scores {score.value}"
+        require(math.isfinite(score.value) and 0 <= score.value <= 1, f"{where}, outside [0, 1]")
+        if case.cls.binary:
+            require(score.value in (0, 1), f"{where}, but the metric is declared binary")
+
+
+@check(after=["scores_are_in_range", "reading_is_deterministic"])
+def scoring_is_deterministic(case: MetricCase) -> None:
+    """Scoring again, in another instance and in another order, gives equal scores."""
+    wanted = {(e.id, t): s for e, t, s in case.table()}
+    for example, text, score in case._table(case.metric(), tuple(reversed(case.plan.texts))):
+        first = wanted[example.id, text]
+        require(score == first, f"{text!r} against {example.id!r} scores {first.value}, then {score.value}")
+
+
+@check(after=["scores_are_in_range", "reading_is_deterministic"])
+def scoring_reads_as_read_does(case: MetricCase) -> None:
+    """The answer that was scored is the one read() finds, whatever the
+    references."""
+    metric = case.metric()
+    for example, text, score in case.table():
+        if score.answer == Answer():
+            continue  # the metric scores without reading
+        read = metric.read(example.question, text)
+        same = score.answer.key == read.key
+        require(same, f"{text!r} for {example.id!r} is read as {read.key!r} but scored as {score.answer.key!r}")
+
+
+@check(after=["scores_are_in_range"])
+def units_ignore_order(case: MetricCase) -> None:
+    """What statistics count does not depend on the order of the replies, and its mean is a score."""
+    rows = [Scored(example=e, reply=Reply(text=t), score=s) for e, t, s in case.table()]
+    one_each = list({r.example.id: r for r in rows}.values())
+    metric = case.metric()
+    wanted = sorted(metric.units(one_each), key=lambda u: u.id)
+    for seed in range(3):
+        shuffled = list(one_each)
+        random.Random(seed).shuffle(shuffled)
+        found = sorted(metric.units(shuffled), key=lambda u: u.id)
+        require(found == wanted, "units() depends on the order of its rows")
+    for unit in wanted:
+        require(0 <= unit.score <= 1, f"units() gives {unit.id!r} the score {unit.score}")
+    require(len({u.id for u in wanted}) == len(wanted), "units() gives one id twice")
+
+
+@check(after=["units_ignore_order", "no_rows_give_no_units"])
+def figures_are_finite_numbers(case: MetricCase) -> None:
+    """Further figures are finite numbers by name, for all replies, a single one, and none."""
+    rows = [Scored(example=e, reply=Reply(text=t), score=s) for e, t, s in case.table()]
+    for some in (rows, rows[:1], []):
+        for name, value in case.metric().figures(some).items():
+            good = isinstance(name, str) and isinstance(value, (int, float)) and math.isfinite(value)
+            require(good, f"figures() of {len(some)} replies gives {name!r} the value {value!r}")
+
+
+@check(after=["entry_point_resolves", "options_have_defaults"])
+def no_rows_give_no_units(case: MetricCase) -> None:
+    """Without any reply there is nothing to count, and nothing fails."""
+    units = list(case.metric().units([]))
+    require(units == [], f"units([]) returned {units}")
+
+
+@check(after=["reading_is_deterministic"])
+def utility_is_a_similarity(case: MetricCase) -> None:
+    """An answer fully supports itself; utilities lie between 0 and 1; unread answers support nothing."""
+    metric = case.metric()
+    for example in case.plan.examples:
+        answers = [metric.read(example.question, t) for t in case.plan.texts]
+        for a in answers:
+            for b in answers:
+                value = metric.utility(example.question, a, b)
+                require(0 <= value <= 1, f"utility of {a.key!r} and {b.key!r} is {value}")
+            own = metric.utility(example.question, a, a)
+            wanted = 1.0 if a.parsed else 0.0
+            require(own == wanted, f"utility of {a.key!r} with itself is {own}, expected {wanted}")
+
+
+CHECKS: tuple[Check, ...] = (
+    reading_never_raises,
+    reading_states_its_status,
+    reading_is_deterministic,
+    scoring_never_raises,
+    scores_are_in_range,
+    scoring_is_deterministic,
+    scoring_reads_as_read_does,
+    units_ignore_order,
+    no_rows_give_no_units,
+    figures_are_finite_numbers,
+    utility_is_a_similarity,
+)

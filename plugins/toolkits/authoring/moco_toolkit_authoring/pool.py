@@ -1,0 +1,325 @@
+"""Checks of pools: descriptions that load nothing, and engines that do what their models declare."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from moco_core.context import Context
+from moco_core.errors import MocoError
+from moco_core.models import CAPABILITIES, Call, Engine, Model, PoolSource
+from moco_core.runtime.cache import Cache
+from moco_core.runtime.session import Session
+from moco_core.types import Generation, Message, Question, Sampling
+from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
+
+__all__ = ["CHECKS", "PoolCase", "PoolPlan"]
+
+_PROMPTS = (
+    "What is 2 + 3?",
+    "Say a word.",
+    "Repeat: apple pear plum apple pear plum. Then say which fruit came first, and which came last of all.",
+    "A?",
+    "What is 7 + 8? End with: The answer is X.",
+)
+_LOADED_BYTES = 1 << 18
+
+
+@attrs.frozen(kw_only=True)
+class PoolPlan:
+    """What pool checks work with. At most ``models`` models are asked, with ``max_new_tokens`` each."""
+
+    prompts: Sequence[str] = _PROMPTS
+    models: int = 2
+    max_new_tokens: int = 8
+
+
+@attrs.define(eq=False)
+class PoolCase(Case):
+    """A pool with one setting."""
+
+    plan: PoolPlan
+
+    def source(self) -> PoolSource[Any]:
+        source: PoolSource[Any] = self.make()
+        return source
+
+    def chosen(self, source: PoolSource[Any] | None = None, capability: str = "generate") -> list[Model]:
+        """Return the models to ask: the first few that can."""
+        models = [m for m in (source or self.source()).models() if m.can(capability)]
+        return models[: self.plan.models]
+
+    def sampling(self, temperature: float) -> Sampling:
+        return Sampling(temperature=temperature, max_new_tokens=self.plan.max_new_tokens)
+
+    def texts(self, temperature: float, *, together: bool, seed: int = 0) -> dict[tuple[str, str], Generation]:
+        """Return what freshly opened models say to every prompt, asked all together or one after the other."""
+
+        async def work() -> dict[tuple[str, str], Generation]:
+            out: dict[tuple[str, str], Generation] = {}
+            async with open_session(seed=seed, sampling=self.sampling(temperature)) as session:
+
+                async def ask(model: Model, prompt: str) -> None:
+                    question = Question(id=prompt, prompt=prompt)
+                    context = Context(session, phase="respond", question=question)
+                    out[model.name, prompt] = await context.generate(model, question)
+
+                jobs = [(m, p) for m in self.chosen() for p in self.plan.prompts]
+                if together:
+                    await asyncio.gather(*(ask(m, p) for m, p in reversed(jobs)))
+                else:
+                    for model, prompt in jobs:
+                        await ask(model, prompt)
+            return out
+
+        return asyncio.run(work())
+
+
+def _tensor_bytes() -> int:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return 0
+    # read the type, not the object: asking arbitrary objects about their class can run their code
+    kinds = (torch.Tensor, torch.nn.Parameter)
+    return sum(o.numel() * o.element_size() for o in gc.get_objects() if type(o) in kinds)
+
+
+@check(after=["entry_point_resolves", "options_have_defaults"])
+def models_are_described(case: PoolCase) -> None:
+    """models() names at least one model; names are unique, capabilities known, fingerprints given."""
+    models = list(case.source().models())
+    require(models, "models() is empty")
+    names = [m.name for m in models]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    require(not twice, f"several models are called {', '.join(twice)}")
+    copies: set[tuple[str, int]] = set()
+    for model in models:
+        unknown = sorted(model.capabilities - set(CAPABILITIES))
+        require(not unknown, f"{model.name}: unknown capabilities {', '.join(unknown)}")
+        require(model.capabilities, f"{model.name} declares no capability")
+        require(model.fingerprint.strip(), f"{model.name} has no fingerprint")
+        require(isinstance(model.engine, Engine), f"{model.name} has no engine")
+        require(
+            (model.fingerprint, model.copy) not in copies,
+            f"{model.name} has the fingerprint of another model; number copies with Model.copy",
+        )
+        copies.add((model.fingerprint, model.copy))
+
+
+@check(after=["models_are_described"])
+def models_load_nothing(case: PoolCase) -> None:
+    """models() reads descriptions, no weights."""
+    case.source()
+    before = _tensor_bytes()
+    source = case.source()
+    models = source.models()
+    loaded = _tensor_bytes() - before
+    require(loaded < _LOADED_BYTES, f"models() of {len(models)} models holds {loaded} bytes of tensors")
+
+
+@check(after=["models_are_described"])
+def fingerprints_are_stable(case: PoolCase) -> None:
+    """Two sources with the same options describe the same models."""
+    source = case.source()
+    first = [(m.name, m.fingerprint, m.copy, sorted(m.capabilities)) for m in source.models()]
+    again = [(m.name, m.fingerprint, m.copy, sorted(m.capabilities)) for m in source.models()]
+    other = [(m.name, m.fingerprint, m.copy, sorted(m.capabilities)) for m in case.source().models()]
+    require(first == again, "models() changes from call to call")
+    require(first == other, "a second source gives other names, fingerprints or capabilities")
+
+
+@check(after=["models_are_described"])
+def generation_works(case: PoolCase) -> None:
+    """Models write text, say why they stopped, and count their tokens within the budget."""
+    if not case.chosen():
+        raise NotApplicable("no model generates")
+    for (name, prompt), reply in case.once("greedy", lambda: case.texts(0.0, together=False)).items():
+        require(isinstance(reply, Generation), f"{name} returns {type(reply).__name__}, not a Generation")
+        where = f"{name} on {prompt[:30]!r}"
+        require(isinstance(reply.text, str), f"{where}: text is {type(reply.text).__name__}")
+        require(reply.finish_reason in ("eos", "stop", "length"), f"{where}: finish_reason {reply.finish_reason!r}")
+        used, limit = reply.usage.completion_tokens, case.plan.max_new_tokens
+        require(used <= limit, f"{where}: {used} tokens, max_new_tokens is {limit}")
+        require(reply.usage.prompt_tokens > 0, f"{where}: usage.prompt_tokens is {reply.usage.prompt_tokens}")
+
+
+@check(after=["generation_works"])
+def stop_strings_stop(case: PoolCase) -> None:
+    """A reply ends before a stop string."""
+    greedy = case.once("greedy", lambda: case.texts(0.0, together=False))
+    tried = 0
+    for model in case.chosen():
+        for prompt in case.plan.prompts:
+            text = greedy[model.name, prompt].text
+            middle = text[len(text) // 2 : len(text) // 2 + 2].strip()
+            if len(text) < 4 or not middle:
+                continue
+            found = asyncio.run(_generate(case, model.name, prompt, (middle,)))
+            require(
+                middle not in found.text, f"{model.name}: the reply {found.text!r} contains the stop string {middle!r}"
+            )
+            require(
+                found.finish_reason == "stop",
+                f"{model.name}: stopped by {middle!r}, finish_reason is {found.finish_reason!r}",
+            )
+            tried += 1
+            break
+    if not tried:
+        raise NotApplicable("no reply is long enough to be stopped")
+
+
+async def _generate(case: PoolCase, name: str, prompt: str, stop: tuple[str, ...]) -> Generation:
+    sampling = attrs.evolve(case.sampling(0.0), stop=stop)
+    async with open_session(sampling=sampling) as session:
+        model = next(m for m in case.source().models() if m.name == name)
+        return await Context(session, phase="respond").generate(model, Question(id="stop", prompt=prompt))
+
+
+@check(after=["generation_works"])
+def logprobs_fit_their_tokens(case: PoolCase) -> None:
+    """A model with log-probabilities gives one per emitted token, none above 0."""
+    models = {m.name for m in case.chosen() if m.can("logprobs")}
+    if not models:
+        raise NotApplicable("no model returns log-probabilities")
+    for (name, prompt), reply in case.once("greedy", lambda: case.texts(0.0, together=False)).items():
+        if name not in models:
+            continue
+        where = f"{name} on {prompt[:30]!r}"
+        require(
+            len(reply.token_logprobs) == len(reply.token_ids), f"{where}: tokens and log-probabilities differ in number"
+        )
+        require(reply.token_ids or not reply.text, f"{where}: text without token ids")
+        wrong = [p for p in reply.token_logprobs if not (math.isfinite(p) and p <= 1e-6)]
+        require(not wrong, f"{where}: log-probabilities {wrong[:3]}")
+
+
+@check(after=["models_are_described"])
+def scores_embeddings_and_rewards_work(case: PoolCase) -> None:
+    """Every model scores, embeds and judges where it declares that it can."""
+    asyncio.run(_extras(case))
+
+
+async def _extras(case: PoolCase) -> None:
+    source = case.source()
+    async with open_session() as session:
+        for model in case.chosen(source, "score"):
+            one, two = await Context(session, phase="fit").score(model, "What is 2 + 3?", ["5", "the number 7"])
+            for found in (one, two):
+                require(found.token_ids, f"{model.name}: a continuation has no tokens")
+                require(
+                    len(found.token_ids) == len(found.token_logprobs), f"{model.name}: one log-probability per token"
+                )
+                require(all(p <= 1e-6 for p in found.token_logprobs), f"{model.name}: a log-probability above 0")
+        for model in case.chosen(source, "embed"):
+            vectors = await Context(session, phase="fit").embed(model, ["one", "something longer than that"])
+            require(len(vectors) == 2 and len(vectors[0]) == len(vectors[1]) > 0, f"{model.name}: uneven embeddings")
+            require(all(math.isfinite(x) for v in vectors for x in v), f"{model.name}: an embedding is not finite")
+        for model in case.chosen(source, "reward"):
+            turns = (Message("user", "What is 2 + 3?"), Message("assistant", "5"))
+            values = await Context(session, phase="fit").reward(model, turns)
+            require(values and all(math.isfinite(v) for v in values), f"{model.name}: reward {values!r}")
+
+
+@check(after=["generation_works", "fingerprints_are_stable"])
+def seeds_reproduce(case: PoolCase) -> None:
+    """Sampled replies depend on their seeds alone: newly opened models say the same again."""
+    first = case.once("sampled", lambda: case.texts(1.0, together=False))
+    again = case.texts(1.0, together=False)
+    for key, reply in first.items():
+        require(again[key].text == reply.text, f"{key[0]} on {key[1][:30]!r}: {reply.text!r}, then {again[key].text!r}")
+
+
+@check(after=["seeds_reproduce"])
+def batches_change_nothing(case: PoolCase) -> None:
+    """A prompt gets one reply, alone or among others, greedy or sampled."""
+    for temperature, name in ((0.0, "greedy"), (1.0, "sampled")):
+        alone = case.once(name, lambda t=temperature: case.texts(t, together=False))  # type: ignore[misc]
+        together = case.texts(temperature, together=True)
+        for key, reply in alone.items():
+            found = together[key].text
+            require(
+                found == reply.text, f"{key[0]} on {key[1][:30]!r}, {name}: {reply.text!r} alone, {found!r} in a batch"
+            )
+
+
+@check(after=["models_are_described"])
+def undeclared_calls_are_refused(case: PoolCase) -> None:
+    """A call of a kind that a model does not declare fails; it is not answered with something else."""
+    asyncio.run(_refusals(case))
+
+
+async def _refusals(case: PoolCase) -> None:
+    inputs: dict[str, Any] = {
+        "generate": {"messages": [["user", "Hello"]]},
+        "score": {"messages": [["user", "Hello"]], "continuations": ["a"]},
+        "embed": {"texts": ["Hello"]},
+        "reward": {"messages": [["user", "Hello"], ["assistant", "Hi"]]},
+    }
+    source = case.source()
+    async with open_session() as session:
+        for model in list(source.models())[: case.plan.models]:
+            for kind, given in inputs.items():
+                if model.can(kind):
+                    continue
+                await _refused(session, model, kind, given)
+
+
+async def _refused(session: Session, model: Model, kind: str, given: Any) -> None:
+    try:
+        await session.scheduler.cached_call(Call(model, kind, given, Sampling(max_new_tokens=2).params()))
+    except MocoError:
+        return
+    raise AssertionError(f"{model.name} answers {kind!r}, which it does not declare")
+
+
+@check(after=["models_are_described"])
+def engines_close_twice(case: PoolCase) -> None:
+    """An engine can be closed before it was used, and closed again."""
+
+    async def work() -> None:
+        for engine in {id(m.engine): m.engine for m in case.source().models()}.values():
+            await engine.close()
+            await engine.close()
+
+    asyncio.run(work())
+
+
+@check(after=["generation_works", "fingerprints_are_stable"])
+def results_survive_the_cache(case: PoolCase) -> None:
+    """What comes back from the cache equals what the model returned."""
+
+    async def work(cache: Cache) -> list[Generation]:
+        async with open_session(cache=cache, sampling=case.sampling(0.0)) as session:
+            model = case.chosen()[0]
+            return [await Context(session, phase="fit").generate(model, p) for p in case.plan.prompts[:2]]
+
+    cache = Cache(None)
+    try:
+        fresh, stored = asyncio.run(work(cache)), asyncio.run(work(cache))
+    finally:
+        cache.close()
+    for one, other in zip(fresh, stored, strict=True):
+        require(one == other, f"{one!r} is not what the cache returns: {other!r}")
+
+
+CHECKS: tuple[Check, ...] = (
+    models_are_described,
+    models_load_nothing,
+    fingerprints_are_stable,
+    generation_works,
+    stop_strings_stop,
+    logprobs_fit_their_tokens,
+    scores_embeddings_and_rewards_work,
+    seeds_reproduce,
+    batches_change_nothing,
+    undeclared_calls_are_refused,
+    engines_close_twice,
+    results_survive_the_cache,
+)

@@ -1,0 +1,161 @@
+"""Every dataset check fails on a dataset with exactly that fault, and on no other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import attrs
+import pytest
+from conforming import GoodDataset, GoodMetric
+
+from moco_core import DatasetError, DatasetFacts, Example, Question, Split
+from moco_core.catalogue import Catalogue
+from moco_toolkit_authoring import dataset as dataset_module
+from moco_toolkit_authoring import run_checks
+
+Failures = Callable[..., list[str]]
+
+
+class NoLicence(GoodDataset):
+    """States no licence."""
+
+    facts = DatasetFacts(title="bad", metric="good_metric", source="made up")
+
+
+class Unreadable(GoodDataset):
+    """Its bundled sample cannot be read."""
+
+    @classmethod
+    def sample(cls) -> Mapping[str, Any]:
+        return {"size": 3}
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        raise DatasetError("sample.jsonl, row 1: the field 'answer' is missing")
+
+
+class RepeatsIds(GoodDataset):
+    """Uses one id in both splits."""
+
+    def question(self, number: int) -> Question:
+        return attrs.evolve(super().question(number), id=f"n{number % 100}")
+
+
+class SharesQuestions(GoodDataset):
+    """Asks a dev question again in test."""
+
+    def question(self, number: int) -> Question:
+        return attrs.evolve(super().question(number), prompt=f"What is twice {number % 100}?")
+
+
+_reads = itertools.count(1)
+
+
+class ChangesOrder(GoodDataset):
+    """Gives the rows in another order every time."""
+
+    def rows(self, split: Split) -> list[int]:
+        rows = super().rows(split)
+        shift = next(_reads) % len(rows)
+        return rows[shift:] + rows[:shift]
+
+
+class CarriesObjects(GoodDataset):
+    """Puts an object that is not JSON into meta."""
+
+    def question(self, number: int) -> Question:
+        return attrs.evolve(super().question(number), meta={"seen": {1, 2}})
+
+
+class TellsTheAnswer(GoodDataset):
+    """Puts the answer into Question.meta, under another name."""
+
+    def question(self, number: int) -> Question:
+        return attrs.evolve(super().question(number), meta={"row": {"note": number * 2}})
+
+
+class WrongGold(GoodDataset):
+    """Its references are no answers: nothing that can be said scores."""
+
+    def example(self, number: int) -> Example:
+        return attrs.evolve(super().example(number), references=["two words"])
+
+
+class EmptyGold(GoodDataset):
+    """Accepts silence: an empty reply scores like a right one."""
+
+    facts = attrs.evolve(GoodDataset.facts, metric="generous")
+
+
+class Generous(GoodMetric):
+    """Scores 1 for everything."""
+
+    def score(self, example: Example, reply: Any, context: Any) -> Any:
+        return attrs.evolve(super().score(example, reply, context), value=1.0)
+
+
+class NotesObjects(GoodDataset):
+    """Its notes are not JSON."""
+
+    def notes(self) -> Mapping[str, Any]:
+        return {"dropped": {3}}
+
+
+BROKEN = {
+    "facts_are_stated": NoLicence,
+    "sample_is_readable": Unreadable,
+    "ids_are_unique": RepeatsIds,
+    "splits_are_disjoint": SharesQuestions,
+    "order_is_fixed": ChangesOrder,
+    "questions_are_plain_data": CarriesObjects,
+    "questions_show_no_reference": TellsTheAnswer,
+    "gold_scores_highest": WrongGold,
+    "empty_reply_scores_lowest": EmptyGold,
+    "notes_are_plain_data": NotesObjects,
+}
+
+
+@pytest.fixture
+def metrics(catalogue: Catalogue) -> Catalogue:
+    catalogue.register(GoodMetric)
+    catalogue.register(Generous)
+    return catalogue
+
+
+def test_the_good_dataset_passes_everything(metrics: Catalogue) -> None:
+    metrics.register(GoodDataset)
+    results = run_checks("dataset", "good_dataset", catalogue=metrics)
+    assert [r for r in results if r.status != "passed"] == []
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_fault_fails_its_own_check_alone(name: str, metrics: Catalogue, failures: Failures) -> None:
+    metrics.register(BROKEN[name], "broken")
+    assert failures("dataset", "broken", metrics) == [name]
+
+
+def test_every_dataset_check_has_its_broken_dataset() -> None:
+    assert set(BROKEN) == {c.name for c in dataset_module.CHECKS}
+
+
+@pytest.mark.parametrize("key", ["answer", "label", "correct_choice"])
+def test_a_telling_key_in_meta_is_refused(key: str, metrics: Catalogue, failures: Failures) -> None:
+    class Telling(GoodDataset):
+        def question(self, number: int) -> Question:
+            return attrs.evolve(super().question(number), meta={key: "?"})
+
+    metrics.register(Telling)
+    assert failures("dataset", "telling", metrics) == ["questions_show_no_reference"]
+
+
+def test_a_dataset_that_needs_the_network_is_skipped_not_failed(metrics: Catalogue) -> None:
+    class Remote(GoodDataset):
+        def examples(self, split: Split) -> Iterator[Example]:
+            raise DatasetError("the Hub cannot be reached; give path=")
+
+    metrics.register(Remote)
+    results = {r.name: r for r in run_checks("dataset", "remote", catalogue=metrics)}
+    assert results["sample_is_readable"].status == "skipped"
+    assert "the Hub cannot be reached" in results["gold_scores_highest"].message
+    assert all(r.ok for r in results.values())
