@@ -28,7 +28,8 @@ from moco_toolkit_decoding.text import Vocabulary, cut_at
 
 __all__ = ["UnionRecipe"]
 
-VERSION = 1
+VERSION = 2
+"""Raised when the decoding changes results, so that no stale reply is taken from a cache."""
 END = b""
 """The candidate that ends the reply: no token has these bytes."""
 
@@ -240,6 +241,8 @@ class UnionLoop:
             else:
                 kept, new = view.extend(row.ids[m], chosen)
                 row.ids[m][kept:] = new
+                # tokens before the seam may have been replaced: what was read of them must not stay in the cache
+                self.slabs[m].crop(i, len(row.prompts[m].ids) + kept)
         row.data += chosen
         if row.sampling.stop and cut_at(row.data.decode("utf-8", "replace"), row.sampling.stop):
             return "stop"

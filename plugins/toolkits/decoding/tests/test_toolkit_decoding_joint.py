@@ -13,6 +13,7 @@ from moco_core.types import Usage
 from moco_toolkit_decoding import JointRecipe, Mix, UnionRecipe, Vocabulary
 from moco_toolkit_decoding.joint import JointLoop
 from moco_toolkit_decoding.testing import LocalEngine, tiny_llama
+from moco_toolkit_decoding.union import UnionLoop
 
 
 @pytest.mark.parametrize("kind", ["prob", "logprob", "logit", "max"])
@@ -187,3 +188,29 @@ def test_union_of_copies_is_the_model_and_scores_are_invariant_to_batching(mixed
     together = run(lambda c: c.gather(c.generate(fused, p) for p in PROMPTS))
     alone = [run(lambda c, p=p: c.generate(fused, p)) for p in PROMPTS]
     assert [r.text for r in together] == [r.text for r in alone]
+
+
+def test_the_scores_of_every_step_of_a_union_are_those_of_a_plain_forward(mixed, monkeypatch):
+    engine, pool = mixed
+    models = [pool.named("llama"), pool.named("spaced")]
+    fused = pool.derive("union-checked", UnionRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), models), models)
+    compared = seams = 0
+
+    class Checked(UnionLoop):
+        def _step(self, inbox):
+            nonlocal compared, seams
+            before = [[list(ids) for ids in row.ids] for row in self.rows]
+            rows = list(self.rows)
+            super()._step(inbox)
+            for old, row in zip(before, rows, strict=True):
+                # tokens that stood before the seam were replaced
+                seams += any(new[: len(was)] != was for was, new in zip(old, row.ids, strict=True))
+            for m, one in enumerate(self.loaded):
+                for i, row in enumerate(self.rows):
+                    logits = plain_logits(engine, one.model.name, [*row.prompts[m].ids, *row.ids[m]])[-1:]
+                    assert torch.allclose(self.logp[m][i].exp(), self._normal(m, logits)[0].exp(), atol=1e-5)
+                    compared += 1
+
+    monkeypatch.setattr("moco_toolkit_decoding.union.UnionLoop", Checked)
+    run(lambda c: c.gather(c.generate(fused, p) for p in PROMPTS), max_new_tokens=40)
+    assert compared > 100 and seams >= 2
