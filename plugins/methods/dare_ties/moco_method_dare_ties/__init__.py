@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from moco_core.errors import ConfigError
 from moco_core.methods import Cost, Method
 from moco_core.models import Model, Needs, Pool
 from moco_core.options import option
-from moco_core.types import Example, digest
+from moco_core.types import Example
 from moco_toolkit_merging import (
     Consensus,
     Merge,
@@ -69,7 +68,7 @@ class Options:
     population: int = option(5, ge=1, help="weights=search: candidates per round")
     max_iterations: int = option(5, ge=1, help="weights=search: rounds after the first")
     dev_limit: int | None = option(None, ge=1, help="dev questions per evaluation; none: all")
-    seed: int = option(0, help="seed of masks and search")
+    seed: int = option(0, help="added to the run's seed, for masks and search")
     export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
 
     def __attrs_post_init__(self) -> None:
@@ -133,25 +132,31 @@ class DareTies(Method[Options]):
         base = resolve(pool, options.base, experts, "dare_ties")
         roots = [pool.named(options.base)] if options.base else []
         await prepare(context, [*experts, *roots], options.export, dense=True)
+        masks = context.rng("dare_ties", "masks", options.seed).getrandbits(32)
         facts: dict[str, Any] = {}
         if options.weights == "search":
             search = Search(pool, dev, context, limit=options.dev_limit, total=round(self.cost(len(pool), 1).fit))
             try:
-                operation = await self._search(search, experts, base)
+                operation = await self._search(search, experts, base, masks, context)
             finally:
                 search.close()
             facts["trace"] = search.trace
         else:
             given = (1.0,) * len(experts) if options.weights == "equal" else options.weights
-            operation = self.operation(len(experts), given)
+            operation = self.operation(len(experts), given, seed=masks)
         facts["weights"] = dict(zip((m.name for m in experts), operation.weights, strict=True))
         merge = Merge.weights(operation, experts, base)
         return await finish(pool, merge, name="dare-ties", method="dare_ties", facts=facts, export=options.export)
 
     def operation(
-        self, experts: int, weights: Sequence[float], density: float | None = None, scaling: float | None = None
+        self,
+        experts: int,
+        weights: Sequence[float],
+        density: float | None = None,
+        scaling: float | None = None,
+        seed: int = 0,
     ) -> Consensus:
-        """Return the merging rule these options describe, with the given task weights."""
+        """Return the merging rule these options describe, with the given task weights and masks drawn by ``seed``."""
         options = self.options
         kept: Any = DENSITY[options.sparsify] if options.density is None else options.density
         if density is not None:
@@ -160,18 +165,22 @@ class DareTies(Method[Options]):
         if rescale == "auto":
             rescale = "inverse_density" if options.sparsify == "dare" else "none"
         exact = options.preset == "mergekit"
+        densities = tuple(kept) if isinstance(kept, tuple) else (float(kept),) * experts
+        drawn = options.sparsify == "dare" and any(0 < d < 1 for d in densities)
         return Consensus(
             weights=tuple(float(w) for w in weights),
-            density=tuple(kept) if isinstance(kept, tuple) else (float(kept),) * experts,
+            density=densities,
             sparsify=options.sparsify,
             rescale="l1" if exact else rescale,
             vote=options.consensus,
             normalize=options.disjoint,
             scaling=1.0 if exact else options.scaling if scaling is None else scaling,
-            seed=options.seed,
+            seed=seed if drawn else 0,  # replies are stored under the recipe: a seed that decides nothing stays out
         )
 
-    async def _search(self, search: Search, experts: Sequence[Model], base: SourceRef) -> Consensus:
+    async def _search(
+        self, search: Search, experts: Sequence[Model], base: SourceRef, masks: int, context: Context
+    ) -> Consensus:
         """Maximise the dev score over softmax weights, and density and lambda if asked; uniform is always tried first."""
         options, count = self.options, len(experts)
         free_scale = options.search_scaling
@@ -188,7 +197,7 @@ class DareTies(Method[Options]):
             scaling = min(max(options.scaling + 0.4 * more.pop(0), low), high) if free_scale else None
             if not options.disjoint:
                 weights = [w * count for w in weights]  # uniform is then 1 each, as without a search
-            return self.operation(count, weights, density, scaling)
+            return self.operation(count, weights, density, scaling, masks)
 
         async def score(position: Sequence[float], label: str) -> float:
             operation = decode(position)
@@ -204,14 +213,16 @@ class DareTies(Method[Options]):
         if options.search == "dirichlet":
             draws = options.population * (options.max_iterations + 1) - 1
         for k in range(draws):
-            rng = _rng(options.seed, k)
+            rng = context.rng("dare_ties", "start", options.seed, k)
             logits = [math.log(rng.expovariate(1.0)) for _ in range(count)]  # softmax of these is Dirichlet(1, ..., 1)
             starts.append((*logits, *(rng.uniform(-1.0, 1.0) for _ in range(size - count))))
         if options.search == "dirichlet":
             scores = [await score(u, f"draw {k}") for k, u in enumerate(starts)]
             return decode(starts[max(range(len(starts)), key=lambda k: (scores[k], -k))])
         settings = SwarmSettings(
-            seed=options.seed, max_iterations=options.max_iterations, patience=options.max_iterations + 1
+            seed=context.rng("dare_ties", "swarm", options.seed).getrandbits(32),
+            max_iterations=options.max_iterations,
+            patience=options.max_iterations + 1,
         )
         swarm = Swarm(settings, starts)
         while proposals := swarm.ask():
@@ -220,10 +231,6 @@ class DareTies(Method[Options]):
 
     def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> MergedSystem:
         return MergedSystem.restore(pool, state)
-
-
-def _rng(seed: int, draw: int) -> random.Random:
-    return random.Random(int(digest("dare_ties", seed, draw)[:16], 16))
 
 
 @hookimpl

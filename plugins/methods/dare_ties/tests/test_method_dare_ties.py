@@ -27,7 +27,7 @@ def make(**options):
     return DareTies(build(Options, options))
 
 
-def run(pool, cache=None, **options):
+def run(pool, cache=None, run_seed=0, **options):
     method = make(**options)
     return run_method(
         method,
@@ -37,6 +37,7 @@ def run(pool, cache=None, **options):
         metric=Utility(NoOptions()),
         reload_with=method,
         cache=cache,
+        seed=run_seed,
     )
 
 
@@ -65,7 +66,7 @@ def operation(outcome):
         ({"sparsify": "none"}, {"density": [1.0, 1.0]}),
         ({"density": [0.1, 0.9], "weights": [2.0, 1.0]}, {"density": [0.1, 0.9], "weights": [2, 1]}),
         ({"preset": "mergekit", "density": 1.0, "scaling": 3.0}, {"rescale": "l1", "normalize": False, "scaling": 1.0}),
-        ({"consensus": "count", "scaling": 0.5, "seed": 9}, {"vote": "count", "scaling": 0.5, "seed": 9}),
+        ({"consensus": "count", "scaling": 0.5}, {"vote": "count", "scaling": 0.5}),
     ],
 )
 def test_options_become_the_rule(options, expected):
@@ -141,6 +142,35 @@ def test_options_that_contradict_each_other():
         make(weights="search", search_density=True, density=[0.5, 0.5])
     with pytest.raises(ConfigError, match="search_scaling: preset 'mergekit' keeps lambda at 1"):
         make(weights="search", search_scaling=True, preset="mergekit")
+
+
+def test_the_runs_seed_reaches_the_masks_and_the_methods_own_is_added():
+    masks = [operation(run(pool(), base="z", run_seed=s))["seed"] for s in (0, 1, 2)]
+    assert len(set(masks)) == 3 and masks[1] == operation(run(pool(), base="z", run_seed=1))["seed"]
+    assert operation(run(pool(), base="z", run_seed=1, seed=1))["seed"] not in masks
+
+
+@pytest.mark.parametrize("options", [{"sparsify": "ties"}, {"sparsify": "none"}, {"density": 1.0}, {"density": 0.0}])
+def test_where_no_mask_is_drawn_all_seeds_share_one_merge(options):
+    merges = [run(pool(), base="z", run_seed=s, seed=s, **options).state["merge"] for s in (0, 1)]
+    assert merges[0] == merges[1]
+
+
+@pytest.mark.parametrize("search", ["swarm", "dirichlet"])
+def test_the_runs_seed_reaches_the_search(search):
+    def trace(run_seed):
+        found = run(
+            pool(lambda m: -abs(m.share("a") - 0.9)),
+            base="z",
+            weights="search",
+            sparsify="ties",
+            search=search,
+            run_seed=run_seed,
+        )
+        return found.state["facts"]["trace"]
+
+    runs = [trace(s) for s in (0, 1, 2)]
+    assert runs[0] != runs[1] != runs[2] != runs[0] and runs[1] == trace(1)
 
 
 def test_the_search_is_seeded_and_resumes_from_the_cache():

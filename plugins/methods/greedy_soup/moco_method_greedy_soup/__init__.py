@@ -42,7 +42,7 @@ class Options:
     )
     population: int = option(8, ge=2, help="recipe=learned: candidates per round")
     max_iterations: int = option(5, ge=1, help="recipe=learned: rounds after the first")
-    seed: int = option(0, help="recipe=learned: seed of the search")
+    seed: int = option(0, help="recipe=learned: added to the run's seed, for the search")
     export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
 
 
@@ -77,7 +77,7 @@ class GreedySoup(Method[Options]):
             search = Search(pool, dev, context, limit=options.dev_limit, total=self._steps(len(models)))
             try:
                 work = self._greedy if options.recipe == "greedy" else self._learned
-                merge, found = await work(search, models)
+                merge, found = await work(search, models, context)
             finally:
                 search.close()
             facts |= {**found, "trace": search.trace}
@@ -96,7 +96,9 @@ class GreedySoup(Method[Options]):
             return Merge.adapters(weights, models, self.options.adapter_combine)
         return Merge.weights(Linear(coefficients=tuple(weights)), models)
 
-    async def _greedy(self, search: Search, models: Sequence[Model]) -> tuple[Merge, dict[str, Any]]:
+    async def _greedy(
+        self, search: Search, models: Sequence[Model], context: Context
+    ) -> tuple[Merge, dict[str, Any]]:
         """Add one model after the other, best first, and keep it if the soup's dev score holds."""
         options = self.options
         scores = await search.singles(models)
@@ -137,7 +139,9 @@ class GreedySoup(Method[Options]):
             return score > best
         return score >= best + self.options.margin
 
-    async def _learned(self, search: Search, models: Sequence[Model]) -> tuple[Merge, dict[str, Any]]:
+    async def _learned(
+        self, search: Search, models: Sequence[Model], context: Context
+    ) -> tuple[Merge, dict[str, Any]]:
         """Search softmax mixing weights by particle swarm, from the uniform soup and one corner per best model."""
         options, count = self.options, len(models)
         scores = await search.singles(models)
@@ -148,7 +152,9 @@ class GreedySoup(Method[Options]):
             lean = order[k % count]
             starts.append(tuple(2.0 / (1 + k // count) * (i == lean) for i in range(count)))
         settings = SwarmSettings(
-            seed=options.seed, max_iterations=options.max_iterations, patience=options.max_iterations + 1
+            seed=context.rng("greedy_soup", options.seed).getrandbits(32),
+            max_iterations=options.max_iterations,
+            patience=options.max_iterations + 1,
         )
         swarm = Swarm(settings, starts)
         while proposals := swarm.ask():

@@ -24,7 +24,7 @@ test_conformance = method_checks(
 )
 
 
-def run(pool, dev=DEV, cache=None, **options):
+def run(pool, dev=DEV, cache=None, run_seed=0, **options):
     method = GreedySoup(build(Options, options))
     return run_method(
         method,
@@ -34,6 +34,7 @@ def run(pool, dev=DEV, cache=None, **options):
         metric=Utility(NoOptions()),
         reload_with=method,
         cache=cache,
+        seed=run_seed,
     )
 
 
@@ -110,6 +111,17 @@ def test_learned_soup_finds_the_mixture_and_is_never_below_the_best_single():
     assert sum(facts(outcome)["weights"].values()) == pytest.approx(1)
     worse = run(MergeablePool("abc", lambda m: max(m.coefficients.values())), recipe="learned")
     assert facts(worse)["weights"] == {"a": 1.0, "b": 0.0, "c": 0.0}
+
+
+def test_the_runs_seed_reaches_the_learned_soup_alone():
+    def trace(**settings):
+        pool = MergeablePool("abc", lambda m: -abs(m.share("a") - 0.6) - abs(m.share("b") - 0.3))
+        return facts(run(pool, **settings))["trace"]
+
+    runs = [trace(run_seed=s, recipe="learned") for s in (0, 1, 2)]
+    assert runs[0] != runs[1] != runs[2] != runs[0] and runs[1] == trace(run_seed=1, recipe="learned")
+    assert trace(run_seed=1, seed=1, recipe="learned") not in (*runs, trace(seed=1, recipe="learned"))
+    assert trace(run_seed=0) == trace(run_seed=1)  # a greedy soup draws nothing
 
 
 def test_adapters_are_averaged_exactly_and_stay_adapters():

@@ -44,7 +44,7 @@ class Options:
     optimizer: str = option("NGOpt", help="name of a nevergrad optimiser", paper="NGOpt")
     suggest: bool = option(False, help="try every single adapter and the uniform mixture first, inside the budget")
     num_candidates: int | None = option(None, ge=1, help="adapters drawn at random; none: all", paper="20")
-    seed: int = option(42, help="seed of sample, candidates and optimiser", paper="42")
+    seed: int = option(42, help="added to the run's seed, for sample, candidates and optimiser", paper="42")
     export: str = option("", help="new folder for the composed adapter; empty writes nothing")
 
 
@@ -73,7 +73,7 @@ class LoraHub(Method[Options]):
         options = self.options
         models = self._candidates(list(pool), context)
         await prepare(context, models, options.export)
-        sample = few(dev, options.dev_samples, options.seed)
+        sample = few(dev, options.dev_samples, context.rng("lorahub", "sample", options.seed))
         if options.objective == "loss":
             missing = next((e.id for e in sample if reference_text(e) is None), None)
             if missing is not None:
@@ -110,7 +110,7 @@ class LoraHub(Method[Options]):
                 bound=options.lora_weight_bound,
                 budget=options.max_inference_step,
                 optimizer=options.optimizer,
-                seed=options.seed,
+                seed=context.rng("lorahub", "optimiser", options.seed).getrandbits(32),
                 suggestions=first if options.suggest else (),
             )
         finally:
@@ -131,7 +131,7 @@ class LoraHub(Method[Options]):
         wanted = self.options.num_candidates
         if wanted is None or wanted >= len(models):
             return models
-        rng = context.rng("lorahub candidates", self.options.seed)
+        rng = context.rng("lorahub", "candidates", self.options.seed)
         return [models[i] for i in sorted(rng.sample(range(len(models)), wanted))]
 
     async def _loss(self, model: Model, sample: Sequence[Example], context: Context) -> float:

@@ -6,13 +6,13 @@ import random
 from collections.abc import Sequence
 
 from moco_core.errors import ConfigError
-from moco_core.types import Example, digest
+from moco_core.types import Example
 
 __all__ = ["few", "reference_text"]
 
 
-def few(dev: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Return ``count`` dev examples, drawn by seed and spread over labels where the examples have any.
+def few(dev: Sequence[Example], count: int, rng: random.Random) -> list[Example]:
+    """Return ``count`` dev examples, drawn by ``rng`` and spread over labels where the examples have any.
 
     Labels are right choices (``answer``) or references of closed label sets; they take turns until enough are drawn. The
     sample keeps the dev order. Raises ConfigError for an empty dev split.
@@ -22,7 +22,6 @@ def few(dev: Sequence[Example], count: int, seed: int) -> list[Example]:
     groups: dict[str, list[int]] = {}
     for i, example in enumerate(dev):
         groups.setdefault(_label(example), []).append(i)
-    rng = random.Random(int(digest("lorahub sample", seed)[:16], 16))
     queues = []
     for label in sorted(groups):
         rng.shuffle(groups[label])

@@ -1,6 +1,7 @@
 """LoraHub: the optimiser on known functions, the objective, the sample, and what is refused."""
 
 import asyncio
+import random
 import threading
 
 import attrs
@@ -34,7 +35,7 @@ test_conformance = method_checks(
 )
 
 
-def run(pool, dev=DEV, cache=None, **options):
+def run(pool, dev=DEV, cache=None, run_seed=0, **options):
     method = LoraHub(build(Options, options))
     return run_method(
         method,
@@ -44,6 +45,7 @@ def run(pool, dev=DEV, cache=None, **options):
         metric=Utility(NoOptions()),
         reload_with=method,
         cache=cache,
+        seed=run_seed,
     )
 
 
@@ -163,16 +165,32 @@ def test_candidates_are_drawn_by_seed_and_composition_is_kept():
     assert state == run(pool, num_candidates=2, max_inference_step=4, composition="exact").state
 
 
+def test_the_runs_seed_reaches_sample_candidates_and_optimiser():
+    dev = examples(30, prefix="d")
+
+    def fit(run_seed, **options):
+        pool = adapters(lambda m: m.share("a") - m.share("b") + m.share("e"), "abcdef")
+        options = {"max_inference_step": 6, "dev_samples": 3, "optimizer": "OnePlusOne", **options}
+        state = run(pool, dev=dev, run_seed=run_seed, num_candidates=3, **options).state
+        drawn = [t["weights"] for t in state["facts"]["trace"]]
+        return tuple(state["facts"]["dev"]), tuple(state["facts"]["weights"]), repr(drawn)
+
+    runs = [fit(s) for s in (0, 1, 2)]
+    for fits in zip(*runs, strict=True):  # each of the three draws by itself
+        assert len(set(fits)) == 3
+    assert fit(1) == runs[1] and fit(1, seed=43) not in runs
+
+
 def test_the_sample_takes_labels_in_turn():
     def item(i, answer):
         question = Question(id=str(i), prompt="?", choices=("x", "y"), answer_kind="choice")
         return Example(question=question, answer=answer)
 
     dev = [item(i, int(i >= 8)) for i in range(10)]  # two examples of the second label among ten
-    sample = few(dev, 4, 42)
-    assert sorted(e.answer for e in sample) == [0, 0, 1, 1] and sample == few(dev, 4, 42)
+    sample = few(dev, 4, random.Random(42))
+    assert sorted(e.answer for e in sample) == [0, 0, 1, 1] and sample == few(dev, 4, random.Random(42))
     assert [e.id for e in sample] == sorted(e.id for e in sample)
-    assert len(few(dev, 99, 0)) == 10
+    assert len(few(dev, 99, random.Random(0))) == 10
 
 
 def test_reference_texts():

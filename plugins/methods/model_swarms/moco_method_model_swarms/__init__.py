@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from moco_core.context import Context
 from moco_core.methods import Cost, Method
 from moco_core.models import Model, Needs, Pool
 from moco_core.options import option
-from moco_core.types import Example, Question, Reply, digest
+from moco_core.types import Example, Question, Reply
 from moco_toolkit_merging import Linear, Merge, MergedSystem, Search, finish, prepare, share_base, weight_needs
 from moco_toolkit_swarm import Swarm, SwarmSettings, enlarge, one_hot
 from moco_toolkit_voting import vote
@@ -50,7 +49,7 @@ class Options:
     )
     ensemble_top_k: int = option(1, ge=1, help="answer by majority vote of the k best personal bests", paper="1")
     dev_limit: int | None = option(None, ge=1, help="dev questions per evaluation; none: all", paper="200")
-    seed: int = option(0, help="seed of everything drawn", paper="42")
+    seed: int = option(0, help="added to the run's seed, for everything drawn", paper="42")
     export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
 
 
@@ -82,7 +81,7 @@ class ModelSwarms(Method[Options]):
                 f"model_swarms: {len(models)} experts span a space of {len(models) - 1} dimensions; use 4 or more"
             )
         search = Search(pool, dev, context, limit=options.dev_limit, total=round(self.cost(len(models), 1).fit))
-        swarm = self._swarm(len(models))
+        swarm = self._swarm(len(models), context)
         try:
             while proposals := swarm.ask():
                 told = []
@@ -109,7 +108,7 @@ class ModelSwarms(Method[Options]):
         system = await finish(pool, members[0], name="swarm", method="model_swarms", facts=facts, export=options.export)
         return SwarmSystem(system, members[1 : options.ensemble_top_k])
 
-    def _swarm(self, experts: int) -> Swarm[tuple[float, ...]]:
+    def _swarm(self, experts: int, context: Context) -> Swarm[tuple[float, ...]]:
         o = self.options
         settings = SwarmSettings(
             inertia=o.inertia,
@@ -124,9 +123,9 @@ class ModelSwarms(Method[Options]):
             patience=o.patience,
             restart_patience=o.restart_patience,
             max_iterations=o.max_iterations,
-            seed=o.seed,
+            seed=context.rng("model_swarms", "swarm", o.seed).getrandbits(32),
         )
-        rng = random.Random(int(digest("model_swarms population", o.seed)[:16], 16))
+        rng = context.rng("model_swarms", "population", o.seed)
         return Swarm(settings, enlarge(one_hot(experts), max(experts, o.population or experts), rng))
 
     def _merge(self, position: Sequence[float], models: Sequence[Model]) -> Merge:

@@ -26,7 +26,7 @@ def near(m):
     return -sum((m.share(n) - w) ** 2 for n, w in WANTED.items())
 
 
-def run(pool, cache=None, in_flight=256, after_fit=None, **options):
+def run(pool, cache=None, in_flight=256, after_fit=None, run_seed=0, **options):
     method = ModelSwarms(build(Options, options))
     return run_method(
         method,
@@ -36,6 +36,7 @@ def run(pool, cache=None, in_flight=256, after_fit=None, **options):
         metric=Utility(NoOptions()),
         reload_with=method,
         cache=cache,
+        seed=run_seed,
         in_flight=in_flight,
         after_fit=after_fit,
     )
@@ -93,7 +94,19 @@ def test_the_trace_does_not_depend_on_concurrency_and_depends_on_the_seed():
     assert one == many != other
 
 
-def test_a_killed_search_continues_from_the_cache():
+def test_the_runs_seed_reaches_the_search_and_the_methods_own_is_added():
+    def trace(**settings):
+        return facts(run(MergeablePool("abcd", near), population=6, **settings))["trace"]
+
+    runs = [trace(run_seed=s) for s in (0, 1, 2)]
+    assert runs[0] != runs[1] != runs[2] != runs[0] and runs[1] == trace(run_seed=1)
+    children = [t[5]["coefficients"] for t in runs]  # the crossed experts are drawn, not the moves alone
+    assert children[0] != children[1] != children[2]
+    assert trace(run_seed=1, seed=1) not in (*runs, trace(seed=1))
+
+
+@pytest.mark.parametrize("run_seed", [0, 3])
+def test_a_killed_search_continues_from_the_cache(run_seed):
     cache, calls = Cache(None), []
 
     def failing(m):
@@ -103,11 +116,11 @@ def test_a_killed_search_continues_from_the_cache():
         return near(m)
 
     with pytest.raises(Exception, match="killed"):
-        run(MergeablePool("abcd", failing), cache=cache)
+        run(MergeablePool("abcd", failing), cache=cache, run_seed=run_seed)
     pool = MergeablePool("abcd", near)
-    resumed = run(pool, cache=cache)
+    resumed = run(pool, cache=cache, run_seed=run_seed)
     whole = MergeablePool("abcd", near)
-    assert resumed.state == run(whole).state
+    assert resumed.state == run(whole, run_seed=run_seed).state
     assert len(pool.history) == len(whole.history) - (4 + 8) * len(DEV)
 
 
