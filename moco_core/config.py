@@ -59,12 +59,16 @@ class SamplingOptions:
     stop: tuple[str, ...] = option(())
 
 
+def _seeds_problem(seeds: tuple[int, ...]) -> str | None:
+    return None if seeds and len(set(seeds)) == len(seeds) else "expected one or more seeds, each once"
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The keys of a configuration that are not plugins."""
 
     seed: int = option(0, help="seed of all sampling, permutations and searches")
-    seeds: tuple[int, ...] | None = option(None, help="several seeds (moco bench)")
+    seeds: tuple[int, ...] | None = option(None, help="several seeds (moco bench)", check=_seeds_problem)
     sampling: SamplingOptions = option(SamplingOptions(), help="decoding of single models")
     dev: int | None = option(None, ge=0, help="use the first n dev examples")
     test: int | None = option(None, ge=1, help="use the first n test examples")
@@ -134,9 +138,14 @@ def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return ``data`` with ``key.path=value`` overrides applied; values are read as YAML. Raises ConfigError.
 
-    A plugin given by name alone becomes a mapping when one of its options is overridden; ``method=cascade`` replaces it.
+    A plugin given by name alone becomes a mapping when one of its options is overridden; ``method=cascade`` replaces it,
+    ``seed=1`` replaces ``seeds`` too, and ``seeds=[0,1]`` a ``seed``.
     """
     out: dict[str, Any] = _copy(data)
+    named = {text.partition("=")[0].strip() for text in overrides}
+    for key, other in (("seed", "seeds"), ("seeds", "seed")):
+        if key in named and other not in named:
+            out.pop(other, None)
     for text in overrides:
         key, sign, raw = text.partition("=")
         if not sign or not key.strip():
@@ -188,6 +197,8 @@ def parse_settings(
             problems.append(
                 f"{line}{key}: unknown key{suggest(str(key), known) or '; known keys: ' + ', '.join(known)}"
             )
+    if data.get("seed") is not None and data.get("seeds") is not None:
+        problems.append("seed: give either seed or seeds, not both")
     settings: Settings | None = None
     try:
         settings = build(Settings, {k: v for k, v in data.items() if k in own}, "", marks)

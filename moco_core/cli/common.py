@@ -73,7 +73,10 @@ def cache_file(path: Path | None) -> Path:
 def read_config(
     source: str | None, extra: Mapping[str, Any], overrides: tuple[str, ...], catalogue: Catalogue
 ) -> RunConfig:
-    """Merge a YAML file, command-line arguments and overrides, and check the result."""
+    """Merge a YAML file, command-line arguments and overrides, and check the result.
+
+    A seed that is given replaces the file's ``seeds``, with a word on stderr.
+    """
     from moco_core.config import DEFAULT_POOL, apply_overrides, load_yaml, parse_settings
 
     data: dict[str, Any] = {}
@@ -83,13 +86,19 @@ def read_config(
         data, lines = load_yaml(Path(source))
         name = source
     given = {k: v for k, v in extra.items() if v is not None}
+    seeds = data.get("seeds")
+    if "seed" in given:
+        data.pop("seeds", None)
     for kind in ("method", "dataset"):  # an argument replaces whatever the file says of that kind
         if kind in given or kind + "s" in given:
             data.pop(kind, None)
             data.pop(kind + "s", None)
     data.update(given)
     data.setdefault("pool", DEFAULT_POOL)  # here already, so that -o pool.models=... reaches it
-    return parse_settings(apply_overrides(data, list(overrides)), catalogue, lines=lines, source=name)
+    data = apply_overrides(data, list(overrides))
+    if seeds is not None and "seeds" not in data:
+        click.echo(f"seed {data['seed']} is run in place of the seeds {seeds} of {name}", err=True)
+    return parse_settings(data, catalogue, lines=lines, source=name)
 
 
 def complete_plugin(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:

@@ -1,8 +1,8 @@
 """Run folders: everything needed to check a run, written while it runs and readable at any moment.
 
 ``run.json`` holds configuration, versions, seeds, timings, tokens and scores; ``records.jsonl`` one line per test question;
-``fit.jsonl`` what fitting noted; ``system/`` the fitted system. Nothing secret is ever written: options whose name says
-that they are a key, token or password are masked.
+``fit.jsonl`` what fitting noted; ``system/`` the fitted system. What is secret is masked before it comes here: everything
+else, a method's options and state above all, is written as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SECRET = re.compile(r"(^|_)(api_?key|key|token|secret|password|passwd|authoriza
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """Return JSON data with the values of secret-looking keys replaced by ``***``."""
+    """Return the options of a pool with the values of secret-looking keys replaced by ``***``."""
     if isinstance(value, Mapping):
         return {k: masked(v, str(k)) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -92,7 +92,7 @@ class RunFolder:
         temporary = path.with_name(path.name + ".tmp")
         try:
             with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                json.dump(masked(body), file, indent=1, ensure_ascii=False)
+                json.dump(body, file, indent=1, ensure_ascii=False)
                 file.write("\n")
             os.replace(temporary, path)
         except OSError as error:

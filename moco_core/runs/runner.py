@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from moco_core.options import plain
 from moco_core.runs.answering import Answers, error_line
 from moco_core.runs.baseline import Single, SingleOptions
 from moco_core.runs.observe import Observers
-from moco_core.runs.records import RunFolder, environment
+from moco_core.runs.records import RunFolder, environment, masked
 from moco_core.runs.results import Job, RunResult, run_result, summary_of
 from moco_core.runtime.cache import Cache
 from moco_core.runtime.scheduler import Scheduler
@@ -303,8 +303,8 @@ class Benchmark:
             "id": _slug(f"{job.dataset.name}-{name}-s{job.seed}-{short}"),
             "role": job.role,
             "label": job.label,
-            "config": config,
-            "given": given,
+            "config": _public(config),
+            "given": _public(given),
             "models": [
                 {"name": m.name, "fingerprint": m.fingerprint, "capabilities": sorted(m.capabilities)}
                 for m in self.pool
@@ -320,16 +320,11 @@ class Benchmark:
         }
 
     def _save(self, job: Job, system: System, folder: RunFolder) -> None:
-        files = folder.save_system(
-            {
-                "pool": self.config.pool.plain(),
-                "method": job.method.plain(),
-                "metric": job.metric.plain(),
-                "sampling": attrs.asdict(self.config.sampling),
-                "seed": job.seed,
-                "state": system.state(),
-            }
+        made_from = _public(
+            {"pool": self.config.pool.plain(), "method": job.method.plain(), "metric": job.metric.plain()}
         )
+        sampling = attrs.asdict(self.config.sampling)
+        files = folder.save_system({**made_from, "sampling": sampling, "seed": job.seed, "state": system.state()})
         system.save_files(files)
 
 
@@ -339,6 +334,18 @@ def _labels(methods: Sequence[Plugin]) -> list[str]:
     out = []
     for index, name in enumerate(names):
         out.append(name if names.count(name) == 1 else f"{name}#{names[: index + 1].count(name)}")
+    return out
+
+
+def _public(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration's sections with the keys of its pools masked: the run's own, and the one a metric scores with.
+
+    A method's options hold no secrets, and must be restored as they were.
+    """
+    out = dict(sections)
+    out["pool"] = masked(out["pool"])
+    if out.get("metric", {}).get("pool"):
+        out["metric"] = {**out["metric"], "pool": masked(out["metric"]["pool"])}
     return out
 
 

@@ -79,6 +79,12 @@ def test_all_problems_of_a_file_come_at_once_with_their_lines(moco):
             "pool: toy_pool\nmethod: toy_vote\nmethods: [toy_vote]\ndataset: toys\n",
             "give either method or methods, not both",
         ),
+        ("method: toy_vote\ndataset: toys\nseed: 3\nseeds: [0]\n", "c.yaml: seed: give either seed or seeds, not both"),
+        (
+            "method: toy_vote\ndataset: toys\nseeds: []\n",
+            "c.yaml: line 3: seeds: expected one or more seeds, each once",
+        ),
+        ("method: toy_vote\ndataset: toys\nseeds: [1, 1]\n", "line 3: seeds: expected one or more seeds, each once"),
     ],
 )
 def test_broken_files(moco, text, line):

@@ -111,6 +111,28 @@ def test_bench_is_a_grid(moco):
     }  # fmt: skip
 
 
+def seeds_of(got):
+    return [r["seed"] for r in json.loads(got.out)]
+
+
+def test_a_seed_on_the_command_line_is_the_one_that_is_run(moco):
+    (moco.folder / "week.yaml").write_text(
+        "pool: toy_pool\nmethod: toy_vote\ndataset: toys\nbaselines: false\nseeds: [0, 3]\n"
+    )
+    for command in ("run", "bench"):
+        for given in (("--seed", "1"), ("-o", "seed=1")):
+            got = moco(command, "week.yaml", *given, "--json")
+            assert got.code == 0 and seeds_of(got) == [1], got.err
+            assert "seed 1 is run in place of the seeds [0, 3] of week.yaml" in got.err
+    assert seeds_of(moco("bench", "week.yaml", "-o", "seeds=[2]", "--json")) == [2]
+    assert seeds_of(moco("bench", "week.yaml", "--json")) == [0, 3]
+    (moco.folder / "one.yaml").write_text(
+        "pool: toy_pool\nmethod: toy_vote\ndataset: toys\nbaselines: false\nseed: 4\n"
+    )
+    assert seeds_of(moco("bench", "one.yaml", "-o", "seeds=[0, 1]", "--json")) == [0, 1]
+    assert seeds_of(moco("bench", "one.yaml", "--json")) == [4]
+
+
 def test_plan_runs_nothing_and_tells_the_cost(moco, served):
     got = moco("plan", "toy_vote", "-d", "toys", "-p", "toy_pool")
     assert got.code == 0 and served() == [] and not (moco.folder / "runs").exists()

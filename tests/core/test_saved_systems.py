@@ -1,0 +1,79 @@
+"""What a run folder keeps of a system, and what it must not keep of a pool."""
+
+import json
+from pathlib import Path
+
+import moco_core
+from moco_core import api
+from moco_core.catalogue import Catalogue
+from moco_core.hookspecs import hookimpl
+from moco_core.runs.observe import Observers
+
+TRIGGERS = """
+import attrs
+from moco_core import Method, Reply, System, option
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    stop_token: str = option("###", help="ends a thought")
+
+
+@attrs.define(eq=False, slots=False)
+class Triggered(System):
+    trigger_tokens: list
+    key: str
+    secrets: dict
+
+    async def respond(self, question, context):
+        return Reply.of(await context.generate(self.pool[0], question))
+
+
+class Triggers(Method):
+    "Learns words whose names look like secrets."
+
+    Options = Options
+    system = Triggered
+
+    async def fit(self, pool, dev, context):
+        return Triggered(pool, self.options, ["wait", "hmm"], "alpha", {"password": "sesame"})
+"""
+
+
+def test_a_saved_system_is_what_fitting_made_of_it_whatever_its_parts_are_called(moco):
+    (moco.folder / "triggers.py").write_text(TRIGGERS)
+    ran = moco("run", "triggers", "-d", "toys", "-p", "toy_pool", "--no-baselines", "--plugin", "triggers.py",
+               "-o", "method.stop_token=@@@")  # fmt: skip
+    assert ran.code == 0, ran.err
+    (run,) = (moco.folder / "runs").iterdir()
+    system = api.load(run).system
+    assert system.options.stop_token == "@@@"
+    assert (system.trigger_tokens, system.key, system.secrets) == (["wait", "hmm"], "alpha", {"password": "sesame"})
+    head = json.loads((run / "run.json").read_text())
+    assert head["config"]["method"]["stop_token"] == head["given"]["method"]["stop_token"] == "@@@"
+
+
+def test_the_key_of_a_pool_reaches_neither_observers_nor_the_trace_nor_the_disk(moco, capsys):
+    seen = []
+
+    class Spy:
+        @hookimpl
+        def moco_run_started(self, event):
+            seen.append(event)
+
+        @hookimpl
+        def moco_run_finished(self, event):
+            seen.append(event)
+
+    moco("list")  # registers the toys
+    key = "sk-not-for-everybody"
+    traced, _ = Catalogue({"MOCO_TRACE": "1"}, []).observers()
+    observers = Observers(traced, [Spy()])
+    pool = {"name": "toy_pool", "api_key": key}
+    moco_core.run(pool=pool, method="toy_vote", dataset="toys", test=3, observers=observers)
+    assert len(seen) == 8 and key not in repr(seen)
+    assert seen[0].config["pool"]["api_key"] == "***"
+    captured = capsys.readouterr()
+    assert "[moco hook] moco_run_started(event=RunStarted" in captured.err
+    assert key not in captured.out + captured.err
+    assert not [p for p in Path(moco.folder).rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
