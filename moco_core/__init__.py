@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Needs, Pool, PoolSource, Recipe
     from moco_core.options import NoOptions, option
     from moco_core.runtime.session import CallRecord, Evaluation
+    from moco_core.secrets import Secret
     from moco_core.types import (
         Answer,
         ContinuationScore,
@@ -86,6 +87,7 @@ _HOME = {
     "Recipe": "moco_core.models",
     "NoOptions": "moco_core.options",
     "option": "moco_core.options",
+    "Secret": "moco_core.secrets",
     "Answer": "moco_core.types",
     "ContinuationScore": "moco_core.types",
     "Example": "moco_core.types",
@@ -141,6 +143,7 @@ __all__ = [
     "Sampling",
     "Score",
     "Scored",
+    "Secret",
     "Span",
     "Split",
     "StoreError",

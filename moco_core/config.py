@@ -11,7 +11,7 @@ import yaml
 
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError, suggest
-from moco_core.options import build, option, plain
+from moco_core.options import as_given, build, option, plain
 from moco_core.types import Sampling
 
 __all__ = [
@@ -31,7 +31,7 @@ DEFAULT_POOL = "tiny"
 
 @attrs.frozen(kw_only=True)
 class Plugin:
-    """A plugin with its options. ``given`` is what the user wrote, ``options`` the effective values."""
+    """A plugin with its options. ``given`` is what the user wrote, secrets masked, ``options`` the effective values."""
 
     kind: str
     name: str
@@ -271,4 +271,5 @@ def plugin_of(catalogue: Catalogue, kind: str, value: Any, path: str, lines: Map
     name = value["name"]
     given = {k: v for k, v in value.items() if k != "name"}
     cls = catalogue.load(kind, name)
-    return Plugin(kind=kind, name=name, given=given, options=build(cls.Options, given, path, lines), cls=cls)
+    options = build(cls.Options, given, path, lines)
+    return Plugin(kind=kind, name=name, given=as_given(options, given), options=options, cls=cls)

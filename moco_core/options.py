@@ -20,8 +20,9 @@ from typing import Any, Literal, TypeVar, Union
 import attrs
 
 from moco_core.errors import ConfigError, suggest
+from moco_core.secrets import MASK, Secret
 
-__all__ = ["NoOptions", "OptionInfo", "build", "describe", "option", "plain"]
+__all__ = ["NoOptions", "OptionInfo", "as_given", "build", "describe", "option", "plain"]
 
 T = TypeVar("T")
 _META = "moco"
@@ -81,6 +82,8 @@ def option(
 
     def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         problem = _value_problem(attribute, value)
+        if isinstance(value, str) and "Secret" in str(attribute.type):
+            problem = "expected a Secret, so that it is shown nowhere; got a plain str"
         if problem:
             raise ConfigError(f"{attribute.name}: {problem}")
 
@@ -128,7 +131,9 @@ def describe(cls: type) -> list[OptionInfo]:
 
 
 def plain(value: Any) -> Any:
-    """Return options (or any value made of attrs classes, sequences and mappings) as JSON data."""
+    """Return options (or any value made of attrs classes, sequences and mappings) as JSON data. Secrets are masked."""
+    if isinstance(value, Secret):
+        return str(value)
     if attrs.has(type(value)):
         return {f.name: plain(getattr(value, f.name)) for f in attrs.fields(type(value))}
     if isinstance(value, Mapping):
@@ -136,6 +141,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return value
+
+
+def as_given(options: Any, data: Any) -> Any:
+    """Return the data that ``options`` were built from as it was given, but for its secrets, which are masked."""
+    if isinstance(options, Secret):
+        return MASK if options else data
+    if isinstance(data, Mapping) and attrs.has(type(options)):
+        return {k: as_given(getattr(options, k, None), v) for k, v in data.items()}
+    if isinstance(data, Mapping) and isinstance(options, Mapping):
+        return {k: as_given(options.get(str(k)), v) for k, v in data.items()}
+    if isinstance(data, (list, tuple)) and isinstance(options, (list, tuple)):
+        return [as_given(o, v) for o, v in zip(options, data, strict=True)]
+    return data
 
 
 def build(cls: type[T], data: Mapping[str, Any] | None, path: str = "", lines: Mapping[str, int] | None = None) -> T:
@@ -197,6 +215,8 @@ def _structure(cls: Any, data: Any, path: str, problems: list[str]) -> Any:
         return data
     if origin in (Union, types.UnionType):
         return _structure_union(args, data, path, problems)
+    if cls is Secret:
+        return _structure_secret(data, path, problems)
     if origin is Literal:
         if data in args and type(data) in {type(a) for a in args}:
             return data
@@ -226,6 +246,15 @@ def _structure(cls: Any, data: Any, path: str, problems: list[str]) -> Any:
     return data
 
 
+def _structure_secret(data: Any, path: str, problems: list[str]) -> Secret | None:
+    if isinstance(data, Secret):
+        return data
+    if isinstance(data, str):
+        return Secret(data)
+    problems.append(f"{path}: expected a secret text, got {type(data).__name__}; put it in quotes")
+    return None
+
+
 def _structure_union(args: Sequence[Any], data: Any, path: str, problems: list[str]) -> Any:
     attempts: list[list[str]] = []
     for member in args:
@@ -234,6 +263,9 @@ def _structure_union(args: Sequence[Any], data: Any, path: str, problems: list[s
         if not attempt:
             return value
         attempts.append(attempt)
+    if Secret in args:  # what was meant to be one is not shown either
+        problems.extend(attempts[list(args).index(Secret)])
+        return None
     # a problem deeper than the value itself belongs to the member the author meant
     inner = [a for a in attempts if any(not p.startswith(f"{path}: expected") for p in a)]
     if len(inner) == 1:
@@ -310,6 +342,8 @@ def _type_text(cls: Any) -> str:
     origin, args = typing.get_origin(cls), typing.get_args(cls)
     if origin in (Union, types.UnionType):
         return " or ".join(_type_text(a) for a in args)
+    if cls is Secret:
+        return "secret"
     if origin is Literal:
         return "|".join(map(str, args))
     if cls is type(None):
