@@ -109,6 +109,26 @@ def same_seed_same_replies(case: MethodCase) -> None:
 
 
 @check(after=["same_seed_same_replies"])
+def the_runs_seed_reaches_every_draw(case: MethodCase) -> None:
+    """Where the method's own option `seed` moves a greedy run's outcome, the run's seed moves it too."""
+    options = case.options()
+    own = getattr(options, "seed", None)
+    if not isinstance(own, int):
+        return
+    greedy = attrs.evolve(case.plan.sampling, temperature=0.0)
+
+    def outcome(added: int, seed: int) -> str:
+        method = case.cls(attrs.evolve(options, seed=own + added))
+        found = case.run(method, seed=seed, sampling=greedy)
+        return canonical([found.state, {k: [r.text, r.meta] for k, r in found.replies.items()}])
+
+    first = outcome(0, 0)
+    if any(outcome(added, 0) != first for added in (1, 2)):
+        moved = any(outcome(0, seed) != first for seed in (1, 2))
+        require(moved, "the run's seed changes nothing, the option does; draw from context.rng(..., options.seed)")
+
+
+@check(after=["same_seed_same_replies"])
 def fit_is_idempotent(case: MethodCase) -> None:
     """One instance fitted twice gives equal systems."""
     method = case.method()
@@ -307,6 +327,7 @@ CHECKS: tuple[Check, ...] = (
     refuses_unfit_pools,
     answers_every_question,
     same_seed_same_replies,
+    the_runs_seed_reaches_every_draw,
     fit_is_idempotent,
     fit_changes_nothing,
     saved_system_restores,

@@ -12,7 +12,7 @@ import attrs
 import pytest
 from conforming import GoodMethod, GoodOptions, GoodSystem
 
-from moco_core import Context, Cost, Example, ModelCallError, Needs, Pool, Question, Reply
+from moco_core import Context, Cost, Example, ModelCallError, Needs, Pool, Question, Reply, option
 from moco_core.catalogue import Catalogue
 from moco_toolkit_authoring import checks_of, run_checks
 from moco_toolkit_authoring import method as method_module
@@ -92,6 +92,20 @@ class DrawsFromNowhere(_SaltedMethod):
 
     def salt(self) -> str:
         return str(next(_numbers))
+
+
+@attrs.frozen(kw_only=True)
+class _Seeded(GoodOptions):
+    seed: int = option(0, help="a seed")
+
+
+class DrawsFromItsOwnSeed(_SaltedMethod):
+    """What it learns depends on its option alone, so that several runs are one."""
+
+    Options = _Seeded
+
+    def salt(self) -> str:
+        return str(getattr(self.options, "seed", 0))
 
 
 _fits: dict[int, int] = {}
@@ -264,6 +278,7 @@ BROKEN = {
     "refuses_unfit_pools": AcceptsAnyPool,
     "answers_every_question": AnswersWithText,
     "same_seed_same_replies": DrawsFromNowhere,
+    "the_runs_seed_reaches_every_draw": DrawsFromItsOwnSeed,
     "fit_is_idempotent": CountsItsFits,
     "fit_changes_nothing": RemembersItsFit,
     "saved_system_restores": ForgetsItsState,
