@@ -42,10 +42,13 @@ class DatasetFacts:
 
 
 class Dataset(ABC, Generic[OptionsT]):
-    """A source of examples, in two disjoint splits. ``facts`` names the default metric."""
+    """A source of examples, in two disjoint splits. ``facts`` names the default metric.
+
+    The class states the facts; an instance whose options change them (a variant, a table of one's own) sets its own.
+    """
 
     Options: ClassVar[type] = NoOptions
-    facts: ClassVar[DatasetFacts]
+    facts: DatasetFacts
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
@@ -66,7 +69,10 @@ class Dataset(ABC, Generic[OptionsT]):
         return {}
 
     def notes(self) -> Mapping[str, Any]:
-        """Return what reading found worth telling (dropped rows and why, duplicates, revision), for the run record."""
+        """Return what reading found worth telling, for the run record: duplicates, the revision, and whatever else.
+
+        ``dropped``, if it is there, has one form that runs show to people: ``{split: {reason: number of rows}}``.
+        """
         return {}
 
 
@@ -100,6 +106,13 @@ class Metric(ABC, Generic[OptionsT]):
 
         Raises CapabilityError if they cannot do what the metric needs. By default nothing is kept.
         """
+
+    def check(self) -> Sequence[str]:
+        """Return what keeps this metric from scoring on this machine, one sentence each that says what to do.
+
+        Called by ``moco plan`` and before any model is asked. By default nothing does.
+        """
+        return ()
 
     @abstractmethod
     def read(self, question: Question, text: str) -> Answer:

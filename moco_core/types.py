@@ -6,6 +6,8 @@ import hashlib
 import json
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain, islice, product
 from typing import Any, Literal
 
 import attrs
@@ -71,6 +73,12 @@ def _frozen_mapping(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {} if value is None else dict(value)
 
 
+@lru_cache(maxsize=64)
+def _letters(count: int) -> tuple[str, ...]:
+    words = (map("".join, product(string.ascii_uppercase, repeat=size)) for size in range(1, count + 1))
+    return tuple(islice(chain.from_iterable(words), count))
+
+
 @attrs.frozen
 class Message:
     """One turn of a conversation."""
@@ -102,10 +110,10 @@ class Question:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """The labels in front of the choices: the dataset's own, else A, B, C, ..."""
+        """The labels in front of the choices: the dataset's own, else A, B, C, ..., Z, AA, AB, ..."""
         if not self.choices:
             return ()
-        return self.labels or tuple(string.ascii_uppercase[: len(self.choices)])
+        return self.labels or _letters(len(self.choices))
 
     def text(self) -> str:
         """Return the whole user message: prompt, lettered choices, answer format."""

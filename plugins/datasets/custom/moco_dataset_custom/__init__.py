@@ -56,7 +56,7 @@ class Custom(SourceDataset[Options]):
         self.dev_from, self.test_from = (options.dev_split,), (options.test_split,)
         self.answer_format = _FORMATS[kind].replace("{labels}", ", ".join(options.labels))
         source = options.path or options.hub
-        self.facts = attrs.evolve(  # type: ignore[misc]  # facts of this table, not of the plugin
+        self.facts = attrs.evolve(  # of this table, not of the plugin
             self.facts, metric=options.metric or METRICS[kind], source=source, revision=options.revision
         )
         super().__init__(options)

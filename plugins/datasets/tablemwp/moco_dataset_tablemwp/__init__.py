@@ -49,9 +49,7 @@ class TableMWP(SourceDataset[Options]):
 
     def __init__(self, options: _Options) -> None:
         if options.variant == "multiple_choice":
-            self.facts = attrs.evolve(  # type: ignore[misc]  # facts of this variant
-                self.facts, metric="multiple_choice", sizes=_SIZES["multiple_choice"]
-            )
+            self.facts = attrs.evolve(self.facts, metric="multiple_choice", sizes=_SIZES["multiple_choice"])
         self.answer_format = LETTER if options.variant == "multiple_choice" else NUMBER
         super().__init__(options)
 

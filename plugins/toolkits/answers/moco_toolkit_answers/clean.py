@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from moco_toolkit_checkpoints.reasoning import separate
+
 __all__ = [
     "brace_pairs",
     "closing_brace",
@@ -44,54 +46,15 @@ def normalise_unicode(text: str) -> str:
 
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207a\u207b]+")
 
-_NAMES = r"(?:think|thinking|thought|reasoning|reason|scratchpad|analysis)"
-_OPEN = re.compile(rf"<\s*{_NAMES}(?:\s[^<>]*)?>", re.I)
-_CLOSE = re.compile(rf"<\s*/\s*{_NAMES}\s*>", re.I)
-_CHANNEL = re.compile(
-    r"<\|channel\|>\s*(\w+)[^<]*?<\|message\|>(.*?)(?=<\|(?:end|return|start|channel|call)\|>|\Z)", re.S
-)
-_BRACKETED = re.compile(r"\[/THINK\]", re.I)
-
 
 def strip_reasoning(text: str) -> str | None:
     """Return what the reply says beside its reasoning, or None if the reply was cut while reasoning.
 
-    Complete blocks (``<think>``, ``<thinking>``, ``<reasoning>``, ..., any case, attributes allowed) are removed. A
-    closing tag without an opening one means that the prompt template had opened the block: what follows the last one
-    counts. Of channel-marked replies the final channel counts.
+    Blocks of every kind that engines know (``<think>``, ``[THINK]``, channels of gpt-oss, ...) are removed; see
+    :func:`moco_toolkit_checkpoints.reasoning.separate`.
     """
-    if "<|channel|>" in text:
-        channels = [(m[1].lower(), m[2]) for m in _CHANNEL.finditer(text)]
-        final = [body for name, body in channels if name == "final"]
-        if not final:
-            return None
-        text = final[-1]
-    if "[/THINK]" in text:
-        text = text[[m.end() for m in _BRACKETED.finditer(text)][-1] :]
-    if "<" not in text:
-        return text
-    closes = [m.span() for m in _CLOSE.finditer(text)]
-    if closes:
-        # blocks may nest and repeat; nothing before the last closing tag that lies inside a block is an answer
-        opens = [m.span() for m in _OPEN.finditer(text)]
-        kept, position, depth = [], 0, 0
-        for start, end, step in sorted([(s, e, 1) for s, e in opens] + [(s, e, -1) for s, e in closes]):
-            if step > 0:
-                if depth == 0:
-                    kept.append(text[position:start])
-                depth += 1
-            else:
-                if depth == 0:  # opened by the template: all before it was reasoning
-                    kept = []
-                depth = max(0, depth - 1)
-            position = end
-        if depth == 0:
-            kept.append(text[position:])
-            return "".join(kept)
-        return None
-    if _OPEN.search(text):
-        return None
-    return text
+    found = separate(text)
+    return None if found.cut else found.answer
 
 
 def visible(text: str) -> str | None:

@@ -1,22 +1,57 @@
-"""Separating what a model thinks aloud from what it answers."""
+"""Separating what a model thinks aloud from what it answers: the one table of tags of every engine and every reader."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from functools import lru_cache
 
-__all__ = ["DEFAULT_TAGS", "left_open", "split"]
+import attrs
+
+__all__ = ["DEFAULT_TAGS", "Separated", "left_open", "markers", "separate", "split"]
 
 Tags = Sequence[tuple[str, str]]
 
+_NAMES = (
+    "think",
+    "thinking",
+    "thought",
+    "reasoning",
+    "reason",
+    "scratchpad",
+    "analysis",
+    "seed:think",
+    "longcat_think",
+)
+
 DEFAULT_TAGS: tuple[tuple[str, str], ...] = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
+    *((f"<{name}>", f"</{name}>") for name in _NAMES),
     ("[THINK]", "[/THINK]"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|channel>", "<channel|>"),
     ("◁think▷", "◁/think▷"),
 )
-"""Opening and closing tags in use by published reasoning models."""
+"""Opening and closing tags in use by published reasoning models.
+
+Case does not matter, and a tag of the form ``<name>`` may have attributes. The channels of gpt-oss (the harmony format)
+are no pair of tags: they are understood wherever there is any tag.
+"""
+
+_CHANNEL = "<|channel|>"
+_HARMONY = frozenset(
+    {_CHANNEL, *(f"<|{name}|>" for name in ("start", "message", "constrain", "end", "return", "call"))}
+)
+
+
+@attrs.frozen
+class Separated:
+    """A reply in two. ``cut``: it ended while the model was still thinking, so that there is no answer."""
+
+    reasoning: str
+    answer: str
+    cut: bool = False
 
 
 def left_open(prompt: str, tags: Tags) -> str:
@@ -25,33 +60,121 @@ def left_open(prompt: str, tags: Tags) -> str:
     return next((closing for opening, closing in tags if end.endswith(opening)), "")
 
 
+def markers(special: Collection[str], tags: Tags) -> set[str]:
+    """Return those of a tokenizer's special tokens that decoding must leave in the text for :func:`split` to see."""
+    known = set(special)
+    kept = known & {tag for pair in tags for tag in pair}
+    return kept | (known & _HARMONY) if tags and _CHANNEL in known else kept
+
+
 def split(text: str, tags: Tags, opened: str = "") -> tuple[str, str]:
-    """Return ``(reasoning, answer)`` of a reply.
+    """Return ``(reasoning, answer)`` of a reply; see :func:`separate`."""
+    found = separate(text, tags, opened)
+    return found.reasoning, found.answer
+
+
+def separate(text: str, tags: Tags = DEFAULT_TAGS, opened: str = "") -> Separated:
+    """Separate a reply into reasoning and answer.
 
     ``opened`` is the closing tag of a block that the prompt opened. A block that is never closed is all reasoning (the
     budget ran out while thinking: there is no answer); a closing tag without an opening one ends a block that the model
-    began without saying so. A reply without tags is returned unchanged, as the answer.
+    began without saying so, and what stands before it is reasoning. Of gpt-oss channels the last final one is the answer,
+    also where the special tokens around their names were lost ("analysis...assistantfinal..."). A reply without tags is
+    returned unchanged, as the answer.
     """
+    if not tags:
+        return Separated("", text)
+    channels = _channels(text)
+    if channels is not None:
+        return channels
+    pattern, firsts = _pattern(tuple((a, b) for a, b in tags))
+    if not opened and not any(first in text for first in firsts):
+        return Separated("", text)
     thoughts: list[str] = []
-    if opened:
-        inner, found, text = text.partition(opened)
-        thoughts.append(inner)
-        if not found:
-            return inner.strip(), ""
-        text = text.lstrip()
-    for opening, closing in tags:
-        head, found, tail = text.partition(closing)
-        if found and opening not in head:
-            thoughts.append(head)
-            text = tail.lstrip()
-        while opening in text:
-            before, _, rest = text.partition(opening)
-            inner, found, after = rest.partition(closing)
-            thoughts.append(inner)
-            text = before + (after.lstrip() if found else "")
-            if not found:
-                text = text.rstrip()
-                break
-    if not thoughts:
-        return "", text
-    return "\n\n".join(t.strip() for t in thoughts if t.strip()), text
+    kept: list[str] = []
+    position = 0
+    inside = next((i for i, (_, closing) in enumerate(tags) if closing == opened), _OUTSIDE)
+    for match in pattern.finditer(text):
+        number, closes = divmod((match.lastindex or 1) - 1, 2)
+        before = text[position : match.start()]
+        if inside == _OUTSIDE and closes:  # opened without saying so: all before it was reasoning
+            thoughts, kept = [*thoughts, *kept, before], []
+        elif inside == _OUTSIDE:
+            kept.append(before)
+            inside = number
+        elif inside == number and closes:
+            thoughts.append(before)
+            inside = _OUTSIDE
+        else:
+            continue
+        position = match.end()
+        if closes and (space := _SPACE.match(text, position)):
+            position = space.end()
+    if inside != _OUTSIDE:
+        return Separated(_joined([*thoughts, *kept, text[position:]]), "", cut=True)
+    answer = "".join([*kept, text[position:]])
+    return Separated(_joined(thoughts), _FRAME.sub("", answer) if position else answer)
+
+
+_FRAME = re.compile(r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution)\|>\s*")
+"""Tags that some models put around what follows their reasoning."""
+
+_OUTSIDE = -1
+_SPACE = re.compile(r"\s+")
+
+
+def _joined(thoughts: Sequence[str]) -> str:
+    return "\n\n".join(t.strip() for t in thoughts if t.strip())
+
+
+@lru_cache(maxsize=64)
+def _pattern(tags: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], tuple[str, ...]]:
+    """Return one pattern with a group for every opening and every closing tag, and the characters they begin with."""
+    both = [tag for pair in tags for tag in pair]
+    pattern = re.compile("|".join(f"({_written(tag)})" for tag in both), re.I)
+    return pattern, tuple(dict.fromkeys(tag[0] for tag in both))
+
+
+def _written(tag: str) -> str:
+    named = re.fullmatch(r"<(/?)([\w:]+)>", tag)
+    if named is None:
+        # Gemma writes the role of a channel behind its tag
+        return re.escape(tag) + (r"(?:thought\b\s*)?" if tag == "<|channel>" else "")
+    if named[1]:
+        return rf"<\s{{0,4}}/\s{{0,4}}{named[2]}\s{{0,4}}>"
+    return rf"<\s{{0,4}}{named[2]}(?:\s+\w+\s{{0,4}}=[^<>]*)?\s{{0,4}}>"
+
+
+# ---------------------------------------------------------------- channels of gpt-oss
+
+_HEADER = r"<\|channel\|>\s*(?P<name>\w+)(?:(?!<\|(?:channel|message|start|end)\|>).)*<\|message\|>"
+_MESSAGE = re.compile(_HEADER + r"(?P<body>.*?)(?=<\|(?:end|return|start|channel|call)\|>|\Z)", re.S)
+_MARK = re.compile(r"<\|(?:start|channel|message|constrain|end|return|call)\|>(?:assistant\b)?")
+_BARE_MARK = re.compile(r"(?:assistant|\A\s*)(?:analysis|commentary)(?=\S)|assistant\Z")
+_BARE_THOUGHT = re.compile(r"\s*(?:analysis|commentary)(?=[^\W_a-z])")
+_BARE_FINAL = re.compile(r"\s*final(?=[^\W_a-z])")
+_CONSTRAINED = re.compile(r"\s*json(?=\s*[{\[])")
+
+
+def _channels(text: str) -> Separated | None:
+    """Return the parts of a reply in channels, or None if it has none."""
+    if _CHANNEL in text:
+        found = [(m["name"].lower(), m["body"]) for m in _MESSAGE.finditer(text)]
+        final = [body for name, body in found if name == "final"]
+        thoughts = [body for name, body in found if name != "final"]
+        if not final:
+            return Separated(_joined(thoughts or [_MARK.sub(" ", text)]), "", cut=True)
+        return Separated(_joined(thoughts), final[-1].strip())
+    # the same where special tokens were skipped: the names alone are left
+    start = text.lstrip()
+    if not start.startswith(("analysis", "commentary", "final")):
+        return None
+    thought, mark, answer = start.rpartition("assistantfinal")
+    if mark and _BARE_MARK.match(thought):
+        answer = _CONSTRAINED.sub("", answer, count=1)
+        return Separated(_joined(_BARE_MARK.split(thought)), answer.strip())
+    if _BARE_THOUGHT.match(start):
+        return Separated(_joined(_BARE_MARK.split(start)), "", cut=True)
+    if _BARE_FINAL.match(start):
+        return Separated("", _CONSTRAINED.sub("", start.removeprefix("final"), count=1).strip())
+    return None
