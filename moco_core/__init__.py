@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from moco_core.hookspecs import hookimpl
     from moco_core.methods import Cost, Method, System
     from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Needs, Pool, PoolSource, Recipe
-    from moco_core.options import NoOptions, option
+    from moco_core.options import NoOptions, option, plain
     from moco_core.runtime.session import CallRecord, Evaluation
     from moco_core.secrets import Secret
     from moco_core.types import (
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Span,
         Unit,
         Usage,
+        digest,
     )
 
 _HOME = {
@@ -88,6 +89,7 @@ _HOME = {
     "NoOptions": "moco_core.options",
     "option": "moco_core.options",
     "Secret": "moco_core.secrets",
+    "plain": "moco_core.options",
     "Answer": "moco_core.types",
     "ContinuationScore": "moco_core.types",
     "Example": "moco_core.types",
@@ -100,6 +102,7 @@ _HOME = {
     "Span": "moco_core.types",
     "Unit": "moco_core.types",
     "Usage": "moco_core.types",
+    "digest": "moco_core.types",
 }
 
 __all__ = [
@@ -150,9 +153,11 @@ __all__ = [
     "System",
     "Unit",
     "Usage",
+    "digest",
     "hookimpl",
     "load",
     "option",
+    "plain",
     "register",
     "run",
 ]

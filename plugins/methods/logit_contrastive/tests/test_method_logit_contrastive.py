@@ -9,7 +9,9 @@ from moco_core import Sampling
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_method_logit_contrastive import LogitContrastive, LogitContrastiveOptions, Roles
+from moco_method_logit_contrastive.method import LogitContrastive
+from moco_method_logit_contrastive.options import Options
+from moco_method_logit_contrastive.roles import Roles
 from moco_toolkit_authoring import example_questions, examples, method_checks, run_method
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
@@ -25,7 +27,7 @@ def pool(*seeds):
 
 
 def run(models, dev=DEV, sampling=SHORT, **options):
-    method = LogitContrastive(LogitContrastiveOptions(**options))
+    method = LogitContrastive(Options(**options))
     return run_method(method, models, dev=dev, questions=example_questions(2), sampling=sampling)
 
 
@@ -98,7 +100,7 @@ def test_full_plausibility_is_the_reference_whatever_the_strength():
 
 def test_a_row_alone_equals_the_row_in_a_batch():
     sampling = Sampling(max_new_tokens=8, temperature=0.8)
-    method = LogitContrastive(LogitContrastiveOptions(roles="explicit", experts=(1,), anti_experts=(0,)))
+    method = LogitContrastive(Options(roles="explicit", experts=(1,), anti_experts=(0,)))
     a, b = (
         run_method(method, pool(1, 2), questions=example_questions(5), sampling=sampling, in_flight=n) for n in (1, 8)
     )
@@ -110,9 +112,9 @@ def test_search_keeps_the_smallest_of_equal_strengths():
 
 
 def test_default_masks():
-    assert LogitContrastiveOptions().mask() == 0.1
-    assert LogitContrastiveOptions(roles="explicit", experts=(0,), anti_experts=(1,)).mask() == 0.0
-    assert LogitContrastiveOptions(mode="cd", roles="explicit", experts=(0,), anti_experts=(1,)).mask() == 0.1
+    assert Options().mask() == 0.1
+    assert Options(roles="explicit", experts=(0,), anti_experts=(1,)).mask() == 0.0
+    assert Options(mode="cd", roles="explicit", experts=(0,), anti_experts=(1,)).mask() == 0.1
 
 
 @pytest.mark.parametrize(
@@ -131,13 +133,13 @@ def test_default_masks():
 )
 def test_bad_options(options, what):
     with pytest.raises(ConfigError, match=what):
-        build(LogitContrastiveOptions, options)
+        build(Options, options)
 
 
 def test_bad_pools():
-    assert LogitContrastive(LogitContrastiveOptions(k=2)).needs().problems(pool(1, 2, 3))
-    explicit = LogitContrastiveOptions(roles="explicit", experts=("m1",), anti_experts=("nobody",))
-    strange, twice = (LogitContrastiveOptions(candidates=c) for c in (("m1", "who"), ("m1", 1)))
+    assert LogitContrastive(Options(k=2)).needs().problems(pool(1, 2, 3))
+    explicit = Options(roles="explicit", experts=("m1",), anti_experts=("nobody",))
+    strange, twice = (Options(candidates=c) for c in (("m1", "who"), ("m1", 1)))
     assert "no model 'who'" in LogitContrastive(strange).needs().problems(pool(1, 2))[0]
     assert "twice" in LogitContrastive(twice).needs().problems(pool(1, 2))[0]
     assert "no model 'nobody'" in LogitContrastive(explicit).needs().problems(pool(1, 2))[0]

@@ -7,20 +7,24 @@ the weights and never falls.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 import moco_toolkit_decoding as decoding
-from moco_core import Context, Example, Pool
-from moco_core.errors import ConfigError
+from moco_core import ConfigError, Context, Example, Pool, plain
+from moco_method_logit_fusion.options import Options
 
-__all__ = ["ReferenceScores", "fit_weights", "reference_scores"]
+__all__ = ["ReferenceScores", "fit_weights", "likelihood_weights", "rounded"]
 
 MEMORY = 1 << 30
 """Bytes that the full distributions at reference positions may take; positions beyond it are left out."""
+CHUNK = 32
+"""Examples whose full distributions are asked for at once."""
 
 
 @attrs.frozen(eq=False)
@@ -33,40 +37,90 @@ class ReferenceScores:
     full: Tensor | None = None
 
 
-async def reference_scores(pool: Pool, dev: Sequence[Example], context: Context, *, full: bool) -> ReferenceScores:
-    """Score the first reference of every dev example under every model. ConfigError if there is none."""
-    usable = [e for e in dev if e.references]
+async def likelihood_weights(pool: Pool, options: Options, dev: Sequence[Example], context: Context) -> list[float]:
+    """Return the weights under which the fused model gives the dev references the highest likelihood, computed once.
+
+    Raises ConfigError if no example has a reference.
+    """
+    texts = await context.each(dev, decoding.gold_text)
+    usable = [(e, text) for e, text in zip(dev, texts, strict=True) if text]
     if not usable:
         raise ConfigError("weights: nll needs dev examples with reference texts; use search or dev")
+    temperatures = options.temperatures(len(pool))
+    # a plain mixture needs the reference tokens' probabilities alone
+    full = options.combine != "prob" or bool(temperatures)
 
-    async def one(example: Example, scope: Context) -> list[tuple[tuple[int, ...], Tensor, Tensor | None]]:
-        async def ask(i: int) -> tuple[tuple[int, ...], Tensor, Tensor | None]:
-            session = await decoding.open_session(scope, pool[i], example.question)
-            ids = tuple(session.vocabulary.encode(example.references[0].encode()))
-            traced = await session.trace(ids, full=full)
-            session.close()
-            return ids, torch.tensor(traced.logprobs), traced.full
+    async def compute(spent: decoding.Spent) -> dict[str, Any]:
+        scores, read = await _reference_scores(pool, usable, context, spent, full=full)
+        weights, history = await asyncio.to_thread(fit_weights, scores, options.combine, temperatures)
+        return {"weights": rounded(weights), "history": history, "read": read}
 
-        return await scope.gather(ask(i) for i in range(len(pool)))
+    what = {
+        "kind": "logit_fusion.likelihood",
+        "version": 1,
+        "texts": [[plain(e.question.messages()), text] for e, text in usable],
+        "combine": options.combine,
+        "temperatures": temperatures,
+    }
+    found = await decoding.fit_once(context, what, list(pool), compute)
+    if found["read"] < len(usable):
+        context.warn(f"weights=nll uses the first {found['read']} references; more do not fit into 1 GiB")
+    history: list[float] = found["history"]
+    context.note(nll_first=history[0], nll_last=history[-1], steps=len(history) - 1)
+    weights: list[float] = found["weights"]
+    return weights
+
+
+def rounded(weights: Sequence[float], digits: int = 4) -> list[float]:
+    """Return weights of so many decimals that sum to 1: what the last bits of a forward decide is left out of them."""
+    out = [round(w, digits) for w in weights]
+    top = out.index(max(out))
+    out[top] = round(out[top] + 1 - sum(out), digits)
+    return out
+
+
+async def _reference_scores(
+    pool: Pool, usable: Sequence[tuple[Example, str]], context: Context, spent: decoding.Spent, *, full: bool
+) -> tuple[ReferenceScores, int]:
+    """Score the texts under every model; return the scores and how many texts they hold."""
+    texts = {example.id: text for example, text in usable}
+
+    async def one(example: Example, scope: Context) -> tuple[list[int], list[Any]]:
+        sessions = await scope.gather(decoding.open_session(scope, model, example.question) for model in pool)
+        try:
+            ids = [session.vocabulary.encode(texts[example.id].encode()) for session in sessions]
+            if any(other != ids[0] for other in ids):
+                raise ConfigError(
+                    "weights: nll needs one tokenizer, since it compares models token by token; use search or dev"
+                )
+            sizes = {session.vocabulary.size for session in sessions}
+            size = min(sizes) if len(sizes) > 1 else None
+            traced = await scope.gather(session.trace(ids[0], full=full, size=size) for session in sessions)
+        finally:
+            for session in sessions:
+                session.close()
+            spent.add(scope)
+        return ids[0], traced
 
     chosen: list[Tensor] = []
     whole: list[Tensor] = []
     tokens: list[int] = []
-    for rows in await context.each(usable, one, label="references"):
-        ids = rows[0][0]
-        if any(r[0] != ids for r in rows):
-            raise ConfigError(
-                "weights: nll needs one tokenizer, since it compares models token by token; use search or dev"
-            )
-        size = min((r[2].shape[-1] for r in rows if r[2] is not None), default=0)
-        if full and whole and (len(tokens) + len(ids)) * size * 2 * len(pool) > MEMORY:
-            context.warn(f"weights=nll uses the first {len(tokens)} reference tokens; more do not fit into 1 GiB")
-            break
-        tokens += ids
-        chosen.append(torch.stack([r[1] for r in rows]))
-        if full:
-            whole.append(torch.stack([r[2][: len(ids), :size] for r in rows if r[2] is not None]))
-    return ReferenceScores(torch.cat(chosen, 1), torch.tensor(tokens), torch.cat(whole, 1) if full else None)
+
+    def joined() -> ReferenceScores:
+        return ReferenceScores(torch.cat(chosen, 1), torch.tensor(tokens), torch.cat(whole, 1) if full else None)
+
+    examples = [example for example, _ in usable]
+    step = CHUNK if full else len(examples)
+    for at in range(0, len(examples), step):
+        for ids, traced in await context.each(examples[at : at + step], one, label="references"):
+            if full:
+                tables = torch.stack([t.full[: len(ids)] for t in traced])
+                if whole and (len(tokens) + len(ids)) * tables[:, 0].numel() * tables.element_size() > MEMORY:
+                    return joined(), len(chosen)
+                whole.append(tables)
+            chosen.append(torch.stack([torch.tensor(t.logprobs) for t in traced]))
+            tokens += ids
+    return joined(), len(chosen)
 
 
 def fit_weights(

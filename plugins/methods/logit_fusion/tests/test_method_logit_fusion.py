@@ -7,11 +7,13 @@ from itertools import pairwise
 import pytest
 import torch
 
-from moco_core import Sampling
-from moco_core.errors import CapabilityError, ConfigError
+from moco_core import CapabilityError, ConfigError, Example, Question, Sampling
 from moco_core.options import build
-from moco_method_logit_fusion import LogitFusion, LogitFusionOptions
-from moco_method_logit_fusion.likelihood import ReferenceScores, fit_weights
+from moco_core.runtime.cache import Cache
+from moco_method_logit_fusion import likelihood
+from moco_method_logit_fusion.likelihood import ReferenceScores, fit_weights, rounded
+from moco_method_logit_fusion.method import LogitFusion
+from moco_method_logit_fusion.options import Options
 from moco_toolkit_authoring import example_questions, examples, method_checks, run_method
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, spaced_tokenizer, tiny_llama
 
@@ -28,9 +30,7 @@ def pool(*seeds, other=()):
 
 
 def fused(models, dev=DEV, **options):
-    return run_method(
-        LogitFusion(LogitFusionOptions(**options)), models, dev=dev, questions=example_questions(2), sampling=SHORT
-    )
+    return run_method(LogitFusion(Options(**options)), models, dev=dev, questions=example_questions(2), sampling=SHORT)
 
 
 test_conformance = method_checks(
@@ -86,12 +86,69 @@ def test_gradient_weights_improve_on_uniform(combine):
         assert weights == pytest.approx(em, abs=0.02)
 
 
+def test_rounded_weights_sum_to_one_and_hide_the_last_bits():
+    assert rounded([1 / 3, 1 / 3, 1 / 3]) == [0.3334, 0.3333, 0.3333]
+    assert rounded([0.25000001, 0.74999999]) == rounded([0.25, 0.75]) == [0.25, 0.75]
+    assert rounded([0.99999, 0.00001]) == [1.0, 0.0]  # a member without a say is not loaded
+
+
+@pytest.mark.parametrize("combine", ["prob", "logprob"])
+def test_weights_by_likelihood_are_found_once_however_many_questions_were_in_flight(tmp_path, combine):
+    def fit(in_flight):
+        models = pool(1, 2)
+        outcome = run_method(
+            LogitFusion(Options(weights="nll", combine=combine)),
+            models,
+            dev=DEV,
+            sampling=SHORT,
+            in_flight=in_flight,
+            cache=Cache(tmp_path / "calls.sqlite"),
+        )
+        engine = models[0].engine
+        return outcome, sum(engine.calls.values()) + sum(one.forwards for one in engine.loaded.values())
+
+    first, work = fit(8)
+    again, more = fit(1)
+    assert work > 0 and more == 0
+    assert again.state == first.state and sum(first.state["weights"]) == pytest.approx(1)
+    assert (
+        again.calls["fit"] == first.calls["fit"] == 2 * len(DEV)
+    )  # what the cache spared is counted as the work it was
+
+
+def test_a_choice_counts_in_the_wording_that_the_metric_reads():
+    question = Question(id="c", prompt="pick the dog", choices=("a cat", "a dog"), answer_kind="choice")
+    choice = Example(question=question, answer=1)
+    read = []
+    models = pool(1, 2)
+    for one in models[0].engine.loaded.values():
+        one.module.register_forward_pre_hook(
+            lambda _, args, given: read.extend(given["input_ids"].tolist()), with_kwargs=True
+        )
+    fused(models, dev=[choice], weights="nll", combine="prob")
+    assert sum("The answer is B" in TOKENIZER.decode(row) for row in read) == 2
+    with pytest.raises(ConfigError, match="reference texts"):
+        fused(pool(1, 2), dev=[Example(question=Question(id="o", prompt="say"))], weights="nll")
+
+
+def test_references_beyond_the_memory_for_full_distributions_are_left_out_and_never_asked_for(monkeypatch):
+    dev = examples(6, prefix="d")
+    one = 2 * 2 * len(TOKENIZER)  # bytes of a position: two members, two bytes a number
+    sizes = [len(TOKENIZER.encode(e.references[0], add_special_tokens=False)) for e in dev if e.references]
+    monkeypatch.setattr(likelihood, "MEMORY", one * sum(sizes[:2]))
+    monkeypatch.setattr(likelihood, "CHUNK", 3)
+    models = pool(1, 2)
+    outcome = fused(models, dev=dev, weights="nll", combine="logprob")
+    assert "the first 2 references" in outcome.warnings[0]
+    assert outcome.calls["fit"] == 2 * 3  # one chunk of three under two members
+
+
 def test_models_with_different_tokenizers():
     mixed = pool(1, other=(2,))
     outcome = fused(mixed, combine="prob")
     assert not outcome.errors and outcome.state["unite"] is True
     assert fused(pool(1, 2)).state["unite"] is False
-    problem = LogitFusion(LogitFusionOptions(alignment="same")).needs().problems(mixed)
+    problem = LogitFusion(Options(alignment="same")).needs().problems(mixed)
     assert "id 0 is '<end>' in one and '<unk>' in the other" in problem[0] and "unite" in problem[0]
     fresh = pool(1, other=(2,))
     with pytest.raises(CapabilityError, match="id 0"):
@@ -115,11 +172,11 @@ def test_models_with_different_tokenizers():
 )
 def test_bad_options(options, what):
     with pytest.raises(ConfigError, match=what):
-        build(LogitFusionOptions, options)
+        build(Options, options)
 
 
 def test_bad_pools():
-    needs = LogitFusion(LogitFusionOptions(weights=(0.5, 0.5))).needs()
+    needs = LogitFusion(Options(weights=(0.5, 0.5))).needs()
     assert "weights has 2 entries, the pool has 3 models" in needs.problems(pool(1, 2, 3))[0]
     engine = LocalEngine()
     texts = [engine.add(n, tiny_llama(TOKENIZER, 1), TOKENIZER, capabilities={"generate"}) for n in "ab"]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moco_toolkit_decoding.combine import Combiner, Contrast, Mix
     from moco_toolkit_decoding.compatibility import Report, report, require_same
+    from moco_toolkit_decoding.fits import Spent, fit_once, gold_text
     from moco_toolkit_decoding.handover import Answering, answer_once
     from moco_toolkit_decoding.joint import JointRecipe
     from moco_toolkit_decoding.ops import HeadGate, TopGate
@@ -36,6 +37,7 @@ _WHERE = {
     "JointRecipe": "joint",
     "Mix": "combine",
     "Report": "compatibility",
+    "Spent": "fits",
     "StepSession": "session",
     "TextSession": "texts",
     "TopGate": "ops",
@@ -43,6 +45,8 @@ _WHERE = {
     "Vocabulary": "text",
     "answer_once": "handover",
     "exchange_ids": "roles",
+    "fit_once": "fits",
+    "gold_text": "fits",
     "inspect": "session",
     "mean_score": "tuning",
     "open_session": "session",
@@ -61,6 +65,7 @@ __all__ = [
     "JointRecipe",
     "Mix",
     "Report",
+    "Spent",
     "StepSession",
     "TextSession",
     "TopGate",
@@ -68,6 +73,8 @@ __all__ = [
     "Vocabulary",
     "answer_once",
     "exchange_ids",
+    "fit_once",
+    "gold_text",
     "inspect",
     "mean_score",
     "open_session",
