@@ -54,6 +54,7 @@ __all__ = [
     "CheckpointRecipe",
     "Host",
     "Loaded",
+    "ModelFiles",
     "Output",
     "Payload",
     "Rendered",
@@ -259,6 +260,21 @@ class AdapterWeights:
     tensors: Mapping[str, Tensor]
 
 
+@attrs.frozen(kw_only=True)
+class ModelFiles:
+    """Where the files of a model lie, told without opening or fetching any.
+
+    ``checkpoint`` is the folder of the full model (an adapter's base), None while it is on the Hub only; ``adapter`` that of
+    the LoRA adapter, None if there is none. ``named`` is what the pool calls the checkpoint: a path or a Hub id. ``base``
+    is the fingerprint of the checkpoint's weights, which is :attr:`Model.base` of the adapters on it.
+    """
+
+    checkpoint: Path | None = None
+    adapter: Path | None = None
+    named: str = ""
+    base: str = ""
+
+
 class CheckpointRecipe(Recipe, Protocol):
     """A model that lies in a folder: a training result, say."""
 
@@ -322,6 +338,9 @@ class Host(Protocol):
 
     def adapter_weights(self, model: Model) -> AdapterWeights:
         """Return a LoRA adapter's tensors and configuration. CapabilityError if ``model`` is not an adapter."""
+
+    def files(self, model: Model) -> ModelFiles:
+        """Return where a model's files lie; nothing is there for one that was derived."""
 
     def folder(self, model: Model) -> Path:
         """Return the local folder of a full model's checkpoint (its base's for an adapter); for trainers. Derived weights

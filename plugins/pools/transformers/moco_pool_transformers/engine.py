@@ -15,9 +15,10 @@ from moco_pool_transformers.placement import missing
 from moco_pool_transformers.replicas import Share, Team
 
 if TYPE_CHECKING:
-    from moco_core.local import AdapterWeights, ServingRecipe, Weights
+    from moco_core.local import AdapterWeights, ModelFiles, ServingRecipe, Weights
     from moco_pool_transformers.loaded import LoadedModel
     from moco_pool_transformers.residency import Residency
+    from moco_toolkit_checkpoints.specs import Spec
 
 __all__ = ["TransformersEngine"]
 
@@ -159,6 +160,19 @@ class TransformersEngine(Engine):
         from moco_pool_transformers.weights import adapter_of
 
         return adapter_of(model)
+
+    def files(self, model: Model) -> ModelFiles:
+        from moco_core.local import ModelFiles
+
+        spec: Spec | None = model.info.get("spec")
+        if spec is None or spec.computed:
+            return ModelFiles()
+        return ModelFiles(
+            checkpoint=Path(spec.folder) if spec.folder else None,
+            adapter=Path(spec.adapter) if spec.adapter else None,
+            named=str(spec.entry.get("model", "")),
+            base=spec.base_print,
+        )
 
     def folder(self, model: Model) -> Path:
         spec = model.info.get("spec")

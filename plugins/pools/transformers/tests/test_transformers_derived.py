@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers_tiny import ask, build, checkpoint, pool, serve, tokenizer
 
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.local import AdapterWeights, Host, Weights, host_of
+from moco_core.local import AdapterWeights, Host, ModelFiles, Weights, host_of
 from moco_core.models import Inbox, Model, Pool
 from moco_core.types import digest
 from moco_pool_transformers.loaded import LoadedModel
@@ -81,6 +81,19 @@ def test_an_adapter_of_another_base_is_refused_from_headers(tmp_path: Path) -> N
         pool({"model": other, "adapter": str(tmp_path / "lora")}, cache=tmp_path).models()
     transposed = adapter(other, tmp_path / "conv", 2, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
     assert pool({"model": other, "adapter": transposed}, cache=tmp_path).models()[0].adapter
+
+
+def test_a_host_tells_where_files_lie_and_a_derived_model_lies_nowhere(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base")
+    path = adapter(base, tmp_path / "lora", 3)
+    source = pool({"model": base, "adapter": path}, base, cache=tmp_path)
+    tuned, plain = source.models()
+    for model in (tuned, plain):
+        found = host_of(model).files(model)
+        assert (found.checkpoint, found.named, found.base) == (Path(base).resolve(), base, tuned.base)
+    assert source.engine.files(tuned).adapter == Path(path).resolve() and source.engine.files(plain).adapter is None
+    derived = source.engine.derive("whole", Mean((tuned,)), [tuned])
+    assert source.engine.files(derived) == ModelFiles()
 
 
 def test_adapter_generates_like_its_merged_checkpoint(tmp_path: Path) -> None:
