@@ -10,7 +10,7 @@ import torch
 
 from moco_core import Context, Model, Question
 from moco_toolkit_decoding import Answering, HeadGate, open_session
-from moco_toolkit_decoding.sampling import choose
+from moco_toolkit_decoding.sampling import Settings, choose
 
 if TYPE_CHECKING:
     from moco_method_co_llm import CoLLMOptions
@@ -106,5 +106,5 @@ async def _composed(
         scale = math.log(weight) if weight > 0 else -math.inf
         sides.append(logp[:size].log_softmax(-1) + scale)
     mixture = torch.logaddexp(sides[0], sides[1])
-    token = int(choose(mixture[None], [sampling], [generator])[0])
+    token = int(choose(mixture[None], Settings.of([sampling], mixture.device), [generator])[0])
     return token, sigma, ASSISTANT if sides[1][token] > sides[0][token] else BASE

@@ -16,8 +16,8 @@ from moco_core.local import Rendered
 from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.loaded import LoadedModel
-from moco_pool_transformers.sampling import Settings, pick
 from moco_pool_transformers.stops import StopWatch
+from moco_toolkit_decoding.sampling import Settings, pick
 
 __all__ = ["Batch", "Row", "StaticBatch", "bucket"]
 
@@ -150,9 +150,7 @@ class Batch:
             self._read(torch.tensor([row.prompt.ids[-1] for row in order], device=loaded.device))
             return []
         settings = Settings.of([r.sampling for r in order], loaded.sampling_device)
-        tokens, safe, logprobs = self._choose(
-            torch.cat(parts), settings, [order[i].generator for i in settings.sampled]
-        )
+        tokens, safe, logprobs = self._choose(torch.cat(parts), settings, [row.generator for row in order])
         self._read(safe)
         return self._take(tokens, logprobs.tolist(), start)
 
@@ -161,7 +159,7 @@ class Batch:
         assert self._next is not None
         if self._settings is None:
             self._settings = Settings.of([r.sampling for r in self.rows], self.loaded.sampling_device)
-            self._generators = [self.rows[i].generator for i in self._settings.sampled]
+            self._generators = [row.generator for row in self.rows]
         if not self._due:
             watched = any(r.watch is not None for r in self.rows)
             self._due = 1 if watched else min(r.limit - len(r.ids) for r in self.rows)
@@ -275,7 +273,7 @@ class StaticBatch:
         with torch.inference_mode():
             logits = loaded.forward(ids, mask, places, self._cache).logits[:, : loaded.vocab].to(loaded.sampling_device)
             settings = Settings.of([r.sampling for r in self.rows], loaded.sampling_device)
-            tokens, logprobs = pick(logits, settings, [self.rows[i].generator for i in settings.sampled])
+            tokens, logprobs = pick(logits, settings, [row.generator for row in self.rows])
         self._last = tokens.clamp(max=logits.shape[-1] - 1).to(loaded.device)
         out: list[Finished] = []
         for i, (row, token, logprob) in enumerate(zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True)):

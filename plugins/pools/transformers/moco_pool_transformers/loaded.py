@@ -18,6 +18,7 @@ from moco_core.types import FinishReason, Generation, Message, Usage
 from moco_pool_transformers.slab import LayerShape, Slab
 from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_checkpoints.rendering import Renderer
+from moco_toolkit_decoding.sampling import sampling_device
 
 __all__ = ["LoadedModel", "SlabProbe", "memory_errors"]
 
@@ -74,8 +75,7 @@ class LoadedModel:
         self.scratch: MutableMapping[Hashable, Any] = {}
         self.config = module.config.get_text_config()
         self.device = next(module.parameters()).device
-        # sampling sums in float64, which MPS does not have
-        self.sampling_device = torch.device("cpu") if self.device.type == "mps" else self.device
+        self.sampling_device = sampling_device(self.device)
         self.dtype = module.dtype
         self.context_length = renderer.context
         self.vocab = max([len(self.tokenizer) - 1, *self.tokenizer.added_tokens_decoder]) + 1

@@ -265,7 +265,7 @@ async def answer_once(
     used = sampling or context.sampling
     what = {
         "kind": kind,
-        "version": 3,
+        "version": 4,
         "models": [m.fingerprint for m in models],
         "question": [question.id if seeded else "", [[m.role, m.content] for m in question.messages()]],
         "sampling": used.params(),

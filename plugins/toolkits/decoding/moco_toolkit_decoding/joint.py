@@ -22,7 +22,7 @@ from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, Span, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
-from moco_toolkit_decoding.sampling import choose
+from moco_toolkit_decoding.sampling import Settings, choose, sampling_device
 from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.text import Vocabulary, cut_at
 
@@ -77,7 +77,7 @@ class _Row:
     call: Call
     sampling: Sampling
     prompts: list[Any]
-    generator: random.Random | None
+    generator: random.Random
     ids: list[int] = attrs.field(factory=list)
     logprobs: list[float] = attrs.field(factory=list)
     credits: list[int] = attrs.field(factory=list)
@@ -105,8 +105,9 @@ class JointLoop:
         self.ends = frozenset().union(*(loaded[members[i]].end_ids for i in stops))
         self.rows: list[_Row] = []
         self.logits: list[Tensor] = []
+        self.settings: Settings | None = None
         # on an accelerator the members of one step may sit on different devices; they are combined on the first one's
-        self.device = loaded[0].device
+        self.device = sampling_device(loaded[0].device)
 
     @torch.inference_mode()
     def run(self, inbox: Inbox) -> None:
@@ -150,6 +151,7 @@ class JointLoop:
             else:
                 self.logits.append(logits)
         self.rows += fresh
+        self.settings = None
 
     def _open(self, call: Call) -> _Row:
         if call.kind != "generate":
@@ -161,8 +163,7 @@ class JointLoop:
             raise ModelCallError(
                 f"model {self.loaded[empty].model.name!r}: the prompt has no tokens; ask with some text"
             )
-        generator = None if sampling.greedy else random.Random(call.seed)
-        return _Row(call, sampling, prompts, generator)
+        return _Row(call, sampling, prompts, random.Random(call.seed or 0))
 
     def _cut(self, logits: Tensor) -> Tensor:
         return logits[:, : self.size].to(self.device, torch.float32)
@@ -173,14 +174,18 @@ class JointLoop:
         rows = self.rows
         logits = [self.logits[i] for i in self.members]
         combined = self.combiner(logits, self.undefined)
-        tokens = choose(combined, [r.sampling for r in rows], [r.generator for r in rows])
-        chosen = combined.gather(-1, tokens[:, None]).squeeze(-1)
-        credit = self.combiner.credit(logits, combined, tokens).tolist() if len(self.loaded) > 1 else [0] * len(rows)
+        if self.settings is None:
+            self.settings = Settings.of([r.sampling for r in rows], self.device)
+        tokens = choose(combined, self.settings, [r.generator for r in rows])
+        beyond = combined.shape[-1]
+        safe = tokens.clamp(max=beyond - 1)
+        chosen = combined.gather(-1, safe[:, None]).squeeze(-1)
+        credit = self.combiner.credit(logits, combined, safe).tolist() if len(self.loaded) > 1 else [0] * len(rows)
         done: list[tuple[Call, Generation]] = []
         gone: list[int] = []
         ids = tokens.tolist()
         for i, (row, token, logprob) in enumerate(zip(rows, ids, chosen.tolist(), strict=True)):
-            if logprob != logprob or logprob == float("-inf"):
+            if token == beyond:
                 names = ", ".join(dict.fromkeys(self.names))
                 inbox.reject(
                     row.call,
@@ -199,6 +204,7 @@ class JointLoop:
                 gone.append(i)
         if gone:
             ids = self._leave(gone, ids)
+            self.settings = None
         if done:
             inbox.resolve(done)
         if self.rows:
@@ -308,6 +314,6 @@ def shared_vocabulary(loaded: Sequence[Any]) -> tuple[int, Tensor | None]:
     holes = sorted({i for view in views for i in view.undefined(size)})
     if not holes:
         return size, None
-    mask = torch.zeros(size, dtype=torch.bool, device=loaded[0].device)
+    mask = torch.zeros(size, dtype=torch.bool, device=sampling_device(loaded[0].device))
     mask[holes] = True
     return size, mask

@@ -1,80 +1,177 @@
-"""Choosing a token from a log-distribution: warped once, seeded per row, greedy ties to the lowest id."""
+"""Choosing one token per row, so that a row's choice depends on nothing but its own logits and its own generator.
+
+Order of the filters: temperature, top-k, top-p, min-p, as in transformers' ``generate``. After sorting by descending logit
+(ties to the lowest id) each of them keeps a prefix of the sorted list, so that their combination is the shortest of the
+prefixes. One uniform float64 per row and step, drawn on the CPU, inverts the cumulative distribution. Generation, sessions and
+joint decoding all choose here: at equal scores and seeds they say the same.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 
+import attrs
 import torch
 from torch import Tensor
 
 from moco_core.types import Sampling
 
-__all__ = ["choose", "greedy", "sample", "warp"]
+__all__ = ["Settings", "choose", "first_argmax", "log_probabilities", "pick", "sampling_device"]
+
+SHORTLIST = 128
+"""Candidates sorted per row before falling back to sorting the whole vocabulary."""
 
 
-def greedy(scores: Tensor) -> Tensor:
-    """Return the index of the largest entry of each row of (B, V); equal maxima give the lowest id, as ``max`` promises."""
-    return scores.max(-1).indices
+@attrs.frozen
+class Settings:
+    """The sampling settings of a batch as tensors on the device of the logits.
 
-
-def warp(logp: Tensor, settings: Sampling) -> Tensor:
-    """Return log-probabilities (B, V) after temperature, top-k, top-p and min-p, in this order, unnormalised.
-
-    The order is that of transformers' ``generate``. top-p keeps the smallest set of most probable tokens whose mass reaches
-    p, at least one token; min-p keeps what has at least that share of the top probability.
+    ``sampled`` holds the indices of the rows that sample; the other fields are aligned with it. It is empty for a greedy
+    batch, which then costs no sorting at all.
     """
-    if settings.greedy:
-        return logp
-    scores = logp / settings.temperature
-    vocabulary = scores.shape[-1]
-    if 0 < settings.top_k < vocabulary:
-        bound = scores.topk(settings.top_k, -1).values[:, -1:]
-        scores = scores.masked_fill(scores < bound, -torch.inf)
-    if settings.top_p < 1:
-        ordered, index = scores.sort(dim=-1, descending=True, stable=True)
-        mass = ordered.softmax(-1)
-        drop = mass.cumsum(-1) - mass >= settings.top_p
-        drop[:, 0] = False
-        scores = scores.masked_fill(torch.zeros_like(drop).scatter(-1, index, drop), -torch.inf)
-    if settings.min_p > 0:
-        bound = scores.max(-1, keepdim=True).values + torch.log(torch.tensor(settings.min_p)).item()
-        scores = scores.masked_fill(scores < bound, -torch.inf)
-    return scores
+
+    sampled: list[int]
+    index: Tensor
+    temperature: Tensor
+    top_p: Tensor
+    top_k: Tensor
+    min_p: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Sampling], device: torch.device) -> Settings:
+        sampled = [i for i, s in enumerate(rows) if not s.greedy]
+        chosen = [rows[i] for i in sampled]
+
+        def column(values: list[float] | list[int], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device).unsqueeze(-1)
+
+        return cls(
+            sampled,
+            torch.tensor(sampled, dtype=torch.long, device=device),
+            column([s.temperature for s in chosen], torch.float32),
+            column([s.top_p for s in chosen], torch.float64),
+            column([s.top_k for s in chosen], torch.long),
+            column([s.min_p for s in chosen], torch.float32),
+        )
 
 
-def sample(scores: Tensor, uniforms: Sequence[float]) -> Tensor:
-    """Draw one id per row of unnormalised log-probabilities (B, V) by inverting the cumulative distribution.
+def sampling_device(device: torch.device) -> torch.device:
+    """Return where to sample from logits on ``device``: there, unless it has no float64 to sum in (MPS)."""
+    return torch.device("cpu") if device.type == "mps" else device
 
-    Tokens are ordered by descending probability, then id; sums are float64. A row depends on its own scores and its own
-    uniform number in [0, 1) only, so a row drawn in a batch equals the row drawn alone.
+
+def first_argmax(logits: Tensor) -> Tensor:
+    """Return the lowest index of the maximum of each row: (B, V) -> (B,). A row whose maximum is NaN or infinite gives V."""
+    return _finite(*logits.max(-1), logits.shape[-1])
+
+
+def _finite(best: Tensor, index: Tensor, size: int) -> Tensor:
+    # of equal maxima ``max`` returns the first one, and NaN counts as the largest
+    return torch.where(torch.isfinite(best), index, size)
+
+
+def log_probabilities(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the natural log-probability of one token per row from raw logits: (B, V) float32, (B,) -> (B,)."""
+    picked = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return picked - torch.logsumexp(logits, -1)
+
+
+def pick(logits: Tensor, settings: Settings, generators: Sequence[random.Random | None]) -> tuple[Tensor, Tensor]:
+    """Choose as :func:`choose` does; also return the natural log-probabilities of the choices, float32 (B,)."""
+    if settings.sampled:
+        tokens = choose(logits, settings, generators)
+        return tokens, log_probabilities(logits, tokens.clamp(max=logits.shape[-1] - 1))
+    best, index = logits.max(-1)
+    # the choice is the largest logit: one pass over the others gives its share
+    return _finite(best, index, logits.shape[-1]), (logits - best.unsqueeze(-1)).exp_().sum(-1).log_().neg_()
+
+
+def choose(logits: Tensor, settings: Settings, generators: Sequence[random.Random | None]) -> Tensor:
+    """Choose one token per row.
+
+    ``logits``: raw or normalised, float32 (B, V). ``generators``: one per row; those of sampled rows are advanced by exactly
+    one draw, the others are not used and may be None. Returns int64 (B,); V marks a row whose largest logit is not finite.
     """
-    ordered, index = scores.float().sort(dim=-1, descending=True, stable=True)
-    mass = (ordered - ordered[:, :1]).double().exp().cumsum(-1)
-    u = torch.tensor(uniforms, dtype=torch.float64, device=scores.device)[:, None]
-    place = torch.searchsorted(mass, u * mass[:, -1:]).clamp(max=scores.shape[-1] - 1)
-    # a zero mass in front of the first token cannot be: the first is the most probable one
-    return index.gather(-1, place).squeeze(-1)
-
-
-def choose(logp: Tensor, settings: Sequence[Sampling], generators: Sequence[random.Random | None]) -> Tensor:
-    """Choose one token per row: argmax for greedy rows, a draw from the warped distribution for the others.
-
-    ``generators[i]`` gives exactly one uniform number per step of row i, and none for greedy rows.
-    """
-    groups: dict[Sampling, list[int]] = {}
-    for i, setting in enumerate(settings):
-        groups.setdefault(setting, []).append(i)
-    if len(groups) == 1:
-        return _choose(logp, settings[0], generators)
-    out = torch.empty(len(settings), dtype=torch.long, device=logp.device)
-    for setting, members in groups.items():
-        index = torch.tensor(members, device=logp.device)
-        out[index] = _choose(logp[index], setting, [generators[i] for i in members])
+    if not settings.sampled:
+        return first_argmax(logits)
+    everyone = len(settings.sampled) == logits.shape[0]
+    rows = logits if everyone else logits.index_select(0, settings.index)
+    mine = [g for i in settings.sampled if (g := generators[i]) is not None]
+    draws = torch.tensor([g.random() for g in mine], dtype=torch.float64).to(logits.device).unsqueeze(-1)
+    drawn = _sample(rows, settings, draws)
+    if everyone:
+        return drawn
+    out = first_argmax(logits)
+    out[settings.index] = drawn
     return out
 
 
-def _choose(logp: Tensor, setting: Sampling, generators: Sequence[random.Random | None]) -> Tensor:
-    if setting.greedy:
-        return greedy(logp)
-    return sample(warp(logp, setting), [g.random() if g is not None else 0.0 for g in generators])
+def _sample(logits: Tensor, settings: Settings, draws: Tensor) -> Tensor:
+    size = logits.shape[-1]
+    best = logits.amax(-1, keepdim=True)
+    weights = torch.exp((logits - best) / settings.temperature)
+    total = weights.sum(-1, keepdim=True, dtype=torch.float64)
+    k = min(SHORTLIST, size)
+    order = _shortlist(logits, k)
+    token, settled = _invert(order, weights, total, logits, settings, draws, complete=k == size)
+    if not bool(settled.all()):  # a flat distribution, or ties across the end of the shortlist: sort everything
+        rest = (~settled).nonzero().squeeze(-1)
+        some = attrs.evolve(
+            settings,
+            temperature=settings.temperature[rest],
+            top_p=settings.top_p[rest],
+            top_k=settings.top_k[rest],
+            min_p=settings.min_p[rest],
+        )
+        order = logits[rest].sort(dim=-1, descending=True, stable=True).indices
+        full, _ = _invert(order, weights[rest], total[rest], logits[rest], some, draws[rest], complete=True)
+        token[rest] = full
+    finite = torch.isfinite(total).squeeze(-1) & torch.isfinite(best).squeeze(-1)
+    return torch.where(finite, token, torch.full_like(token, size))
+
+
+def _shortlist(logits: Tensor, k: int) -> Tensor:
+    """Return the indices of the k largest logits per row, descending, ties to the lowest id: (B, V) -> (B, k)."""
+    if k == logits.shape[-1]:
+        return logits.sort(dim=-1, descending=True, stable=True).indices
+    # topk promises no order among ties: put the shortlist in order of id, then sort it stably by value
+    ids = logits.topk(k, -1).indices.sort(-1).values
+    return ids.gather(-1, logits.gather(-1, ids).sort(dim=-1, descending=True, stable=True).indices)
+
+
+def _invert(
+    order: Tensor, weights: Tensor, total: Tensor, logits: Tensor, settings: Settings, draws: Tensor, *, complete: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the drawn token per row, and whether the sorted candidates ``order`` (B, k) were enough to know it."""
+    size = weights.shape[-1]
+    heights = weights.gather(-1, order)
+    cumulative = heights.double().cumsum(-1)
+    k = order.shape[-1]
+    last = torch.full_like(settings.top_k, size)
+    by_k = torch.where(settings.top_k > 0, settings.top_k.clamp(max=size), last)
+    mass_k = torch.where(by_k <= k, cumulative.gather(-1, (by_k.clamp(max=k) - 1)), total)
+    # the smallest prefix whose mass reaches top_p of what top_k kept
+    by_p = (cumulative < settings.top_p * mass_k).sum(-1, keepdim=True) + 1
+    by_p = torch.where(settings.top_p < 1, by_p, last)
+    # the maximum has weight 1, so min_p is a bound on the weights themselves
+    by_m = (heights >= settings.min_p).sum(-1, keepdim=True)
+    by_m = torch.where((by_m == k) & (not complete), last, by_m)
+    kept = torch.minimum(torch.minimum(by_k, by_p), by_m).clamp(min=1)
+    known = kept <= k
+    mass = torch.where(known, cumulative.gather(-1, kept.clamp(max=k) - 1), total)
+    place = (cumulative < draws * mass).sum(-1, keepdim=True)
+    place = torch.minimum(place, kept - 1)
+    if complete:
+        settled = torch.ones_like(known)
+        place = place.clamp(max=k - 1)
+    else:
+        # top_k between k and V: neither its mass nor its end is known
+        vague = ((by_k > k) & (by_k < size)) | ((by_p > k) & (settings.top_p < 1)) | ((kept > k) & (kept < size))
+        vague = vague | ((kept >= size) & (by_m >= size) & (settings.min_p > 0))
+        # a token is in the right order only if it is larger than everything outside the shortlist
+        edge = heights[:, -1:]
+        settled = ~vague & (place < k)
+        place = place.clamp(max=k - 1)
+        settled &= heights.gather(-1, place) > edge
+    return order.gather(-1, place).squeeze(-1), settled.squeeze(-1)

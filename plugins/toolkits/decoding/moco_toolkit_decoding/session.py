@@ -243,6 +243,8 @@ class StepSession:
         Returns :class:`~moco_toolkit_decoding.ops.Drafted`.
         """
         settings = sampling or Sampling()
+        if generator is None and not settings.greedy:
+            raise ValueError("a draft with a temperature needs a generator")
         state = generator.getstate() if generator is not None and not settings.greedy else None
         parts: list[Drafted] = []
         ids: list[int] = []

@@ -25,7 +25,7 @@ from moco_toolkit_decoding.ops import (
     Seen,
     Traced,
 )
-from moco_toolkit_decoding.sampling import choose, greedy
+from moco_toolkit_decoding.sampling import Settings, choose, sampling_device
 from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.text import common
 
@@ -55,7 +55,8 @@ class StepServer:
         self.lines: weakref.WeakKeyDictionary[RowHandle, _Line] = weakref.WeakKeyDictionary()
         self.clock = 0
         holes = self.vocabulary.undefined(self.vocabulary.size)
-        self.undefined = torch.tensor(holes, device=loaded.device) if holes else None
+        self.device = sampling_device(torch.device(loaded.device))
+        self.undefined = torch.tensor(holes, device=self.device) if holes else None
 
     @torch.inference_mode()
     def run(self, ops: Sequence[Any]) -> list[Any]:
@@ -207,7 +208,7 @@ class StepServer:
         for _, line, chunk in pending:
             line.ids.extend(chunk)
             line.top = None
-        logits = logits[:, : self.vocabulary.size]
+        logits = logits[:, : self.vocabulary.size].to(self.device)
         if self.undefined is not None:
             logits = logits.index_fill(-1, self.undefined, -torch.inf)
         return logits, states
@@ -237,10 +238,11 @@ class StepServer:
             # the token is the largest logit: one pass over the others gives its share
             chosen = tops = -(logits - best[:, None]).exp_().sum(-1).log_()
         else:
-            logp = logits.log_softmax(-1)
-            tokens = choose(logp, [d.op.sampling for _, d in live], [d.generator for _, d in live])
-            tops = logp.max(-1).values
-            chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)
+            settings = Settings.of([d.op.sampling for _, d in live], logits.device)
+            tokens = choose(logits, settings, [d.generator for _, d in live]).clamp(max=logits.shape[-1] - 1)
+            total = logits.logsumexp(-1)
+            tops = logits.max(-1).values - total
+            chosen = logits.gather(-1, tokens[:, None]).squeeze(-1) - total
         gates = head_values([d for _, d in live], states)
         going: list[tuple[int, DraftInProgress]] = []
         rows = zip(live, tokens.tolist(), chosen.tolist(), tops.tolist(), gates, strict=True)
@@ -283,7 +285,7 @@ class StepServer:
             logp = logits[place].log_softmax(-1)
             ordered = logp.sort(descending=True, stable=True) if op.k > 1 else None
             if ordered is None:
-                best = int(greedy(logp[None])[0])
+                best = int(logp.max(-1).indices)
                 ids = [best] if op.k else []
                 values = [float(logp[best])] if op.k else []
                 line.top = (len(line.ids), best, float(logp[best]))
@@ -312,14 +314,14 @@ class StepServer:
         wants = any(ops[i].hidden for i, _, _ in scores)
         for n, logits, hidden in self.slab.feed_all([line.row for _, line, _ in scores], chunks, hidden=wants):
             size = ops[scores[n][0]].size
-            logits = logits[:, : self.vocabulary.size if size is None else size]
+            logits = logits[:, : self.vocabulary.size if size is None else size].to(self.device)
             if self.undefined is not None and size is None:
                 logits = logits.index_fill(-1, self.undefined, -torch.inf)
             if wants:
                 states.setdefault(n, []).append(hidden.float().cpu())
             ids, tops, own = gathered[n]
             logp = logits.log_softmax(-1)
-            best = greedy(logp)
+            best = logp.max(-1).indices
             first = len(ids) + 1
             following = torch.tensor(chunks[n][first : first + len(logp)], dtype=torch.long, device=logp.device)
             if ops[scores[n][0]].full:

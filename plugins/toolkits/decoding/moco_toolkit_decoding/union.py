@@ -22,7 +22,7 @@ from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.joint import MAX_ROWS, cut_spans, vocabulary_of
-from moco_toolkit_decoding.sampling import choose
+from moco_toolkit_decoding.sampling import Settings, choose
 from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.text import Vocabulary, cut_at
 
@@ -69,7 +69,7 @@ class _Row:
     call: Call
     sampling: Sampling
     prompts: list[Any]
-    generator: random.Random | None
+    generator: random.Random
     ids: list[list[int]]
     data: bytes = b""
     steps: int = 0
@@ -133,8 +133,7 @@ class UnionLoop:
             except MocoError as error:
                 inbox.reject(call, error)
                 continue
-            generator = None if sampling.greedy else random.Random(call.seed)
-            fresh.append(_Row(call, sampling, prompts, generator, [[] for _ in self.loaded]))
+            fresh.append(_Row(call, sampling, prompts, random.Random(call.seed or 0), [[] for _ in self.loaded]))
         if not fresh:
             return
         first = len(self.rows)
@@ -224,10 +223,10 @@ class UnionLoop:
             scores.append(values[None])
         members = [scores[m] for m in self.members]
         combined = self.combiner(members)
-        pick = int(choose(combined, [row.sampling], [row.generator])[0])
-        logprob = float(combined[0, pick])
-        if logprob != logprob:
+        pick = int(choose(combined, Settings.of([row.sampling], combined.device), [row.generator])[0])
+        if pick == len(names):
             raise ModelCallError(f"the fused scores of {', '.join(self.names)} are not finite at step {row.steps}")
+        logprob = float(combined[0, pick])
         chosen = names[pick]
         row.steps += 1
         row.logprobs.append(logprob)
