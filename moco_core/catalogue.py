@@ -20,8 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moco_core.errors import BrokenPlugin, IncompatiblePlugin, PluginConflict, PluginError, UnknownPlugin, suggest
-from moco_core.kinds import GROUPS, KINDS, OBSERVER_GROUP, SPEC
+from moco_core.errors import (
+    BrokenPlugin,
+    ConfigError,
+    IncompatiblePlugin,
+    PluginConflict,
+    PluginError,
+    UnknownPlugin,
+    suggest,
+)
+from moco_core.kinds import GROUPS, KINDS, SPEC
 
 if TYPE_CHECKING:
     import pluggy
@@ -33,10 +41,19 @@ __all__ = ["Card", "Catalogue", "distribution_name", "installed"]
 def _bases() -> Mapping[str, type]:
     # imported here: listing plugins needs none of this
     from moco_core.data import Dataset, Metric
+    from moco_core.events import Observer
+    from moco_core.executors import Executor
     from moco_core.methods import Method
     from moco_core.models import PoolSource
 
-    return {"pool": PoolSource, "method": Method, "dataset": Dataset, "metric": Metric}
+    return {
+        "pool": PoolSource,
+        "method": Method,
+        "dataset": Dataset,
+        "metric": Metric,
+        "observer": Observer,
+        "executor": Executor,
+    }
 
 
 @functools.cache
@@ -45,28 +62,18 @@ def installed() -> Catalogue:
     return Catalogue(os.environ)
 
 
-def _manager(trace: bool) -> pluggy.PluginManager:
-    import pluggy
-
-    from moco_core import hookspecs
-
-    manager = pluggy.PluginManager("moco")
-    manager.add_hookspecs(hookspecs)
-    if trace:
-        trace_hooks(manager)
-    return manager
-
-
 @attrs.frozen(kw_only=True)
 class Card:
     """One plugin as its metadata describes it; nothing was imported to make it.
 
-    ``distribution`` and ``version`` are empty for a plugin registered by hand. ``problem`` says why it cannot be used.
+    ``attribute`` is what its entry point names within ``module`` (commands only), ``distribution`` and ``version`` are
+    empty for a plugin registered by hand. ``problem`` says why it cannot be used.
     """
 
     kind: str
     name: str
     module: str
+    attribute: str = ""
     distribution: str = ""
     version: str = ""
     summary: str = ""
@@ -168,23 +175,47 @@ class Catalogue:
             hint += " (MOCO_PLUGINS restricts what is seen)"
         raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}; try: pip install {distribution_name(kind, name)}")
 
+    def named(self, words: Sequence[str]) -> tuple[str, str]:
+        """Return the (kind, name) that a person means by ``[KIND] NAME``; a name nobody has is taken for a method's.
+
+        Raises ConfigError if the kind is none, or left out although two kinds have the name.
+        """
+        if len(words) == 2:
+            if words[0] not in KINDS:
+                raise ConfigError(f"{words[0]!r} is no kind of plugin; the kinds are {', '.join(KINDS)}")
+            return words[0], words[1]
+        if len(words) != 1:
+            raise ConfigError("expected [KIND] NAME")
+        found = [k for k in KINDS if words[0] in self.cards(k)]
+        if len(found) > 1:
+            raise ConfigError(f"{words[0]!r} is a {' and a '.join(found)}; say which: {found[0]} {words[0]}")
+        return (found[0] if found else "method"), words[0]
+
     def _load(self, card: Card) -> type[Any]:
-        who = f"{card.kind} {card.name!r} ({card.distribution} {card.version})"
-        if card.problem:
-            raise IncompatiblePlugin(f"{who} {card.problem}")
+        return self._class_of(card.kind, _imported(card), _who(card))
+
+    def entry(self, card: Card) -> Any:
+        """Import and return what a card's entry point names (a command). Raises BrokenPlugin or IncompatiblePlugin."""
+        module = _imported(card)
         try:
-            module = importlib.import_module(card.module)
-        except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
-            raise BrokenPlugin(
-                f"{who} is installed but importing {card.module} fails: {type(error).__name__}: {_one_line(error)}; "
-                f"reinstall it or report it to its author"
-            ) from error
-        return self._class_of(card.kind, module, who)
+            return getattr(module, card.attribute)
+        except AttributeError as error:
+            raise BrokenPlugin(f"{_who(card)}: {_one_line(error)}") from None
+
+    def manager(self) -> pluggy.PluginManager:
+        """Return a manager of the hook specification; with ``MOCO_TRACE`` it prints every call."""
+        import pluggy
+
+        from moco_core import hookspecs
+
+        manager = pluggy.PluginManager("moco")
+        manager.add_hookspecs(hookspecs)
+        if self._trace:
+            trace_hooks(manager)
+        return manager
 
     def _class_of(self, kind: str, module: ModuleType, who: str) -> type[Any]:
-        manager = _manager(self._trace)
+        manager = self.manager()
         try:
             manager.register(module, name=module.__name__)
             manager.check_pending()
@@ -208,7 +239,8 @@ class Catalogue:
         """
         kind = next((k for k, base in _bases().items() if isinstance(cls, type) and issubclass(cls, base)), None)
         if kind is None:
-            raise PluginError(f"{cls!r} is neither a PoolSource, Method, Dataset nor Metric subclass")
+            *names, last = (base.__name__ for base in _bases().values())
+            raise PluginError(f"{cls!r} is neither a {', '.join(names)} nor {last} subclass")
         name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         taken = self._scan(kind).get(name) if kind not in self._cards else self._cards[kind].get(name)
         if taken is not None:
@@ -230,7 +262,7 @@ class Catalogue:
         sys.modules[spec.name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BrokenPlugin(f"--plugin {path}: {type(error).__name__}: {_one_line(error)}") from error
         found: list[type] = []
         for kind in KINDS:
@@ -243,29 +275,11 @@ class Catalogue:
                 if isinstance(v, type) and v.__module__ == module.__name__ and issubclass(v, tuple(_bases().values()))
             ]
         if not found:
-            raise BrokenPlugin(f"--plugin {path}: it defines no pool, method, dataset or metric")
+            raise BrokenPlugin(f"--plugin {path}: it defines no {', '.join(KINDS[:-1])} or {KINDS[-1]}")
         before = set(self._registered)
         for cls in found:
             self.register(cls, getattr(cls, "name", None) if isinstance(getattr(cls, "name", None), str) else None)
         return sorted(set(self._registered) - before)
-
-    # ---------------------------------------------------------------- observers
-
-    def observers(self) -> tuple[pluggy.PluginManager, list[str]]:
-        """Return a manager of all installed observers, and one line for each that could not be loaded."""
-        manager = _manager(self._trace)
-        problems: list[str] = []
-        for point in sorted(self._entry_points(OBSERVER_GROUP), key=lambda p: p.name):
-            dist = _facts(point.dist)["name"] if point.dist else ""
-            if self._allowed is not None and _normal(dist) not in self._allowed:
-                continue
-            try:
-                manager.register(point.load(), name=point.name)
-            except Exception as error:
-                problems.append(
-                    f"observer {point.name!r} ({dist}) is switched off: {type(error).__name__}: {_one_line(error)}"
-                )
-        return manager, problems
 
 
 def trace_hooks(manager: pluggy.PluginManager) -> None:
@@ -282,15 +296,33 @@ def trace_hooks(manager: pluggy.PluginManager) -> None:
     manager.add_hookcall_monitoring(before, after)
 
 
+def _who(card: Card) -> str:
+    return f"{card.kind} {card.name!r} ({card.distribution} {card.version})"
+
+
+def _imported(card: Card) -> ModuleType:
+    """Import a plugin's module. Raises BrokenPlugin or IncompatiblePlugin."""
+    if card.problem:
+        raise IncompatiblePlugin(f"{_who(card)} {card.problem}")
+    try:
+        return importlib.import_module(card.module)
+    except (Exception, SystemExit) as error:
+        raise BrokenPlugin(
+            f"{_who(card)} is installed but importing {card.module} fails: {type(error).__name__}: {_one_line(error)}; "
+            f"reinstall it or report it to its author"
+        ) from error
+
+
 def _card(kind: str, point: metadata.EntryPoint) -> Card:
     dist = point.dist
     if dist is None:
-        return Card(kind=kind, name=point.name, module=point.module)
+        return Card(kind=kind, name=point.name, module=point.module, attribute=point.attr or "")
     facts = _facts(dist)
     card = Card(
         kind=kind,
         name=point.name,
         module=point.module,
+        attribute=point.attr or "",
         distribution=facts["name"],
         version=facts["version"],
         summary=facts["summary"],

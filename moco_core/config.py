@@ -77,7 +77,7 @@ class Settings:
     baselines: bool = option(True, help="also run every single model of the pool")
 
 
-_PLUGIN_KEYS = ("pool", "method", "methods", "dataset", "datasets", "metric")
+_PLUGIN_KEYS = ("pool", "method", "methods", "dataset", "datasets", "metric", "observer", "observers", "executor")
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +89,8 @@ class RunConfig:
     datasets: tuple[Plugin, ...]
     metric: Plugin | None
     settings: Settings
+    observers: tuple[Plugin, ...] = ()
+    executor: Plugin | None = None
 
     @property
     def sampling(self) -> Sampling:
@@ -224,7 +226,8 @@ def parse_settings(
         return [] if single is None else [one(kind, single, kind)]
 
     pool = one("pool", data.get("pool", DEFAULT_POOL), "pool")
-    methods, datasets = many("method"), many("dataset")
+    methods, datasets, observers = many("method"), many("dataset"), many("observer")
+    executor = None if data.get("executor") is None else one("executor", data["executor"], "executor")
     metric: Plugin | None = None
     if data.get("metric") is not None:
         try:
@@ -242,6 +245,8 @@ def parse_settings(
         datasets=tuple(d for d in datasets if d),
         metric=metric,
         settings=settings,
+        observers=tuple(o for o in observers if o),
+        executor=executor,
     )
 
 

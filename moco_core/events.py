@@ -1,23 +1,68 @@
-"""What observers are told: one frozen event per hook. Events may grow fields; they never lose any."""
+"""Observers, and what they are told: one frozen event per hook. Events may grow fields; they never lose any."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import attrs
 
-__all__ = ["QuestionAnswered", "RunFinished", "RunProgress", "RunStarted"]
+from moco_core.options import NoOptions
+
+__all__ = [
+    "BenchmarkFinished",
+    "BenchmarkStarted",
+    "Observer",
+    "QuestionAnswered",
+    "RunFinished",
+    "RunNoted",
+    "RunProgress",
+    "RunStarted",
+]
+
+OptionsT = TypeVar("OptionsT")
+
+
+class Observer(Generic[OptionsT]):
+    """What an observer plugin provides: it watches the runs that name it (``observers: [NAME]``, ``--observer NAME``).
+
+    One is made for each benchmark. It implements any of the event hooks of :mod:`moco_core.hookspecs`, marked with
+    ``hookimpl``; it is called in the run's event loop and should return at once. What it raises is reported once, and it is
+    told nothing more. Keys of pools are masked in all that it is told.
+    """
+
+    Options: ClassVar[type] = NoOptions
+
+    def __init__(self, options: OptionsT) -> None:
+        self.options = options
+
+
+@attrs.frozen(kw_only=True)
+class BenchmarkStarted:
+    """A grid of ``runs`` runs begins; their folders will lie in ``folder``. A single run is a grid, too."""
+
+    runs: int
+    folder: Path
+
+
+@attrs.frozen(kw_only=True)
+class BenchmarkFinished:
+    """A grid ended. ``reports`` are its comparisons as JSON data, one per dataset and seed, of the runs that were done."""
+
+    folder: Path
+    status: Literal["finished", "failed", "interrupted"]
+    reports: Sequence[Mapping[str, Any]]
 
 
 @attrs.frozen(kw_only=True)
 class RunStarted:
-    """A run begins. ``config`` is the effective configuration as JSON data."""
+    """A run begins. ``config`` is the effective configuration as JSON data, ``label`` the system's name in tables."""
 
     run_id: str
     folder: Path
     config: Mapping[str, Any]
+    label: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -32,14 +77,31 @@ class RunProgress:
 
 
 @attrs.frozen(kw_only=True)
+class RunNoted:
+    """A line of JSON data was added to the fit log: a step of a search, a chosen threshold."""
+
+    run_id: str
+    phase: str
+    data: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
 class QuestionAnswered:
-    """One test question was answered and scored (``error`` empty), or failed (``score`` None)."""
+    """One test question was answered and scored (``error`` empty), or failed (``score`` None).
+
+    ``index`` is its place in the dataset, ``question`` the text that was asked, ``reply`` the system's, and ``answer`` what
+    was read out of it.
+    """
 
     run_id: str
     question_id: str
     score: float | None
     status: str
     error: str = ""
+    index: int = 0
+    question: str = ""
+    reply: str = ""
+    answer: str = ""
 
 
 @attrs.frozen(kw_only=True)

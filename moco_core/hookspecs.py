@@ -1,4 +1,4 @@
-"""The whole surface that plugins implement: four registrations and a few observations.
+"""The whole surface that plugins implement: a registration for each kind, and what observers are told.
 
 A plugin is a module with an entry point in one of the groups below; the entry point's name is the plugin's public name::
 
@@ -13,9 +13,9 @@ and in the module::
     def moco_method():
         return Shortest
 
-Registration hooks are called on the selected plugin only, never broadcast. Observers implement any of the ``moco_run_*``
-hooks; each gets one frozen event, which may grow fields but never lose any. An observer that raises is reported once and
-switched off for the rest of the run.
+Registration hooks are called on the selected plugin only, never broadcast. The observers that a run names implement any of
+the event hooks below; each gets one frozen event, which may grow fields but never lose any. An observer that raises is
+reported once and told nothing more.
 """
 
 from __future__ import annotations
@@ -24,15 +24,25 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from moco_core.kinds import GROUPS, KINDS, OBSERVER_GROUP, SPEC
+from moco_core.kinds import GROUPS, KINDS, SPEC
 
 if TYPE_CHECKING:
     from moco_core.data import Dataset, Metric
-    from moco_core.events import QuestionAnswered, RunFinished, RunProgress, RunStarted
+    from moco_core.events import (
+        BenchmarkFinished,
+        BenchmarkStarted,
+        Observer,
+        QuestionAnswered,
+        RunFinished,
+        RunNoted,
+        RunProgress,
+        RunStarted,
+    )
+    from moco_core.executors import Executor
     from moco_core.methods import Method
     from moco_core.models import PoolSource
 
-__all__ = ["GROUPS", "KINDS", "OBSERVER_GROUP", "SPEC", "hookimpl", "hookspec"]
+__all__ = ["GROUPS", "KINDS", "SPEC", "hookimpl", "hookspec"]
 
 hookspec = pluggy.HookspecMarker("moco")
 hookimpl = pluggy.HookimplMarker("moco")
@@ -59,6 +69,21 @@ def moco_metric() -> type[Metric[Any]]:  # type: ignore[empty-body]
 
 
 @hookspec
+def moco_observer() -> type[Observer[Any]]:  # type: ignore[empty-body]
+    """Return the observer class."""
+
+
+@hookspec
+def moco_executor() -> type[Executor[Any]]:  # type: ignore[empty-body]
+    """Return the executor class."""
+
+
+@hookspec
+def moco_benchmark_started(event: BenchmarkStarted) -> None:
+    """A grid of runs begins; nothing has been asked yet."""
+
+
+@hookspec
 def moco_run_started(event: RunStarted) -> None:
     """A run begins; nothing has been asked yet."""
 
@@ -69,6 +94,11 @@ def moco_run_progress(event: RunProgress) -> None:
 
 
 @hookspec
+def moco_run_noted(event: RunNoted) -> None:
+    """A line was added to a run's fit log."""
+
+
+@hookspec
 def moco_question_answered(event: QuestionAnswered) -> None:
     """One test question was answered and scored, or failed. Fires once per question, in order of completion."""
 
@@ -76,3 +106,8 @@ def moco_question_answered(event: QuestionAnswered) -> None:
 @hookspec
 def moco_run_finished(event: RunFinished) -> None:
     """A run ended: finished, failed or interrupted. Its folder is complete."""
+
+
+@hookspec
+def moco_benchmark_finished(event: BenchmarkFinished) -> None:
+    """A grid ended: finished, failed or interrupted. Fires once, after the last run's end."""

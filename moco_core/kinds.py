@@ -1,10 +1,15 @@
 """The kinds of plugin, their entry-point groups, and the version of the hook specification."""
 
-__all__ = ["GROUPS", "KINDS", "OBSERVER_GROUP", "SPEC"]
+__all__ = ["GROUPS", "KINDS", "PARTS", "SPEC"]
 
 SPEC = 1
 """Version of the hook specification. A plugin states it in its keywords as ``spec-1``; another number is refused."""
 
-KINDS = ("pool", "method", "dataset", "metric")
-GROUPS = {kind: f"moco.{kind}" for kind in KINDS}
-OBSERVER_GROUP = "moco.observer"
+PARTS = ("pool", "method", "dataset", "metric")
+"""What a run is made of: the kinds that have templates and conformance checks."""
+
+KINDS = (*PARTS, "observer", "executor")
+"""Every kind of plugin that is a class with options."""
+
+GROUPS = {kind: f"moco.{kind}" for kind in (*KINDS, "command")}
+"""The entry-point group of every kind. A command is no class: its entry point names a click command."""

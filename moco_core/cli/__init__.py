@@ -1,4 +1,9 @@
-"""The ``moco`` command. Each subcommand's module is imported when it is used, so that help and listing are quick."""
+"""The ``moco`` command. Each subcommand's module is imported when it is used, so that help and listing are quick.
+
+Distributions add subcommands: an entry point in the group ``moco.command`` whose name is the subcommand and whose value
+names a click command, as ``module:command``. The distribution's summary is its help; its keyword ``section-look`` (or
+another of :data:`SECTIONS`) says where ``moco --help`` lists it.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +11,69 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
-__all__ = ["cli", "main"]
+__all__ = ["SECTIONS", "cli", "main"]
+
+SECTIONS = ("try", "run", "look", "publish", "maintain")
+"""What people do, in the order of ``moco --help``."""
 
 _COMMANDS = {
-    "run": (
-        "moco_core.cli.running",
-        "Fit a method on the dev split, answer the test split, compare with the single models.",
-    ),
-    "bench": ("moco_core.cli.running", "Run a grid of methods, datasets and seeds over one pool; one table."),
-    "plan": ("moco_core.cli.planning", "Resolve everything and check it; predict calls and memory; run nothing."),
-    "ask": ("moco_core.cli.asking", "Ask one question; --messages shows who said what."),
-    "list": ("moco_core.cli.plugins", "List the installed plugins."),
+    "list": ("try", "moco_core.cli.plugins", "List the installed plugins."),
     "show": (
+        "try",
         "moco_core.cli.plugins",
         "Show one plugin: what it is, its options, defaults, ranges and the paper's values.",
     ),
-    "check": ("moco_core.cli.plugins", "Run the conformance kit on a plugin."),
-    "new": ("moco_core.cli.plugins", "Scaffold a plugin of your own."),
-    "cache": ("moco_core.cli.caching", "Look into the call cache, explain misses, prune it."),
-    "doctor": ("moco_core.cli.doctor", "Check this installation and say what is wrong with it."),
+    "ask": ("try", "moco_core.cli.asking", "Ask one question; --messages shows who said what."),
+    "plan": (
+        "run",
+        "moco_core.cli.planning",
+        "Resolve everything and check it; predict calls and memory; run nothing.",
+    ),
+    "run": (
+        "run",
+        "moco_core.cli.running",
+        "Fit a method on the dev split, answer the test split, compare with the single models.",
+    ),
+    "bench": ("run", "moco_core.cli.running", "Run a grid of methods, datasets and seeds over one pool; one table."),
+    "new": ("publish", "", "Scaffold a plugin of your own."),
+    "check": ("publish", "", "Run the conformance checks on a plugin."),
+    "cache": ("maintain", "moco_core.cli.caching", "Look into the call cache, explain misses, prune it."),
+    "doctor": ("maintain", "moco_core.cli.doctor", "Check this installation and say what is wrong with it."),
 }
+"""Section, module and help of the commands that the core knows; those without a module come with its extra ``authoring``."""
 
 
 class _Commands(click.Group):
     """A group that knows its commands' names and one-line help without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [name for name, _, _ in _described()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        module = _COMMANDS.get(cmd_name, ("", "", ""))[1]
+        if module:
+            command = getattr(importlib.import_module(module), f"{cmd_name}_command")
+            assert isinstance(command, click.Command)
+            return command
+        from moco_core.catalogue import installed
+        from moco_core.errors import BrokenPlugin, UnknownPlugin
+
+        card = installed().cards("command").get(cmd_name)
+        if card is None:
+            if cmd_name in _COMMANDS:
+                raise UnknownPlugin(f"moco {cmd_name} is not installed; pip install 'moco-core[authoring]'")
             return None
-        module = importlib.import_module(_COMMANDS[cmd_name][0])
-        command = getattr(module, f"{cmd_name}_command")
-        assert isinstance(command, click.Command)
-        return command
+        found = installed().entry(card)
+        if not isinstance(found, click.Command):
+            raise BrokenPlugin(
+                f"command {cmd_name!r} ({card.distribution} {card.version}) is {found!r}, no click command"
+            )
+        return found
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -55,14 +83,32 @@ class _Commands(click.Group):
         except click.UsageError as error:
             import difflib
 
-            near = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             if near:
                 raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+        rows = list(_described())
+        width = max(len(name) for name, _, _ in rows)
+        for section in SECTIONS:
+            mine = [(name.ljust(width), text) for name, its, text in rows if its == section]
+            if mine:
+                with formatter.section(section.capitalize()):
+                    formatter.write_dl(mine)
+
+
+def _described() -> Iterator[tuple[str, str, str]]:
+    """Yield name, section and help of every command, those of other distributions last; nothing is imported."""
+    from moco_core.catalogue import installed
+
+    cards = installed().cards("command")
+    for name, (section, module, text) in _COMMANDS.items():
+        yield name, section, text if module or name in cards else f"{text} (pip install 'moco-core[authoring]')"
+    for name, card in cards.items():
+        if name not in _COMMANDS:
+            section = next((s for s in SECTIONS if f"section-{s}" in card.keywords), "look")
+            yield name, section, f"{card.summary} [{card.problem}]" if card.problem else card.summary
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,8 +130,22 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 success, 1 failed run, 2 usage or configuration error, 130 interrupted."""
+    """Run the command line and exit: 0 success, 1 failed run, 2 usage or configuration error, 130 interrupted.
+
+    SIGTERM and SIGHUP (a batch system's time is up, the terminal is gone) end a run as Ctrl-C does.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so do we
+            signal.signal(number, _interrupt)
     sys.exit(_run(list(sys.argv[1:] if args is None else args)))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Do what Ctrl-C does: an event loop has taken SIGINT over by then; a job in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _run(args: list[str]) -> int:
@@ -98,7 +158,10 @@ def _run(args: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort as stop:
+        if not isinstance(stop.__cause__, KeyboardInterrupt):  # the answer to a question was no
+            click.echo("nothing was done", err=True)
+            return 1
         click.echo("stopped; run the same command again to go on where it was", err=True)
         return 130
     except BrokenPipeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def clear(yes: bool, cache_path: Path | None) -> None:
     """Delete everything."""
     path = cache_file(cache_path)
     if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError("nobody is there to be asked; say --yes to delete every call")
         click.confirm(f"delete every call in {path}?", abort=True)
     cache = Cache(path)
     count = cache.clear()

@@ -89,7 +89,7 @@ def read_config(
     seeds = data.get("seeds")
     if "seed" in given:
         data.pop("seeds", None)
-    for kind in ("method", "dataset"):  # an argument replaces whatever the file says of that kind
+    for kind in ("method", "dataset", "observer"):  # an argument replaces whatever the file says of that kind
         if kind in given or kind + "s" in given:
             data.pop(kind, None)
             data.pop(kind + "s", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,13 @@ _OPTIONS = (
     click.option("--dev", type=int, help="Use the first N dev examples."),
     click.option("--test", type=int, help="Use the first N test examples."),
     click.option("--out", type=click.Path(), help="Where run folders go  [default: runs]"),
+    click.option(
+        "--observer",
+        "observers",
+        multiple=True,
+        shell_complete=complete_plugin("observer"),
+        help="Observer that watches the runs, such as an experiment tracker (repeatable).",
+    ),
     click.option("--no-baselines", is_flag=True, help="Do not run the single models of the pool."),
     override_option,
     plugin_option,
@@ -102,14 +109,14 @@ def bench_command(config_file: str | None, methods: tuple[str, ...], datasets: t
     moco bench templates/runs/demo.yaml
     moco bench --method majority_vote --method cascade --dataset skills --test 400
     """
-    named: dict[str, Any] = {}
-    for kind, names in (("method", methods), ("dataset", datasets)):
-        if len(names) == 1:  # singular, so that -o dataset.path=... reaches it
-            named[kind] = names[0]
-        elif names:
-            named[kind + "s"] = list(names)
+    named = _one_or_many("method", methods) | _one_or_many("dataset", datasets)
     catalogue, config = _configured(config_file, named, given)
     return _do(config, catalogue, cache_file(given["cache_path"]), given["as_json"])
+
+
+def _one_or_many(kind: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration key of plugins given by name; singular for one, so that -o dataset.path=... reaches it."""
+    return {kind: names[0]} if len(names) == 1 else {f"{kind}s": list(names)} if names else {}
 
 
 def _configured(source: str | None, named: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Catalogue, RunConfig]:
@@ -118,14 +125,12 @@ def _configured(source: str | None, named: Mapping[str, Any], given: Mapping[str
     extra = {**{key: given[key] for key in _SETTINGS}, **named}
     if given["no_baselines"]:
         extra["baselines"] = False
+    extra |= _one_or_many("observer", given["observers"])
     return catalogue, read_config(source, extra, given["overrides"], catalogue)
 
 
 def _do(config: RunConfig, catalogue: Catalogue, cache: Path, as_json: bool) -> int:
     status, results = status_console(), []
-    manager, problems = catalogue.observers()
-    for line in problems:
-        status.print(line, highlight=False)
     said: set[str] = set()
 
     def on_result(result: RunResult) -> None:
@@ -136,7 +141,7 @@ def _do(config: RunConfig, catalogue: Catalogue, cache: Path, as_json: bool) -> 
                 status.print(f"warning: {warning}", highlight=False)
 
     with LiveProgress(status) as live:
-        observers = Observers(manager, [live], report=lambda line: status.print(line, highlight=False))
+        observers = Observers(catalogue.manager(), [live], report=lambda line: status.print(line, highlight=False))
         benchmark = Benchmark(config, catalogue, cache=cache, observers=observers, on_result=on_result)
         asyncio.run(benchmark.run())
     _show(results, as_json)

@@ -1,4 +1,4 @@
-"""Telling observers what happens. One that raises is reported once and switched off."""
+"""Telling observers what happens. One that raises is reported once and told nothing more."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pluggy
 
 from moco_core import hookspecs
+from moco_core.config import Plugin
 
 __all__ = ["Observers"]
 
@@ -18,7 +19,7 @@ def _to_stderr(line: str) -> None:
 
 
 class Observers:
-    """The observers of a run: installed plugins, and objects with ``hookimpl`` methods (the progress display)."""
+    """The observers of a benchmark: plugins that its configuration names, and objects with ``hookimpl`` methods."""
 
     def __init__(
         self,
@@ -30,9 +31,21 @@ class Observers:
             manager = pluggy.PluginManager("moco")
             manager.add_hookspecs(hookspecs)
         self._manager = manager
+        self._report = report
         for item in objects:
             manager.register(item)
-        self._report = report
+
+    def add(self, plugin: Plugin) -> None:
+        """Make an observer of a configuration and tell it everything from now on. Never raises."""
+        made = None
+        try:
+            made = plugin.make()
+            self._manager.register(made, name=plugin.name)
+            self._manager.check_pending()
+        except Exception as error:
+            if self._manager.is_registered(made):
+                self._manager.unregister(made)
+            self._report(f"observer {plugin.name!r} is switched off: {type(error).__name__}: {_one_line(error)}")
 
     def tell(self, hook: str, event: Any) -> None:
         """Call one hook of every observer that has it, one by one. Never raises."""
@@ -44,4 +57,10 @@ class Observers:
                 alone(event=event)
             except Exception as error:
                 self._manager.unregister(impl.plugin)
-                self._report(f"observer {impl.plugin_name!r} is switched off: {hook}: {type(error).__name__}: {error}")
+                self._report(
+                    f"observer {impl.plugin_name!r} is switched off: {hook}: {type(error).__name__}: {_one_line(error)}"
+                )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

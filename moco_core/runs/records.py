@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import time
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from moco_core.errors import StoreError
+from moco_core.secrets import MASK, is_secret_name
 from moco_core.types import Unit
 
 __all__ = ["FORMAT", "RunFolder", "environment", "masked", "read_records", "read_run"]
@@ -25,16 +25,14 @@ __all__ = ["FORMAT", "RunFolder", "environment", "masked", "read_records", "read
 FORMAT = 1
 """Version of the run folder's form. Readers accept all versions up to their own."""
 
-_SECRET = re.compile(r"(^|_)(api_?key|key|token|secret|password|passwd|authorization|credential)s?$", re.IGNORECASE)
-
 
 def masked(value: Any, name: str = "") -> Any:
-    """Return the options of a pool with the values of secret-looking keys replaced by ``***``."""
+    """Return the options of a pool with texts under secret-looking keys masked: not every pool declares them as Secret."""
     if isinstance(value, Mapping):
         return {k: masked(v, str(k)) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [masked(v, name) for v in value]
-    return "***" if isinstance(value, str) and value and _SECRET.search(name) else value
+    return MASK if isinstance(value, str) and value and is_secret_name(name) else value
 
 
 def environment(distributions: Mapping[str, str]) -> dict[str, Any]:

@@ -193,6 +193,8 @@ class Benchmark:
         """
         if problems := self.problems():
             raise CapabilityError("\n".join(problems))
+        for observer in self.config.observers:
+            self.observers.add(observer)
         for dataset in self.config.datasets:
             dev, test = self.split(dataset, "dev"), self.split(dataset, "test")
             shared = {e.id for e in dev.examples} & {e.id for e in test.examples}

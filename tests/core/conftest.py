@@ -50,3 +50,17 @@ def served(tmp_path):
         return path.read_text().splitlines() if path.exists() else []
 
     return read
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write a module that can be imported, and return its name."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    count = iter(range(100))
+
+    def make(text):
+        name = f"plug_{tmp_path.name.replace('-', '_')}_{next(count)}"
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return make

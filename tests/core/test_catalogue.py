@@ -1,24 +1,8 @@
-from importlib.metadata import EntryPoint
-
 import pytest
+from made_points import Dist, point
 
 from moco_core.catalogue import Catalogue
 from moco_core.errors import BrokenPlugin, IncompatiblePlugin, PluginConflict, PluginError, UnknownPlugin
-
-
-class Dist:
-    def __init__(self, name, version="1.0", keywords="moco,spec-1,level-text", summary="Does things."):
-        self.text = f"Name: {name}\nVersion: {version}\nSummary: {summary}\nKeywords: {keywords}\n\nName: not this\n"
-
-    def read_text(self, name):
-        return self.text if name == "METADATA" else None
-
-
-def point(name, module, dist, kind="method"):
-    made = EntryPoint(name=name, value=module, group=f"moco.{kind}")
-    vars(made)["dist"] = dist
-    return made
-
 
 GOOD = """
 from moco_core import Method, hookimpl
@@ -30,19 +14,6 @@ class Good(Method):
 def moco_method():
     return Good
 """
-
-
-@pytest.fixture
-def module(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    count = iter(range(100))
-
-    def make(text):
-        name = f"plug_{tmp_path.name.replace('-', '_')}_{next(count)}"
-        (tmp_path / f"{name}.py").write_text(text)
-        return name
-
-    return make
 
 
 def test_cards_come_from_metadata_and_loading_imports_one(module):
@@ -115,5 +86,5 @@ def test_register_by_hand(module):
     assert known.cards("method")["good"].summary == "Is good."
     with pytest.raises(PluginConflict, match="already provided by moco-x"):
         known.register(cls, "taken")
-    with pytest.raises(PluginError, match="neither a PoolSource, Method, Dataset nor Metric"):
+    with pytest.raises(PluginError, match="neither a PoolSource, Method, Dataset, Metric, Observer nor Executor"):
         known.register(int)

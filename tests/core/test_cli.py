@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -193,6 +194,16 @@ def test_help_of_every_command(moco):
     for name in cli._COMMANDS:
         got = moco(name, "--help", toys=False)
         assert got.code == 0 and got.out.startswith(f"Usage: moco {name}")
+
+
+def test_clearing_the_cache_is_never_done_unasked(moco, monkeypatch):
+    moco("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "--test", "3")
+    got = moco("cache", "clear")
+    assert got.code == 2 and got.errors == ["error: nobody is there to be asked; say --yes to delete every call"]
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: "n\n"))
+    got = moco("cache", "clear")
+    assert got.code == 1 and got.err.endswith("nothing was done\n")
+    assert "129 calls" in moco("cache", "info").out
 
 
 def test_doctor_reports(moco):

@@ -55,3 +55,94 @@ def test_misspelt_hooks_are_caught():
     manager.register(Wrong())
     with pytest.raises(pluggy.PluginValidationError):
         manager.check_pending()
+
+
+WATCHERS = """
+import attrs
+from moco_core import hookimpl
+from moco_core.events import Observer
+from moco_core.options import option
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    path: str = option("seen.txt", help="where it writes what it is told")
+    fails: str = option("", help="where it fails: made, told")
+
+
+class Diary(Observer):
+    "Writes down what it is told."
+
+    Options = Options
+
+    def __init__(self, options):
+        super().__init__(options)
+        if options.fails == "made":
+            raise RuntimeError("no\\npaper")
+
+    @hookimpl
+    def moco_run_finished(self, event):
+        if self.options.fails == "told":
+            raise RuntimeError("no ink")
+        with open(self.options.path, "a") as file:
+            file.write(event.status + "\\n")
+
+
+class Misspelt(Observer):
+    "Listens to what nobody says."
+
+    @hookimpl
+    def moco_run_start(self, event):
+        pass
+"""
+RUN = ("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "--test", "3", "--plugin", "watchers.py")
+
+
+@pytest.fixture
+def watchers(moco):
+    (moco.folder / "watchers.py").write_text(WATCHERS)
+    return moco.folder
+
+
+def test_an_observer_watches_only_the_runs_that_name_it(moco, watchers):
+    assert moco(*RUN).code == 0 and not (watchers / "seen.txt").exists()
+    assert moco("plan", "toy_vote", "-d", "toys", "-p", "toy_pool", "-o", "observer=diary").code == 0
+    assert not (watchers / "seen.txt").exists()
+    assert moco(*RUN, "--observer", "diary").code == 0
+    assert (watchers / "seen.txt").read_text().split() == ["finished"] * 4
+    assert moco(*RUN, "--observer", "diary", "-o", "observer.path=other.txt").code == 0
+    assert (watchers / "other.txt").read_text().split() == ["finished"] * 4
+    (watchers / "run.yaml").write_text(
+        "method: toy_vote\ndataset: toys\npool: toy_pool\ntest: 3\nobservers: [{name: diary, path: third.txt}]\n"
+    )
+    assert moco("run", "run.yaml").code == 0
+    assert (watchers / "third.txt").read_text().split() == ["finished"] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            ("--observer", "diary", "-o", "observer.fails=made"),
+            "observer 'diary' is switched off: RuntimeError: no paper",
+        ),
+        (
+            ("--observer", "diary", "-o", "observer.fails=told"),
+            "observer 'diary' is switched off: moco_run_finished: RuntimeError: no ink",
+        ),
+        (("--observer", "misspelt"), "observer 'misspelt' is switched off: PluginValidationError: unknown hook"),
+    ],
+)
+def test_an_observer_that_fails_is_told_of_once_and_the_run_goes_on(moco, watchers, given, line):
+    got = moco(*RUN, *given)
+    assert got.code == 0 and got.err.count("is switched off") == 1 and line in got.err
+
+
+def test_observers_are_plugins_like_others(moco, watchers):
+    got = moco("list", "observer", "--plugin", "watchers.py")
+    assert got.out.splitlines()[0] == "observers (2)" and "Writes down what it is told." in got.out
+    assert "path: str, default seen.txt" in moco("show", "observer", "diary").out
+    got = moco(*RUN, "--observer", "dairy")
+    assert got.code == 2 and "no observer 'dairy' is installed, did you mean 'diary'?" in got.errors[0]
+    got = moco(*RUN, "--observer", "diary", "-o", "observer.paht=x")
+    assert got.code == 2 and got.errors == ["error: observer.paht: unknown key, did you mean 'path'?"]

@@ -67,8 +67,7 @@ def test_the_key_of_a_pool_reaches_neither_observers_nor_the_trace_nor_the_disk(
 
     moco("list")  # registers the toys
     key = "sk-not-for-everybody"
-    traced, _ = Catalogue({"MOCO_TRACE": "1"}, []).observers()
-    observers = Observers(traced, [Spy()])
+    observers = Observers(Catalogue({"MOCO_TRACE": "1"}, []).manager(), [Spy()])
     pool = {"name": "toy_pool", "api_key": key}
     moco_core.run(pool=pool, method="toy_vote", dataset="toys", test=3, observers=observers)
     assert len(seen) == 8 and key not in repr(seen)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from moco_core.kinds import KINDS
+from moco_core.kinds import PARTS
 from moco_toolkit_authoring.maintain import Project, projects
 
 from .conftest import ROOT, Environment, Wheels, build
@@ -34,7 +34,7 @@ def _files(wheel: Path) -> set[str]:
 
 def test_the_templates_travel_with_the_authors_toolkit(wheels: Wheels) -> None:
     files = _files(wheels.authoring)
-    assert {f"moco_toolkit_authoring/_templates/{kind}/pyproject.toml" for kind in KINDS} <= files
+    assert {f"moco_toolkit_authoring/_templates/{kind}/pyproject.toml" for kind in PARTS} <= files
 
 
 def test_the_core_is_whole_without_the_authors_toolkit(wheels: Wheels, environment: Environment) -> None:
@@ -94,7 +94,7 @@ def test_requirements_can_be_met_together(project: Project) -> None:
             assert requirement.specifier.contains(versions[requirement.name]), text
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PARTS)
 def test_a_scaffolded_plugin_passes_out_of_tree(
     kind: str, wheels: Wheels, environment: Environment, tmp_path: Path
 ) -> None:

@@ -12,14 +12,14 @@ import importlib
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from moco_core.errors import ConfigError, MocoError, suggest
-from moco_core.kinds import GROUPS, KINDS, SPEC
+from moco_core.kinds import GROUPS, SPEC
 from moco_toolkit_authoring.tables import markdown_table, marked, option_table, replace_marked
 
 __all__ = ["Project", "closure", "main", "problems_of", "projects", "sync_project"]
@@ -29,7 +29,8 @@ CORE_RANGE = ">=0.1,<0.2"
 
 _BUILD_SYSTEM = '[build-system]\nrequires = ["hatchling>=1.27"]\nbuild-backend = "hatchling.build"\n'
 _SHARED_LINES = {"requires-python": '">=3.11"', "license": '"Apache-2.0"', "readme": '"README.md"'}
-_FOLDERS = {"pools": "pool", "methods": "method", "datasets": "dataset", "metrics": "metric", "toolkits": "toolkit"}
+_ORDER = (*GROUPS, "toolkit")
+_FOLDERS = {f"{kind}s": kind for kind in _ORDER}
 
 
 @attrs.frozen(kw_only=True)
@@ -83,7 +84,7 @@ def projects(root: Path) -> list[Project]:
     folders = sorted(
         {p.parent for pattern in ("plugins/*/*", "contrib/*") for p in root.glob(f"{pattern}/pyproject.toml")}
     )
-    return sorted((read_project(f) for f in folders), key=lambda p: ([*KINDS, "toolkit"].index(p.kind), p.name))
+    return sorted((read_project(f) for f in folders), key=lambda p: (_ORDER.index(p.kind), p.name))
 
 
 def read_project(folder: Path) -> Project:
@@ -97,7 +98,7 @@ def read_project(folder: Path) -> Project:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
     points = data.get("project", {}).get("entry-points", {})
     for kind, group in GROUPS.items():
-        if points.get(group):
+        if points.get(group) and folder.parent.name != "toolkits":  # a toolkit may bring commands
             return Project(folder=folder, kind=kind, name=next(iter(points[group])), data=data)
     kind = _FOLDERS.get(folder.parent.name, "toolkit")
     return Project(
@@ -121,6 +122,15 @@ def closure(chosen: Iterable[Project], everything: Sequence[Project]) -> list[Pr
 # ---------------------------------------------------------------- what must hold
 
 
+def _enters(project: Project, points: Mapping[str, str]) -> bool:
+    """Whether the one entry point is the package, or for a command something in it."""
+    value = points.get(project.name, "")
+    if project.kind == "command":
+        module, _, attribute = value.partition(":")
+        value = module.partition(".")[0] if attribute else ""
+    return set(points) == {project.name} and value == project.package
+
+
 def problems_of(project: Project) -> Iterator[str]:
     """Yield what a person must repair in one distribution: what ``sync`` cannot decide."""
     facts, kind, name = project.facts, project.kind, project.name
@@ -128,8 +138,9 @@ def problems_of(project: Project) -> Iterator[str]:
         yield f"project.name is {facts.get('name')!r}, expected {project.distribution!r}"
     if project.folder.parent.name in _FOLDERS and project.folder.name != name:
         yield f"the folder is called {project.folder.name!r}, expected {name!r} like the plugin"
-    if kind != "toolkit" and facts.get("entry-points", {}).get(GROUPS[kind], {}) != {name: project.package}:
-        yield f'expected the single entry point {name} = "{project.package}" in the group {GROUPS[kind]}'
+    if kind != "toolkit" and not _enters(project, facts.get("entry-points", {}).get(GROUPS[kind], {})):
+        value = f"{project.package}:COMMAND" if kind == "command" else project.package
+        yield f'expected the single entry point {name} = "{value}" in the group {GROUPS[kind]}'
     for file in (f"{project.package}/__init__.py", f"{project.package}/py.typed", "README.md"):
         if not (project.folder / file).is_file():
             yield f"{file} is missing"
@@ -233,7 +244,7 @@ def _load(project: Project) -> type[Any]:
 
 def synced_index(root: Path, text: str, everything: Sequence[Project]) -> str:
     """Return the README at the top with its tables of plugins; a table without markers is left out."""
-    for kind in (*KINDS, "toolkit"):
+    for kind in _ORDER:
         rows = []
         for project in (p for p in everything if p.kind == kind):
             link = f"[`{project.name}`]({project.folder.relative_to(root).as_posix()})"
@@ -333,7 +344,10 @@ def _report(command: str, root: Path, stale: dict[Path, str], problems: Sequence
     if command == "check" and stale:
         folders = sorted({_shown(f.parent, root) for f in stale})
         few = len(folders) <= 3 and "." not in folders  # more are repaired together
-        print(f"run: python -m moco_toolkit_authoring.maintain sync{' ' + ' '.join(folders) if few else ''}", file=sys.stderr)
+        print(
+            f"run: python -m moco_toolkit_authoring.maintain sync{' ' + ' '.join(folders) if few else ''}",
+            file=sys.stderr,
+        )
     return 1 if problems or (command == "check" and stale) else 0
 
 

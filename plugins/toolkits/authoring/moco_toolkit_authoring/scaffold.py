@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from moco_core.errors import ConfigError, StoreError, suggest
-from moco_core.kinds import KINDS
+from moco_core.kinds import PARTS
 
 __all__ = ["copy_run", "render", "run_templates", "template_folder"]
 
@@ -64,8 +64,8 @@ def render(kind: str, name: str, folder: Path, *, summary: str = "") -> list[Pat
     The plugin works as it is: it passes its own tests and ``moco check``. ``summary`` is its one-line description.
     Raises ConfigError for an impossible kind or name or a folder that is not empty, StoreError if it cannot be written.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"{kind!r} is no kind of plugin; the kinds are {', '.join(KINDS)}")
+    if kind not in PARTS:
+        raise ConfigError(f"{kind!r} is no kind of plugin; the kinds are {', '.join(PARTS)}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise ConfigError(f"the name {name!r} is not usable; take lower-case words joined by _, such as my_{kind}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -1,0 +1,76 @@
+"""``moco new`` and ``moco check``: the commands of plugin authors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from moco_core.catalogue import distribution_name, installed
+from moco_core.kinds import PARTS
+
+__all__ = ["check_command", "new_command"]
+
+
+@click.command("check")
+@click.argument("words", nargs=-1, required=True, metavar="[KIND] NAME")
+@click.option(
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Register the plugins of a Python file (repeatable).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def check_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_json: bool) -> int:
+    """Run the conformance checks of a plugin's kind. Exits 1 if a check fails."""
+    from moco_toolkit_authoring import run_checks
+
+    catalogue = installed()
+    for path in plugin_files:
+        catalogue.register_file(path)
+    kind, name = catalogue.named(words)
+    catalogue.load(kind, name)
+    results = run_checks(kind, name, catalogue=catalogue)
+    if as_json:
+        rows = [{"check": r.name, "status": r.status, "message": r.message} for r in results]
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        for result in results:
+            message = f": {result.message}" if result.message else ""
+            click.echo(f"{result.status:8} {result.name}{message}")
+    failed = [r for r in results if not r.ok]
+    if not as_json:
+        click.echo(f"{len(results) - len(failed)} of {len(results)} checks hold")
+    return 1 if failed else 0
+
+
+@click.command("new")
+@click.argument("kind", type=click.Choice([*PARTS, "run"]))
+@click.argument("name")
+@click.option(
+    "--in", "target", type=click.Path(path_type=Path), help="Where to put it  [default: ./moco-KIND-NAME, ./NAME.yaml]"
+)
+def new_command(kind: str, name: str, target: Path | None) -> None:
+    """Scaffold a complete plugin: package, README, tests that already run the conformance checks. Or, with `run`, copy the
+    run configuration NAME that ships with MoCo: demo, token_level, weight_level, one_method, grid, local_data.
+
+    \b
+    moco new method my_idea
+    cd moco-method-my-idea && pip install -e '.[test]' && moco check my_idea && python -m pytest
+    moco new run demo && moco bench demo.yaml
+    """
+    from moco_toolkit_authoring.scaffold import copy_run, render
+
+    if kind == "run":
+        target = target or Path(f"{name}.yaml")
+        copy_run(name, target)
+        click.echo(f"{target}: written")
+        click.echo(f"next: moco plan {target} && moco bench {target}")
+        return
+    target = target or Path(distribution_name(kind, name))
+    written = render(kind, name, target)
+    click.echo(f"{target}: {len(written)} files")
+    # the runner belongs to the plugin's own extra, and is run as a module so that no other environment's is found
+    click.echo(f"next: pip install -e '{target}[test]' && moco check {kind} {name} && python -m pytest {target}")
