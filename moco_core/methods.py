@@ -32,7 +32,7 @@ import attrs
 from moco_core.errors import PluginError
 from moco_core.models import Model, Needs, Pool
 from moco_core.options import NoOptions, plain
-from moco_core.types import Example, Question, Reply
+from moco_core.types import Example, Question, Reply, Sampling
 
 if TYPE_CHECKING:
     from moco_core.context import Context
@@ -110,8 +110,16 @@ class Method(ABC, Generic[OptionsT]):
         return Needs()
 
     def cost(self, models: int, dev: int) -> Cost:
-        """Predict model calls for a pool of ``models`` and ``dev`` dev examples; shown by ``moco plan``."""
+        """Predict model calls for a pool of ``models`` and ``dev`` dev examples."""
         return Cost(respond=models)
+
+    def cost_on(self, pool: Sequence[Model], dev: int, sampling: Sampling) -> Cost:
+        """Predict model calls on this very pool; shown by ``moco plan``. By default :meth:`cost`.
+
+        Override it where capabilities or the length of replies decide: a model that cannot ``step`` is asked anew for every
+        piece of text.
+        """
+        return self.cost(len(pool), dev)
 
     @abstractmethod
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> System:

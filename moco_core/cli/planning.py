@@ -76,7 +76,7 @@ def _model_row(model: Any) -> dict[str, Any]:
 def _job_row(benchmark: Benchmark, job: Any) -> dict[str, Any]:
     dev = len(benchmark.split(job.dataset, "dev").examples)
     test = len(benchmark.split(job.dataset, "test").examples)
-    cost = job.method.make().cost(len(benchmark.pool), dev)
+    cost = job.method.make().cost_on(benchmark.pool, dev, benchmark.config.sampling)
     return {
         "method": job.label,
         "dataset": job.dataset.name,

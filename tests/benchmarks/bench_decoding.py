@@ -18,7 +18,7 @@ import torch
 from moco_core.context import Context
 from moco_core.models import Call
 from moco_core.types import Question, Sampling
-from moco_method_nudging import NudgingOptions
+from moco_method_nudging.options import Options
 from moco_method_nudging.writing import write
 from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_decoding import JointRecipe, Mix
@@ -144,7 +144,7 @@ def nudging(engine: LocalEngine, models: list, repeats: int) -> None:
     """32 questions together against one at a time."""
     questions = [Question(id=f"q{i}", prompt="the quick brown fox jumps " * (1 + i % 3) + str(i)) for i in range(32)]
     sampling = Sampling(max_new_tokens=48)
-    options = NudgingOptions(base_prompt="chat", agreement_rule=False, nudge_tokens=8)
+    options = Options(base_prompt="chat", agreement_rule=False, nudge_tokens=8)
 
     def ask(at_once: int) -> None:
         async def work() -> None:

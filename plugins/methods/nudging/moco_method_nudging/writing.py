@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import attrs
-
-from moco_core import Context, Model, Question
-from moco_core.types import Sampling
+from moco_core import Context, Model, Question, Sampling
+from moco_method_nudging.options import Options
 from moco_toolkit_decoding import Answering, StepSession, TextSession, TopGate, open_session
 from moco_toolkit_decoding.text import common
 
-if TYPE_CHECKING:
-    from moco_method_nudging import NudgingOptions
-
-__all__ = ["Writing", "settings", "write"]
+__all__ = ["Writing", "repeats", "without_repeated_end", "write"]
 
 BASE, NUDGING = 0, 1
 REPEATS = 4
-"""The same nudge in so many consecutive rounds ends the answer (author code: three repeats of the first)."""
-
-
-def settings(options: NudgingOptions, context: Context) -> Sampling:
-    """Return the decoding settings of both models: the method's temperature, the run's length and stop strings."""
-    return attrs.evolve(context.sampling, temperature=options.temperature)
+"""The same nudge in so many consecutive rounds ends the answer before it (author code: three repeats of the first)."""
+REPEATED_WORDS = 5
+"""A piece of more words than this may not come twice under ``repetition_guard`` (author code)."""
 
 
 async def write(
     models: Sequence[Model],
     question: Question,
-    options: NudgingOptions,
+    options: Options,
     gamma: float,
     sampling: Sampling,
     shared: bool,
@@ -62,7 +55,7 @@ class Writing:
     """The state of one answer."""
 
     def __init__(
-        self, answer: Answering, options: NudgingOptions, gamma: float, sampling: Sampling, generator: random.Random
+        self, answer: Answering, options: Options, gamma: float, sampling: Sampling, generator: random.Random
     ) -> None:
         self.answer, self.options, self.gamma = answer, options, gamma
         self.sampling, self.generator = sampling, generator
@@ -74,12 +67,14 @@ class Writing:
         """Alternate until the answer has ended."""
         answer = self.answer
         while answer.finish is None:
-            self.rounds += 1
-            if self.rounds > self.options.max_rounds:
+            if self.rounds == self.options.max_rounds:
                 self._end("length", "max_rounds")
                 break
+            self.rounds += 1
             if await self._nudge():
                 await self._base()
+        if self.options.repetition_guard:
+            answer.data = without_repeated_end(answer.text).encode()
         return answer.result(
             rounds=self.rounds,
             handovers=self.handovers,
@@ -123,15 +118,14 @@ class Writing:
             # a single word is followed by another nudge: what is left of a character comes then
             ids = self.answer.whole(NUDGING, ids, words=False) or ids
         text = self.answer.drafted(NUDGING, ids)
-        self.answer.commit(NUDGING, ids)
         self._repeats = self._repeats + 1 if text == self._last else 1
         self._last = text
-        if self.answer.finish is not None:
-            return False
         if not text:
             self._end("eos", "empty nudge")
         elif self._repeats >= REPEATS:
             self._end("stop", "repeated nudge")
+        else:
+            self.answer.commit(NUDGING, ids)
         return takeover and self.answer.finish is None
 
     async def _handover(self, words: Sequence[Sequence[int]]) -> int | None:
@@ -225,6 +219,39 @@ class Writing:
             free=1,
             chunk=self.options.base_chunk,
         )
-        self.answer.commit(BASE, self.answer.whole(BASE, draft.ids, words=False))
+        ids = self.answer.whole(BASE, draft.ids, words=False)
+        fresh = self._fresh(ids) if self.options.repetition_guard else len(ids)
+        self.answer.commit(BASE, ids[:fresh])
+        if fresh < len(ids) and self.answer.finish is None:
+            self._end("stop", "repeated chunk")
         if draft.reason == "end" and self.options.base_eos == "stop" and self.answer.finish is None:
             self._end("eos", "base")
+
+    def _fresh(self, ids: Sequence[int]) -> int:
+        """Return how many base tokens come before the first chunk that the answer has already."""
+        size, told = self.options.base_chunk, self.answer.data
+        for at in range(0, len(ids), size):
+            chunk = self.answer.drafted(BASE, ids[at : at + size])
+            if repeats(chunk, told):
+                return at
+            told += chunk
+        return len(ids)
+
+
+def repeats(chunk: bytes, told: bytes) -> bool:
+    """Return whether a chunk of more than five words stands in what was told before."""
+    return len(chunk.split()) > REPEATED_WORDS and chunk.strip() in told
+
+
+def without_repeated_end(text: str) -> str:
+    """Drop copies of a piece of more than five words at the end of a text, until it ends in no piece twice."""
+    words = [(found.group(), found.start()) for found in re.finditer(r"\S+", text)]
+    size = REPEATED_WORDS + 1
+    while 2 * size <= len(words):
+        told = [word for word, _ in words]
+        if told[-size:] == told[-2 * size : -size]:
+            text = text[: words[-size][1]].rstrip()
+            words, size = words[:-size], REPEATED_WORDS + 1
+        else:
+            size += 1
+    return text

@@ -13,8 +13,10 @@ from moco_core.models import Pool
 from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
 from moco_core.types import Answer
-from moco_method_nudging import Nudging, NudgingOptions, NudgingSystem
-from moco_toolkit_authoring import example_questions, method_checks, run_method
+from moco_method_nudging.method import Nudging, NudgingSystem
+from moco_method_nudging.options import Options
+from moco_method_nudging.writing import repeats, without_repeated_end
+from moco_toolkit_authoring import example_questions, examples, method_checks, run_method
 from moco_toolkit_authoring.toy import LastWord
 from moco_toolkit_decoding import Vocabulary
 from moco_toolkit_decoding.testing import (
@@ -88,7 +90,7 @@ def along(path, probability):
 
 def ask(pool, question=QUESTION, sampling=GREEDY, gamma=None, **options):
     options = {"plain_template": "{question}", **options}
-    outcome = run_method(_Fixed(NudgingOptions(**options), gamma), pool, questions=[question], sampling=sampling)
+    outcome = run_method(_Fixed(Options(**options), gamma), pool, questions=[question], sampling=sampling)
     for error in outcome.errors.values():
         raise error
     return outcome.replies[question.id]
@@ -185,7 +187,7 @@ def test_limits_stops_and_repeats():
     reply = ask(pool, sampling=Sampling(max_new_tokens=7), nudge_tokens=2)
     assert len(reply.text.split()) <= 7
     repeated = ask(pool, sampling=Sampling(max_new_tokens=50), nudge_tokens=2)
-    assert repeated.text == " c c c c" and repeated.meta["ended_by"] == "repeated nudge"
+    assert repeated.text == " c c c" and repeated.meta["ended_by"] == "repeated nudge"
     limited = ask(pool, sampling=Sampling(max_new_tokens=50), nudge_tokens=2, max_rounds=3)
     assert limited.text == " c c c" and limited.finish_reason == "length"
     counting = along(["a", " c", " d", " e", " f"], [0.9] * 5)
@@ -225,7 +227,7 @@ def test_tuning_takes_the_best_pair_and_of_equal_ones_the_fewest_nudges():
         fixed = {"tune": True, "nudge_tokens": 2, "agreement_rule": False, "plain_template": "{question}"}
         settings = {**fixed, **options}
         dev = [Example(question=Question(id="d", prompt="go"), references=(reference,))]
-        method = Nudging(NudgingOptions(**settings))
+        method = Nudging(Options(**settings))
         return run_method(method, models, dev=dev, metric=Whole(NoOptions()), sampling=GREEDY).state
 
     grid = (0.95, 0.5, 0.4, 0.92)
@@ -235,6 +237,77 @@ def test_tuning_takes_the_best_pair_and_of_equal_ones_the_fewest_nudges():
     # every pair scores 0: the first of the smallest gamma, since a winner always exists; without a grid what was configured
     assert tuned("never", gamma_grid=grid) == {"base": 0, "nudging": 1, "gamma": 0.4}
     assert tuned("a f", gamma_grid=(), gamma=0.7, nudging="long") == {"base": 0, "nudging": 2, "gamma": 0.7}
+
+
+LOOP = word_tokenizer([" one", " two", " three", " four", " five", " six", " so", " then", " done"])
+
+
+def looping(text=False):
+    """A base model that says the same six words for ever, and a nudging model that opens and would close."""
+    words = [" one", " two", " three", " four", " five", " six"]
+
+    def scores(token):
+        number = LOOP.encode(token, add_special_tokens=False)[0] if token else LOOP.eos_token_id
+        return {**dict.fromkeys(range(len(LOOP)), -60.0), number: 0.0}
+
+    def base(ids):
+        said = LOOP.decode(ids).split("go")[-1].split()
+        at = next((i for i, w in enumerate(words) if said and w.strip() == said[-1]), -1)
+        return scores(words[(at + 1) % 6])
+
+    def nudge(ids):
+        said = LOOP.decode(ids).split("go")[-1].split()
+        return scores(" then" if said == ["so"] else "" if said else " so")
+
+    engine = LocalEngine()
+    kinds = {"capabilities": {"generate", "logprobs"}} if text else {}
+    return Pool(
+        [engine.add(n, ScriptedModule(len(LOOP), f), LOOP, **kinds) for n, f in (("base", base), ("nudge", nudge))]
+    )
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_the_guard_ends_a_base_model_that_repeats_itself(text):
+    free = ask(looping(text), sampling=Sampling(max_new_tokens=40), nudge_tokens=2)
+    assert len(free.text.split()) == 40 and free.finish_reason == "length"
+    # chunks of six words: the second one is the first again
+    guarded = ask(
+        looping(text), sampling=Sampling(max_new_tokens=40), nudge_tokens=2, base_chunk=6, repetition_guard=True
+    )
+    assert guarded.text == " so one two three four five six"
+    assert guarded.finish_reason == "stop" and guarded.meta["ended_by"] == "repeated chunk"
+    assert "".join(s.text for s in guarded.spans) == guarded.text
+    # chunks of seven never stand in what was said before they came round; the repeated end is dropped all the same
+    odd = ask(looping(text), sampling=Sampling(max_new_tokens=13), nudge_tokens=2, base_chunk=13, repetition_guard=True)
+    assert odd.text == " so one two three four five six"
+
+
+def test_what_the_guard_takes_for_a_repetition():
+    assert repeats(b" one two three four five six", b"zero one two three four five six seven")
+    assert not repeats(b" one two three four five", b"zero one two three four five six")  # five words are allowed
+    six, seven = "one two three four five six", "a b c d e f g"
+    assert without_repeated_end(f"so {six} {six}") == f"so {six}"
+    assert without_repeated_end(f"{seven}\n{seven} {seven}") == seven
+    assert without_repeated_end(f"{six} {six} end") == f"{six} {six} end"
+    assert without_repeated_end("no " * 10 + "no") == "no " * 10 + "no"  # twelve would be six twice
+    assert without_repeated_end("") == ""
+
+
+def test_options_that_decide_nothing_recompute_nothing():
+    base, nudge, options = TRACES["confident"]
+    cache = Cache(None)
+
+    def work(**more):
+        pool = scripted(base, nudge)
+        settings = Options(**{"plain_template": "{question}", **options, **more})
+        outcome = run_method(Nudging(settings), pool, questions=[QUESTION], sampling=GREEDY, cache=cache)
+        assert not outcome.errors
+        return sum(one.forwards for one in pool[0].engine.loaded.values())
+
+    assert work() > 0
+    for more in ({"gamma_grid": (0.1,)}, {"candidates": ("nudge",)}, {"base_chunk": 5}, {"base": "base"}):
+        assert work(**more) == 0, more
+    assert work(gamma=0.35) > 0 and work(plain_template="go{question}") > 0
 
 
 # -------------------------------------------------------------------- models that only write text
@@ -267,7 +340,7 @@ def test_servers_that_only_write_text_give_the_same_answers(name):
 
 def test_calls_for_text_are_stored_and_counted_one_by_one():
     base, nudge, options = TRACES["confident"]
-    method = Nudging(NudgingOptions(plain_template="{question}", nudge_tokens=3, **options))
+    method = Nudging(Options(plain_template="{question}", nudge_tokens=3, **options))
     cache = Cache(None)
     pools = [scripted(base, nudge, text=True) for _ in range(2)]
     first, again = (run_method(method, pool, questions=[QUESTION], sampling=GREEDY, cache=cache) for pool in pools)
@@ -280,11 +353,11 @@ def test_calls_for_text_are_stored_and_counted_one_by_one():
 def test_what_a_server_must_give():
     base, nudge, _ = TRACES["confident"]
     pool = scripted(base, nudge, text=True)
-    assert not Nudging(NudgingOptions()).needs().problems(pool)
-    (problem,) = Nudging(NudgingOptions(temperature=0.5)).needs().problems(pool)
+    assert not Nudging(Options()).needs().problems(pool)
+    (problem,) = Nudging(Options(temperature=0.5)).needs().problems(pool)
     assert "'base'" in problem and "temperature=0" in problem
     bare = [attrs.evolve(pool[0], capabilities={"generate"}), pool[1]]
-    (problem,) = Nudging(NudgingOptions()).needs().problems(bare)
+    (problem,) = Nudging(Options()).needs().problems(bare)
     assert "'base'" in problem and "log-probabilities" in problem and "moco-pool-transformers" in problem
 
 
@@ -303,7 +376,7 @@ def test_identical_models_equal_the_single_model(gamma, tokens):
         ids = torch.tensor([one.render_input({"messages": [["user", q.text()]]}).ids])
         out = one.module.generate(ids, do_sample=False, max_new_tokens=12, eos_token_id=0, pad_token_id=1)
         single[q.id] = one.decode(out[0, ids.shape[1] :].tolist())
-    method = _Fixed(NudgingOptions(gamma=gamma, nudge_tokens=tokens, base_prompt="chat"), None)
+    method = _Fixed(Options(gamma=gamma, nudge_tokens=tokens, base_prompt="chat"), None)
     outcome = run_method(method, [a, b], questions=questions, sampling=Sampling(max_new_tokens=12))
     for key, reply in outcome.replies.items():
         if reply.meta["ended_by"] != "repeated nudge":  # random models repeat themselves
@@ -314,7 +387,7 @@ def test_gamma_above_one_is_the_nudging_model():
     engine = LocalEngine()
     a, b = (engine.add(n, tiny_llama(TOKENIZER, i), TOKENIZER) for i, n in enumerate("ab"))
     questions = example_questions(3)
-    method = _Fixed(NudgingOptions(agreement_rule=False, base_prompt="chat"), 1.01)
+    method = _Fixed(Options(agreement_rule=False, base_prompt="chat"), 1.01)
     outcome = run_method(method, [a, b], questions=questions, sampling=Sampling(max_new_tokens=10))
     for q in questions:
         one = engine.loaded["b"]
@@ -359,7 +432,7 @@ def test_different_tokenizers_hold_the_same_text_and_batches_change_nothing():
             reply = ask(Pool(models), question, Sampling(max_new_tokens=60), nudge_tokens=k, gamma=0.7)
             assert reply.text == told and reply.finish_reason == "eos"
             assert "".join(s.text for s in reply.spans) == told
-    method = Nudging(NudgingOptions(gamma=0.1, nudge_tokens=5, base_prompt="chat"))
+    method = Nudging(Options(gamma=0.1, nudge_tokens=5, base_prompt="chat"))
     questions = [Question(id=f"q{i}", prompt=p) for i, p in enumerate(PROMPTS)]
     a, b = (
         run_method(method, _mixed(), questions=questions, sampling=Sampling(max_new_tokens=16), in_flight=n)
@@ -382,9 +455,9 @@ def _mixed():
     ]
 
 
-def _pool():
+def _pool(capabilities=frozenset({"generate", "logprobs", "step", "hidden"})):
     engine = LocalEngine()
-    return [engine.add(n, tiny_llama(TOKENIZER, i), TOKENIZER) for i, n in enumerate("ab")]
+    return [engine.add(n, tiny_llama(TOKENIZER, i), TOKENIZER, capabilities=capabilities) for i, n in enumerate("ab")]
 
 
 test_conformance = method_checks(
@@ -394,16 +467,26 @@ test_conformance = method_checks(
     sampling=Sampling(max_new_tokens=6),
     questions=example_questions(2),
 )
+test_conformance_of_models_that_only_write_text = method_checks(
+    "nudging",
+    settings=[{"nudge_tokens": 3, "base_chunk": 2, "tune": True, "gamma_grid": [0.02, 0.3]}],
+    pool=lambda: _pool({"generate", "logprobs"}),
+    sampling=Sampling(max_new_tokens=24),
+    questions=example_questions(2),
+    dev=examples(2, prefix="d"),
+)
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ConfigError, match="gamma"):
-        build(NudgingOptions, {"gamma": 1.5})
+        build(Options, {"gamma": 1.5})
     with pytest.raises(ConfigError, match="question"):
-        build(NudgingOptions, {"plain_template": "no place"})
+        build(Options, {"plain_template": "no place"})
     pool = _pool()
-    assert Nudging(NudgingOptions(nudging=7)).needs().problems(pool) == [
+    assert Nudging(Options(nudging=7)).needs().problems(pool) == [
         "nudging: model index 7 is out of range, the pool has 2 models"
     ]
-    assert len(Nudging(NudgingOptions()).needs().problems(pool[:1])) == 1
-    assert "base model too" in Nudging(NudgingOptions(nudging="a")).needs().problems(pool)[0]
+    assert len(Nudging(Options()).needs().problems(pool[:1])) == 1
+    assert "base model too" in Nudging(Options(nudging="a")).needs().problems(pool)[0]
+    tuned = [Nudging(Options(tune=True, candidates=(name,))).needs().problems(pool)[0] for name in ("c", "a")]
+    assert "candidates: no model 'c'" in tuned[0] and "the base model is the only one" in tuned[1]

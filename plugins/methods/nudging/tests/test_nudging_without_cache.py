@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from moco_core import Question, Sampling
-from moco_method_nudging import Nudging, NudgingOptions
+from moco_method_nudging.method import Nudging
+from moco_method_nudging.options import Options
 from moco_toolkit_authoring import run_method
 from moco_toolkit_decoding import Vocabulary
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_llama
@@ -51,11 +52,11 @@ def recomputed(models, question, gamma, k, limit):
             if p >= gamma or (view.piece(token) and word.startswith(view.piece(token))):
                 taken, takeover = cut, True
                 break
-        said += draft[:taken]
         repeats = repeats + 1 if draft[:taken] == last else 1
         last = draft[:taken]
         if repeats == 4:
             return said
+        said += draft[:taken]
         free = True
         while takeover and len(said) < limit:
             token, p = top(base, said)
@@ -78,7 +79,7 @@ class Forgetful(LocalEngine):
 @pytest.mark.parametrize(("gamma", "tokens"), [(0.05, 3), (0.15, 16), (0.3, 5)])
 def test_cached_and_batched_equal_a_plain_loop_without_cache(gamma, tokens):
     questions = [Question(id=f"q{i}", prompt=p) for i, p in enumerate(PROMPTS)]
-    method = Nudging(NudgingOptions(gamma=gamma, nudge_tokens=tokens, base_prompt="chat", base_chunk=3))
+    method = Nudging(Options(gamma=gamma, nudge_tokens=tokens, base_prompt="chat", base_chunk=3))
     found, turns = [], set()
     for engine, at_once in ((LocalEngine(), 8), (LocalEngine(), 1), (Forgetful(), 8)):
         models = [engine.add(n, tiny_llama(TOKENIZER, i, spread=0.8), TOKENIZER) for i, n in enumerate("ab")]

@@ -196,13 +196,13 @@ def smallest_pool_works(case: MethodCase) -> None:
 
 @check(after=["answers_every_question"])
 def cost_is_an_upper_bound(case: MethodCase) -> None:
-    """Fitting and answering make at most the model calls that cost() predicts."""
+    """Fitting and answering make at most the model calls that cost_on() predicts."""
     outcome, pool = case.base(), as_pool(case.pool())
-    cost = case.method().cost(len(pool), len(case.plan.dev))
+    cost = case.method().cost_on(pool, len(case.plan.dev), case.plan.sampling)
     fit = outcome.calls["fit"]
-    require(fit <= cost.fit, f"fit made {fit} calls, cost() predicts {cost.fit:g}")
+    require(fit <= cost.fit, f"fit made {fit} calls, cost_on() predicts {cost.fit:g}")
     for key, count in outcome.calls_per_question.items():
-        require(count <= cost.respond, f"question {key!r} took {count} calls, cost() predicts {cost.respond:g}")
+        require(count <= cost.respond, f"question {key!r} took {count} calls, cost_on() predicts {cost.respond:g}")
 
 
 # ---------------------------------------------------------------- when things go wrong
