@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moco_core.api import LoadedSystem, Results, load, register, run
+    from moco_core.api import LoadedSystem, OpenSystem, Results, load, open, register, run
     from moco_core.context import Context
     from moco_core.data import Dataset, DatasetFacts, Metric, Scored, Split
     from moco_core.errors import (
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from moco_core.methods import Cost, Method, System
     from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Needs, Pool, PoolSource, Recipe
     from moco_core.options import NoOptions, option, plain
-    from moco_core.runtime.session import CallRecord, Evaluation
     from moco_core.secrets import Secret
     from moco_core.types import (
         Answer,
+        CallRecord,
         ContinuationScore,
+        Evaluation,
         Example,
         Generation,
         Message,
@@ -50,13 +51,15 @@ if TYPE_CHECKING:
 
 _HOME = {
     "LoadedSystem": "moco_core.api",
+    "OpenSystem": "moco_core.api",
     "Results": "moco_core.api",
     "load": "moco_core.api",
+    "open": "moco_core.api",
     "register": "moco_core.api",
     "run": "moco_core.api",
-    "CallRecord": "moco_core.runtime.session",
+    "CallRecord": "moco_core.types",
     "Context": "moco_core.context",
-    "Evaluation": "moco_core.runtime.session",
+    "Evaluation": "moco_core.types",
     "Dataset": "moco_core.data",
     "DatasetFacts": "moco_core.data",
     "Metric": "moco_core.data",
@@ -134,6 +137,7 @@ __all__ = [
     "Needs",
     "NoOptions",
     "NotFitted",
+    "OpenSystem",
     "PluginError",
     "Pool",
     "PoolError",
@@ -156,6 +160,7 @@ __all__ = [
     "digest",
     "hookimpl",
     "load",
+    "open",
     "option",
     "plain",
     "register",

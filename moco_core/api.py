@@ -23,19 +23,19 @@ from moco_core.catalogue import Catalogue, installed
 from moco_core.config import Plugin, parse_settings, plugin_of
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, StoreError, suggest
-from moco_core.methods import System
+from moco_core.methods import Method, System
 from moco_core.models import Pool
-from moco_core.options import build
 from moco_core.runs.observe import Observers
+from moco_core.runs.records import FORMAT
 from moco_core.runs.report import Report, make_reports
 from moco_core.runs.results import RunResult
-from moco_core.runs.runner import Benchmark, open_pool
-from moco_core.runtime.cache import Cache, default_cache_path
-from moco_core.runtime.scheduler import Scheduler
-from moco_core.runtime.session import CallRecord, Session
-from moco_core.types import Question, Reply, Sampling
+from moco_core.runs.runner import Benchmark, bound_metric, open_pool, single_plugin
+from moco_core.runtime.cache import default_cache_path
+from moco_core.runtime.portal import Portal
+from moco_core.runtime.systems import Asked, OpenSystem, SystemParts
+from moco_core.types import Example, Question, Sampling
 
-__all__ = ["Asked", "LoadedSystem", "Results", "load", "register", "run"]
+__all__ = ["Asked", "LoadedSystem", "OpenSystem", "Results", "fitted", "load", "open", "register", "run"]
 
 
 def register(cls: Any, name: str | None = None) -> Any:
@@ -79,63 +79,97 @@ def run(*, cache: Path | None = None, observers: Observers | None = None, **conf
     return Results(tuple(asyncio.run(job.run())))
 
 
-@attrs.frozen(kw_only=True)
-class Asked:
-    """The answer to one question and every call that led to it."""
-
-    reply: Reply
-    calls: tuple[CallRecord, ...]
-
-    @property
-    def text(self) -> str:
-        return self.reply.text
-
-
-@attrs.frozen(kw_only=True)
 class LoadedSystem:
-    """A system and what it needs to be asked: made by :func:`load`, or from a method that needs no fitting."""
+    """A fitted system for ordinary code: :class:`OpenSystem` with an event loop of its own.
 
-    system: System
-    metric: Plugin
-    sampling: Sampling
-    seed: int
-    allowed: frozenset[str]
+    Its engines open at the first question and stay open until :meth:`close`, or the end of a ``with`` block.
+    """
 
-    def ask(self, question: str | Question, *, cache: Path | None = None) -> Asked:
+    def __init__(self, parts: SystemParts, cache: Path) -> None:
+        self.parts = parts
+        self._cache = cache
+        self._portal: Portal | None = None
+        self._open: OpenSystem | None = None
+
+    def ask(self, question: str | Question) -> Asked:
         """Answer one question. Raises ModelCallError."""
-        return self.ask_many([question], cache=cache)[0]
+        return self.ask_many([question])[0]
 
-    def ask_many(self, questions: Sequence[str | Question], *, cache: Path | None = None) -> list[Asked]:
+    def ask_many(self, questions: Sequence[str | Question]) -> list[Asked]:
         """Answer several questions together."""
-        return asyncio.run(self._ask(questions, cache or default_cache_path(os.environ)))
+        if self._portal is None or self._open is None:
+            self._portal = Portal()
+            self._open = self._portal.call(OpenSystem(self.parts, self._cache).__aenter__())
+        return self._portal.call(self._open.ask_many(questions))
 
-    async def _ask(self, questions: Sequence[str | Question], cache_path: Path) -> list[Asked]:
-        items = [q if isinstance(q, Question) else Question(id=f"ask-{i}", prompt=q) for i, q in enumerate(questions)]
-        cache = Cache(cache_path)
-        try:
-            async with Scheduler(cache) as scheduler:
-                session = Session(
-                    scheduler=scheduler, metric=self.metric.make(), seed=self.seed, sampling=self.sampling
-                )
-                root = Context(session, phase="respond", allowed=self.allowed)
+    def close(self) -> None:
+        """Close the engines; asking again opens them again."""
+        portal, opened, self._portal, self._open = self._portal, self._open, None, None
+        if portal is not None:
+            if opened is not None:
+                portal.call(opened.__aexit__())
+            portal.close()
 
-                async def one(question: Question, context: Context) -> Asked:
-                    reply = await self.system.respond(question, context)
-                    return Asked(reply=reply, calls=tuple(context.calls))
+    def __enter__(self) -> LoadedSystem:
+        return self
 
-                return await root.each(items, one)
-        finally:
-            cache.close()
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
-def load(folder: Path | str, *, plugins: Catalogue | None = None) -> LoadedSystem:
-    """Load the fitted system of a run folder.
+def open(folder: Path | str, *, plugins: Catalogue | None = None, cache: Path | None = None) -> OpenSystem:
+    """Return the fitted system of a run folder, to be entered with ``async with``; see :class:`OpenSystem`.
 
     Raises StoreError if there is none, PluginError if its plugins are not installed, CapabilityError if its pool changed so
     that the method cannot use it.
     """
-    known = plugins or installed()
-    path = Path(folder)
+    return OpenSystem(_saved(Path(folder), plugins or installed()), cache or default_cache_path(os.environ))
+
+
+def load(folder: Path | str, *, plugins: Catalogue | None = None, cache: Path | None = None) -> LoadedSystem:
+    """Return the fitted system of a run folder, for ordinary code. Raises what :func:`open` raises."""
+    return LoadedSystem(_saved(Path(folder), plugins or installed()), cache or default_cache_path(os.environ))
+
+
+def fitted(
+    method: Plugin,
+    pool: Plugin,
+    metric: Plugin,
+    *,
+    plugins: Catalogue,
+    cache: Path,
+    dev: Sequence[Example] = (),
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> OpenSystem:
+    """Return a system that is fitted on ``dev`` when it is entered. Raises CapabilityError or ConfigError."""
+    made, models, judges = method.make(), open_pool(pool), dict[str, Pool]()
+    # whether a method scores dev is known when it does: without models to score with it is told then
+    judge = bound_metric(metric, plugins, judges, scores=False)
+    _check_needs(method.name, made, models)
+
+    async def fit(context: Context) -> System:
+        system: System = await made.fit(models, dev, context)
+        return system
+
+    parts = SystemParts(
+        method=made,
+        pool=models,
+        metric=judge,
+        make=fit,
+        sampling=sampling or Sampling(),
+        seed=seed,
+        judges=tuple(judges.values()),
+    )
+    return OpenSystem(parts, cache)
+
+
+def _check_needs(name: str, method: Method[Any], pool: Pool) -> None:
+    if problems := method.needs().problems(pool):
+        raise CapabilityError("\n".join(f"method {name!r}: {p}" for p in problems))
+
+
+def _saved(path: Path, known: Catalogue) -> SystemParts:
     base = path / "system" if (path / "system").is_dir() else path
     try:
         body = json.loads((base / "system.json").read_text(encoding="utf-8"))
@@ -143,30 +177,42 @@ def load(folder: Path | str, *, plugins: Catalogue | None = None) -> LoadedSyste
         raise StoreError(f"{path}: no saved system here (system/system.json); run the method first") from None
     except (OSError, ValueError) as error:
         raise StoreError(f"{base}/system.json: cannot be read: {error}") from None
+    _check_body(base / "system.json", body)
     pool_plugin = plugin_of(known, "pool", body["pool"], "pool")
     method = _method_of(known, body["method"])
-    pool = open_pool(pool_plugin)
-    return _loaded(method, pool, body, base / "files", plugin_of(known, "metric", body["metric"], "metric"))
+    pool, made = open_pool(pool_plugin), method.make()
+    _check_needs(method.name, made, pool)
+
+    async def restore(context: Context) -> System:
+        system: System = made.restore(pool, body["state"], base / "files")
+        return system
+
+    judges: dict[str, Pool] = {}
+    metric = bound_metric(plugin_of(known, "metric", body["metric"], "metric"), known, judges, scores=False)
+    return SystemParts(
+        method=made,
+        pool=pool,
+        metric=metric,
+        make=restore,
+        sampling=Sampling(**body["sampling"]),
+        seed=body["seed"],
+        judges=tuple(judges.values()),
+    )
+
+
+def _check_body(file: Path, body: Any) -> None:
+    """Raise StoreError if the file is of another format, or lacks a part."""
+    if not isinstance(body, Mapping):
+        raise StoreError(f"{file}: not a saved system; run the method again")
+    if body.get("format") != FORMAT:
+        raise StoreError(f"{file}: format {body.get('format')!r}, this version reads {FORMAT}; run the method again")
+    parts = {"pool": Mapping, "method": Mapping, "metric": Mapping, "sampling": Mapping, "state": Mapping, "seed": int}
+    for name, kind in parts.items():
+        if not isinstance(body.get(name), kind):
+            raise StoreError(f"{file}: {name!r} is missing or damaged; run the method again")
 
 
 def _method_of(known: Catalogue, body: Mapping[str, Any]) -> Plugin:
     if body.get("name") == "single":
-        from moco_core.runs.baseline import Single, SingleOptions
-
-        given = {"model": body["model"]}
-        return Plugin(kind="method", name="single", given=given, options=build(SingleOptions, given), cls=Single)
+        return single_plugin(body["model"])
     return plugin_of(known, "method", body, "method")
-
-
-def _loaded(method: Plugin, pool: Pool, body: Mapping[str, Any], files: Path, metric: Plugin) -> LoadedSystem:
-    made = method.make()
-    needs = made.needs()
-    if problems := needs.problems(pool):
-        raise CapabilityError("\n".join(f"method {method.name!r}: {p}" for p in problems))
-    return LoadedSystem(
-        system=made.restore(pool, body["state"], files),
-        metric=metric,
-        sampling=Sampling(**body["sampling"]),
-        seed=body["seed"],
-        allowed=needs.declared | {"generate"},
-    )

@@ -31,6 +31,7 @@ __all__ = [
 
 CAPABILITIES: Mapping[str, str] = {
     "generate": "write text",
+    "question": "answer a structured question",
     "logprobs": "return the log-probabilities of the emitted tokens",
     "score": "score given continuations token by token",
     "step": "advance token by token with next-token logits and roll-back",
@@ -163,9 +164,10 @@ class Engine(ABC):
         """Return a model made from others by ``recipe``; raise CapabilityError if this engine cannot."""
         raise CapabilityError(f"{type(self).__name__} cannot derive {type(recipe).__name__} models")
 
-    async def start(self) -> None:
+    async def start(self, runtime: Any) -> None:
         """Open connections or workers. Called once, before the first call of any model, in the run's event loop.
 
+        ``runtime`` answers calls of other models, for engines that are made of them: ``runtime.state(metric).context(...)``.
         Raise :class:`~moco_core.errors.PoolError` if models cannot be reached at all: nobody is asked anything then.
         """
 

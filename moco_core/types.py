@@ -14,7 +14,9 @@ import attrs
 
 __all__ = [
     "Answer",
+    "CallRecord",
     "ContinuationScore",
+    "Evaluation",
     "Example",
     "FinishReason",
     "Generation",
@@ -65,6 +67,10 @@ def _floats(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(values)
 
 
+def _messages(values: Iterable[Message]) -> tuple[Message, ...]:
+    return tuple(values)
+
+
 def _spans(values: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(values)
 
@@ -95,7 +101,8 @@ class Question:
     ``answer_kind`` tells a metric how to read an answer out of a reply (``choice``, ``text``, ``integer``, ``decimal``,
     ``math``, ``label``, ``letter``, ``boolean``, ``tokens``, ``short``, ``open``, ``code``, ...). ``labels`` are the
     letters shown before the choices, or the closed label set of ``answer_kind="label"``. ``answer_format`` is the
-    sentence that tells the model how to answer. ``meta`` is JSON data that is not a reference.
+    sentence that tells the model how to answer. ``history`` are earlier turns of the conversation, between the system
+    message and this question. ``meta`` is JSON data that is not a reference.
     """
 
     id: str
@@ -105,6 +112,7 @@ class Question:
     answer_kind: str = "text"
     answer_format: str = ""
     system: str = ""
+    history: tuple[Message, ...] = attrs.field(default=(), converter=_messages)
     subset: str = ""
     meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
 
@@ -126,8 +134,8 @@ class Question:
 
     def messages(self) -> tuple[Message, ...]:
         """Return the conversation that asks this question."""
-        user = Message("user", self.text())
-        return (Message("system", self.system), user) if self.system else (user,)
+        system = (Message("system", self.system),) if self.system else ()
+        return (*system, *self.history, Message("user", self.text()))
 
 
 @attrs.frozen(kw_only=True)
@@ -285,6 +293,46 @@ class Unit:
     id: str
     score: float
     subset: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class CallRecord:
+    """One finished model call, as run records show it. ``request`` is what the model read, ``response`` what came back.
+
+    ``cached`` tells that it was made before; ``seconds`` is the model time it took then, None if unknown.
+    """
+
+    model: str
+    kind: str
+    phase: str
+    key: str = ""
+    cached: bool = False
+    usage: Usage = Usage()
+    seconds: float | None = None
+    request: Any = None
+    response: Any = None
+
+
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """Dev scores: ``scores[i][j]`` is model i on example j (None if the metric does not score), ``replies`` likewise."""
+
+    names: tuple[str, ...]
+    scores: tuple[tuple[float | None, ...], ...]
+    replies: tuple[tuple[Generation, ...], ...]
+
+    def means(self) -> tuple[float, ...]:
+        """The mean score of each model; 0 for a model without any score."""
+        out = []
+        for row in self.scores:
+            known = [s for s in row if s is not None]
+            out.append(sum(known) / len(known) if known else 0.0)
+        return tuple(out)
+
+    def best(self) -> int:
+        """The index of the best model; ties go to the lowest index."""
+        means = self.means()
+        return max(range(len(means)), key=lambda i: (means[i], -i))
 
 
 Prompt = str | Question | Message | Sequence[Message]

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from moco_core.api import Asked, load
+from moco_core import api
+from moco_core.api import Asked, OpenSystem
 from moco_core.catalogue import Catalogue
 from moco_core.cli.common import (
     cache_file,
@@ -24,15 +25,10 @@ from moco_core.cli.common import (
 )
 from moco_core.cli.display import call_lines, spans_text
 from moco_core.config import Plugin, SamplingOptions, apply_overrides, metric_plugin, plugin_of
-from moco_core.context import Context
-from moco_core.errors import CapabilityError, ConfigError, DatasetError, PoolError, RunFailed
-from moco_core.models import Pool
+from moco_core.errors import ConfigError
 from moco_core.options import build, plain
-from moco_core.runs.runner import bound_metric, load_split, open_pool
-from moco_core.runtime.cache import Cache
-from moco_core.runtime.scheduler import Scheduler
-from moco_core.runtime.session import Session
-from moco_core.types import Question, Sampling
+from moco_core.runs.runner import load_split
+from moco_core.types import Example, Question, Sampling
 
 __all__ = ["ask_command"]
 
@@ -85,60 +81,48 @@ def ask_command(
     if Path(system).is_dir():
         if pool or overrides or dataset:
             raise ConfigError("a saved system has its pool and options already; drop --pool, --dataset and -o")
-        asked = load(system, plugins=catalogue).ask(item, cache=cache_file(cache_path))
+        opened = api.open(system, plugins=catalogue, cache=cache_file(cache_path))
     else:
         data: dict[str, Any] = {"method": system, "pool": pool or "tiny", "dataset": dataset}
-        asked = asyncio.run(_fit_and_ask(data, overrides, item, seed, dev, catalogue, cache_file(cache_path)))
-    _show(asked, messages, as_json)
+        opened = _fitted(data, overrides, item, seed, dev, catalogue, cache_file(cache_path))
+    _show(asyncio.run(_ask(opened, item)), messages, as_json)
 
 
-async def _fit_and_ask(
+async def _ask(opened: OpenSystem, question: Question) -> Asked:
+    async with opened as system:
+        return await system.ask(question)
+
+
+def _fitted(
     data: dict[str, Any],
     overrides: tuple[str, ...],
     question: Question,
     seed: int,
     dev: int,
     catalogue: Catalogue,
-    cache_path: Path,
-) -> Asked:
+    cache: Path,
+) -> OpenSystem:
     data = apply_overrides({k: v for k, v in data.items() if v is not None}, list(overrides))
-    method = plugin_of(catalogue, "method", data["method"], "method")
-    models = open_pool(plugin_of(catalogue, "pool", data["pool"], "pool"))
-    made = method.make()
-    needs = made.needs()
-    if problems := needs.problems(models):
-        raise CapabilityError("\n".join(f"method {method.name!r}: {p}" for p in problems))
-    examples: tuple[Any, ...] = ()
+    examples: tuple[Example, ...] = ()
     default = "multiple_choice" if question.choices else "exact_match"
     datasets: list[Plugin] = []
+    method = plugin_of(catalogue, "method", data["method"], "method")
+    pool = plugin_of(catalogue, "pool", data["pool"], "pool")
     if "dataset" in data:
         plugin = plugin_of(catalogue, "dataset", data["dataset"], "dataset")
         dataset = plugin.make()
         datasets, default = [plugin], dataset.facts.metric
         examples = load_split(dataset, plugin.name, "dev", dev).examples
-    judges: dict[str, Pool] = {}
-    chosen = metric_plugin(catalogue, data.get("metric") or default, datasets)
-    # whether a method scores dev is known when it does: without models to score with it is told then
-    metric = bound_metric(chosen, catalogue, judges, scores=False)
-    sampling = Sampling(**plain(build(SamplingOptions, data.get("sampling"), "sampling")))
-    allowed = needs.declared | {"generate"}
-    cache = Cache(cache_path)
-    try:
-        engines = [engine for each in (models, *judges.values()) for engine in each.engines]
-        async with Scheduler(cache, engines) as scheduler:
-            session = Session(scheduler=scheduler, metric=metric, seed=seed, sampling=sampling)
-            context = Context(session, phase="respond", question=question, allowed=allowed)
-            try:
-                system = await made.fit(models, examples, Context(session, phase="fit", allowed=allowed))
-                reply = await system.respond(question, context)
-            except (ConfigError, CapabilityError, DatasetError) as error:
-                # models were asked already: work failed, whatever the reason
-                if session.calls and not isinstance(error, PoolError):
-                    raise RunFailed(str(error)) from error
-                raise
-            return Asked(reply=reply, calls=tuple(context.calls))
-    finally:
-        cache.close()
+    return api.fitted(
+        method,
+        pool,
+        metric_plugin(catalogue, data.get("metric") or default, datasets),
+        plugins=catalogue,
+        cache=cache,
+        dev=examples,
+        sampling=Sampling(**plain(build(SamplingOptions, data.get("sampling"), "sampling"))),
+        seed=seed,
+    )
 
 
 def _show(asked: Asked, messages: bool, as_json: bool) -> None:
@@ -151,7 +135,7 @@ def _show(asked: Asked, messages: bool, as_json: bool) -> None:
         }
         if messages:
             body["calls"] = [
-                {"model": c.model, "kind": c.kind, "cached": c.cached, "seen": c.seen, "said": c.said}
+                {"model": c.model, "kind": c.kind, "cached": c.cached, "seen": c.request, "said": c.response}
                 for c in asked.calls
             ]
         click.echo(json.dumps(body, indent=1, ensure_ascii=False))

@@ -13,8 +13,7 @@ from rich.text import Text
 from moco_core.events import RunFinished, RunProgress, RunStarted
 from moco_core.hookspecs import hookimpl
 from moco_core.runs.report import Report, Row
-from moco_core.runtime.session import CallRecord
-from moco_core.types import Span
+from moco_core.types import CallRecord, Span
 
 __all__ = [
     "LiveProgress",
@@ -209,11 +208,11 @@ def call_lines(calls: Sequence[CallRecord]) -> list[str]:
     for number, call in enumerate(calls, 1):
         tokens = f"{call.usage.prompt_tokens}+{call.usage.completion_tokens} tokens"
         out.append(f"--- {number}. {call.model} ({call.kind}, {tokens}{', cached' if call.cached else ''})")
-        seen = call.seen
+        seen = call.request
         if isinstance(seen, dict) and "messages" in seen:
             out += [f"{role}> {content}" for role, content in seen["messages"]]
         elif isinstance(seen, dict) and "text" in seen:
             out.append(f"text> {seen['text']}")
-        said = call.said
+        said = call.response
         out.append(f"{call.model}> {said['text'] if isinstance(said, dict) else said}")
     return out

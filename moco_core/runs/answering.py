@@ -14,7 +14,7 @@ from moco_core.events import QuestionAnswered
 from moco_core.methods import System
 from moco_core.runs.observe import Observers
 from moco_core.runs.records import RunFolder
-from moco_core.runtime.session import Session
+from moco_core.runtime.contexts import RunState
 from moco_core.types import Example, Score
 
 __all__ = ["Answers", "error_line"]
@@ -26,7 +26,7 @@ class Answers:
     ``rows`` are the answered questions in their order; ``failed`` counts the others, with the first one's error.
     """
 
-    def __init__(self, *, label: str, session: Session, folder: RunFolder, observers: Observers, run_id: str) -> None:
+    def __init__(self, *, label: str, session: RunState, folder: RunFolder, observers: Observers, run_id: str) -> None:
         self.label = label
         self.session = session
         self.folder = folder
@@ -39,7 +39,7 @@ class Answers:
 
     async def answer(self, system: System, examples: Sequence[Example], allowed: frozenset[str]) -> None:
         """Ask every question; one that fails is recorded with its error and does not lose the others."""
-        root = Context(self.session, phase="respond", allowed=allowed)
+        root = self.session.context("respond", allowed=allowed)
         done: dict[str, Scored] = {}
 
         async def one(example: Example, context: Context) -> None:
@@ -92,8 +92,8 @@ def _call_row(call: Any) -> dict[str, Any]:
         "cached": call.cached,
         "prompt_tokens": call.usage.prompt_tokens,
         "completion_tokens": call.usage.completion_tokens,
-        "seen": call.seen,
-        "said": call.said,
+        "seen": call.request,
+        "said": call.response,
     }
 
 

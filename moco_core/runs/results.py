@@ -12,7 +12,8 @@ from moco_core.config import Plugin
 from moco_core.errors import MocoError
 from moco_core.runs.answering import Answers
 from moco_core.runs.stats import estimate
-from moco_core.runtime.session import Session
+from moco_core.runtime.contexts import RunState
+from moco_core.runtime.ledger import Ledger
 from moco_core.types import Unit, Usage
 
 __all__ = ["Job", "RunResult", "run_result", "summary_of"]
@@ -73,10 +74,7 @@ def run_result(
     """Return what a run came to, finished or not."""
     answered = max(len(work.rows), 1)
     session = work.session
-    calls = sum(session.calls.values())
-    usage = Usage()
-    for value in session.usage.values():
-        usage = usage + value
+    calls = session.ledger.calls
     result = RunResult(
         job=job,
         folder=work.folder.path,
@@ -88,8 +86,8 @@ def run_result(
         unparsed=sum(r.score.answer.status != "parsed" for r in work.rows) / answered,
         truncated=sum(r.reply.finish_reason == "length" for r in work.rows) / answered,
         calls=calls,
-        cached_calls=sum(n for (_, _, hit), n in session.calls.items() if hit),
-        usage=usage,
+        cached_calls=session.ledger.cached,
+        usage=session.ledger.usage,
         seconds=seconds,
         warnings=tuple(session.warnings),
         binary=session.metric.binary,
@@ -106,21 +104,9 @@ def _figures(result: RunResult, told: Mapping[str, float]) -> dict[str, float]:
     return over | {name: float(value) for name, value in told.items()}
 
 
-def summary_of(result: RunResult, session: Session, timings: Mapping[str, float], error: str) -> dict[str, Any]:
+def summary_of(result: RunResult, session: RunState, timings: Mapping[str, float], error: str) -> dict[str, Any]:
     """Return the closing part of ``run.json``: scores, shares, tokens per phase and model, timings in seconds."""
     score = estimate(result.units, result.job.seed)
-    tokens: dict[str, dict[str, dict[str, float]]] = {}
-    for (phase, model), usage in sorted(session.usage.items()):
-        made = session.calls[phase, model, False]
-        cached = session.calls[phase, model, True]
-        tokens.setdefault(phase, {})[model] = {
-            "prompt": usage.prompt_tokens,
-            "completion": usage.completion_tokens,
-            "calls": made,
-            "cached": cached,
-        }
-        if (phase, model) in session.money:
-            tokens[phase][model]["money"] = round(session.money[phase, model], 9)
     return {
         "score": None if score is None else attrs.asdict(score),
         "figures": dict(result.figures),
@@ -130,8 +116,35 @@ def summary_of(result: RunResult, session: Session, timings: Mapping[str, float]
         "failed": result.failed,
         "unparsed": result.unparsed,
         "truncated": result.truncated,
-        "tokens": tokens,
+        "tokens": costs_of(session.ledger),
         "timings": {**timings, "total": result.seconds},
         "warnings": list(result.warnings),
         "error": error,
     }
+
+
+def costs_of(ledger: Ledger) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return a run's costs as run.json has them: by phase and model, what the work costs and what the cache saved of it.
+
+    ``unpriced`` and ``untimed`` count calls whose money or seconds are unknown; the sums are "at least" then.
+    """
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for phase, model, tally in ledger:
+        row: dict[str, Any] = {
+            "prompt": tally.usage.prompt_tokens,
+            "completion": tally.usage.completion_tokens,
+            "calls": tally.calls - tally.cached,
+            "cached": tally.cached,
+            "seconds": round(tally.seconds, 6),
+            "untimed": tally.untimed,
+            "saved": {
+                "prompt": tally.saved_usage.prompt_tokens,
+                "completion": tally.saved_usage.completion_tokens,
+                "seconds": round(tally.saved_seconds, 6),
+            },
+        }
+        if tally.priced:
+            row |= {"money": round(tally.money, 9), "unpriced": tally.unpriced}
+            row["saved"]["money"] = round(tally.saved_money, 9)
+        out.setdefault(phase, {})[model] = row
+    return out

@@ -18,16 +18,15 @@ from moco_core.data import Dataset, Metric, Split
 from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError, PoolError, StoreError
 from moco_core.events import RunFinished, RunProgress, RunStarted
 from moco_core.methods import System
-from moco_core.models import Model, Pool, PoolSource
+from moco_core.models import Pool, PoolSource
 from moco_core.options import plain
 from moco_core.runs.answering import Answers, error_line
 from moco_core.runs.baseline import Single, SingleOptions
 from moco_core.runs.observe import Observers
 from moco_core.runs.records import RunFolder, environment, masked
 from moco_core.runs.results import Job, RunResult, run_result, summary_of
-from moco_core.runtime.cache import Cache
-from moco_core.runtime.scheduler import Scheduler
-from moco_core.runtime.session import Session
+from moco_core.runtime.runtime import Runtime
+from moco_core.runtime.systems import allowed_by
 from moco_core.types import Example, canonical, digest
 
 __all__ = ["Benchmark", "Job", "RunResult", "bound_metric", "load_split", "open_pool", "single_plugin"]
@@ -48,10 +47,10 @@ def open_pool(plugin: Plugin) -> Pool:
     return Pool(models)
 
 
-def single_plugin(model: Model) -> Plugin:
-    """Return the baseline of one model."""
-    options = SingleOptions(model=model.name)
-    return Plugin(kind="method", name="single", given={"model": model.name}, options=options, cls=Single)
+def single_plugin(model: str | int) -> Plugin:
+    """Return the baseline of one model, by its name or index."""
+    options = SingleOptions(model=model)
+    return Plugin(kind="method", name="single", given={"model": model}, options=options, cls=Single)
 
 
 def bound_metric(plugin: Plugin, catalogue: Catalogue, judges: dict[str, Pool], *, scores: bool = True) -> Metric[Any]:
@@ -134,7 +133,7 @@ class Benchmark:
                 if self.config.settings.baselines:
                     jobs += [
                         Job(
-                            method=single_plugin(m),
+                            method=single_plugin(m.name),
                             dataset=dataset,
                             metric=metric,
                             seed=seed,
@@ -201,27 +200,22 @@ class Benchmark:
             if shared:
                 raise DatasetError(f"dataset {dataset.name!r}: {sorted(shared)[0]!r} is in both dev and test")
         results: list[RunResult] = []
-        cache = Cache(self.cache_path)
-        try:
-            engines = [e for pool in (self.pool, *self._judges.values()) for e in pool.engines]
-            async with Scheduler(cache, engines) as scheduler:
-                for job in self.jobs:
-                    result = await self._run_job(job, scheduler)
-                    results.append(result)
-                    self.on_result(result)
-        finally:
-            cache.close()
+        engines = [e for pool in (self.pool, *self._judges.values()) for e in pool.engines]
+        async with Runtime(self.cache_path, engines) as runtime:
+            for job in self.jobs:
+                result = await self._run_job(job, runtime)
+                results.append(result)
+                self.on_result(result)
         return results
 
-    async def _run_job(self, job: Job, scheduler: Scheduler) -> RunResult:
+    async def _run_job(self, job: Job, runtime: Runtime) -> RunResult:
         dev, test = self.split(job.dataset, "dev"), self.split(job.dataset, "test")
         head = self._head(job, dev, test)
         run_id = head["id"]
         folder = RunFolder(Path(self.config.settings.out) / run_id, head)
         metric = self.metric(job.metric)
-        session = Session(
-            scheduler=scheduler,
-            metric=metric,
+        session = runtime.state(
+            metric,
             seed=job.seed,
             sampling=self.config.sampling,
             in_flight=self.config.settings.in_flight,
@@ -239,8 +233,8 @@ class Benchmark:
         dev_mean: float | None = None
         try:
             method = job.method.make()
-            allowed = method.needs().declared | {"generate"}
-            fit_context = Context(session, phase="fit", allowed=allowed)
+            allowed = allowed_by(method)
+            fit_context = session.context("fit", allowed=allowed)
             system = await method.fit(self.pool, dev.examples, fit_context)
             timings["fit"] = time.monotonic() - started
             self._save(job, system, folder)

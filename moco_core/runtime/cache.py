@@ -6,14 +6,15 @@ parts of the key are stored beside the digest, so that a miss can be explained.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -21,20 +22,39 @@ from moco_core.errors import StoreError
 from moco_core.models import Call
 from moco_core.types import ContinuationScore, Generation, Span, Usage, canonical, digest
 
-__all__ = ["Cache", "CacheInfo", "KeyParts", "decode_result", "default_cache_path", "encode_result", "key_parts"]
+__all__ = [
+    "Cache",
+    "CacheInfo",
+    "KeyParts",
+    "Stored",
+    "decode_result",
+    "default_cache_path",
+    "encode_result",
+    "fits",
+    "key_parts",
+]
 
 _FORMAT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
     key BLOB PRIMARY KEY, model TEXT NOT NULL, kind TEXT NOT NULL, input TEXT NOT NULL, params TEXT NOT NULL,
-    seed TEXT NOT NULL, value BLOB NOT NULL, created REAL NOT NULL
+    seed TEXT NOT NULL, value BLOB NOT NULL, created REAL NOT NULL, seconds REAL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS calls_by_model ON calls (model, kind, input);
+CREATE TABLE IF NOT EXISTS claims (key BLOB PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+_COLUMNS = "key, model, kind, input, params, seed, value, created, seconds"
 _DISTANCE = {"seed": 1, "params": 2, "input": 4, "model": 8, "kind": 16}
 _PATIENCE = 60  # seconds to wait for another process
 _CHUNK = 500  # keys per SELECT; SQLite's default bound on variables is at least 999
+
+
+class Stored(NamedTuple):
+    """A stored result and the seconds of model time it took; None where they were not measured."""
+
+    value: Any
+    seconds: float | None
 
 
 @attrs.frozen
@@ -88,8 +108,17 @@ def key_parts(call: Call) -> KeyParts:
     )
 
 
+def fits(kind: str, result: Any) -> bool:
+    """Return whether a result has the form that calls of this kind have."""
+    if kind == "generate":
+        return isinstance(result, Generation)
+    if kind == "score":
+        return isinstance(result, (tuple, list)) and all(isinstance(r, ContinuationScore) for r in result)
+    return True
+
+
 def encode_result(result: Any) -> bytes:
-    """Return a call's result as compressed JSON."""
+    """Return a call's result as compressed JSON. Raises TypeError or ValueError if it is none."""
     if isinstance(result, Generation):
         data: Any = {
             "t": result.text,
@@ -111,11 +140,14 @@ def encode_result(result: Any) -> bytes:
 
 
 def decode_result(blob: bytes) -> Any:
-    """Invert :func:`encode_result`. Raises ValueError if the bytes are damaged."""
+    """Invert :func:`encode_result`. Raises ValueError if the bytes are damaged, or of another form."""
     try:
-        tag, data = json.loads(zlib.decompress(blob).decode("utf-8", "surrogatepass"))
-    except (zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"damaged cache value: {error}") from None
+        return _decoded(*json.loads(zlib.decompress(blob).decode("utf-8", "surrogatepass")))
+    except (zlib.error, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise ValueError(f"damaged cache value: {type(error).__name__}: {error}") from None
+
+
+def _decoded(tag: str, data: Any) -> Any:
     if tag == "g":
         return Generation(
             text=data["t"],
@@ -131,7 +163,9 @@ def decode_result(blob: bytes) -> Any:
         return tuple(
             ContinuationScore(token_ids=row[0], token_logprobs=row[1], prompt_tokens=sum(row[2:])) for row in data
         )
-    return data
+    if tag == "j":
+        return data
+    raise ValueError(f"unknown form {tag!r}")
 
 
 class Cache:
@@ -154,6 +188,7 @@ class Cache:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
             self._check_format()
+            self._add_columns()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot open the call cache {path}: {error}; choose another with --cache PATH") from None
 
@@ -178,44 +213,90 @@ class Cache:
                 f"the call cache {self.path} has format {row[0]}, this version writes {_FORMAT}; move it away"
             )
 
-    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+    def _add_columns(self) -> None:
+        """Bring a file of an earlier version up to date; what it holds stays valid."""
+        if "seconds" not in {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}:
+            with contextlib.suppress(sqlite3.OperationalError):  # another process was quicker
+                self._db.execute("ALTER TABLE calls ADD COLUMN seconds REAL")
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
         """Return the stored results of those keys that have one. A damaged row counts as absent."""
-        found: dict[bytes, Any] = {}
+        found: dict[bytes, Stored] = {}
         try:
             with self._lock:
                 for start in range(0, len(keys), _CHUNK):
                     chunk = keys[start : start + _CHUNK]
                     marks = ",".join("?" * len(chunk))
-                    rows = self._db.execute(f"SELECT key, value FROM calls WHERE key IN ({marks})", chunk).fetchall()
-                    for key, blob in rows:
-                        try:
-                            found[key] = decode_result(blob)
-                        except ValueError:
-                            continue
+                    query = f"SELECT key, value, seconds FROM calls WHERE key IN ({marks})"
+                    for key, blob, seconds in self._db.execute(query, chunk).fetchall():
+                        with contextlib.suppress(ValueError):
+                            found[key] = Stored(decode_result(blob), seconds)
         except sqlite3.Error as error:
             raise StoreError(f"cannot read the call cache {self.path}: {error}") from None
         return found
 
-    def put_many(self, rows: Iterable[tuple[bytes, KeyParts, Any]]) -> None:
-        """Store results in one transaction; what is already there stays."""
+    def put_many(self, rows: Iterable[tuple[bytes, KeyParts, bytes, float | None]]) -> None:
+        """Store encoded results with their seconds in one transaction, and give up the claims on them."""
         now = time.time()
-        data = [(k, p.model, p.kind, p.input, p.params, p.seed, encode_result(v), now) for k, p, v in rows]
+        data = [(k, p.model, p.kind, p.input, p.params, p.seed, blob, now, seconds) for k, p, blob, seconds in rows]
         if not data:
             return
         try:
-            with self._lock:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    self._db.executemany("INSERT OR REPLACE INTO calls VALUES (?,?,?,?,?,?,?,?)", data)
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
+            with self._transaction():
+                self._db.executemany(f"INSERT OR REPLACE INTO calls ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", data)
+                if self.path is not None:
+                    self._db.executemany("DELETE FROM claims WHERE key = ?", [(row[0],) for row in data])
         except sqlite3.Error as error:
             raise StoreError(
                 f"cannot write the call cache {self.path}: {error}; free some space or choose another with --cache PATH"
             ) from None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    # ---------------------------------------------------------------- several processes
+
+    def claim(self, keys: Sequence[bytes], owner: str, seconds: float) -> set[bytes]:
+        """Claim calls that are about to be made, for ``seconds``; return those that another process is making.
+
+        Claiming again extends a claim. One that expired belongs to whoever comes next: its process was killed.
+        """
+        if self.path is None or not keys:
+            return set()
+        now = time.time()
+        try:
+            with self._transaction():
+                self._db.executemany(
+                    "INSERT INTO claims VALUES (?,?,?) ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, "
+                    "expires = excluded.expires WHERE owner = excluded.owner OR expires < ?",
+                    [(key, owner, now + seconds, now) for key in keys],
+                )
+                others: set[bytes] = set()
+                for start in range(0, len(keys), _CHUNK):
+                    chunk = keys[start : start + _CHUNK]
+                    marks = ",".join("?" * len(chunk))
+                    query = f"SELECT key FROM claims WHERE owner != ? AND key IN ({marks})"
+                    others.update(row[0] for row in self._db.execute(query, (owner, *chunk)))
+                return others
+        except sqlite3.Error as error:
+            raise StoreError(f"cannot write the call cache {self.path}: {error}") from None
+
+    def release(self, keys: Sequence[bytes], owner: str) -> None:
+        """Give up claims on calls that failed or were not made."""
+        if self.path is not None and keys:
+            with contextlib.suppress(sqlite3.Error), self._transaction():  # at worst they expire
+                self._db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(k, owner) for k in keys])
+
+    # ---------------------------------------------------------------- looking
 
     def parts(self, key: bytes) -> KeyParts | None:
         """Return the parts of a stored key."""

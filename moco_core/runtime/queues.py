@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import collections
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from moco_core.errors import ModelCallError
 from moco_core.models import Call, Model
 
 __all__ = ["UNLIMITED", "Owner", "Queue"]
@@ -21,22 +23,27 @@ class Owner(Protocol):
 
     def demand(self) -> Mapping[str, int]: ...
 
-    def store_and_deliver(self, results: Sequence[tuple[Call, Any]]) -> None: ...
+    def store_and_deliver(self, results: Sequence[tuple[Call, Any, float | None]]) -> None: ...
 
     def deliver(self, outcomes: Sequence[tuple[Call, Any]]) -> None: ...
 
 
 class Queue:
-    """The calls of one model that wait, and those that its engine has taken. The engine's side of it is ``Inbox``."""
+    """The calls of one model that wait, and those that its engine has taken. The engine's side of it is ``Inbox``.
 
-    def __init__(self, model: Model, scheduler: Owner) -> None:
+    Calls served together share the time: each is charged its part of every moment between being taken and answered, so
+    that the seconds of all calls add up to the time the engine was busy.
+    """
+
+    def __init__(self, model: Model, scheduler: Owner, limit: int = UNLIMITED) -> None:
         self.model = model
         self._scheduler = scheduler
         self._lock = threading.Lock()
         self._waiting: collections.deque[Call] = collections.deque()
-        self.taken: dict[int, Call] = {}
-        self._limit = UNLIMITED
-        self.serving = False
+        self._taken: dict[Call, float] = {}  # with the share of time at which it was taken
+        self._share = 0.0
+        self._at = 0.0
+        self._limit = limit
 
     def push(self, calls: Sequence[Call]) -> None:
         with self._lock:
@@ -45,11 +52,36 @@ class Queue:
     def put_back(self) -> None:
         """Return what was taken and not answered to the head of the queue."""
         with self._lock:
-            self._waiting.extendleft(reversed(self.taken.values()))
-            self.taken.clear()
+            self._waiting.extendleft(reversed(self._taken))
+            self._taken.clear()
+
+    def drain(self) -> list[Call]:
+        """Remove and return what was taken and not answered."""
+        with self._lock:
+            calls = list(self._taken)
+            self._taken.clear()
+        return calls
+
+    def withdraw(self) -> list[Call]:
+        """Remove and return what waits."""
+        with self._lock:
+            calls = list(self._waiting)
+            self._waiting.clear()
+        return calls
 
     def halve(self, batch: int) -> None:
         self._limit = max(1, min(self._limit, batch) // 2)
+
+    @property
+    def serving(self) -> int:
+        """How many calls its engine has taken and not answered."""
+        return len(self._taken)
+
+    def _advance(self) -> None:
+        now = time.monotonic()
+        if self._taken:
+            self._share += (now - self._at) / len(self._taken)
+        self._at = now
 
     # ---- Inbox
 
@@ -71,20 +103,28 @@ class Queue:
 
     def take(self, n: int | None = None) -> list[Call]:
         with self._lock:
-            room = self._limit - len(self.taken)
+            self._advance()
+            room = self._limit - len(self._taken)
             count = max(0, min(len(self._waiting), room if n is None else n, room))
             calls = [self._waiting.popleft() for _ in range(count)]
-            for call in calls:
-                self.taken[id(call)] = call
+            self._taken.update(dict.fromkeys(calls, self._share))
         return calls
 
     def resolve(self, results: Sequence[tuple[Call, Any]]) -> None:
         with self._lock:
-            for call, _ in results:
-                self.taken.pop(id(call), None)
-        self._scheduler.store_and_deliver(results)
+            self._advance()
+            timed = []
+            for call, result in results:
+                since = self._taken.pop(call, None)
+                timed.append((call, result, None if since is None else self._share - since))
+        try:
+            self._scheduler.store_and_deliver(timed)
+        except Exception as error:  # they are no longer among those taken: nobody else would fail them
+            lost = ModelCallError(f"{self.model.name}: {type(error).__name__}: {error}")
+            self._scheduler.deliver([(call, lost) for call, _ in results])
 
     def reject(self, call: Call, error: Exception) -> None:
         with self._lock:
-            self.taken.pop(id(call), None)
+            self._advance()
+            self._taken.pop(call, None)
         self._scheduler.deliver([(call, error)])

@@ -1,22 +1,30 @@
 """The scheduler: collects the calls of all coroutines, answers what is cached, and batches the rest per model.
 
 A call waits until no coroutine can advance without an answer; then the waiting calls of one model go to its engine
-together. While an engine serves a model, further calls of that model join it. Per lane (a device group) one model is
-served at a time: the one with the longest queue if its engine holds it ready, so that no few stragglers of one model keep
-all that wait for another; otherwise the resident one as long as calls for it wait, then the longest queue: fewest swaps.
+together. While an engine serves a model, further calls of that model join it. Per device group one model is served at a
+time: the one with the longest queue if its engine holds it ready, so that no few stragglers of one model keep all that
+wait for another; otherwise the resident one as long as calls for it wait, then the longest queue: fewest swaps.
+
+Whatever an engine, the cache or a callback does, every call ends: with its result, or with an error that says why.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import attrs
+
 from moco_core.errors import EngineOutOfMemory, MocoError, ModelCallError, PoolError, StoreError
 from moco_core.models import Call, Engine, Model
-from moco_core.runtime.cache import Cache, KeyParts, key_parts
+from moco_core.runtime.cache import Cache, KeyParts, encode_result, fits, key_parts
+from moco_core.runtime.claims import Claims
+from moco_core.runtime.ledger import Answered
 from moco_core.runtime.queues import UNLIMITED, Queue
 from moco_core.types import canonical, digest
 
@@ -29,32 +37,40 @@ An answer needs one pass to wake its coroutine and, through nested tasks, a few 
 a number only makes a first batch smaller: later calls join it.
 """
 
+@attrs.define(eq=False)
+class _Pending:
+    """A call on its way. ``parts`` is None for calls that are not stored."""
+
+    future: asyncio.Future[Answered]
+    parts: KeyParts | None
+
 
 class Scheduler:
     """Runs calls through the cache and the engines. Use it as an async context manager, in one event loop.
 
     ``engines`` are those that will be needed. They are started together, when the first call is not cached: what is wrong
-    with one is known before another is asked.
+    with one is known before another is asked. ``runtime`` is handed to every engine as it starts.
     """
 
-    def __init__(self, cache: Cache, engines: Iterable[Engine] = ()) -> None:
+    def __init__(self, cache: Cache, engines: Iterable[Engine] = (), runtime: Any = None) -> None:
         self.cache = cache
-        self._expected = tuple(engines)
         self.closing = False
-        self.swaps = 0
-        self._arrivals: list[tuple[Call, KeyParts | None]] = []
-        self._in_flight: dict[bytes, asyncio.Future[Any]] = {}
-        self._futures: dict[int, asyncio.Future[Any]] = {}
-        self._parts: dict[int, KeyParts] = {}
-        self._queues: dict[int, Queue] = {}
-        self._lane_busy: dict[tuple[int, str], Queue | None] = {}
-        self._resident: dict[tuple[int, str], Queue] = {}
-        self._gates: dict[int, asyncio.Semaphore] = {}
-        self._started: dict[int, Engine] = {}
-        self._starting: dict[int, asyncio.Task[None]] = {}
+        self._expected = tuple(engines)
+        self._runtime = runtime
+        self._claims = Claims(cache)
+        self._arrivals: list[Call] = []
+        self._pending: dict[Call, _Pending] = {}
+        self._in_flight: dict[bytes, Call] = {}
+        self._queues: dict[Model, Queue] = {}
+        self._limits: weakref.WeakKeyDictionary[Model, int] = weakref.WeakKeyDictionary()
+        self._busy: dict[tuple[Engine, str], Queue] = {}
+        self._resident: dict[tuple[Engine, str], Model] = {}
+        self._gates: dict[Engine, asyncio.Semaphore] = {}
+        self._starting: dict[Engine, asyncio.Task[None]] = {}
         self._memo: dict[bytes, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pass_scheduled = False
+        self._watching = False
         self._quiet = 0
         self._fatal: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,9 +87,10 @@ class Scheduler:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for future in list(self._futures.values()):
-            future.cancel()
-        for engine in self._started.values():
+        self._claims.release(self._in_flight)
+        for pending in list(self._pending.values()):
+            pending.future.cancel()
+        for engine in self._starting:
             with contextlib.suppress(Exception):
                 await engine.close()
         if self._threads is not None:
@@ -82,29 +99,21 @@ class Scheduler:
 
     # ---------------------------------------------------------------- calling
 
-    async def cached_call(self, call: Call) -> tuple[Any, bool]:
-        """Answer a call from the cache or its engine; return (result, came from the cache).
-
-        Equal calls in flight share one answer.
-        """
+    async def cached_call(self, call: Call) -> Answered:
+        """Answer a call from the cache or its engine. Equal calls in flight share one answer."""
         parts = key_parts(call)
         key = call.key = parts.key()
         shared = self._in_flight.get(key)
         if shared is not None:
-            return (await asyncio.shield(shared)).value, True
-        future = self._new_future(call)
-        self._in_flight[key] = future
-        self._parts[id(call)] = parts
-        self._arrive(call, parts)
-        result = await asyncio.shield(future)
-        return result.value, result.hit
+            value, _, seconds = await asyncio.shield(self._pending[shared].future)
+            return Answered(value, True, seconds)
+        future = self._arrive(call, parts)
+        self._in_flight[key] = call
+        return await asyncio.shield(future)
 
     async def uncached_call(self, call: Call) -> Any:
         """Make a call that is not stored (a step of a session)."""
-        future = self._new_future(call)
-        self._arrive(call, None)
-        result = await future
-        return result.value
+        return (await self._arrive(call, None)).value
 
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
         """Memoise a computation with a JSON result under the digest of ``what``."""
@@ -114,13 +123,14 @@ class Scheduler:
         key = parts.key()
         found = self.cache.get_many([key])
         if key in found:
-            return found[key]
+            return found[key].value
         running = self._memo.get(key)
         if running is None:
 
             async def work() -> Any:
+                started = time.monotonic()
                 value = await compute()
-                self.cache.put_many([(key, parts, value)])
+                self.cache.put_many([(key, parts, encode_result(value), time.monotonic() - started)])
                 return value
 
             running = asyncio.create_task(work())
@@ -132,20 +142,18 @@ class Scheduler:
         """How many calls wait per model name."""
         return {q.model.name: q.waiting for q in list(self._queues.values()) if q.waiting}
 
-    def _new_future(self, call: Call) -> asyncio.Future[Any]:
+    def _arrive(self, call: Call, parts: KeyParts | None) -> asyncio.Future[Answered]:
         if self._fatal is not None:
             raise self._fatal
         assert self._loop is not None, "the scheduler is used outside `async with`"
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[Answered] = self._loop.create_future()
         # the caller may be cancelled while the answer is on its way: an unread error is not worth a warning then
         future.add_done_callback(lambda f: f.cancelled() or f.exception())
-        self._futures[id(call)] = future
-        return future
-
-    def _arrive(self, call: Call, parts: KeyParts | None) -> None:
-        self._arrivals.append((call, parts))
+        self._pending[call] = _Pending(future, parts)
+        self._arrivals.append(call)
         self._quiet = 0
         self._schedule_pass()
+        return future
 
     def _schedule_pass(self) -> None:
         if not self._pass_scheduled:
@@ -165,188 +173,212 @@ class Scheduler:
             self._schedule_pass()
             return
         arrivals, self._arrivals = self._arrivals, []
-        if arrivals and self._admit(arrivals):
-            # answers came from the cache: let their coroutines run before a model is chosen
-            self._quiet = 0
-            self._schedule_pass()
-            return
-        self._pump()
-
-    def _admit(self, arrivals: list[tuple[Call, KeyParts | None]]) -> bool:
-        """Answer what is cached, queue the rest; return whether anything was answered."""
-        keys = [c.key for c, p in arrivals if p is not None and c.key is not None]
         try:
-            found = self.cache.get_many(keys)
+            if arrivals and self._admit(arrivals):
+                # answers came from the cache: let their coroutines run before a model is chosen
+                self._quiet = 0
+                self._schedule_pass()
+                return
+            self._pump()
         except StoreError as error:
             self._fail_all(error)
-            return True
-        hit = False
-        misses: dict[int, list[Call]] = {}
-        for call, parts in arrivals:
-            if parts is not None and call.key in found:
-                hit = True
-                self._settle(call, _Result(found[call.key], True))
-            else:
-                misses.setdefault(id(call.model), []).append(call)
-        for calls in misses.values():
-            self._queue_of(calls[0].model).push(calls)
-        return hit
+        except Exception as error:  # a fault of ours: better an answer than silence
+            self._settle_many([(call, _as_call_error(call.model, error)) for call in self._pending])
 
-    def _queue_of(self, model: Model) -> Queue:
-        queue = self._queues.get(id(model))
-        if queue is None:
-            queue = self._queues[id(model)] = Queue(model, self)
-        return queue
+    def _admit(self, arrivals: Sequence[Call]) -> bool:
+        """Answer what is cached, leave what another process is making, queue the rest; return whether any was answered."""
+        arrivals = [call for call in arrivals if call in self._pending]
+        stored = {call.key: call for call in arrivals if call.key is not None}
+        hits = self._deliver_stored(stored)
+        missing = {key: call for key, call in stored.items() if key not in hits}
+        done = hits | self._claims.claim(missing)
+        if missing:
+            self._watch()
+        self._push(call for call in arrivals if call.key not in done)
+        return bool(hits)
+
+    def _deliver_stored(self, calls: Mapping[bytes, Call]) -> set[bytes]:
+        """Settle those calls whose result is in the cache, in the form their kind has; return their keys."""
+        found = self.cache.get_many(list(calls))
+        hits = [key for key, call in calls.items() if key in found and fits(call.kind, found[key].value)]
+        for key in hits:
+            self._settle(calls[key], Answered(found[key].value, True, found[key].seconds))
+        return set(hits)
+
+    def _push(self, calls: Iterable[Call]) -> None:
+        by_model: dict[Model, list[Call]] = {}
+        for call in calls:
+            by_model.setdefault(call.model, []).append(call)
+        for model, group in by_model.items():
+            if model not in self._queues:
+                self._queues[model] = Queue(model, self, self._limits.get(model, UNLIMITED))
+            self._queues[model].push(group)
 
     def _pump(self) -> None:
-        """Start serving on every idle lane that has work."""
-        lanes: dict[tuple[int, str], list[Queue]] = {}
-        for queue in self._queues.values():
+        """Start serving on every idle device group that has work, and forget the queues of models that have none."""
+        groups: dict[tuple[Engine, str], list[Queue]] = {}
+        for model, queue in list(self._queues.items()):
+            place = (model.engine, model.lane)
             if not queue.waiting:
-                continue
-            if queue.model.engine.batches_itself:
+                if self._busy.get(place) is not queue:
+                    del self._queues[model]
+            elif model.engine.batches_itself:
                 self._submit_all(queue)
             else:
-                lanes.setdefault((id(queue.model.engine), queue.model.lane), []).append(queue)
-        for lane, queues in lanes.items():
-            if self._lane_busy.get(lane) is None:
-                resident = self._resident.get(lane)
-                chosen = max(queues, key=lambda q: q.waiting)
-                if resident in queues and not chosen.model.engine.ready(chosen.model):
-                    chosen = resident
-                if resident is not chosen:
-                    self.swaps += resident is not None
-                    self._resident[lane] = chosen
-                self._lane_busy[lane] = chosen
-                self._spawn(self._serve(lane, chosen))
+                groups.setdefault(place, []).append(queue)
+        for place, queues in groups.items():
+            if place in self._busy:
+                continue
+            chosen = max(queues, key=lambda q: q.waiting)
+            resident = self._queues.get(self._resident.get(place, chosen.model))
+            if resident in queues and resident is not None and not chosen.model.engine.ready(chosen.model):
+                chosen = resident
+            self._resident[place] = chosen.model
+            self._busy[place] = chosen
+            self._spawn(self._serve(place, chosen))
 
-    async def _serve(self, lane: tuple[int, str], queue: Queue) -> None:
+    async def _serve(self, place: tuple[Engine, str], queue: Queue) -> None:
         assert self._loop is not None and self._threads is not None
-        engine = queue.model.engine
+        engine, model = place[0], queue.model
+        error: Exception | None = None
         try:
             await self._start(engine)
-            await self._loop.run_in_executor(self._threads, engine.serve, queue.model, queue)
-            error: Exception | None = None
-            if queue.taken and not self.closing:
-                error = ModelCallError(
-                    f"{queue.model.name}: the engine returned without answering {len(queue.taken)} calls"
-                )
+            await self._loop.run_in_executor(self._threads, engine.serve, model, queue)
+            if queue.serving and not self.closing:
+                error = ModelCallError(f"{model.name}: the engine returned without answering {queue.serving} calls")
         except EngineOutOfMemory as caught:
-            error = None
-            batch = max(len(queue.taken), 1)
+            batch = max(queue.serving, 1)
             if batch == 1:
                 error = caught
             else:
                 queue.halve(batch)
+                self._limits[model] = queue.limit
                 queue.put_back()
         except Exception as caught:
             error = caught
+        finally:
+            self._busy.pop(place, None)
         if error is not None:
-            taken = list(queue.taken.values())
-            queue.taken.clear()
-            if not taken:  # nothing was taken: every waiting call would meet the same error
-                taken = queue.take(UNLIMITED)
-                queue.taken.clear()
-            self.deliver([(call, _as_call_error(queue.model, error)) for call in taken])
-        self._lane_busy[lane] = None
+            failed = queue.drain() or queue.withdraw()  # nothing taken: every waiting call would meet the same error
+            self._settle_many([(call, _as_call_error(model, error)) for call in failed])
         self._schedule_pass()
 
     def _submit_all(self, queue: Queue) -> None:
         engine = queue.model.engine
-        gate = self._gates.get(id(engine))
-        if gate is None:
-            gate = self._gates[id(engine)] = asyncio.Semaphore(engine.max_in_flight)
-        for call in queue.take(UNLIMITED):
-            queue.taken.pop(id(call), None)
-            self._spawn(self._submit(engine, call, gate))
+        if engine not in self._gates:
+            self._gates[engine] = asyncio.Semaphore(engine.max_in_flight)
+        for call in queue.withdraw():
+            self._spawn(self._submit(engine, call))
 
-    async def _submit(self, engine: Engine, call: Call, gate: asyncio.Semaphore) -> None:
+    async def _submit(self, engine: Engine, call: Call) -> None:
         try:
             await self._start(engine)
-            async with gate:
+            async with self._gates[engine]:
+                started = time.monotonic()
                 result = await engine.submit(call)
-        except asyncio.CancelledError:
-            raise
+                seconds = time.monotonic() - started
+            self.store_and_deliver([(call, result, seconds)])
         except Exception as error:
-            self.deliver([(call, _as_call_error(call.model, error))])
-        else:
-            self.store_and_deliver([(call, result)])
+            self._settle_many([(call, _as_call_error(call.model, error))])
 
     async def _start(self, engine: Engine) -> None:
         """Start an engine once, and with it all that are expected; whoever comes meanwhile waits, and meets its error."""
-        wanted = {id(e): e for e in (*self._expected, engine)}
-        for key, each in wanted.items():
-            if key not in self._started:
-                self._started[key] = each
-                self._starting[key] = asyncio.create_task(each.start())
-        tasks = {key: self._starting[key] for key in wanted}
+        wanted = list(dict.fromkeys((*self._expected, engine)))
+        for each in wanted:
+            if each not in self._starting:
+                self._starting[each] = asyncio.create_task(each.start(self._runtime))
+        tasks = {each: self._starting[each] for each in wanted}
         if not all(task.done() for task in tasks.values()):
             await asyncio.wait(tasks.values())
-        errors = {key: error for key, task in tasks.items() if (error := task.exception()) is not None}
+        errors = {each: error for each, task in tasks.items() if (error := task.exception()) is not None}
         for error in errors.values():
             if isinstance(error, PoolError):
                 self._fail_all(error)
                 raise error
-        if id(engine) in errors:
-            raise errors[id(engine)]
+        if engine in errors:
+            raise errors[engine]
 
-    def _spawn(self, work: Any) -> None:
+    def _watch(self) -> None:
+        if not self._watching and self.cache.path is not None:
+            self._watching = True
+            self._spawn(self._keep_watch())
+
+    async def _keep_watch(self) -> None:
+        try:
+            await self._claims.watch(self._in_flight, self._deliver_stored, self._take_over)
+        except Exception as error:
+            self._fail_all(error)
+        finally:
+            self._watching = False
+
+    def _take_over(self, calls: Iterable[Call]) -> None:
+        self._push(calls)
+        self._schedule_pass()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     # ---------------------------------------------------------------- delivering (from any thread)
 
-    def store_and_deliver(self, results: Sequence[tuple[Call, Any]]) -> None:
+    def store_and_deliver(self, results: Sequence[tuple[Call, Any, float | None]]) -> None:
         """Store results in one transaction, then hand them out: what anybody has seen is on disk."""
-        rows = [(c.key, self._parts[id(c)], r) for c, r in results if c.key is not None and id(c) in self._parts]
+        rows: list[tuple[bytes, KeyParts, bytes, float | None]] = []
+        outcomes: list[tuple[Call, Any]] = []
+        for call, result, seconds in results:
+            outcome: Any = Answered(result, False, seconds)
+            pending = self._pending.get(call)
+            if call.key is not None and pending is not None and pending.parts is not None:
+                try:
+                    if not fits(call.kind, result):
+                        raise TypeError(f"a {type(result).__name__} is no result of a {call.kind} call")
+                    rows.append((call.key, pending.parts, encode_result(result), seconds))
+                except Exception as error:
+                    outcome = ModelCallError(f"{call.model.name}: its engine returned what cannot be stored: {error}")
+            outcomes.append((call, outcome))
         try:
             self.cache.put_many(rows)
         except StoreError as error:
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._fail_all, error)
-            return
-        self.deliver([(c, _Result(r, False)) for c, r in results])
+            self._from_thread(self._fail_all, error)
+        except Exception as error:
+            self.deliver([(call, _as_call_error(call.model, error)) for call, _ in outcomes])
+        else:
+            self.deliver(outcomes)
 
     def deliver(self, outcomes: Sequence[tuple[Call, Any]]) -> None:
+        self._from_thread(self._settle_many, list(outcomes))
+
+    def _from_thread(self, callback: Callable[[Any], None], argument: Any) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop is closed: the run was stopped
-            self._loop.call_soon_threadsafe(self._settle_many, list(outcomes))
+            self._loop.call_soon_threadsafe(callback, argument)
 
-    def _settle_many(self, outcomes: list[tuple[Call, Any]]) -> None:
+    def _settle_many(self, outcomes: Sequence[tuple[Call, Any]]) -> None:
+        failed = [call.key for call, outcome in outcomes if isinstance(outcome, Exception) and call.key is not None]
         for call, outcome in outcomes:
             self._settle(call, outcome)
+        self._claims.release(failed)
         self._quiet = 0
         self._schedule_pass()
 
     def _settle(self, call: Call, outcome: Any) -> None:
-        self._parts.pop(id(call), None)
-        if call.key is not None:
-            self._in_flight.pop(call.key, None)
-        future = self._futures.pop(id(call), None)
-        if future is None or future.done():
+        pending = self._pending.pop(call, None)
+        if call.key is not None and self._in_flight.get(call.key) is call:
+            del self._in_flight[call.key]
+            self._claims.elsewhere.pop(call.key, None)
+        if pending is None or pending.future.done():
             return
         if isinstance(outcome, Exception):
-            future.set_exception(outcome)
+            pending.future.set_exception(outcome)
         else:
-            future.set_result(outcome)
+            pending.future.set_result(outcome)
 
     def _fail_all(self, error: Exception) -> None:
         """The store or a pool is unusable: fail everything that waits, and everything that comes."""
         self._fatal = error
-        for call_id, future in list(self._futures.items()):
-            if not future.done():
-                future.set_exception(error)
-            self._futures.pop(call_id, None)
-        self._in_flight.clear()
-
-
-class _Result:
-    __slots__ = ("hit", "value")
-
-    def __init__(self, value: Any, hit: bool) -> None:
-        self.value = value
-        self.hit = hit
+        for call in list(self._pending):
+            self._settle(call, error)
 
 
 def _as_call_error(model: Model, error: Exception) -> Exception:

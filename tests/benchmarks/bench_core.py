@@ -17,8 +17,7 @@ from pathlib import Path
 from moco_core.context import Context
 from moco_core.models import Engine, Model
 from moco_core.runtime.cache import Cache
-from moco_core.runtime.scheduler import Scheduler
-from moco_core.runtime.session import Session
+from moco_core.runtime.runtime import Runtime
 from moco_core.types import Generation, Question, Usage
 
 MOCO = "from moco_core.cli import main; main()"
@@ -59,12 +58,12 @@ async def ask_all(path: Path, count: int, models: list[Model]) -> float:
         return replies[0].text
 
     # questions come from a generator of bounded chunks, so that the benchmark itself does not hold them all
-    async with Scheduler(cache) as scheduler:
+    async with Runtime(cache) as runtime:
         begin = time.process_time()  # other work on the machine does not count
         for start in range(0, count, 2000):
-            session = Session(scheduler=scheduler, metric=None)
+            session = runtime.state(None)
             items = [Question(id=str(i), prompt=f"What is {i} + {i}?") for i in range(start, min(start + 2000, count))]
-            await Context(session, phase="respond").each(items, respond)
+            await session.context("respond").each(items, respond)
         seconds = time.process_time() - begin
     cache.close()
     return seconds

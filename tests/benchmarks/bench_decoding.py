@@ -149,7 +149,7 @@ def nudging(engine: LocalEngine, models: list, repeats: int) -> None:
     def ask(at_once: int) -> None:
         async def work() -> None:
             async with open_session(sampling=sampling, in_flight=at_once) as session:
-                context = Context(session, phase="respond")
+                context = session.context("respond")
 
                 async def one(question: Question, scope: Context) -> object:
                     return await write(models[:2], question, options, 0.05, sampling, True, scope)

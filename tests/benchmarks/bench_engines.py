@@ -42,7 +42,7 @@ async def _ask_everybody(
     from moco_toolkit_authoring import open_session
 
     async with open_session(sampling=Sampling(max_new_tokens=max_new_tokens), in_flight=len(passes[0])) as session:
-        context = Context(session, phase="respond")
+        context = session.context("respond")
 
         async def work(question: Question, scope: Context) -> None:
             await scope.gather(scope.generate(m, question) for m in models)

@@ -23,6 +23,10 @@ def parts(**changes):
     return KeyParts(**{"model": "m", "kind": "generate", "input": "i", "params": "{}", "seed": "", **changes})
 
 
+def row(wanted, value, seconds=None):
+    return wanted.key(), wanted, encode_result(value), seconds
+
+
 RESULTS = [
     Generation(
         text="héllo \ud83d", reasoning="r", finish_reason="stop", token_ids=(1, 2), token_logprobs=(-0.1, -2.5),
@@ -41,10 +45,10 @@ def test_results_round_trip(result):
 
 def test_put_get_and_damage(tmp_path):
     cache = Cache(tmp_path / "c.sqlite")
-    rows = [(parts(input=str(i)).key(), parts(input=str(i)), {"n": i}) for i in range(1200)]
+    rows = [row(parts(input=str(i)), {"n": i}, i / 8) for i in range(1200)]
     cache.put_many(rows)
-    found = cache.get_many([k for k, _, _ in rows] + [b"absent"])
-    assert len(found) == 1200 and found[rows[7][0]] == {"n": 7}
+    found = cache.get_many([r[0] for r in rows] + [b"absent"])
+    assert len(found) == 1200 and found[rows[7][0]] == ({"n": 7}, 0.875)
     with sqlite3.connect(tmp_path / "c.sqlite") as raw:
         raw.execute("UPDATE calls SET value = x'00' WHERE key = ?", (rows[7][0],))
     assert rows[7][0] not in cache.get_many([rows[7][0]])
@@ -68,7 +72,7 @@ def test_key_depends_on_every_part_and_on_nothing_else():
 
 def test_nearest_names_what_differs():
     cache = Cache(None)
-    cache.put_many([(parts(params="old").key(), parts(params="old"), 1), (parts(input="j").key(), parts(input="j"), 2)])
+    cache.put_many([row(parts(params="old"), 1), row(parts(input="j"), 2)])
     wanted = parts(params="new")
     assert wanted.differing(cache.nearest(wanted)) == ("params",)
     assert cache.nearest(parts(model="x", input="unseen")) is None
@@ -77,7 +81,7 @@ def test_nearest_names_what_differs():
 def test_prune_and_clear(tmp_path):
     cache = Cache(tmp_path / "c.sqlite")
     for i in range(10):
-        cache.put_many([(parts(input=str(i)).key(), parts(input=str(i)), "x" * 100)])
+        cache.put_many([row(parts(input=str(i)), "x" * 100)])
     assert cache.prune(older_than=0) == 0
     kept = cache.prune(keep_bytes=3 * 250)
     assert 5 <= kept < 10 and cache.info().calls == 10 - kept
@@ -90,8 +94,7 @@ def test_prune_and_clear(tmp_path):
 def _hammer(path, worker):
     cache = Cache(path)
     for i in range(100):
-        mine = parts(input=f"{worker}-{i}")
-        cache.put_many([(mine.key(), mine, [worker, i]), (parts(input=str(i)).key(), parts(input=str(i)), i)])
+        cache.put_many([row(parts(input=f"{worker}-{i}"), [worker, i]), row(parts(input=str(i)), i)])
     cache.close()
 
 
@@ -136,13 +139,13 @@ def test_unusable_places_give_one_line(tmp_path):
 def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path):
     cache = Cache(tmp_path / "c.sqlite")
     first = parts(input="first")
-    cache.put_many([(first.key(), first, "kept")])
+    cache.put_many([row(first, "kept")])
     pages = cache._db.execute("PRAGMA page_count").fetchone()[0]
     cache._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way of being full
     big = parts(input="big")
     with pytest.raises(StoreError, match=r"database or disk is full.*--cache"):
-        cache.put_many([(big.key(), big, list(range(100_000)))])
-    assert cache.get_many([first.key(), big.key()]) == {first.key(): "kept"}
+        cache.put_many([row(big, list(range(100_000)))])
+    assert cache.get_many([first.key(), big.key()]) == {first.key(): ("kept", None)}
     assert Cache(tmp_path / "c.sqlite")._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
 

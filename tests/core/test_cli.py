@@ -78,7 +78,9 @@ def test_the_run_folder_holds_what_is_needed_to_check_it(moco):
     assert (
         head["config"]["seed"] == 5 and head["dataset"]["test"] == 40 and len(head["dataset"]["test_fingerprint"]) == 32
     )
-    assert head["tokens"]["respond"]["toy0"] == {"prompt": 200, "completion": 120, "calls": 0, "cached": 40}
+    spent = head["tokens"]["respond"]["toy0"]
+    assert (spent["prompt"], spent["completion"], spent["calls"], spent["cached"]) == (200, 120, 0, 40)
+    assert spent["saved"] == {"prompt": 200, "completion": 120, "seconds": spent["seconds"]}  # all of it from the cache
     assert head["subsets"].keys() == {"even", "odd"}
     assert set(head["environment"]) == {"python", "platform", "cpus", "versions"}
     record = next(iter(read_records(run)))

@@ -5,12 +5,10 @@ import time
 
 import pytest
 
-from moco_core.context import Context
 from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError, PoolError, StoreError
 from moco_core.models import Engine, Model
 from moco_core.runtime.cache import Cache
-from moco_core.runtime.scheduler import Scheduler
-from moco_core.runtime.session import Session
+from moco_core.runtime.runtime import Runtime
 from moco_core.types import Generation, Question, Sampling, Usage
 
 
@@ -45,9 +43,8 @@ def models(engine, names="ab", **kw):
 
 def run(work, cache=None, seed=0, **session):
     async def main():
-        async with Scheduler(cache or Cache(None)) as scheduler:
-            context = Context(Session(scheduler=scheduler, metric=None, seed=seed, **session), phase="respond")
-            return await work(context, scheduler)
+        async with Runtime(cache) as runtime:
+            return await work(runtime.state(None, seed=seed, **session).context("respond"), runtime.scheduler)
 
     return asyncio.run(main())
 
@@ -78,9 +75,8 @@ def test_a_fast_model_is_not_swapped_out_while_calls_for_it_wait():
 
     async def work(context, scheduler):
         await context.each(questions(50), lambda q, c: c.gather(c.generate(m, q) for m in pool))
-        return scheduler.swaps
 
-    assert run(work) == 1
+    run(work)
     assert [n for n, _ in engine.batches] == ["a"] * 5 + ["b"] * 5
 
 
@@ -259,8 +255,8 @@ def test_cancelling_leaves_no_task_and_no_thread():
     (model,) = models(engine, "a")
 
     async def main():
-        async with Scheduler(Cache(None)) as scheduler:
-            context = Context(Session(scheduler=scheduler, metric=None), phase="respond")
+        async with Runtime(None) as runtime:
+            context = runtime.state(None).context("respond")
             async with asyncio.timeout(0.2):
                 await context.generate(model, "x")
 
@@ -312,7 +308,7 @@ class Closed(Server):
         super().__init__()
         self.starts = 0
 
-    async def start(self):
+    async def start(self, runtime):
         self.starts += 1
         await asyncio.sleep(0.01)
         raise PoolError("nobody is at home")
@@ -324,8 +320,8 @@ def test_a_pool_that_cannot_be_opened_ends_everything_before_anybody_is_asked():
     (near,), (far,) = models(fine, "a"), models(closed, "b")
 
     async def work(ask):
-        async with Scheduler(cache, [fine, closed]) as scheduler:
-            context = Context(Session(scheduler=scheduler, metric=None), phase="respond")
+        async with Runtime(cache, [fine, closed]) as runtime:
+            context = runtime.state(None).context("respond")
             return await context.each(questions(5), ask)
 
     for model in (near, far):
@@ -371,7 +367,7 @@ def test_capabilities_are_enforced_before_the_call():
         run(lambda c, _: c.score(model, "x", ["y"]))
 
     async def undeclared(context, _):
-        limited = Context(context._session, phase="respond", allowed=frozenset())
+        limited = context.state.context("respond", allowed=frozenset())
         await limited.generate(model, "x")
 
     with pytest.raises(CapabilityError, match="does not declare"):
@@ -388,9 +384,10 @@ def test_counted_work_is_reported_with_the_calls_tokens():
         scope.count(model, Usage(10, 4))
         scope.count(model, Usage(1, 2))
         scope.count(model, Usage(5, 5), cached=True)
-        session = scope._session
-        assert session.usage["respond", "a"] == Usage(2 + 10 + 1 + 5, 1 + 4 + 2 + 5)
-        assert session.calls["respond", "a", False] == 3 and session.calls["respond", "a", True] == 1
+        session = scope.state
+        tally = session.ledger.of("respond", "a")
+        assert tally.usage == Usage(2 + 10 + 1 + 5, 1 + 4 + 2 + 5) and tally.saved_usage == Usage(5, 5)
+        assert (tally.calls, tally.cached) == (4, 1)
         return [(c.kind, c.cached, c.usage) for c in scope.calls]
 
     assert run(work) == [

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from moco_core.context import Context
 from moco_core.models import Model
 from moco_core.types import Generation, Message, Sampling
 from moco_toolkit_authoring import open_session
@@ -52,7 +51,7 @@ def say(
 
     async def work() -> list[Generation]:
         async with open_session(sampling=Sampling(**{"max_new_tokens": 16, **how})) as session:
-            context = Context(session, phase="fit")
+            context = session.context("fit")
             calls = [context.generate(m, p, raw=raw) for m in models for p in prompts]
             found: list[Generation] = await context.gather(calls)
             return found

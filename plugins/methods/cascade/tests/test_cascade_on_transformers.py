@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from random_checkpoints import write
 
-from moco_core import Context, Question, Sampling
+from moco_core import Question, Sampling
 from moco_core.models import Pool
 from moco_core.options import build
 from moco_method_cascade import Cascade, CascadeOptions
@@ -41,7 +41,7 @@ def test_chow_scores_equal_the_cross_entropy_of_the_reply(folder: str, tmp_path:
     async def replies():
         async with open_session(sampling=SAMPLING) as session:
             model = pool(folder, tmp_path)[0]
-            root = Context(session, phase="respond")
+            root = session.context("respond")
             return await root.each(QUESTIONS, lambda q, scope: scope.generate(model, q))
 
     module = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

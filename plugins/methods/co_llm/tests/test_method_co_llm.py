@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from moco_core import Question, Sampling
-from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
@@ -45,7 +44,7 @@ def pool(*seeds, rows=0):
 def written(models, head, eta, limit=12, **options):
     async def main():
         async with open_session(sampling=Sampling(max_new_tokens=limit)) as session:
-            context = Context(session, phase="respond", question=QUESTION)
+            context = session.context("respond", QUESTION)
             data = await write(models, QUESTION, CoLLMOptions(**options), head, eta, context)
             return reply_of(data, models)
 
@@ -185,7 +184,7 @@ def test_the_deferral_logit_is_no_part_of_the_vocabulary():
 
     async def main():
         async with open_session() as session:
-            context = Context(session, phase="fit", question=QUESTION)
+            context = session.context("fit", QUESTION)
             step = await open_step(context, models[0], QUESTION)
             ids = step.vocabulary.encode(b"the lazy dog")
             traced = await step.trace(ids, hidden=True)

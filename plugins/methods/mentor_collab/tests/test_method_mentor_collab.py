@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from moco_core import Question, Sampling
-from moco_core.context import Context
 from moco_core.errors import ConfigError
 from moco_core.options import build
 from moco_method_mentor_collab import MentorCollab, MentorCollabOptions
@@ -49,7 +48,7 @@ def written(models, answer, shared=True, limit=14, seed=0, question=QUESTION, **
 
     async def main():
         async with open_session(sampling=Sampling(max_new_tokens=limit), seed=seed) as session:
-            context = Context(session, phase="respond", question=question)
+            context = session.context("respond", question)
             settings = MentorCollabOptions(**options)
             writing = await Writing.open(models, question, settings, shared, context)
             verifier = verifier_of(settings, None) if answer is None else stub
@@ -138,7 +137,7 @@ def test_a_rejected_draft_leaves_no_trace_in_the_cache():
 
     async def main():
         async with open_session() as session:
-            context = Context(session, phase="respond", question=QUESTION)
+            context = session.context("respond", QUESTION)
             step = await open_step(context, models[0], QUESTION)
             step.append_text("a start")
             await step.draft(9)  # the generator's own segment, which the mentor's replaces
@@ -172,7 +171,7 @@ def test_an_end_after_two_words_ends_the_answer_without_a_marker(share, verdict)
 
 async def _states(models):
     async with open_session() as session:
-        context = Context(session, phase="respond", question=QUESTION)
+        context = session.context("respond", QUESTION)
         step = await open_step(context, models[0], QUESTION)
         step.append_text("a start")
         a, b = Segment((5, 6), b" one", False), Segment((7,), b" two", True)
@@ -191,7 +190,7 @@ def test_the_feature_is_read_at_the_end_whatever_the_question_says():
 
     async def main():
         async with open_session() as session:
-            context = Context(session, phase="respond", question=QUESTION)
+            context = session.context("respond", QUESTION)
             step = await open_step(context, models[0], QUESTION)
             a, b = Segment((5,), b" one", False), Segment((7,), b" two", False)
             got = await features(step, a, b)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from moco_core import Question, Sampling
-from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
 from moco_method_switch_generation import SwitchGeneration, SwitchGenerationOptions
@@ -59,7 +58,7 @@ def written(models, switcher, shared=True, limit=13, question=QUESTION, **option
 
     async def main():
         async with open_session(sampling=Sampling(max_new_tokens=limit)) as session:
-            context = Context(session, phase="respond", question=question)
+            context = session.context("respond", question)
             data = await write(models, question, SwitchGenerationOptions(**options), shared, switcher, context)
             return reply_of(data, models)
 
@@ -164,7 +163,7 @@ def test_a_switcher_that_only_writes_text_names_a_number(said, chosen):
 
     async def main():
         async with open_session() as session:
-            context = Context(session, phase="respond", question=QUESTION)
+            context = session.context("respond", QUESTION)
             models = list(pool.models())
             switcher = ModelSwitcher(models[0], models * 3, QUESTION, context)
             return await switcher.choose([])

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from moco_core import ConfigError, Context, Example, Question, Reply, Score
+from moco_core import ConfigError, Example, Question, Reply, Score
 from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, verdict
 from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session
 
@@ -25,7 +25,7 @@ def judged(said: str, reply: str, item: Example | None = None, **options: object
         metric = AnswerVerifier(AnswerVerifierOptions(**options))  # type: ignore[arg-type]
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
-            return await metric.score(item, Reply(text=reply), Context(session, phase="metric", question=item.question))
+            return await metric.score(item, Reply(text=reply), session.context("metric", item.question))
 
     return asyncio.run(work()), pool.prompts()
 
@@ -99,7 +99,7 @@ def test_without_a_pool_there_is_one_clear_line() -> None:
 
     async def work() -> None:
         async with open_session(metric=metric) as session:
-            context = Context(session, phase="metric", question=item.question)
+            context = session.context("metric", item.question)
             await metric.score(item, Reply(text="one half"), context)
 
     with pytest.raises(ConfigError, match=r"metric\.pool: missing"):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from own_programs import isolation
 
-from moco_core import Context, DatasetError, Example, Question, Reply, Score, Scored
+from moco_core import DatasetError, Example, Question, Reply, Score, Scored
 from moco_core.runtime.cache import Cache
 from moco_metric_code_execution import CodeExecution, CodeExecutionOptions, pass_at_k
 from moco_metric_code_execution.program import assemble
@@ -56,7 +56,7 @@ def scored(
     async def work() -> Score:
         metric = CodeExecution(options)
         async with open_session(metric=metric, cache=cache) as session:
-            context = Context(session, phase="metric", question=item.question)
+            context = session.context("metric", item.question)
             return await metric.score(item, Reply(text=reply) if isinstance(reply, str) else reply, context)
 
     return asyncio.run(work())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from moco_core import CapabilityError, ConfigError, Context, Example, Question, Reply, Score, Scored
+from moco_core import CapabilityError, ConfigError, Example, Question, Reply, Score, Scored
 from moco_metric_generation_diversity import (
     GenerationDiversity,
     GenerationDiversityOptions,
@@ -61,7 +61,7 @@ def scored(reply: Reply, references: tuple[str, ...] = (), **options: Any) -> Sc
         metric = GenerationDiversity(GenerationDiversityOptions(**options))
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
-            return await metric.score(item, reply, Context(session, phase="metric", question=item.question))
+            return await metric.score(item, reply, session.context("metric", item.question))
 
     return asyncio.run(work())
 

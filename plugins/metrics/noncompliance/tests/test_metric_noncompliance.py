@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moco_core import ConfigError, Context, Example, Question, Reply, Score, Scored
+from moco_core import ConfigError, Example, Question, Reply, Score, Scored
 from moco_metric_noncompliance import Noncompliance, NoncomplianceOptions
 from moco_metric_noncompliance.rubrics import kind_of, rubric
 from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session, score_of
@@ -144,7 +144,7 @@ def judged(said: str, reply: str, item: Example) -> tuple[Score, list[str]]:
         assert metric.needs_pool
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
-            return await metric.score(item, Reply(text=reply), Context(session, phase="metric", question=item.question))
+            return await metric.score(item, Reply(text=reply), session.context("metric", item.question))
 
     return asyncio.run(work()), pool.prompts()
 

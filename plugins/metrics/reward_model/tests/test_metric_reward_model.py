@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moco_core import CapabilityError, ConfigError, Context, DatasetError, Example, Question, Reply, Score, Scored
+from moco_core import CapabilityError, ConfigError, DatasetError, Example, Question, Reply, Score, Scored
 from moco_metric_reward_model import RewardModel, RewardModelOptions
 from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session
 
@@ -36,7 +36,7 @@ def scored(*replies: str, item: Example = ITEM, **options: Any) -> tuple[list[Sc
         metric = RewardModel(RewardModelOptions(**options))
         metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
-            context = Context(session, phase="metric", question=item.question)
+            context = session.context("metric", item.question)
             return [await metric.score(item, Reply(text=r), context) for r in replies]
 
     return asyncio.run(work()), pool

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from moco_core import cli
-from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Needs, Pool
 from moco_core.options import build
@@ -68,7 +67,7 @@ def test_one_model_in_two_sections_is_two_copies(servers: tuple[StubServer, Stub
 
     async def work() -> list[str]:
         async with open_session(sampling=Sampling(temperature=1.0, max_new_tokens=32)) as session:
-            context = Context(session, phase="respond")
+            context = session.context("respond")
             return [(await context.generate(m, "hello")).text for m in models]
 
     texts = asyncio.run(work())
@@ -81,7 +80,7 @@ def test_every_model_is_asked_where_it_lives(servers: tuple[StubServer, StubServ
 
     async def work() -> None:
         async with open_session() as session:
-            context = Context(session, phase="respond")
+            context = session.context("respond")
             await context.gather(context.generate(m, "hello") for m in models)
 
     asyncio.run(work())
@@ -135,7 +134,7 @@ def test_sections_of_local_models_load_at_the_same_time() -> None:
 
     async def say(models: Any) -> list[str]:
         async with open_session(sampling=sampling) as session:
-            context = Context(session, phase="respond")
+            context = session.context("respond")
             replies = await context.gather(context.generate(m, prompt) for m in models)
             return [r.text for r in replies]
 

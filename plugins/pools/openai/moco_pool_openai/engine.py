@@ -63,7 +63,7 @@ class OpenAIEngine(Engine):
 
     # ---------------------------------------------------------------- before the first call
 
-    async def start(self) -> None:
+    async def start(self, runtime: Any) -> None:
         """Ask each server of the pool what it has. Raises PoolError with a line per server or model that is not there."""
         for model in self.models:
             place = model.info["place"]

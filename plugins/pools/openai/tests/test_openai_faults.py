@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from moco_core.context import Context
 from moco_core.errors import ModelCallError, PromptTooLong
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
@@ -58,7 +57,7 @@ def run(
 
     async def work() -> dict[str, Any]:
         async with open_session(sampling=Sampling(max_new_tokens=32), cache=cache) as session:
-            context = Context(session, phase="respond")
+            context = session.context("respond")
             model = source.models()[0]
             found = await context.gather((context.generate(model, p) for p in prompts), tolerate=ModelCallError)
             return dict(zip(prompts, found, strict=True))

@@ -23,7 +23,6 @@ pytest.importorskip("moco_pool_tiny", reason="the models to serve are not instal
 from engine_methods import check_methods
 from tiny_family import LORAS, PROMPTS, reference, same, say, weights
 
-from moco_core.context import Context
 from moco_core.errors import ConfigError
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
@@ -200,7 +199,7 @@ def test_vllms_server_gives_the_rewards_of_the_checkpoint(tmp_path: Path) -> Non
 
         async def work() -> list[tuple[float, ...]]:
             async with open_session() as session:
-                context = Context(session, phase="metric")
+                context = session.context("metric")
                 return await asyncio.gather(*(context.reward(source.models()[0], t) for t in talks))
 
         found = asyncio.run(work())

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from moco_core.context import Context
 from moco_core.errors import CapabilityError, ModelCallError
 from moco_core.models import Call
 from moco_core.options import build
@@ -28,7 +27,7 @@ def asked(url: str, *conversations: list[Message], **entry: Any) -> list[tuple[f
 
     async def work() -> list[tuple[float, ...]]:
         async with open_session() as session:
-            context = Context(session, phase="metric")
+            context = session.context("metric")
             return await asyncio.gather(*(context.reward(source.models()[0], c) for c in conversations))
 
     return asyncio.run(work())

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 from engine_methods import check_methods
 
-from moco_core.context import Context
 from moco_core.errors import ConfigError, ModelCallError
 from moco_core.models import Call
 from moco_core.options import build
@@ -80,7 +79,7 @@ def ask(source: OpenAIPool, *prompts: Any, model: int = 0, cache: Cache | None =
 
     async def work() -> list[Any]:
         async with open_session(sampling=sampling, cache=cache) as session:
-            context = Context(session, phase="respond")
+            context = session.context("respond")
             chosen = source.models()[model]
             return await context.gather(
                 (context.generate(chosen, p, raw=raw) for p in prompts), tolerate=(ModelCallError, ConfigError)
@@ -202,7 +201,7 @@ def test_embeddings_keep_their_order(server: StubServer) -> None:
 
     async def work(texts: list[str]) -> Any:
         async with open_session() as session:
-            return await Context(session, phase="fit").embed(source.models()[0], texts)
+            return await session.context("fit").embed(source.models()[0], texts)
 
     one, two = asyncio.run(work(["one", "two"]))
     assert one != two and asyncio.run(work(["two", "one"])) == (two, one)

@@ -215,7 +215,7 @@ class TransformersEngine(Engine):
 
         return derive(self, name, recipe, sources)
 
-    async def start(self) -> None:
+    async def start(self, runtime: Any) -> None:
         if self.options is not None:
             entries = [e for e in self.options.models if not isinstance(e, str)]
             for device in (self.options.device, *(e.device for e in entries)):

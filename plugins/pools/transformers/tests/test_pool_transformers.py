@@ -11,7 +11,6 @@ import pytest
 import torch
 from transformers_tiny import checkpoint, pool
 
-from moco_core.context import Context
 from moco_core.errors import PromptTooLong
 from moco_core.models import Pool
 from moco_core.types import Question, Sampling
@@ -38,7 +37,7 @@ def ask_all(models: Pool, sampling: Sampling, questions: int, **session: Any) ->
 
             async def one(q: int) -> list[Any]:
                 question = Question(id=str(q), prompt=" ".join(["what is the capital"] * (1 + q % 9)))
-                context = Context(opened, phase="respond", question=question)
+                context = opened.context("respond", question)
                 return await context.gather((context.generate(m, question) for m in models), tolerate=PromptTooLong)
 
             return await asyncio.gather(*(one(q) for q in range(questions)))

@@ -18,7 +18,6 @@ from test_pool_transformers import ask_all
 from test_transformers_derived import adapter
 from transformers_tiny import FakeInbox, ask, checkpoint, pool, serve
 
-from moco_core.context import Context
 from moco_core.errors import EngineOutOfMemory
 from moco_core.models import Call, Model, Pool
 from moco_core.types import Sampling
@@ -314,7 +313,7 @@ def test_calls_that_no_device_holds_fail_alone(tmp_path: Path, two: list[str], m
     def ask_them(which: Model) -> list[Any]:
         async def work() -> list[Any]:
             async with open_session(sampling=Sampling(max_new_tokens=6)) as session:
-                context = Context(session, phase="respond")
+                context = session.context("respond")
                 return await context.gather((context.generate(which, p) for p in prompts), tolerate=EngineOutOfMemory)
 
         return asyncio.run(work())

@@ -74,7 +74,7 @@ async def everything(context: Context, writer: Any, embedder: Any, judge: Any) -
 def ask(*models: Any) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
         async with open_session() as session:
-            return await everything(Context(session, phase="fit"), *models)
+            return await everything(session.context("fit"), *models)
 
     return asyncio.run(run())
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
 
     async def work() -> Any:
         async with open_session() as session:
-            context, (model,) = Context(session, phase="fit"), source.models()
+            context, (model,) = session.context("fit"), source.models()
             return await context.gather((context.generate(model, p) for p in ("a", "b")), tolerate=ConfigError)
 
     errors = asyncio.run(work())
@@ -154,7 +154,7 @@ def test_a_worker_that_is_killed_fails_its_calls_and_is_replaced(tmp_path: Path)
 
     async def work() -> tuple[list[Any], set[int | None]]:
         async with open_session(sampling=Sampling(max_new_tokens=200, temperature=1.5)) as session:
-            context = Context(session, phase="fit")
+            context = session.context("fit")
             await context.generate(model, PROMPTS[0])
             (worker,) = multiprocessing.active_children()
             done = 0

@@ -18,7 +18,6 @@ import torch
 from engine_methods import check_methods
 from tiny_family import LORAS, PROMPTS, family, reference, same, say
 
-from moco_core.context import Context
 from moco_core.errors import MocoError
 from moco_core.models import Model
 from moco_core.options import build
@@ -138,7 +137,7 @@ def test_several_samples_of_one_question(farm: Farm, settings: dict[str, Any]) -
 
     async def work(n: int) -> list[Generation]:
         async with open_session(sampling=Sampling(max_new_tokens=8, temperature=1.5)) as session:
-            context = Context(session, phase="fit")
+            context = session.context("fit")
             found: list[Generation] = await context.gather(context.generate(model, "the quick") for _ in range(n))
             return found
 
@@ -180,7 +179,7 @@ def test_the_context_is_kept(farm: Farm, settings: dict[str, Any]) -> None:
 
     async def work() -> Any:
         async with open_session(sampling=Sampling(max_new_tokens=16)) as session:
-            context = Context(session, phase="fit")
+            context = session.context("fit")
             long = context.generate(model, "word " * limit)
             return await context.gather([long, context.generate(model, "hi")], tolerate=MocoError)
 

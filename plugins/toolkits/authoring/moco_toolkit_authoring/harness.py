@@ -12,15 +12,14 @@ from typing import Any
 
 import attrs
 
-from moco_core.context import Context
 from moco_core.data import Metric
 from moco_core.errors import MocoError
 from moco_core.methods import Method, System
 from moco_core.models import Model, Pool, PoolSource
 from moco_core.options import NoOptions
 from moco_core.runtime.cache import Cache
-from moco_core.runtime.scheduler import Scheduler
-from moco_core.runtime.session import Session
+from moco_core.runtime.contexts import RunState
+from moco_core.runtime.runtime import Runtime
 from moco_core.types import Example, Question, Reply, Sampling
 from moco_toolkit_authoring.toy import LastWord
 
@@ -45,21 +44,10 @@ async def open_session(
     sampling: Sampling = _SAMPLING,
     in_flight: int = 256,
     cache: Cache | None = None,
-) -> AsyncIterator[Session]:
-    """Open what the contexts of a run share. Make contexts with ``Context(session, phase=..., question=...)``."""
-    own = cache or Cache(None)
-    try:
-        async with Scheduler(own) as scheduler:
-            yield Session(
-                scheduler=scheduler,
-                metric=metric or LastWord(NoOptions()),
-                seed=seed,
-                sampling=sampling,
-                in_flight=in_flight,
-            )
-    finally:
-        if cache is None:
-            own.close()
+) -> AsyncIterator[RunState]:
+    """Open what the contexts of a run share. Make contexts with ``session.context("respond", question)``."""
+    async with Runtime(cache) as runtime:
+        yield runtime.state(metric or LastWord(NoOptions()), seed=seed, sampling=sampling, in_flight=in_flight)
 
 
 @attrs.define(kw_only=True)
@@ -133,7 +121,7 @@ async def _run(
 ) -> Outcome:
     outcome = Outcome()
     async with session_of() as session:
-        system = await method.fit(pool, dev, Context(session, phase="fit", allowed=allowed))
+        system = await method.fit(pool, dev, session.context("fit", allowed=allowed))
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             outcome.state = system.state()
@@ -144,20 +132,20 @@ async def _run(
             if after_fit is not None:
                 after_fit(system)
             await _ask_all(system, questions, session, allowed, outcome)
-        for (phase, _, _), count in session.calls.items():
-            outcome.calls[phase] += count
+        for phase, _, tally in session.ledger:
+            outcome.calls[phase] += tally.calls
         outcome.warnings = list(session.warnings)
     return outcome
 
 
 async def _ask_all(
-    system: System, questions: Sequence[Question], session: Session, allowed: frozenset[str] | None, outcome: Outcome
+    system: System, questions: Sequence[Question], session: RunState, allowed: frozenset[str] | None, outcome: Outcome
 ) -> None:
     gate = asyncio.Semaphore(session.in_flight)
 
     async def ask(question: Question) -> None:
         async with gate:
-            context = Context(session, phase="respond", question=question, allowed=allowed)
+            context = session.context("respond", question, allowed=allowed)
             try:
                 outcome.replies[question.id] = await system.respond(question, context)
             except MocoError as error:

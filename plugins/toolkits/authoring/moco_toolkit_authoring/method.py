@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 
-from moco_core.context import Context
 from moco_core.data import Metric
 from moco_core.errors import MocoError
 from moco_core.methods import Cost, System
@@ -265,9 +264,9 @@ def cancellation_leaves_no_task(case: MethodCase) -> None:
 async def _cancel(case: MethodCase, pool: Pool, faults: Faults) -> None:
     plan, question = case.plan, case.plan.questions[0]
     async with open_session(metric=plan.metric, sampling=plan.sampling) as session:
-        system = await case.method().fit(pool, list(plan.dev), Context(session, phase="fit"))
+        system = await case.method().fit(pool, list(plan.dev), session.context("fit"))
         faults.hang = True
-        task = asyncio.ensure_future(system.respond(question, Context(session, phase="respond", question=question)))
+        task = asyncio.ensure_future(system.respond(question, session.context("respond", question)))
         try:
             engine = pool[0].engine
             assert isinstance(engine, ScriptedEngine)
@@ -318,7 +317,7 @@ def identical_models_equal_the_single_model(case: MethodCase) -> None:
 
 async def _single(pool: Pool, question: Question, sampling: Sampling, metric: Metric[Any]) -> str:
     async with open_session(sampling=sampling, metric=metric) as session:
-        return (await Context(session, phase="respond", question=question).generate(pool[0], question)).text
+        return (await session.context("respond", question).generate(pool[0], question)).text
 
 
 CHECKS: tuple[Check, ...] = (

@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 
-from moco_core.context import Context
 from moco_core.data import Metric, Scored
 from moco_core.models import Pool
 from moco_core.types import Answer, Example, Question, Reply, Score
@@ -85,7 +84,7 @@ def score_of(metric: Metric[Any], example: Example, text: str) -> Score:
 
     async def work() -> Score:
         async with open_session(metric=metric) as session:
-            context = Context(session, phase="metric", question=example.question)
+            context = session.context("metric", example.question)
             score = metric.score(example, Reply(text=text), context)
             return await score if inspect.isawaitable(score) else score
 
@@ -133,7 +132,7 @@ class MetricCase(Case):
             async with open_session(metric=metric) as session:
                 for example in self.plan.examples:
                     for text in texts:
-                        context = Context(session, phase="metric", question=example.question)
+                        context = session.context("metric", example.question)
                         score = metric.score(example, Reply(text=text), context)
                         try:
                             value = await score if inspect.isawaitable(score) else score

@@ -11,11 +11,10 @@ from typing import Any
 
 import attrs
 
-from moco_core.context import Context
 from moco_core.errors import MocoError
 from moco_core.models import CAPABILITIES, Call, Engine, Model, PoolSource
 from moco_core.runtime.cache import Cache
-from moco_core.runtime.session import Session
+from moco_core.runtime.contexts import RunState
 from moco_core.types import Generation, Message, Question, Sampling
 from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
@@ -68,7 +67,7 @@ class PoolCase(Case):
 
                 async def ask(model: Model, prompt: str) -> None:
                     question = Question(id=prompt, prompt=prompt)
-                    context = Context(session, phase="respond", question=question)
+                    context = session.context("respond", question)
                     out[model.name, prompt] = await context.generate(model, question)
 
                 jobs = [(m, p) for m in self.chosen() for p in self.plan.prompts]
@@ -179,7 +178,7 @@ async def _generate(case: PoolCase, name: str, prompt: str, stop: tuple[str, ...
     sampling = attrs.evolve(case.sampling(0.0), stop=stop)
     async with open_session(sampling=sampling) as session:
         model = next(m for m in case.source().models() if m.name == name)
-        return await Context(session, phase="respond").generate(model, Question(id="stop", prompt=prompt))
+        return await session.context("respond").generate(model, Question(id="stop", prompt=prompt))
 
 
 @check(after=["generation_works"])
@@ -210,7 +209,7 @@ async def _extras(case: PoolCase) -> None:
     source = case.source()
     async with open_session() as session:
         for model in case.chosen(source, "score"):
-            one, two = await Context(session, phase="fit").score(model, "What is 2 + 3?", ["5", "the number 7"])
+            one, two = await session.context("fit").score(model, "What is 2 + 3?", ["5", "the number 7"])
             for found in (one, two):
                 require(found.token_ids, f"{model.name}: a continuation has no tokens")
                 require(
@@ -218,12 +217,12 @@ async def _extras(case: PoolCase) -> None:
                 )
                 require(all(p <= 1e-6 for p in found.token_logprobs), f"{model.name}: a log-probability above 0")
         for model in case.chosen(source, "embed"):
-            vectors = await Context(session, phase="fit").embed(model, ["one", "something longer than that"])
+            vectors = await session.context("fit").embed(model, ["one", "something longer than that"])
             require(len(vectors) == 2 and len(vectors[0]) == len(vectors[1]) > 0, f"{model.name}: uneven embeddings")
             require(all(math.isfinite(x) for v in vectors for x in v), f"{model.name}: an embedding is not finite")
         for model in case.chosen(source, "reward"):
             turns = (Message("user", "What is 2 + 3?"), Message("assistant", "5"))
-            values = await Context(session, phase="fit").reward(model, turns)
+            values = await session.context("fit").reward(model, turns)
             require(values and all(math.isfinite(v) for v in values), f"{model.name}: reward {values!r}")
 
 
@@ -271,9 +270,9 @@ async def _refusals(case: PoolCase) -> None:
                 await _refused(session, model, kind, given)
 
 
-async def _refused(session: Session, model: Model, kind: str, given: Any) -> None:
+async def _refused(session: RunState, model: Model, kind: str, given: Any) -> None:
     try:
-        await session.scheduler.cached_call(Call(model, kind, given, Sampling(max_new_tokens=2).params()))
+        await session.runtime.scheduler.cached_call(Call(model, kind, given, Sampling(max_new_tokens=2).params()))
     except MocoError:
         return
     raise AssertionError(f"{model.name} answers {kind!r}, which it does not declare")
@@ -298,7 +297,7 @@ def results_survive_the_cache(case: PoolCase) -> None:
     async def work(cache: Cache) -> list[Generation]:
         async with open_session(cache=cache, sampling=case.sampling(0.0)) as session:
             model = case.chosen()[0]
-            return [await Context(session, phase="fit").generate(model, p) for p in case.plan.prompts[:2]]
+            return [await session.context("fit").generate(model, p) for p in case.plan.prompts[:2]]
 
     cache = Cache(None)
     try:

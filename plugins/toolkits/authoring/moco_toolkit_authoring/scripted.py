@@ -124,7 +124,7 @@ class ScriptedEngine(Engine):
         self._queues: dict[str, deque[Said]] = {}
         self._lock = threading.Lock()
 
-    async def start(self) -> None:
+    async def start(self, runtime: Any) -> None:
         self.starts += 1
 
     async def close(self) -> None:

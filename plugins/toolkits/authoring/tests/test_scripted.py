@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from moco_core import Context, Example, ModelCallError, Pool, Question, Sampling
+from moco_core import Example, ModelCallError, Pool, Question, Sampling
 from moco_core.errors import PromptTooLong
-from moco_core.runtime.session import Evaluation
-from moco_core.types import Generation
+from moco_core.types import Evaluation, Generation
 from moco_toolkit_authoring import Faults, ScriptedPool, ScriptedServer, open_session, scripted_model
 
 
 def ask(pool: Pool, *prompts: str, sampling: Sampling | None = None, model: int = 0) -> list[Generation]:
     async def work() -> list[Any]:
         async with open_session(sampling=sampling or Sampling()) as session:
-            context = Context(session, phase="fit")
+            context = session.context("fit")
             return await context.gather((context.generate(pool[model], p) for p in prompts), tolerate=Exception)
 
     return asyncio.run(work())
@@ -64,7 +63,7 @@ def test_a_dev_question_too_long_for_a_model_counts_as_wrong_and_other_errors_st
         pool = Pool([scripted_model("a", reply)])
         examples = [Example(question=Question(id=p, prompt=p), references=("yes",)) for p in prompts]
         async with open_session() as session:
-            return await Context(session, phase="fit").evaluate(pool, examples), session.warnings
+            return await session.context("fit").evaluate(pool, examples), session.warnings
 
     table, warnings = asyncio.run(work("short", "long one", "long two"))
     assert table.scores == ((1.0, 0.0, 0.0),)
@@ -98,7 +97,7 @@ def test_scores_embeddings_and_rewards_depend_on_their_input_alone() -> None:
 
     async def work() -> tuple[Any, ...]:
         async with open_session() as session:
-            context = Context(session, phase="fit")
+            context = session.context("fit")
             score = await context.score(pool[0], "q", ["one two", "three"])
             near = await context.embed(pool[0], ["red car", "red cart", "blue sky"])
             return score, near

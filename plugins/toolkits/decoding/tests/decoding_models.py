@@ -6,7 +6,6 @@ import asyncio
 
 import torch
 
-from moco_core.context import Context
 from moco_core.models import Pool
 from moco_core.types import Sampling
 from moco_toolkit_authoring.harness import open_session as open_run
@@ -42,7 +41,7 @@ def every_kind():
 def run(work, **sampling):
     async def main():
         async with open_run(sampling=Sampling(**{"max_new_tokens": 16, **sampling})) as session:
-            return await work(Context(session, phase="respond"))
+            return await work(session.context("respond"))
 
     return asyncio.run(main())
 

@@ -9,7 +9,6 @@ import attrs
 import pytest
 import torch
 
-from moco_core.context import Context
 from moco_core.errors import CapabilityError
 from moco_core.models import Pool
 from moco_core.runtime.cache import Cache
@@ -48,7 +47,7 @@ def pool(**modules):
 def run(work, cache=None, **sampling):
     async def main():
         async with open_run(sampling=Sampling(**{"max_new_tokens": 16, **sampling}), cache=cache) as session:
-            return await work(Context(session, phase="respond", question=QUESTION))
+            return await work(session.context("respond", QUESTION))
 
     return asyncio.run(main())
 
@@ -193,8 +192,8 @@ def test_steps_are_counted_once_and_again_when_the_answer_comes_from_the_cache()
                 return answer.result()
 
             reply = await answer_once(context, "test", models, QUESTION, {}, compute, seeded=False)
-            session = context._session
-            return reply, dict(session.usage), dict(session.calls), [(c.kind, c.cached, c.usage) for c in context.calls]
+            session = context.state
+            return reply, list(session.ledger), [(c.kind, c.cached, c.usage) for c in context.calls]
 
         return run(work, cache)
 
@@ -220,10 +219,10 @@ def test_forks_are_counted_with_their_session():
         other = session.fork()
         await other.draft(3, ends=frozenset())
         other.close()
-        assert not context._session.usage
+        assert not list(context.state.ledger)
         session.close()
         session.close()
-        return context._session.usage["respond", "llama"] == Usage(len(session.opened.prompt), 3)
+        return context.state.ledger.of("respond", "llama").usage == Usage(len(session.opened.prompt), 3)
 
     assert run(work)
 

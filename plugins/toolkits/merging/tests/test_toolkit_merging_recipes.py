@@ -116,7 +116,6 @@ def test_diagnosis_of_known_task_vectors():
 
 
 def test_a_barrier_between_two_models_is_measured_along_their_line():
-    from moco_core.context import Context
     from moco_core.options import NoOptions
     from moco_toolkit_authoring import examples, open_session
     from moco_toolkit_merging.diagnostics import barrier
@@ -126,6 +125,6 @@ def test_a_barrier_between_two_models_is_measured_along_their_line():
 
     async def work():
         async with open_session(metric=Utility(NoOptions())) as session:
-            return await barrier(source.pool, *source.pool, examples(2), Context(session, phase="fit"))
+            return await barrier(source.pool, *source.pool, examples(2), session.context("fit"))
 
     assert asyncio.run(work()) == [(0, 0.5), (0.25, 0.25), (0.5, 0), (0.75, 0.25), (1, 0.5)]

@@ -1,0 +1,157 @@
+"""The store of artifacts: folders of files (trained weights, fitted heads, graphs) under the digest of what decides them.
+
+An artifact is built at most once ever: one builder per key across processes, in a folder beside its final place, renamed
+when it is whole. Whoever needs one that was pruned builds it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from moco_core.errors import StoreError
+from moco_core.runtime.locks import FileLock
+from moco_core.types import digest
+
+__all__ = ["ArtifactInfo", "Artifacts"]
+
+_FORMAT = 1
+_FACTS = "artifact.json"
+_LOOK = 0.2  # seconds between two looks at a builder of another process
+
+
+@attrs.frozen(kw_only=True)
+class ArtifactInfo:
+    """One stored artifact. ``bytes`` is its size, ``used`` the time stamp of its last use."""
+
+    key: str
+    kind: str
+    bytes: int
+    used: float
+    what: Mapping[str, Any]
+
+
+class Artifacts:
+    """Artifacts under one root; ``root=None`` keeps them in a temporary folder until :meth:`close`."""
+
+    def __init__(self, root: Path | None) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="moco-") if root is None else None
+        self.root = Path(self._temporary.name) if self._temporary else root or Path()
+        self._building: dict[str, asyncio.Task[Path]] = {}
+
+    async def get(
+        self, what: Mapping[str, Any], build: Callable[[Path], Awaitable[None]], *, resume: bool = False
+    ) -> Path:
+        """Return the folder of ``what``; see :meth:`moco_core.context.Context.artifact`. Raises StoreError and what
+        ``build`` raises.
+        """
+        key = digest("artifact", _FORMAT, what)[:40]
+        running = self._building.get(key)
+        if running is None:
+            running = self._building[key] = asyncio.create_task(self._get(key, what, build, resume))
+            running.add_done_callback(lambda task: (self._building.pop(key, None), task.cancelled() or task.exception()))
+        return await asyncio.shield(running)
+
+    async def _get(
+        self, key: str, what: Mapping[str, Any], build: Callable[[Path], Awaitable[None]], resume: bool
+    ) -> Path:
+        folder = self.root / key
+        if self._use(folder):
+            return folder
+        partial = self.root / f"{key}.partial"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            async with _locked(self.root / f"{key}.lock"):
+                if self._use(folder):
+                    return folder
+                if not resume:
+                    shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(exist_ok=True)
+                started = time.monotonic()
+                await build(partial)
+                facts = {"format": _FORMAT, "what": what, "seconds": time.monotonic() - started, "created": time.time()}
+                (partial / _FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True), encoding="utf-8")
+                shutil.rmtree(folder, ignore_errors=True)  # a damaged one, without facts
+                os.replace(partial, folder)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write the artifact {folder}: {error.strerror or error}; free some space or choose another "
+                "place with --cache PATH"
+            ) from error
+        return folder
+
+    def _use(self, folder: Path) -> bool:
+        """Return whether the artifact is there, and note that it was used."""
+        try:
+            os.utime(folder / _FACTS)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return (folder / _FACTS).is_file()  # somebody else's store: readable is enough
+        return True
+
+    # ---------------------------------------------------------------- looking after
+
+    def info(self) -> list[ArtifactInfo]:
+        """Return what is stored, the most recently used first."""
+        out = []
+        for file in self.root.glob(f"*/{_FACTS}"):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                facts = json.loads(file.read_text(encoding="utf-8"))
+                size = sum(f.stat().st_size for f in file.parent.rglob("*") if f.is_file())
+                what = facts["what"]
+                out.append(
+                    ArtifactInfo(
+                        key=file.parent.name,
+                        kind=str(what.get("kind", "")),
+                        bytes=size,
+                        used=file.stat().st_mtime,
+                        what=what,
+                    )
+                )
+        return sorted(out, key=lambda a: -a.used)
+
+    def prune(self, *, older_than: float | None = None, keep_bytes: int | None = None) -> int:
+        """Delete artifacts unused since a time stamp, then the longest unused until the rest fits; return how many went.
+
+        One that is being built is left alone; what a killed builder left behind goes with the rest.
+        """
+        gone, kept = 0, 0
+        for each in self.info():
+            kept += each.bytes
+            if (older_than is not None and each.used < older_than) or (keep_bytes is not None and kept > keep_bytes):
+                shutil.rmtree(self.root / each.key, ignore_errors=True)
+                kept -= each.bytes
+                gone += 1
+        for partial in self.root.glob("*.partial"):
+            lock = FileLock(partial.with_suffix(".lock"))
+            if (older_than is None or partial.stat().st_mtime < older_than) and lock.acquire():
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.release()
+        return gone
+
+    def close(self) -> None:
+        """Remove a temporary store."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def _locked(path: Path) -> AsyncIterator[None]:
+    lock = FileLock(path)
+    while not lock.acquire():
+        await asyncio.sleep(_LOOK)
+    try:
+        yield
+    finally:
+        lock.release()

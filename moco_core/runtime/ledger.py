@@ -1,0 +1,143 @@
+"""What a run's calls cost: tokens, money and model time per phase and model, whether paid today or answered from the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import attrs
+
+from moco_core.models import Call, Model
+from moco_core.types import CallRecord, Generation, Usage
+
+__all__ = ["Answered", "Ledger", "Tally", "call_record", "usage_of"]
+
+
+class Answered(NamedTuple):
+    """A call's result; whether it came from the cache; its seconds of model time when it was made, None if unknown."""
+
+    value: Any
+    cached: bool
+    seconds: float | None = None
+
+
+@attrs.define
+class Tally:
+    """The work of one model in one phase. The fields ``saved_*`` are the part that the cache spared.
+
+    ``unpriced`` and ``untimed`` count the calls whose money or seconds are unknown: the sums are at least what stands here.
+    """
+
+    calls: int = 0
+    cached: int = 0
+    usage: Usage = Usage()
+    saved_usage: Usage = Usage()
+    money: float = 0.0
+    saved_money: float = 0.0
+    priced: int = 0
+    unpriced: int = 0
+    seconds: float = 0.0
+    saved_seconds: float = 0.0
+    untimed: int = 0
+
+
+class Ledger:
+    """The tallies of a run by (phase, model name). Nobody's work looks free because somebody else paid for it first."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[tuple[str, str], Tally] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, str, Tally]]:
+        return ((phase, model, tally) for (phase, model), tally in sorted(self._tallies.items()))
+
+    def of(self, phase: str, model: str) -> Tally:
+        return self._tallies.setdefault((phase, model), Tally())
+
+    def count(self, phase: str, model: Model, usage: Usage, calls: int, cached: bool) -> None:
+        """Add work of ``calls`` calls that have no price and no time of their own."""
+        tally = self.of(phase, model.name)
+        tally.calls += calls
+        tally.usage += usage
+        if cached:
+            tally.cached += calls
+            tally.saved_usage += usage
+
+    def add(self, phase: str, model: Model, usage: Usage, answered: Answered) -> None:
+        """Add one answered call."""
+        self.count(phase, model, usage, 1, answered.cached)
+        tally = self.of(phase, model.name)
+        price = money_of(model, usage, answered.value)
+        if price is not None:
+            tally.priced += 1
+            if math.isnan(price):
+                tally.unpriced += 1
+            else:
+                tally.money += price
+                tally.saved_money += price if answered.cached else 0.0
+        if answered.seconds is None:
+            tally.untimed += 1
+        else:
+            tally.seconds += answered.seconds
+            tally.saved_seconds += answered.seconds if answered.cached else 0.0
+
+    @property
+    def calls(self) -> int:
+        return sum(t.calls for t in self._tallies.values())
+
+    @property
+    def cached(self) -> int:
+        return sum(t.cached for t in self._tallies.values())
+
+    @property
+    def usage(self) -> Usage:
+        return sum((t.usage for t in self._tallies.values()), Usage())
+
+
+def usage_of(kind: str, result: Any) -> Usage:
+    """Return the tokens that a result's call read and wrote."""
+    if isinstance(result, Generation):
+        return result.usage
+    if kind == "score":
+        return Usage(sum(s.prompt_tokens + len(s.token_ids) for s in result))
+    return Usage()
+
+
+def money_of(model: Model, usage: Usage, result: Any) -> float | None:
+    """Return what a call cost at list price: None if the model has no price, NaN if the price of this call is unknown.
+
+    An engine that knows better says so in ``meta["cost"]`` of a generation (None: unknown).
+    """
+    if isinstance(result, Generation) and "cost" in result.meta:
+        cost = result.meta["cost"]
+        return math.nan if cost is None else float(cost)
+    if model.prices is None:
+        return None
+    if not usage.prompt_tokens:
+        return math.nan
+    return (usage.prompt_tokens * model.prices[0] + usage.completion_tokens * model.prices[1]) / 1e6
+
+
+def call_record(phase: str, call: Call, usage: Usage, answered: Answered) -> CallRecord:
+    """Return a finished call as run records show it."""
+    result = answered.value
+    said: Any = None
+    if isinstance(result, Generation):
+        said = {"text": result.text, "finish": result.finish_reason}
+        if result.reasoning:
+            said["reasoning"] = result.reasoning
+    elif call.kind == "score":
+        said = [round(c.logprob, 6) for c in result]
+    elif call.kind == "reward":
+        said = list(result)
+    return CallRecord(
+        model=call.model.name,
+        kind=call.kind,
+        phase=phase,
+        key=call.key.hex() if call.key else "",
+        cached=answered.cached,
+        usage=usage,
+        seconds=answered.seconds,
+        request=call.input,
+        response=said,
+    )
