@@ -18,6 +18,7 @@ from moco_core.errors import CapabilityError, ConfigError, StoreError
 from moco_core.models import Engine, Model, Recipe
 from moco_core.options import build
 from moco_core.types import digest
+from moco_toolkit_checkpoints.adapters import placed_by_tensors
 from moco_toolkit_checkpoints.specs import Spec
 
 __all__ = ["derive", "export"]
@@ -108,13 +109,14 @@ def _merged(name: str, sources: Sequence[Model], common: dict[str, Any]) -> Mode
             "choose checkpoints of one architecture and size"
         )
     spec = _spec(name, first)
-    # one evaluation module per architecture, type and device, for all candidates
+    # one evaluation module per architecture, configuration, type and device, for all candidates
     spec = attrs.evolve(
         spec,
         adapter="",
         adapter_key="",
         computed=True,
-        base_key=("merged", first.architecture, spec.dtype, spec.device),
+        base_print=common["fingerprint"],
+        base_key=("merged", first.architecture, spec.config_print, spec.dtype, spec.device),
     )
     common["info"] = {**common["info"], "spec": spec}
     return Model(
@@ -171,9 +173,15 @@ def _reason(error: OSError | SafetensorError) -> str:
 def _write_adapter(model: Model, spec: Spec, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    from moco_pool_transformers.weights import adapter_of
+    from moco_pool_transformers.weights import adapter_of, read_adapter
 
-    adapter = adapter_of(model)
+    if spec.computed:
+        adapter = adapter_of(model)
+        adapter = attrs.evolve(
+            adapter, config=placed_by_tensors(adapter.config, {k: t.shape for k, t in adapter.tensors.items()})
+        )
+    else:
+        adapter = read_adapter(Path(spec.adapter))
     config = {**adapter.config, "base_model_name_or_path": spec.repo or spec.folder}
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     tensors = {k: t.detach().cpu().contiguous().clone() for k, t in adapter.tensors.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ from moco_core.runtime.cache import default_cache_path
 from moco_core.types import digest
 from moco_pool_transformers.placement import Held, devices, replicate, rooms, spread
 from moco_pool_transformers.pool import Entry, Options
+from moco_toolkit_checkpoints.adapters import FACTOR, changes_base, unusable
 from moco_toolkit_checkpoints.fingerprints import (
     HashStore,
     architecture_fingerprint,
     read_header,
     read_json,
     tokenizer_fingerprint,
+    tokenizer_settings,
 )
 from moco_toolkit_checkpoints.hub import fetch, remote
 from moco_toolkit_checkpoints.specs import Spec, weight_files
@@ -121,6 +122,7 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         weights = [(p.name, hashes.sha256(p)) for p in files]
 
     adapter = ""
+    alone = False  # an adapter that changes its base gets a module of its own
     adapter_facts: Any = None
     adapter_tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     tokenizer_folder = folder
@@ -137,6 +139,9 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         adapter_tensors = read_header(path)
         if problem := _misfit(adapter_tensors, tensors):
             raise ConfigError(f"{where}.adapter: {adapter} was trained on another base than {entry.model}: {problem}")
+        if problem := unusable(adapter_config):
+            raise ConfigError(f"{where}.adapter: {adapter} cannot be opened: {problem}")
+        alone = bool(changes_base(adapter_config, adapter_tensors))
         settings = {
             k: v for k, v in adapter_config.items() if k not in ("base_model_name_or_path", "revision", "auto_mapping")
         }
@@ -152,13 +157,12 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
     style = "chat" if template and entry.template != "plain" else "plain"
     dtype = _dtype(entry, options, config, tensors)
     tokenizer = tokenizer_fingerprint(tokenizer_folder, hashes)
-    prompting = [_special(tokenizer_folder), template if style == "chat" else "", style]
-    generation = folder / "generation_config.json"
-    ends = read_json(generation).get("eos_token_id") if generation.exists() else config.get("eos_token_id")
+    prompting = [tokenizer_settings(tokenizer_folder), template if style == "chat" else "", style]
+    ends = _ends(folder, config)
     tags = options.reasoning_tags
     base_print = digest("transformers", _settled(config), weights, dtype)
     fingerprint = digest(
-        base_print, adapter_facts, tokenizer, prompting, ends, options.overlong, [list(t) for t in tags]
+        base_print, adapter_facts, tokenizer, prompting, list(ends), options.overlong, [list(t) for t in tags]
     )
     parameters = sum(math.prod(shape) for _, shape in {**tensors, **adapter_tensors}.values())
     size = DTYPE_BYTES[dtype]
@@ -171,7 +175,10 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         entry=entry,
         spec=Spec(
             folder=str(folder),
-            base_key=(base_print,),
+            base_key=(digest(base_print, adapter_facts) if alone else base_print,),
+            base_print=base_print,
+            config_print=digest(_settled(config)),
+            ends=ends,
             base_bytes=base_bytes,
             dtype=dtype,
             device=entry.device,
@@ -197,9 +204,6 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
     )
 
 
-_FACTOR = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(?:embedding_)?([AB])(?:\.[\w-]+)?$")
-
-
 def _misfit(adapter: Mapping[str, tuple[str, tuple[int, ...]]], base: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
     """Return why LoRA factors cannot belong to a base, from shapes alone; empty if they can.
 
@@ -208,7 +212,7 @@ def _misfit(adapter: Mapping[str, tuple[str, tuple[int, ...]]], base: Mapping[st
     """
     pairs: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, (_, shape) in adapter.items():
-        match = _FACTOR.match(key.removesuffix(".weight"))
+        match = FACTOR.match(key.removesuffix(".weight"))
         if match is not None and len(shape) == 2:
             pairs.setdefault(match[1], {})[match[2]] = shape
     leaves = {name.removesuffix(".weight").rpartition(".")[2] for name in base}
@@ -310,15 +314,6 @@ def _template(folder: Path) -> str:
     return value if isinstance(value, str) else "" if not value else str(value)
 
 
-def _special(folder: Path) -> Any:
-    """Return what a tokenizer puts around a text: its special roles and its rules for BOS and EOS."""
-    config = folder / "tokenizer_config.json"
-    data = read_json(config) if config.exists() else {}
-    keys = ("bos_token", "eos_token", "add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "tokenizer_class")
-    post = folder / "tokenizer.json"
-    return [{k: data.get(k) for k in keys}, read_json(post).get("post_processor") if post.exists() else None]
-
-
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 
 
@@ -326,6 +321,17 @@ def _settled(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration without what changes no number."""
     kept = {k: v for k, v in config.items() if k not in _VOLATILE}
     return {**kept, "architectures": config.get("architectures")}
+
+
+def _ends(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the ids that end a reply by the generation configuration, or by the model's where that names none."""
+    generation = folder / "generation_config.json"
+    text = config.get("text_config") or {}
+    for data in (read_json(generation) if generation.exists() else {}, config, text):
+        value = data.get("eos_token_id")
+        if value is not None:
+            return tuple(sorted({int(i) for i in (value if isinstance(value, list) else [value])}))
+    return ()
 
 
 def _dtype(

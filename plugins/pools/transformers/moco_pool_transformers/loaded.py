@@ -63,6 +63,7 @@ class LoadedModel:
         renderer: Renderer,
         *,
         tags: Sequence[tuple[str, str]],
+        ends: Sequence[int] = (),
         activate: Callable[[], None] | None = None,
         probe: SlabProbe | None = None,
     ) -> None:
@@ -79,7 +80,7 @@ class LoadedModel:
         self.dtype = module.dtype
         self.context_length = renderer.context
         self.vocab = max([len(self.tokenizer) - 1, *self.tokenizer.added_tokens_decoder]) + 1
-        self.end_ids = _end_ids(module, renderer)
+        self.end_ids = renderer.end_ids(ends)
         special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         self._special_tags = [pair for pair in tags if special & set(pair)]
         self._probe = probe or SlabProbe()
@@ -385,15 +386,3 @@ class LoadedModel:
             return next(iter(sliding.values()))
         # models that mix layer kinds take one mask per kind
         return {"full_attention": form(seen), "sliding_attention": next(iter(sliding.values()))}
-
-
-def _end_ids(module: Any, renderer: Renderer) -> frozenset[int]:
-    """Collect every token that ends a reply: tokenizer, generation config, end of turn of the template."""
-    found: set[int] = set()
-    for value in (
-        renderer.tokenizer.eos_token_id,
-        getattr(getattr(module, "generation_config", None), "eos_token_id", None),
-        renderer.end_of_turn(),
-    ):
-        found.update(value if isinstance(value, (list, tuple)) else [value] if value is not None else [])
-    return frozenset(int(i) for i in found)

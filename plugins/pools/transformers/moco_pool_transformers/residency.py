@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import threading
 import time
@@ -15,12 +14,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from moco_core.errors import ConfigError, EngineOutOfMemory
-from moco_core.local import AdapterWeights, Weights
+from moco_core.local import Weights
 from moco_core.models import Model
-from moco_core.types import digest
+from moco_pool_transformers.adapting import Adapters
 from moco_pool_transformers.loaded import LoadedModel, SlabProbe, memory_errors
 from moco_pool_transformers.placement import SHARE
-from moco_pool_transformers.weights import LOADING, ComputedWeights, adapter_of, state_of, weights_of
+from moco_pool_transformers.weights import LOADING, ComputedWeights, state_of, weights_of
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_checkpoints.specs import Spec
 
@@ -35,7 +34,7 @@ class Base:
     device: str
     lock: Any = attrs.field(factory=threading.RLock)
     module: Any = None
-    peft: Any = None
+    adapters: Adapters | None = None
     size: int = 0  # set before the module is loaded: its room is taken then
     used: float = 0.0
     pins: int = 0
@@ -43,16 +42,10 @@ class Base:
     unwanted: bool = False
     models: dict[tuple[str, int], LoadedModel] = attrs.field(factory=dict)
     names: set[str] = attrs.field(factory=set)
-    adapter_layers: list[Any] = attrs.field(factory=list)
-    active: str | None = ""
     stale: bool = False  # content is claimed but not written yet
     content: str = ""  # fingerprint of the computed weights that are in the module
-    slots: dict[str, str] = attrs.field(factory=dict)  # adapter slot -> fingerprint of the computed adapter in it
-    held: dict[str, int] = attrs.field(factory=dict)  # adapter slot -> uses
     state: dict[str, Any] = attrs.field(factory=dict)  # the module's tensors by name, once they were overwritten
     opened: dict[str, Weights] = attrs.field(factory=dict)  # sources of computed weights, mapped, by fingerprint
-    adapters: dict[str, AdapterWeights] = attrs.field(factory=dict)  # sources of computed adapters
-    places: dict[str, dict[str, Any]] = attrs.field(factory=dict)  # adapter slot -> its tensors by their names on disk
     probe: SlabProbe = attrs.field(factory=SlabProbe)
 
 
@@ -111,7 +104,7 @@ class Residency:
                 base = self._base(model)
                 base.pins += 1
                 bases.append(base)
-        slots: list[tuple[Base, str]] = []
+        slots: list[tuple[Adapters, str]] = []
         try:
             with ExitStack() as stack:
                 for base in sorted({id(b): b for b in bases}.values(), key=lambda b: b.key):
@@ -119,8 +112,8 @@ class Residency:
                 yield tuple(self._open(m, b, slots) for m, b in zip(models, bases, strict=True))
         finally:
             with self._lock:
-                for base, slot in slots:
-                    base.held[slot] -= 1
+                for adapters, slot in slots:
+                    adapters.release(slot)
                 for base in bases:
                     base.pins -= 1
                     base.size *= base.module is not None  # it may not have been loaded
@@ -148,14 +141,13 @@ class Residency:
         chosen.stale = True
         return chosen
 
-    def _open(self, model: Model, base: Base, slots: list[tuple[Base, str]]) -> LoadedModel:
+    def _open(self, model: Model, base: Base, slots: list[tuple[Adapters, str]]) -> LoadedModel:
         spec: Spec = model.info["spec"]
         if not spec.replica:
             base.replica = False
         if base.module is None:
             self._make_room(spec.base_bytes, base)
             base.module = self._load(spec, model.name)
-            base.active = ""
             base.stale = True
         if spec.computed and not model.adapter and base.stale:
             self._forget(base)
@@ -191,7 +183,8 @@ class Residency:
             base.module,
             renderer,
             tags=spec.tags,
-            activate=lambda: _activate(base, adapter),
+            ends=spec.ends,
+            activate=lambda: base.adapters.activate(adapter) if base.adapters is not None else None,
             probe=base.probe,
         )
 
@@ -227,51 +220,24 @@ class Residency:
             text = str(error).splitlines()[0]
             raise ConfigError(f"model {name!r}: cannot load {spec.folder}: {text}") from error
 
-    def _adapter(self, model: Model, spec: Spec, base: Base, slots: list[tuple[Base, str]]) -> str:
+    def _adapter(self, model: Model, spec: Spec, base: Base, slots: list[tuple[Adapters, str]]) -> str:
         """Put the model's adapter on its base, if it is not there, and return its name there."""
-        # an own name per adapter: adapters called "default" overwrite each other silently
+        adapters = base.adapters
+        if adapters is None:
+            adapters = base.adapters = Adapters(base.module)
         if not spec.computed:
-            if base.peft is None or spec.adapter_name not in base.peft.peft_config:
-                self._inject(base, spec.adapter_name, folder=spec.adapter)
-            return spec.adapter_name
-        name = next((s for s, content in base.slots.items() if content == model.fingerprint), "")
-        if not name:
-            weights = adapter_of(model, base.adapters)
-            shape = digest([weights.config, sorted((k, list(t.shape)) for k, t in weights.tensors.items())])[:12]
-            number = 0
-            while base.held.get(name := f"moco_slot_{shape}_{number}", 0):
-                number += 1
-            if name not in base.slots:
-                self._inject(base, name, config=weights.config)
-            before = base.slots.get(name)
+            try:
+                return adapters.put(model, spec)
+            except ConfigError:
+                self._drop(base)  # half an adapter may be on it
+                raise
+        name, before = adapters.fill(model)
+        if before is not None:
             for key in [k for k in base.models if k[0] == before]:
                 base.models.pop(key).scratch.clear()
-            _fill(base, weights, name, model.name)
-            base.slots[name] = model.fingerprint
-        base.held[name] = base.held.get(name, 0) + 1
-        slots.append((base, name))
+        adapters.hold(name)
+        slots.append((adapters, name))
         return name
-
-    def _inject(self, base: Base, name: str, *, folder: str = "", config: Mapping[str, Any] | None = None) -> None:
-        from peft import LoraConfig, PeftModel
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        with LOADING:
-            if config is not None:
-                known = {f.name for f in dataclasses.fields(LoraConfig)}
-                settings = LoraConfig(**{k: v for k, v in config.items() if k in known and k != "peft_type"})
-                settings.inference_mode = True
-                if base.peft is None:
-                    base.peft = PeftModel(base.module, settings, adapter_name=name)
-                else:
-                    base.peft.add_adapter(name, settings)
-            elif base.peft is None:
-                base.peft = PeftModel.from_pretrained(base.module, folder, adapter_name=name, is_trainable=False)
-            else:
-                base.peft.load_adapter(folder, adapter_name=name, is_trainable=False)
-        base.module.requires_grad_(False).eval()
-        base.adapter_layers = [m for m in base.module.modules() if isinstance(m, BaseTunerLayer)]
-        base.active = ""
 
     def _make_room(self, need: int, base: Base) -> None:
         """Reserve the room for a module that will be loaded. A replica takes what is free; others have idle ones leave."""
@@ -316,18 +282,19 @@ class Residency:
         return self._free[device]
 
     def _evict(self, base: Base) -> None:
-        self._forget(base)
-        base.slots.clear()
-        base.held.clear()
-        base.adapter_layers = []
-        base.module = base.peft = None
-        base.state, base.opened, base.adapters, base.places = {}, {}, {}, {}
-        base.probe = SlabProbe()
+        self._drop(base)
         base.size = 0
         base.replica, base.unwanted = True, False
         base.content = ""
         if base.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+    def _drop(self, base: Base) -> None:
+        """Let go of a module and of all that was known about it."""
+        self._forget(base)
+        base.module = base.adapters = None
+        base.state, base.opened = {}, {}
+        base.probe = SlabProbe()
 
 
 @contextmanager
@@ -357,36 +324,6 @@ def _overwrite(base: Base, weights: Weights, name: str) -> None:
                 weights.write(key, parameter)
             else:
                 parameter.copy_(weights.get(key))
-
-
-def _fill(base: Base, weights: AdapterWeights, slot: str, name: str) -> None:
-    """Write an adapter's tensors into a slot in place."""
-    from peft import get_peft_model_state_dict
-
-    places = base.places.get(slot)
-    if places is None:
-        # the slot's own tensors, under the names that files give them
-        places = base.places[slot] = get_peft_model_state_dict(
-            base.peft, adapter_name=slot, save_embedding_layers=False
-        )
-    with torch.no_grad():
-        for key, tensor in weights.tensors.items():
-            place = places.get(key)
-            if place is None:
-                raise ConfigError(f"model {name!r}: its base has no place for the adapter tensor {key}")
-            place.copy_(tensor)
-
-
-def _activate(base: Base, name: str | None) -> None:
-    """Select an adapter, or none, in every adapted layer of a base; free if it is selected already."""
-    if base.active == name or not base.adapter_layers:
-        return
-    for layer in base.adapter_layers:
-        layer.enable_adapters(name is not None)
-        if name is not None:
-            layer.set_adapter([name])
-    base.module.requires_grad_(False)
-    base.active = name
 
 
 def _available_memory() -> int:

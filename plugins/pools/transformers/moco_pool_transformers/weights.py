@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -19,10 +20,11 @@ from torch import Tensor
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.local import AdapterWeights, Weights
 from moco_core.models import Model
+from moco_toolkit_checkpoints.adapters import FACTOR, beyond_factors
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_checkpoints.specs import Spec, weight_files
 
-__all__ = ["LOADING", "adapter_of", "weights_of"]
+__all__ = ["LOADING", "adapter_of", "read_adapter", "weights_of"]
 
 LOADING = threading.RLock()
 """Held while modules are built: the libraries switch state of the whole process meanwhile, and engines have threads of their
@@ -39,9 +41,8 @@ def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None)
         raise CapabilityError(f"model {model.name!r} has no weights of its own (capability 'weights')")
     if recipe is not None and hasattr(recipe, "tensor"):
         return ComputedWeights(model, recipe, opened)
-    found: Weights = FileWeights(model, spec)
-    if model.adapter:
-        found = MergedWeights(found, adapter_of(model))
+    files = FileWeights(model, spec)
+    found: Weights = _merged(files, spec, model) if model.adapter else files
     if opened is not None and recipe is None:
         opened[model.fingerprint] = found
     return found
@@ -57,14 +58,43 @@ def adapter_of(model: Model, opened: MutableMapping[str, AdapterWeights] | None 
     if recipe is not None and hasattr(recipe, "adapter"):
         found: AdapterWeights = recipe.adapter([source_adapter(s, opened) for s in model.info["sources"]])
         return found
-    folder = Path(model.info["spec"].adapter)
-    found = AdapterWeights(
-        config=read_json(folder / "adapter_config.json"),
-        tensors=load_file(str(folder / "adapter_model.safetensors")),
-    )
+    found = _factors(model)
     if opened is not None:
         opened[model.fingerprint] = found
     return found
+
+
+def read_adapter(folder: Path) -> AdapterWeights:
+    """Return the adapter in a folder, whatever it consists of."""
+    return AdapterWeights(
+        config=read_json(folder / "adapter_config.json"),
+        tensors=load_file(str(folder / "adapter_model.safetensors")),
+    )
+
+
+def _factors(model: Model) -> AdapterWeights:
+    """Return a plain adapter of files; CapabilityError names what another one has beside its factors."""
+    spec: Spec = model.info["spec"]
+    found = read_adapter(Path(spec.adapter))
+    beside = [k for k in found.tensors if k.endswith(".base_layer.weight")]
+    if beside:  # peft stores the embedding or head that factors were put on, changed or not
+        base = FileWeights(model, spec)
+        same = {k for k in beside if _is_the_bases(found.tensors[k], k, base)}
+        found = attrs.evolve(found, tensors={k: t for k, t in found.tensors.items() if k not in same})
+    if more := beyond_factors(found.config, found.tensors):
+        raise CapabilityError(
+            f"model {model.name!r}: its adapter is more than a low-rank sum: {more}; merge it into full weights first"
+        )
+    return found
+
+
+def _is_the_bases(tensor: Tensor, key: str, base: Weights) -> bool:
+    name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    if name not in base.names and "embed" not in name:  # a tied head is the embedding
+        name = next((n for n in base.names if "embed" in n and base.shape(n) == tuple(tensor.shape)), name)
+    if name not in base.names or base.shape(name) != tuple(tensor.shape):
+        return False
+    return torch.equal(base.get(name).to(tensor.dtype), tensor)
 
 
 def source_adapter(model: Model, opened: MutableMapping[str, AdapterWeights] | None = None) -> AdapterWeights:
@@ -131,38 +161,44 @@ def state_of(module: Any) -> dict[str, Tensor]:
 
 
 def _through_module(folder: Path, classifier: bool) -> dict[str, Tensor]:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    cls = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     with LOADING:
-        module = cls.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True)
+        module = _loaded(folder, classifier, "auto")
     return {n: t.detach() for n, t in state_of(module).items()}
 
 
-class MergedWeights:
-    """A base with a LoRA adapter merged in, tensor by tensor: W + scale * B A, in float32.
+def _loaded(folder: Path, classifier: bool, dtype: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    Adapters that are not plain low-rank sums (DoRA, trained biases, saved modules) are refused: merge them with peft first.
-    """
+    cls: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+    return cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+
+
+def _merged(base: FileWeights, spec: Spec, model: Model) -> Weights:
+    """Return a base with an adapter merged in: from the factors where that is all there is, else by peft."""
+    if spec.computed:
+        return MergedWeights(base, adapter_of(model))
+    try:
+        return MergedWeights(base, _factors(model))
+    except CapabilityError:
+        return PeftWeights(base, spec)
+
+
+class MergedWeights:
+    """A base with a plain LoRA adapter merged in, tensor by tensor: W + scale * B A, in float32."""
 
     def __init__(self, base: Weights, adapter: AdapterWeights) -> None:
         self._base, self._adapter = base, adapter
         self.model, self.config, self.names = base.model, base.config, base.names
-        odd = [k for k in adapter.tensors if not re.search(r"\.lora_[AB](\.[\w-]+)?\.weight$", k)]
-        if odd or adapter.config.get("use_dora"):
-            raise CapabilityError(
-                f"model {base.model.name!r}: its adapter is more than a low-rank sum "
-                f"({odd[0] if odd else 'DoRA'}); merge it into a full checkpoint first"
-            )
-        self._pairs: dict[str, list[Tensor | None]] = {}
+        self._pairs: dict[str, dict[str, Tensor]] = {}
         for key, tensor in adapter.tensors.items():
-            path = key.removeprefix("base_model.model.")
-            module, _, letter = re.sub(r"\.lora_([AB])(\.[\w-]+)?\.weight$", r"|\1", path).partition("|")
-            self._pairs.setdefault(f"{module}.weight", [None, None])[letter == "B"] = tensor
+            match = FACTOR.match(key.removesuffix(".weight"))
+            if match is None or ".lora_embedding_" in key:
+                raise CapabilityError(f"model {base.model.name!r}: {key} is no factor of a linear module")
+            self._pairs.setdefault(f"{match[1]}.weight", {})[match[2]] = tensor
         lost = set(self._pairs) - set(self.names)
         if lost:
-            raise ConfigError(
-                f"model {base.model.name!r}: its adapter changes {min(lost)}, which its base does not have"
+            raise CapabilityError(
+                f"model {base.model.name!r}: its adapter changes {min(lost)}, which its base does not have on its own"
             )
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -170,16 +206,14 @@ class MergedWeights:
 
     def get(self, name: str) -> Tensor:
         tensor: Tensor = self._base.get(name)
-        pair = self._pairs.get(name)
-        if pair is None or pair[0] is None or pair[1] is None:
+        pair = self._pairs.get(name, {})
+        if len(pair) < 2:
             return tensor
-        a, b = pair[0].float(), pair[1].float()
-        if tensor.shape[::-1] == (b.shape[0], a.shape[1]) and self._adapter.config.get("fan_in_fan_out"):
-            delta = (b @ a).T
-        elif "embed" in name and tensor.shape == (a.shape[1], b.shape[0]):
-            delta = (b @ a).T  # adapters on embeddings are stored transposed
-        else:
-            delta = b @ a
+        a, b = pair["A"].float(), pair["B"].float()
+        delta = b @ a
+        square = delta.shape[0] == delta.shape[1]
+        if tensor.shape != delta.shape or (square and self._adapter.config.get("fan_in_fan_out")):
+            delta = delta.T  # some modules keep their weight transposed
         return tensor.float() + self._scale(name, a.shape[0]) * delta
 
     def _scale(self, name: str, rank: int) -> float:
@@ -190,6 +224,49 @@ class MergedWeights:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 alpha = value
         return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+class PeftWeights:
+    """A base with an adapter of any kind merged in by peft, in float32; the whole module is in memory."""
+
+    def __init__(self, base: FileWeights, spec: Spec) -> None:
+        self._spec = spec
+        self.model, self.config, self.names = base.model, base.config, base.names
+        self._shapes = {n: base.shape(n) for n in base.names}
+
+    @functools.cached_property
+    def _state(self) -> dict[str, Tensor]:
+        from peft import PeftModel
+
+        with LOADING, torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            module = _loaded(Path(self._spec.local_folder()), self._spec.classifier, torch.float32)
+            wrapped = PeftModel.from_pretrained(module, self._spec.adapter).eval()
+            before = _probe(wrapped)
+            merged = wrapped.merge_and_unload()
+            after = _probe(merged)
+        state = {n: t.detach() for n, t in state_of(merged).items()}
+        alike = {n: tuple(t.shape) for n, t in state.items()} == self._shapes
+        if not alike or not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
+            raise CapabilityError(
+                f"model {self.model.name!r}: its adapter does not merge into the parameters its base has (it changes one of "
+                "two tied weights, or adds rows or layers)"
+            )
+        return state
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
+
+    def get(self, name: str) -> Tensor:
+        return self._state[name]
+
+
+def _probe(module: Any) -> Tensor:
+    """Return what a module makes of a few tokens."""
+    ids = torch.arange(8)[None] % int(module.get_input_embeddings().weight.shape[0])
+    with torch.inference_mode():
+        logits: Tensor = module(input_ids=ids, use_cache=False).logits
+    return logits
 
 
 class ComputedWeights:

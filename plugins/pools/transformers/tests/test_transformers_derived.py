@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,47 @@ def test_merged_weights_equal_the_closed_form(tmp_path: Path, tied: bool, kind: 
         for loaded, want in ((one, closed(0.5, 0.5, 0)), (two, closed(0, 0.5, 0.5))):
             got = loaded.forward(ROW, torch.ones_like(ROW), places, None, keep=0).logits
             assert torch.allclose(got, want, atol=2e-4)
+
+
+def test_a_merged_model_has_the_configuration_and_ends_of_its_first_source(tmp_path: Path) -> None:
+    """Whatever was merged before it: models of one shape may differ in what their configurations say."""
+    folders = [checkpoint(tmp_path / "a", seed=0), checkpoint(tmp_path / "b", seed=1, rms_norm_eps=0.5)]
+    for folder, ends in zip(folders, ([1], list(range(400))), strict=True):
+        (Path(folder) / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    a, b = (models := Pool(pool(*folders, cache=tmp_path).models()))
+    assert a.architecture == b.architecture
+    ab, ba = models.derive("ab", Mean((a, b)), [a, b]), models.derive("ba", Mean((b, a)), [b, a])
+    halves = [dict(AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32).named_parameters()) for f in folders]
+
+    def closed(folder: str) -> torch.Tensor:
+        module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        with torch.no_grad():
+            for name, p in module.named_parameters():
+                p.copy_((halves[0][name] + halves[1][name]) / 2)
+            return module(ROW).logits
+
+    for model, folder in ((ab, folders[0]), (ba, folders[1]), (ab, folders[0])):
+        assert torch.allclose(logits(model), closed(folder), atol=2e-4)
+    replies = {m.name: serve(m, [ask(m, "the quick")])[0] for m in (ab, ba)}
+    assert {n: (len(r.token_ids), r.finish_reason) for n, r in replies.items()} == {
+        "ab": (16, "length"),
+        "ba": (1, "eos"),
+    }
+
+
+def test_entries_that_share_a_module_keep_their_own_ends(tmp_path: Path) -> None:
+    folder = Path(checkpoint(tmp_path / "a"))
+    other = Path(shutil.copytree(folder, tmp_path / "b"))
+    for path, ends in ((folder, [1]), (other, [1, 7, 9])):
+        (path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    bare = Path(shutil.copytree(folder, tmp_path / "c"))
+    (bare / "generation_config.json").unlink()  # then the configuration says it
+    models = pool(str(folder), str(other), str(bare), cache=tmp_path).models()
+    assert models[0].fingerprint != models[1].fingerprint
+    with host_of(models[0]).use(*models) as loaded:
+        assert len({id(one.module) for one in loaded}) == 1
+        turn = loaded[0].renderer.end_of_turn  # type: ignore[attr-defined]
+        assert [one.end_ids - {turn} for one in loaded] == [{1}, {1, 7, 9}, {1}]
 
 
 def test_candidates_of_a_search_share_what_was_found_out_about_their_module(

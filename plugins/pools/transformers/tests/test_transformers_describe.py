@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from transformers_tiny import TEMPLATE, build, checkpoint, edit, pool, tokenizer
 
 from moco_core.errors import ConfigError
 from moco_core.models import Model, Needs
-from moco_pool_transformers import describe, hub, placement
+from moco_pool_transformers import describe, placement
 from moco_pool_transformers.placement import missing, spread
+from moco_toolkit_checkpoints import hub
 from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, split
 
 
@@ -106,12 +108,35 @@ def test_tokenizer_fingerprint_is_about_ids(tmp_path: Path) -> None:
     assert changed(lambda d: d["model"]["merges"].reverse()) != a.tokenizer
     assert changed(lambda d: d.update(normalizer={"type": "NFC"})) != a.tokenizer
     assert changed(lambda d: d["added_tokens"][3].update(special=False)) != a.tokenizer
+    assert changed(lambda d: d.update(decoder={"type": "Fuse"})) != a.tokenizer
     assert changed(lambda d: d.update(padding=None, truncation=None, post_processor=None)) == a.tokenizer
     joined = [
         m if isinstance(m, str) else " ".join(m)
         for m in json.loads((base / "tokenizer.json").read_text())["model"]["merges"]
     ]
     assert changed(lambda d: d["model"].update(merges=joined)) == a.tokenizer  # the older way of writing them
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "other_ids"),
+    [
+        ("tokenizer_config.json", {"extra_special_tokens": ["the"]}, True),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"350": {"content": "the", "special": False}}}, True),
+        ("tokenizer_config.json", {"additional_special_tokens": ["<|user|>"]}, False),  # it is one already
+        ("special_tokens_map.json", {"cls_token": "the"}, True),
+        ("special_tokens_map.json", {"eos_token": "<|user|>"}, False),
+        ("added_tokens.json", {"the": 350}, True),
+    ],
+)
+def test_files_beside_the_tokenizer_count(
+    folder: Path, tmp_path: Path, file: str, changes: dict[str, Any], other_ids: bool
+) -> None:
+    before = one(folder, tmp_path)
+    path = folder / file
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **changes}))
+    after = one(folder, tmp_path)
+    assert (after.tokenizer != before.tokenizer) == other_ids
+    assert after.fingerprint != before.fingerprint or file == "added_tokens.json"
 
 
 def test_architecture_fingerprint_is_about_shapes(tmp_path: Path) -> None:
@@ -142,6 +167,18 @@ def test_hash_is_remembered_but_not_trusted(folder: Path, tmp_path: Path) -> Non
     notes[0].write_text("damaged")
     assert one(folder, tmp_path).fingerprint == before.fingerprint
     assert one(folder, Path("/dev/null/nowhere")).fingerprint == before.fingerprint  # a cache that cannot be written
+
+
+def test_new_content_under_the_old_size_and_time_is_noticed(folder: Path, tmp_path: Path) -> None:
+    """As tar and rsync leave it behind."""
+    weights = folder / "model.safetensors"
+    before, stat = one(folder, tmp_path), weights.stat()
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert one(folder, tmp_path).fingerprint != before.fingerprint
 
 
 @pytest.mark.parametrize(

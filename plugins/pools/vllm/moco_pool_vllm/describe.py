@@ -12,6 +12,7 @@ from moco_pool_transformers.describe import Described
 from moco_pool_transformers.describe import describe as describe_checkpoint
 from moco_pool_transformers.pool import Entry as CheckpointEntry
 from moco_pool_transformers.pool import Options as CheckpointOptions
+from moco_toolkit_checkpoints.adapters import beyond_factors
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_checkpoints.specs import Spec, weight_files
 
@@ -88,12 +89,14 @@ def describe(entry: Entry, options: Options, where: str) -> tuple[Described, str
 def _adapter_rank(folder: Path, spec: Spec, where: str) -> int:
     """Return an adapter's largest rank. Raises ConfigError if it was made for another base, or is none that vLLM takes."""
     config = read_json(folder / "adapter_config.json")
-    for key, what in (("use_dora", "DoRA"), ("modules_to_save", "modules_to_save"), ("bias", "bias")):
-        if config.get(key) not in (None, False, [], "none"):
-            raise ConfigError(f"{where}: {folder}: vLLM does not serve adapters with {what}; use the pool transformers")
+    tensors = read_header(folder / "adapter_model.safetensors")
+    if problem := beyond_factors(config, tensors):
+        raise ConfigError(
+            f"{where}: {folder}: vLLM serves low-rank factors alone, this adapter has {problem}; use the pool transformers"
+        )
     base = {n: shape for path in weight_files(Path(spec.folder)) for n, (_, shape) in read_header(path).items()}
     rank = int(config.get("r") or 0)
-    for name, (_, shape) in read_header(folder / "adapter_model.safetensors").items():
+    for name, (_, shape) in tensors.items():
         if ".lora_A." not in name and ".lora_B." not in name:
             continue
         module = name.removeprefix(_WRAP).partition(".lora_")[0]

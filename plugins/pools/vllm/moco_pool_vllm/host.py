@@ -29,10 +29,9 @@ class Host:
     that a model reads the same ids on both.
     """
 
-    def __init__(self, base: Base, options: Options, llm: Any, loop: LoopThread, ends: frozenset[int]) -> None:
+    def __init__(self, base: Base, options: Options, llm: Any, loop: LoopThread) -> None:
         self.base, self.options, self.llm = base, options, llm
         self._loop = loop
-        self._ends = ends
         self._asleep = False
         self._readers: dict[tuple[Any, ...], Renderer] = {}
         self._adapters: dict[str, int] = {}
@@ -61,12 +60,7 @@ class Host:
         # collection a third of a second, with every request waiting.
         gc.collect()
         gc.freeze()
-        config = llm.model_config
-        defaults = config.try_get_generation_config() or {}
-        ends = defaults.get("eos_token_id", getattr(config.hf_text_config, "eos_token_id", None))
-        return cls(
-            base, options, llm, loop, frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
-        )
+        return cls(base, options, llm, loop)
 
     async def close(self) -> None:
         """End the worker process; its memory is free afterwards."""
@@ -118,7 +112,8 @@ class Host:
         sampling = Sampling.from_params(call.params)
         reader = self._reader(call.model)
         prompt = reader.render_input(call.input, sampling.max_new_tokens)
-        ends = self._end_ids(reader)
+        spec: VLLMSpec = call.model.info["spec"]
+        ends = reader.end_ids(spec.checkpoint.ends)
         top: int = call.model.info["top_logprobs"]
         params = SamplingParams(
             temperature=sampling.temperature,
@@ -150,7 +145,6 @@ class Host:
             finish = "length"
         elif isinstance(said.stop_reason, str):
             finish = "stop"
-        spec: VLLMSpec = call.model.info["spec"]
         text = _decoded(reader, ids[:-1] if finish == "eos" and ids and ids[-1] in ends else ids, spec.checkpoint.tags)
         meta = dict(prompt.meta)
         if top:
@@ -260,11 +254,6 @@ class Host:
                 tags=checkpoint.tags,
             )
         return found
-
-    def _end_ids(self, reader: Renderer) -> frozenset[int]:
-        """Every token that ends a reply: of the tokenizer, the generation configuration, and the template's turns."""
-        own = {reader.tokenizer.eos_token_id, reader.end_of_turn()}
-        return self._ends | {int(i) for i in own if i is not None}
 
     def _lora(self, model: Model) -> Any:
         spec: VLLMSpec = model.info["spec"]

@@ -2,7 +2,7 @@
 
 Weights are hashed by the SHA-256 of the whole file, since two checkpoints of one shape differ in nothing else. The hash is
 read from where it is known already (the Hub names its files by it) and otherwise computed once and remembered by path,
-size and modification time, so that describing a pool a second time reads no weights.
+size and times, so that describing a pool a second time reads no weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from typing import Any
 from moco_core.errors import ConfigError
 from moco_core.types import digest
 
-__all__ = ["HashStore", "architecture_fingerprint", "read_header", "read_json", "tokenizer_fingerprint"]
+__all__ = [
+    "HashStore",
+    "architecture_fingerprint",
+    "read_header",
+    "read_json",
+    "tokenizer_fingerprint",
+    "tokenizer_settings",
+]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -43,7 +50,8 @@ class HashStore:
         if _SHA256.fullmatch(real.name):  # a file of the Hub's cache is a link to a blob named by its SHA-256
             return real.name
         stat = real.stat()
-        state = [str(real), stat.st_size, stat.st_mtime_ns]
+        # the time of the change too: tar and rsync give a new file the modification time of the old one
+        state = [str(real), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         place = self.folder / (digest(str(real))[:32] + ".json")
         try:
             known = json.loads(place.read_text("utf-8"))
@@ -102,8 +110,9 @@ def architecture_fingerprint(config: Mapping[str, Any], tensors: Mapping[str, tu
 
 
 def tokenizer_fingerprint(folder: Path, hashes: HashStore) -> str:
-    """Equal exactly for tokenizers that turn text into the same ids: id -> token map, merges or scores, normaliser,
-    pre-tokeniser, added and special tokens. What surrounds a text (BOS rules, chat template, padding) does not count.
+    """Equal exactly for tokenizers that turn text into the same ids and ids into the same text: id -> token map, merges or
+    scores, normaliser, pre-tokeniser, decoder, added and special tokens. What surrounds a text (BOS rules, chat template,
+    padding) does not count.
     """
     path = folder / "tokenizer.json"
     if not path.exists():
@@ -112,7 +121,7 @@ def tokenizer_fingerprint(folder: Path, hashes: HashStore) -> str:
         )
         if not files:
             raise ConfigError(f"{folder}: no tokenizer files found")
-        return digest("tokenizer files", [(p.name, hashes.sha256(p)) for p in files])
+        return digest("tokenizer files", [(p.name, hashes.sha256(p)) for p in files], _declared(folder, {}))
     data = read_json(path)
     model = data.get("model") or {}
     vocab = model.get("vocab") or {}
@@ -122,16 +131,62 @@ def tokenizer_fingerprint(folder: Path, hashes: HashStore) -> str:
     merges = [m.split(" ", 1) if isinstance(m, str) else list(m) for m in model.get("merges") or []]
     ignored = ("vocab", "merges", "dropout", "cache_capacity")
     rest = {k: v for k, v in sorted(model.items()) if k not in ignored and v not in (None, False)}
-    added = sorted(
-        [
-            t["id"],
-            t["content"],
-            bool(t.get("special")),
-            bool(t.get("single_word")),
-            bool(t.get("lstrip")),
-            bool(t.get("rstrip")),
-            bool(t.get("normalized")),
-        ]
-        for t in data.get("added_tokens") or []
+    added = {t["content"]: t for t in data.get("added_tokens") or []}
+    listed = sorted([t["id"], *_token(t)] for t in added.values())
+    text = [data.get(k) for k in ("normalizer", "pre_tokenizer", "decoder")]
+    return digest("tokenizer", pairs, merges, rest, text, listed, _declared(folder, added))
+
+
+def _token(token: Any, special: bool = False) -> list[Any]:
+    """Return what decides how an added token is found in a text, from any of the ways in which files write it."""
+    data: Mapping[str, Any] = token if isinstance(token, Mapping) else {"content": str(token), "special": special}
+    flags = ("special", "single_word", "lstrip", "rstrip", "normalized")
+    return [data.get("content", ""), *(bool(data.get(f)) for f in flags)]
+
+
+def _declared(folder: Path, added: Mapping[str, Any]) -> list[Any]:
+    """Return the tokens that the files beside tokenizer.json add to it, or make special."""
+    found: list[Any] = []
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        data = read_json(folder / name) if (folder / name).exists() else {}
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            value = data.get(key) or []
+            found += [_token(t, special=True) for t in (value.values() if isinstance(value, dict) else value)]
+        found += [_token(v, special=True) for k, v in data.items() if k.endswith("_token") and v]
+        found += [[*_token(t), i] for i, t in (data.get("added_tokens_decoder") or {}).items()]
+    path = folder / "added_tokens.json"
+    found += [[*_token(t), i] for t, i in (read_json(path) if path.exists() else {}).items()]
+    known = {content for content, token in added.items() if token.get("special")}
+    plain = set(added)
+    return sorted(
+        (t for t in found if t[0] not in known and (t[1] or t[0] not in plain)), key=lambda t: [str(x) for x in t]
     )
-    return digest("tokenizer", pairs, merges, rest, data.get("normalizer"), data.get("pre_tokenizer"), added)
+
+
+_BESIDE_TEXT = frozenset(
+    (
+        "chat_template",
+        "name_or_path",
+        "model_max_length",
+        "padding_side",
+        "truncation_side",
+        "transformers_version",
+        "processor_class",
+        "tokenizer_file",
+        "special_tokens_map_file",
+        "is_local",
+        "local_files_only",
+        "clean_up_tokenization_spaces",
+    )
+)
+"""Settings of a tokenizer that change neither the ids of a prompt nor the text of a reply, or that are counted elsewhere."""
+
+
+def tokenizer_settings(folder: Path) -> list[Any]:
+    """Return what else of a tokenizer's files decides a prompt or a reply: its class, roles, and rules for BOS and EOS."""
+    out: list[Any] = []
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        data = read_json(folder / name) if (folder / name).exists() else {}
+        out.append({k: v for k, v in data.items() if k not in _BESIDE_TEXT})
+    path = folder / "tokenizer.json"
+    return [*out, read_json(path).get("post_processor") if path.exists() else None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from moco_core.errors import ModelCallError, PromptTooLong
@@ -189,8 +190,17 @@ class Renderer:
             kept += 1
         return kept, whole[kept:]
 
+    def end_ids(self, configured: Iterable[int]) -> frozenset[int]:
+        """Return every token that ends a reply: the configured ones, the tokenizer's, and the template's end of turn.
+
+        They belong to the model, not to the weights it shares with others.
+        """
+        own = (self.tokenizer.eos_token_id, self.end_of_turn)
+        return frozenset(configured).union(int(i) for i in own if i is not None)
+
+    @cached_property
     def end_of_turn(self) -> int | None:
-        """Return the special token that the chat template writes after an assistant's turn, if any."""
+        """The special token that the chat template writes after an assistant's turn, if any."""
         if self.style != "chat":
             return None
         mark = "moco"

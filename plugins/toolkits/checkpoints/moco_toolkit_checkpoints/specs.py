@@ -30,19 +30,24 @@ class Spec:
     """How to open one model of the pool.
 
     ``folder`` is the base's local folder, or "" if it still has to be fetched from the Hub (``repo``, ``revision``).
-    ``base_key`` is equal for models that share a module in memory. ``computed`` marks weights or adapters that a recipe
-    makes: they are written into a shared module or adapter slot when the model is opened. ``replica`` marks a further copy on
-    another device than the model's own. Sizes are bytes.
+    ``base_print`` is the base's content fingerprint, ``config_print`` that of its configuration; ``base_key`` is equal for
+    models that share a module in memory, which an adapter that changes its base does with nobody. ``ends`` are the ids that
+    end a reply by the checkpoint's own configuration. ``computed`` marks weights or adapters that a recipe makes: they are
+    written into a shared module or adapter slot when the model is opened. ``replica`` marks a further copy on another device
+    than the model's own. Sizes are bytes.
     """
 
     folder: str
     base_key: tuple[str, ...]
+    base_print: str
+    config_print: str
     base_bytes: int
     dtype: str
     device: str
     style: str
     overlong: str
     tags: tuple[tuple[str, str], ...]
+    ends: tuple[int, ...]
     tokenizer_folder: str
     classifier: bool = False
     adapter: str = ""
@@ -53,11 +58,6 @@ class Spec:
     computed: bool = False
     replica: bool = False
     entry: Mapping[str, Any] = attrs.field(factory=dict)
-
-    @property
-    def base_print(self) -> str:
-        """The base's content fingerprint."""
-        return self.base_key[0]
 
     @property
     def adapter_name(self) -> str:

@@ -1,0 +1,109 @@
+"""What a LoRA adapter does to its base, told from its configuration and the names of its tensors.
+
+A plain adapter adds ``scale * B A`` to some weights and leaves everything else alone: it can share a base with others, and its
+update is what its factors say. Others replace modules, train biases, or were initialised by taking something away from the
+base (PiSSA, OLoRA, LoftQ); putting one of those on a base changes the base itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["FACTOR", "beyond_factors", "changes_base", "placed_by_tensors", "unusable"]
+
+FACTOR = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(?:embedding_)?([AB])(?:\.[\w-]+)?$")
+"""A factor's tensor without its ending ``.weight``: the module, and which of the two it is."""
+
+_IN_LAYER = re.compile(r"\.lora_(?:embedding_)?[A-Za-z_]+(?:\.[\w-]+)*$")  # factors, magnitudes, biases of the update
+
+_UNUSABLE = {
+    "alora_invocation_tokens": "it is active from its invocation tokens on (aLoRA), which engines here cannot follow",
+    "arrow_config": "it routes between other adapters (Arrow)",
+    "monteclora_config": "it samples its weights (MonteCLoRA)",
+    "use_qalora": "it belongs to a GPTQ base (QA-LoRA)",
+}
+_LOST_BASE = ("corda", "lora_ga")  # what they took from the base depends on data that is not saved with the adapter
+_REBUILT_BASE = ("pissa", "olora", "loftq")  # what they take can be computed from the base again
+_CHANGES = {
+    "modules_to_save": "whole modules of its own (modules_to_save)",
+    "trainable_token_indices": "embeddings of single tokens (trainable_token_indices)",
+    "layer_replication": "repeated layers (layer_replication)",
+    "target_parameters": "factors of bare parameters (target_parameters)",
+    "kasa_config": "a truncated base (KaSA)",
+}
+_NOT_ADDED = {
+    "use_dora": "DoRA magnitudes (use_dora)",
+    "lora_bias": "biases of the update (lora_bias)",
+    "use_bdlora": "block-diagonal factors (use_bdlora)",
+}
+
+
+def unusable(config: Mapping[str, Any]) -> str:
+    """Return why no engine can give the model this adapter was trained as; empty if one can."""
+    for key, why in _UNUSABLE.items():
+        if config.get(key):
+            return why
+    start = _start(config)
+    if start.startswith(_LOST_BASE):
+        return (
+            f"it was trained on a changed base (init_lora_weights: {start}) that cannot be computed again; save it with "
+            "peft's path_initial_model_for_weight_conversion, or merged into a checkpoint"
+        )
+    return ""
+
+
+def changes_base(config: Mapping[str, Any], tensors: Iterable[str]) -> str:
+    """Return what of its base an adapter changes when it is put there; empty if it leaves every weight as it is.
+
+    ``tensors`` are the names in its file.
+    """
+    for key, what in _CHANGES.items():
+        if config.get(key):
+            return what
+    if config.get("bias", "none") != "none":
+        return f"trained biases (bias: {config['bias']})"
+    start = _start(config)
+    if start.startswith(_REBUILT_BASE):
+        return f"a base without what the adapter took from it (init_lora_weights: {start})"
+    for name in tensors:
+        if not _IN_LAYER.search(name):
+            return f"a weight of its own ({name.removeprefix('base_model.model.')})"
+    return ""
+
+
+def beyond_factors(config: Mapping[str, Any], tensors: Iterable[str] = ()) -> str:
+    """Return what an adapter is beside a sum of low-rank factors; empty for plain LoRA, which can be added and scaled."""
+    for key, what in _NOT_ADDED.items():
+        if config.get(key):
+            return what
+    return unusable(config) or changes_base(config, tensors)
+
+
+def placed_by_tensors(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return a plain adapter's configuration with modules and ranks as its tensors say, whatever patterns it was made with.
+
+    ``shapes`` are its tensors' shapes by name; A has the rank first, for linear modules and embeddings alike.
+    """
+    ranks: dict[str, int] = {}
+    for name, shape in shapes.items():
+        match = FACTOR.match(name.removesuffix(".weight"))
+        if match is not None and match[2] == "A":
+            ranks[match[1]] = int(shape[0])
+    rank = max(ranks.values(), default=1)
+    return {
+        **config,
+        "r": rank,
+        "rank_pattern": {re.escape(m): r for m, r in ranks.items() if r != rank},
+        "target_modules": sorted(ranks),
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "init_lora_weights": True,
+    }
+
+
+def _start(config: Mapping[str, Any]) -> str:
+    value = config.get("init_lora_weights", True)
+    return value.lower() if isinstance(value, str) else ""
