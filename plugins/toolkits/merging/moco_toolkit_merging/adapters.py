@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from moco_core.errors import CapabilityError
+from moco_toolkit_checkpoints.adapters import beyond_factors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +96,8 @@ def _plain(config: Mapping[str, Any], who: str) -> None:
             )
     if config.get("bias", "none") != "none":
         raise CapabilityError(f"{who}: bias={config['bias']!r}; trained biases do not add up, retrain with bias='none'")
+    if problem := beyond_factors(config):
+        raise CapabilityError(f"{who}: it is more than a sum of factors: {problem}; merge it into full weights first")
 
 
 def _pattern(patterns: Mapping[str, Any], module: str) -> Any:

@@ -150,6 +150,8 @@ def test_excluded_modules_take_other_coefficients():
         (adapter(2, 4, 2, modules=("m.q",)), "'m.v' is a target of 'source 0' only"),
         (adapter(2, 4, 2, use_dora=True), "use_dora"),
         (adapter(2, 4, 2, bias="all"), "bias='all'"),
+        (adapter(2, 4, 2, init_lora_weights="pissa"), r"a base without what the adapter took .*pissa"),
+        (adapter(2, 4, 2, init_lora_weights="corda"), "cannot be computed again"),
         (adapter(2, 4, 2, peft_type="IA3"), "IA3"),
     ],
 )
