@@ -169,16 +169,16 @@ def _run(args: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Exception as error:
+        from moco_core.cli.screen import printable
         from moco_core.errors import MocoError
 
         if debug:
             raise
         if isinstance(error, MocoError):
             for line in str(error).splitlines() or [type(error).__name__]:
-                click.echo(f"error: {line}", err=True)
+                click.echo(printable(f"error: {line}"), err=True)
             return error.exit_code
-        click.echo(
-            f"error: {type(error).__name__}: {' '.join(str(error).split())} (moco --debug shows where)", err=True
-        )
+        line = f"error: {type(error).__name__}: {' '.join(str(error).split())} (moco --debug shows where)"
+        click.echo(printable(line), err=True)
         return 1
     return result if isinstance(result, int) else 0

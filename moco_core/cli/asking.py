@@ -24,6 +24,7 @@ from moco_core.cli.common import (
     plugin_option,
 )
 from moco_core.cli.display import call_lines, spans_text
+from moco_core.cli.screen import printable, say
 from moco_core.config import Plugin, SamplingOptions, apply_overrides, metric_plugin, plugin_of
 from moco_core.errors import ConfigError
 from moco_core.options import build, plain
@@ -73,10 +74,11 @@ def ask_command(
     moco ask majority_vote "What is the sum of 41, 2 and 3?" --pool tiny --messages
     """
     catalogue = known_plugins(plugin_files)
-    if question == "-":
-        question = sys.stdin.read().strip()
+    question = _text(sys.stdin.buffer.read() if question == "-" else question, "the question").strip()
     if not question:
         raise ConfigError("the question is empty")
+    for number, choice in enumerate(choices, 1):
+        _text(choice, f"--choice {number}")
     item = Question(id="ask-0", prompt=question, choices=choices, answer_kind="choice" if choices else kind)
     if Path(system).is_dir():
         if pool or overrides or dataset:
@@ -125,6 +127,14 @@ def _fitted(
     )
 
 
+def _text(given: str | bytes, what: str) -> str:
+    """Return what was typed or piped as text. Raises ConfigError if it is none; the shell hands odd bytes on as they are."""
+    try:
+        return (given if isinstance(given, bytes) else given.encode("utf-8", "surrogateescape")).decode("utf-8")
+    except UnicodeError:
+        raise ConfigError(f"{what} is not text in UTF-8") from None
+
+
 def _show(asked: Asked, messages: bool, as_json: bool) -> None:
     if as_json:
         body: dict[str, Any] = {
@@ -138,22 +148,22 @@ def _show(asked: Asked, messages: bool, as_json: bool) -> None:
                 {"model": c.model, "kind": c.kind, "cached": c.cached, "seen": c.request, "said": c.response}
                 for c in asked.calls
             ]
-        click.echo(json.dumps(body, indent=1, ensure_ascii=False))
+        click.echo(printable(json.dumps(body, indent=1, ensure_ascii=False)))
         return
     out = console()
     if messages:
         for line in call_lines(asked.calls):
-            out.print(line, markup=False, highlight=False)
-        out.print("--- answer", markup=False)
+            say(out, line)
+        say(out, "--- answer")
     if messages and asked.reply.spans:
         text, legend = spans_text(asked.reply.spans)
         out.print(text)
         if not out.is_terminal:
             for span in asked.reply.spans:
-                out.print(f"[{span.model}] {span.text!r}", markup=False, highlight=False)
+                say(out, f"[{span.model}] {span.text!r}")
         for line in legend:
-            out.print(line, markup=False, highlight=False)
+            say(out, line)
     else:
-        out.print(asked.text, markup=False, highlight=False)
+        say(out, asked.text)
     if messages and asked.reply.meta:
-        out.print(f"details: {json.dumps(dict(asked.reply.meta), ensure_ascii=False)}", markup=False, highlight=False)
+        say(out, f"details: {json.dumps(dict(asked.reply.meta), ensure_ascii=False)}")

@@ -12,6 +12,7 @@ import click
 
 from moco_core.cli.common import cache_file, cache_option, json_option
 from moco_core.cli.explain import explain_run
+from moco_core.cli.screen import printable
 from moco_core.errors import ConfigError
 from moco_core.runtime.cache import Cache
 
@@ -61,7 +62,7 @@ def explain(run: Path, cache_path: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(report.data(), indent=1))
         return
     for line in report.lines():
-        click.echo(line)
+        click.echo(printable(line))
 
 
 @cache_command.command("prune")

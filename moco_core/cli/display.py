@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from moco_core.cli.screen import printable, say
 from moco_core.events import RunFinished, RunProgress, RunStarted
 from moco_core.hookspecs import hookimpl
 from moco_core.runs.report import Report, Row
@@ -29,6 +30,7 @@ __all__ = [
 _COLUMNS = ("system", "score", "95% interval", "vs best single", "95% interval", "p", "n", "no answer", "cut", "tokens")
 _SUBSETS, _SYSTEMS = 24, 8
 """How large a table of subsets is shown; a larger one is left to the records."""
+_SURE = 0.05
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 
 
@@ -43,11 +45,11 @@ class LiveProgress:
     def __enter__(self) -> LiveProgress:
         if self._console.is_terminal:
             self._bars = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
                 console=self._console,
                 transient=True,
             )
@@ -70,12 +72,14 @@ class LiveProgress:
         if self._bars is not None:
             task = self._tasks.get(event.phase)
             if task is None:
-                task = self._tasks[event.phase] = self._bars.add_task(event.phase, total=event.total, note="")
-            self._bars.update(task, completed=event.done, total=event.total, note=event.note)
+                task = self._tasks[event.phase] = self._bars.add_task(
+                    printable(event.phase), total=event.total, note=""
+                )
+            self._bars.update(task, completed=event.done, total=event.total, note=printable(event.note))
             return
         if event.total and event.done == event.total:
             note = f" {event.note}" if event.note else ""
-            self._console.print(f"{event.phase}: {event.done}/{event.total}{note}", highlight=False)
+            say(self._console, f"{event.phase}: {event.done}/{event.total}{note}")
 
     @hookimpl
     def moco_run_finished(self, event: RunFinished) -> None:
@@ -85,9 +89,9 @@ class LiveProgress:
         if event.status == "interrupted":
             return  # who stopped it says why
         if event.status == "failed":
-            self._console.print(f"{event.run_id}: {event.status}: {event.summary.get('error', '')}", highlight=False)
+            say(self._console, f"{event.run_id}: {event.status}: {event.summary.get('error', '')}")
         elif self._bars is None:
-            self._console.print(f"{event.run_id}: score {text} in {seconds:.1f} s", highlight=False)
+            say(self._console, f"{event.run_id}: score {text} in {seconds:.1f} s")
 
 
 def _name(row: Row) -> str:
@@ -116,12 +120,21 @@ def _count(result: Any) -> str:
     return f"{result.usage.completion_tokens:,}"
 
 
+def _heading(report: Report) -> str:
+    best = f"best single model chosen on {report.chosen_on}" if report.chosen_on else "no single model was run"
+    return printable(f"{report.dataset}, seed {report.seed}, metric {report.metric}; {best}")
+
+
+def _style(row: Row) -> str:
+    """Return a row's colour: green or red where the printed p says that a method is better or worse."""
+    if row.role == "method" and row.versus is not None and row.versus.p_value < _SURE:
+        return "green" if row.versus.difference > 0 else "red"
+    return "bold" if row.best else ""
+
+
 def report_table(report: Report) -> Table:
-    """Return the comparison as a table for a terminal; systems that are surely better stand in green."""
-    title = (
-        f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
-    )
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Return the comparison as a table for a terminal."""
+    table = Table(title=Text(_heading(report)), title_justify="left", title_style="bold")
     for index, name in enumerate(_COLUMNS):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     previous = ""
@@ -129,21 +142,13 @@ def report_table(report: Report) -> Table:
         if previous == "baseline" and row.role == "method":
             table.add_section()
         previous = row.role
-        style = ""
-        if row.versus is not None and row.role == "method":
-            style = "green" if row.versus.low > 0 else "red" if row.versus.high < 0 else ""
-        elif row.best:
-            style = "bold"
-        table.add_row(*_cells(row), style=style)
+        table.add_row(*(Text(printable(c)) for c in _cells(row)), style=_style(row))
     return table
 
 
 def report_lines(report: Report) -> list[str]:
     """Return the comparison as plain aligned lines."""
-    head = (
-        f"{report.dataset}, seed {report.seed}, metric {report.metric}; best single model chosen on {report.chosen_on}"
-    )
-    return [head, *plain_table(_COLUMNS, [_cells(r) for r in report.rows]), *detail_lines(report)]
+    return [_heading(report), *plain_table(_COLUMNS, [_cells(r) for r in report.rows]), *detail_lines(report)]
 
 
 def detail_lines(report: Report) -> list[str]:
@@ -179,7 +184,7 @@ def report_text(report: Report) -> str:
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Return aligned lines, the first column to the left, the others to the right."""
-    table = [list(columns), *(list(r) for r in rows)]
+    table = [[printable(cell) for cell in row] for row in (columns, *rows)]
     widths = [max(len(r[i]) for r in table) for i in range(len(columns))]
     return [
         "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))).rstrip()
@@ -193,7 +198,7 @@ def spans_text(spans: Sequence[Span]) -> tuple[Text, list[str]]:
     colours = {n: _COLOURS[i % len(_COLOURS)] for i, n in enumerate(names)}
     text = Text()
     for span in spans:
-        text.append(span.text, style=colours[span.model])
+        text.append(printable(span.text), style=colours[span.model])
     total = sum(s.tokens for s in spans) or 1
     legend = []
     for name in names:

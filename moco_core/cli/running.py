@@ -24,6 +24,7 @@ from moco_core.cli.common import (
     status_console,
 )
 from moco_core.cli.display import LiveProgress, detail_lines, report_lines, report_table
+from moco_core.cli.screen import say
 from moco_core.config import RunConfig
 from moco_core.errors import ConfigError
 from moco_core.runs.observe import Observers
@@ -138,26 +139,24 @@ def _do(config: RunConfig, catalogue: Catalogue, cache: Path, as_json: bool) -> 
         for warning in result.warnings:
             if warning not in said:
                 said.add(warning)
-                status.print(f"warning: {warning}", highlight=False)
+                say(status, f"warning: {warning}")
 
     with LiveProgress(status) as live:
-        observers = Observers(catalogue.manager(), [live], report=lambda line: status.print(line, highlight=False))
+        observers = Observers(catalogue.manager(), [live], report=lambda line: say(status, line))
         benchmark = Benchmark(config, catalogue, cache=cache, observers=observers, on_result=on_result)
         asyncio.run(benchmark.run())
     _show(results, as_json)
     failed = [r for r in results if r.status != "finished"]
     for result in failed:
-        status.print(
+        say(
+            status,
             f"error: {result.job.label}: {result.failed} of {result.questions} questions failed: {result.first_error}",
-            highlight=False,
         )
     if not as_json:
         folders = {str(r.folder.parent) for r in results}
         calls, cached = sum(r.calls for r in results), sum(r.cached_calls for r in results)
-        status.print(
-            f"{len(results)} runs in {', '.join(sorted(folders))}/; {calls:,} model calls, {cached:,} from the cache ({cache})",
-            highlight=False,
-        )
+        where = ", ".join(sorted(folders))
+        say(status, f"{len(results)} runs in {where}/; {calls:,} model calls, {cached:,} from the cache ({cache})")
     # what is told before any model is asked is a configuration error, whoever tells it
     return 0 if not failed else 2 if all(r.refused for r in failed) else 1
 
@@ -166,12 +165,12 @@ def _show(results: list[RunResult], as_json: bool) -> None:
     reports = make_reports(results)
     out = console()
     if as_json:
-        click.echo(json.dumps([r.data() for r in reports], indent=1))
+        click.echo(json.dumps([r.data() for r in reports], indent=1, allow_nan=False))
         return
     for report in reports:
         if out.is_terminal:
             out.print(report_table(report))
             for line in detail_lines(report):
-                out.print(line, highlight=False, markup=False, soft_wrap=True)
+                say(out, line)
         else:
             click.echo("\n".join(report_lines(report)))

@@ -27,7 +27,7 @@ class Row:
 
 @attrs.frozen(kw_only=True)
 class Report:
-    """All systems on one dataset with one seed. ``chosen_on`` says how the best single model was chosen."""
+    """All systems on one dataset with one seed. ``chosen_on`` says how the best single model was chosen, if any."""
 
     dataset: str
     seed: int
@@ -41,16 +41,19 @@ class Report:
             "dataset": self.dataset,
             "seed": self.seed,
             "metric": self.metric,
-            "best_single_chosen_on": self.chosen_on,
+            "best_single_chosen_on": self.chosen_on or None,
             "rows": [_row_data(r) for r in self.rows],
         }
 
 
 def best_single(results: Sequence[RunResult]) -> tuple[RunResult | None, str]:
-    """Return the best single model and how it was chosen: by dev score, else (no dev split) by test score."""
+    """Return the best single model and how it was chosen: by dev score, else (no dev split) by test score.
+
+    None and an empty text if no single model has a score.
+    """
     singles = [r for r in results if r.job.role == "baseline" and r.units]
     if not singles:
-        return None, "no single model was run"
+        return None, ""
     if all(r.dev_mean is not None for r in singles):
         return max(singles, key=lambda r: (r.dev_mean or 0.0, -singles.index(r))), "dev"
     # choosing on test favours the baseline, never a method

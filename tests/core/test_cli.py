@@ -114,6 +114,13 @@ def test_bench_is_a_grid(moco):
     }  # fmt: skip
 
 
+def test_without_single_models_none_is_spoken_of(moco):
+    got = moco("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "--test", "3", "--no-baselines")
+    assert got.out.splitlines()[0] == "toys, seed 0, metric toy_match; no single model was run"
+    got = moco("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "--test", "3", "--no-baselines", "--json")
+    assert json.loads(got.out)[0]["best_single_chosen_on"] is None
+
+
 def seeds_of(got):
     return [r["seed"] for r in json.loads(got.out)]
 
