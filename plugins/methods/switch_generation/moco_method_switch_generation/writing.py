@@ -3,164 +3,179 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import attrs
 
-from moco_core import Context, Model, Question
-from moco_core.types import Message
+from moco_core import Context, Model, PromptTooLong, Question
+from moco_method_switch_generation.options import Options
+from moco_method_switch_generation.switcher import Switcher
 from moco_toolkit_decoding import Answering, StepSession, open_session
+from moco_toolkit_decoding.text import valid_prefix
 
-if TYPE_CHECKING:
-    from moco_method_switch_generation import SwitchGenerationOptions
-
-__all__ = ["ModelSwitcher", "Patch", "Switcher", "trace", "write"]
-
-REQUEST = """Several language models write a response together, one part at a time.
-Name the model that writes the next part best.
-
-Models:
-{models}
-
-Question: {question}
-
-Response so far:
-{response}"""
-CHOICE = "\n\nAnswer with the number of the model that goes on, nothing else."
+__all__ = ["Patch", "texts_of", "write"]
 
 
-@attrs.frozen
+@attrs.define
 class Patch:
-    """A committed piece: the writer's index, its text, and why it wrote (``switcher``, ``first``, ``last``)."""
+    """A committed piece: the writer's index, why it wrote, and the bytes of the answer from ``start`` to ``end``.
 
-    writer: int
-    text: str
-    reason: str
-
-
-class Switcher(Protocol):
-    """Chooses the writer of the next patch."""
-
-    @property
-    def cost(self) -> tuple[int, int]:
-        """Tokens read and written for its choices."""
-
-    async def choose(self, patches: Sequence[Patch]) -> int:
-        """Return the index of the writer after these patches."""
-
-    def close(self) -> None:
-        """Give resources back."""
-
-
-def trace(question: Question, descriptions: Sequence[str], patches: Sequence[Patch]) -> str:
-    """Return what a switcher reads: the models, the question, and the attributed patches so far."""
-    models = "\n".join(f"{i}: {text}" for i, text in enumerate(descriptions))
-    response = "\n".join(f"[{p.writer}] {p.text.strip()}" for p in patches) or "(nothing yet)"
-    return REQUEST.format(models=models, question=question.text(), response=response)
-
-
-class ModelSwitcher:
-    """A language model as the switcher, without training: the label with the highest probability speaks.
-
-    The labels are the writers' numbers, scored as continuations of the trace, with and without a space in front; equal
-    scores give the last model. What the trace has in common with the one before is read once: the
-    request to choose comes after it.
+    The reasons are ``switcher``, ``first``, ``last`` and ``fallback`` (the switcher could not read the answer so far). A cue
+    belongs to the patch that it stands at.
     """
 
-    def __init__(self, model: Model, writers: Sequence[Model], question: Question, context: Context) -> None:
-        self.model, self.question, self.context = model, question, context
-        self.descriptions = [m.description or m.name for m in writers]
-        self.session: StepSession | None = None
-        self.choices = 0
+    writer: int
+    reason: str
+    start: int
+    end: int
 
-    async def choose(self, patches: Sequence[Patch]) -> int:
-        text = trace(self.question, self.descriptions, patches) + CHOICE
-        if self.session is None:
-            self.session = await open_session(self.context, self.model, Message("user", text))
-        else:
-            await self.session.reopen(Message("user", text))
-        self.choices += 1
-        scores = await self.session.choice([str(i) for i in range(len(self.descriptions))])
-        top = max(scores)
-        return max(i for i, s in enumerate(scores) if s == top)
 
-    @property
-    def cost(self) -> tuple[int, int]:
-        counter = self.session.counter if self.session is not None else None
-        return (counter.read, counter.written) if counter is not None else (0, 0)
+def texts_of(patches: Sequence[Patch], data: bytes) -> list[str]:
+    """Return what each patch says; a character split between two of them belongs to the one that finished it."""
+    text, places = data.decode("utf-8", "replace"), _places(patches, data)
+    return [text[start:end] for start, end in places]
 
-    def close(self) -> None:
-        if self.session is not None:
-            self.session.close()
+
+def _places(patches: Sequence[Patch], data: bytes) -> list[tuple[int, int]]:
+    def place(at: int) -> int:
+        return len(valid_prefix(data[:at]).decode("utf-8", "replace")) if at < len(data) else len(whole)
+
+    whole = data.decode("utf-8", "replace")
+    return [(place(p.start), place(p.end)) for p in patches]
 
 
 async def write(
     writers: Sequence[Model],
     question: Question,
-    options: SwitchGenerationOptions,
+    options: Options,
     shared: bool,
     switcher: Switcher,
     context: Context,
 ) -> dict[str, Any]:
     """Write one answer; ``shared`` tells that all writers have one tokenizer. See ``Answering.result`` for what comes back."""
-    sampling = context.sampling
-    limit = sampling.max_new_tokens
+    limit = context.sampling.max_new_tokens
     sessions = await context.gather(open_session(context, m, question, reserve=limit) for m in writers)
-    answer = Answering(sessions, shared=shared, stops=sampling.stop)
-    generator = context.rng("switch_generation")
-    last = len(writers) - 1
-    ends = len(writers) == 3 if options.force_ends is None else options.force_ends
-    patches: list[Patch] = []
-    used = waits = 0
+    answer = Answering(sessions, shared=shared, stops=context.sampling.stop)
     try:
-        while answer.finish is None:
-            room = limit - used
-            if room <= 0:
-                answer.finish = "length"
-                break
-            final = room <= options.patch_size
-            if ends and (final or not patches):
-                who, reason = last, "last" if final and patches else "first"
-            else:
-                who, reason = await switcher.choose(patches), "switcher"
-            if final and options.answer_cue:
-                before = sum(p.tokens for p in answer.pieces)
-                answer.commit_text(who, options.answer_cue.encode())
-                used += sum(p.tokens for p in answer.pieces) - before
-                room = limit - used
-                if answer.finish is not None or room <= 0:
-                    continue
-            session = answer.turn(who)
-            draft = await session.draft(min(options.patch_size, room), sampling=sampling, generator=generator)
-            ended = draft.reason == "end"
-            over = ended or session.weigh(draft.ids) >= room
-            ids = list(draft.ids)
-            if not over:
-                ids = answer.whole(who, ids, words=True) or await answer.completed(
-                    who, ids, room - session.weigh(ids), sampling=sampling, generator=generator
-                )
-            text = answer.drafted(who, ids).decode("utf-8", "replace")
-            answer.commit(who, ids)
-            used += session.weigh(ids)
-            patches.append(Patch(who, text, reason))
-            if not ids and not ended and answer.finish is None:
-                answer.finish = "eos"  # nothing was written, and asking again would give nothing again
-            elif ended and answer.finish is None:
-                if options.wait and waits < options.max_waits and used < limit:
-                    waits += 1
-                    before = sum(p.tokens for p in answer.pieces)
-                    answer.commit_text(who, options.wait_cue.encode())
-                    used += max(1, sum(p.tokens for p in answer.pieces) - before)
-                else:
-                    answer.finish = "eos"
-        place, told = 0, []
-        for patch in patches:
-            told.append([patch.writer, patch.reason, place, place + len(patch.text)])
-            place += len(patch.text)
-        result = answer.result(patches=told, waits=waits)
-        for name, tokens in zip(("read", "written"), switcher.cost, strict=True):
-            result[name].append(tokens)
-        return result
+        writing = Writing(answer, options, switcher, context)
+        return await writing.run()
     finally:
         switcher.close()
         answer.close()
+
+
+class Writing:
+    """The state of one answer."""
+
+    def __init__(self, answer: Answering, options: Options, switcher: Switcher, context: Context) -> None:
+        self.answer, self.options, self.switcher, self.context = answer, options, switcher, context
+        self.limit = context.sampling.max_new_tokens
+        self.generator = context.rng("switch_generation")
+        self.patches: list[Patch] = []
+        self.used = self.waits = 0
+        self.cue: int | None = None
+        """Tokens of the answer cue, once a session is there to count them; 0 if there is none or it has been put."""
+        if not options.answer_cue:
+            self.cue = 0
+
+    async def run(self) -> dict[str, Any]:
+        """Write patches until the answer has ended."""
+        answer = self.answer
+        while answer.finish is None:
+            if self.used >= self.limit:
+                answer.finish = "length"
+                break
+            who, reason = await self._writer()
+            await self._patch(who, reason)
+        result = answer.result(patches=self._told(), waits=self.waits)
+        if self.switcher.tokens is not None:
+            for name, tokens in zip(("read", "written"), self.switcher.tokens, strict=True):
+                result[name].append(tokens)
+        return result
+
+    def _told(self) -> list[list[Any]]:
+        """Return every patch as writer, reason, and the characters of the answer that are its own."""
+        places = _places(self.patches, self.answer.data)
+        return [[p.writer, p.reason, start, end] for p, (start, end) in zip(self.patches, places, strict=True)]
+
+    # ---------------------------------------------------------------- who
+
+    def _final(self) -> bool:
+        """Whether the patch that comes next uses the budget up."""
+        return self.limit - self.used <= self.options.patch_size + (self.cue or 0)
+
+    async def _writer(self) -> tuple[int, str]:
+        """Return who writes the next patch, and why."""
+        writers = len(self.answer.sessions)
+        ends = writers == 3 if self.options.force_ends is None else self.options.force_ends
+        if ends and not self.patches:
+            return writers - 1, "first"
+        if ends and self._final():
+            return writers - 1, "last"
+        patches = [
+            (p.writer, text) for p, text in zip(self.patches, texts_of(self.patches, self.answer.data), strict=True)
+        ]
+        try:
+            return await self.switcher.choose(patches), "switcher"
+        except PromptTooLong as error:
+            self.context.warn(f"switch_generation: the last model goes on where the switcher cannot read: {error}")
+            return writers - 1, "fallback"
+
+    # ---------------------------------------------------------------- what
+
+    async def _patch(self, who: int, reason: str) -> None:
+        """Let one model write a patch, after the answer cue if it is the last one."""
+        answer, sampling, size = self.answer, self.context.sampling, self.options.patch_size
+        session, start = answer.turn(who), len(answer.data)
+        if self.cue is None:
+            self.cue = self._tokens_of(session, self.options.answer_cue)
+        room = self.limit - self.used
+        most = min(size, room)
+        if self.cue and self._final():
+            if self.cue < room:
+                self._put(who, self.options.answer_cue)
+                session = answer.turn(who)
+            self.cue = 0
+            most = room = self.limit - self.used
+        elif self.cue:
+            most = min(size, room - size - self.cue)  # what is left is the last patch and its cue
+        if answer.finish is not None or most <= 0:
+            self.patches.append(Patch(who, reason, start, len(answer.data)))
+            return
+        draft = await session.draft(most, sampling=sampling, generator=self.generator)
+        ended, ids = draft.reason == "end", list(draft.ids)
+        if not ended and session.weigh(ids) < room:
+            ids = answer.whole(who, ids, words=True) or await answer.completed(
+                who, ids, room - session.weigh(ids), sampling=sampling, generator=self.generator
+            )
+        answer.commit(who, ids)
+        self.used += max(session.weigh(ids), bool(ids))  # progress, whatever a server counts
+        self.patches.append(Patch(who, reason, start, len(answer.data)))
+        if answer.finish is None and (ended or not ids):
+            self._end(who, ended)
+
+    def _end(self, who: int, ended: bool) -> None:
+        """End the answer, or go on behind a cue; a patch without anything ends it, since the next would have nothing either."""
+        if ended and self.options.wait and self.waits < self.options.max_waits:
+            cue = self.options.wait_cue
+            if self.used + self._tokens_of(self.answer.turn(who), cue) < self.limit:
+                self.waits += 1
+                self._put(who, cue)
+                self.patches[-1].end = len(self.answer.data)
+                return
+        self.answer.finish = "eos"
+
+    def _put(self, who: int, text: str) -> None:
+        """Write a cue in the name of a model; it counts."""
+        before = sum(p.tokens for p in self.answer.pieces)
+        self.answer.commit_text(who, text.encode())
+        self.used += max(1, sum(p.tokens for p in self.answer.pieces) - before)
+
+    @staticmethod
+    def _tokens_of(session: StepSession, text: str) -> int:
+        """Return how many tokens a text takes here; at least one."""
+        here, before = session.mark(), session.n_tokens
+        session.append_text(text)
+        tokens = session.n_tokens - before
+        session.rollback(here)
+        return max(1, tokens)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import attrs
 import pytest
 import torch
 
 from moco_core import Question, Sampling
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.options import build
-from moco_method_switch_generation import SwitchGeneration, SwitchGenerationOptions
-from moco_method_switch_generation.writing import ModelSwitcher, Patch, trace, write
+from moco_core.runtime.cache import Cache
+from moco_method_switch_generation.method import SwitchGeneration
+from moco_method_switch_generation.options import Options
+from moco_method_switch_generation.prompts import conversation, labels_of
+from moco_method_switch_generation.switcher import ModelSwitcher
+from moco_method_switch_generation.writing import Patch, texts_of, write
 from moco_toolkit_authoring import ScriptedPool, example_questions, method_checks, run_method
 from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_decoding import Answering
@@ -31,9 +36,9 @@ QUESTION = Question(id="q", prompt="go")
 SHORT = Sampling(max_new_tokens=8)
 
 
-def pool(*seeds, other=()):
+def pool(*seeds, other=(), **settings):
     engine = LocalEngine()
-    models = [engine.add(f"m{i}", tiny_llama(TOKENIZER, s), TOKENIZER) for i, s in enumerate(seeds)]
+    models = [engine.add(f"m{i}", tiny_llama(TOKENIZER, s), TOKENIZER, **settings) for i, s in enumerate(seeds)]
     return models + [engine.add(f"s{s}", tiny_llama(spaced_tokenizer(), s), spaced_tokenizer()) for s in other]
 
 
@@ -47,7 +52,7 @@ class Always:
         self.seen.append(list(patches))
         return self.writers[min(len(self.seen), len(self.writers)) - 1]
 
-    cost = (0, 0)
+    tokens = None
 
     def close(self):
         pass
@@ -59,7 +64,7 @@ def written(models, switcher, shared=True, limit=13, question=QUESTION, **option
     async def main():
         async with open_session(sampling=Sampling(max_new_tokens=limit)) as session:
             context = session.context("respond", question)
-            data = await write(models, question, SwitchGenerationOptions(**options), shared, switcher, context)
+            data = await write(models, question, Options(**options), shared, switcher, context)
             return reply_of(data, models)
 
     return asyncio.run(main())
@@ -105,6 +110,15 @@ test_conformance = method_checks(
 )
 
 
+test_conformance_of_models_that_only_write_text = method_checks(
+    "switch_generation",
+    settings=[{"patch_size": 3}, {"patch_size": 4, "choice": "random", "answer_cue": "\nSo", "wait": True}],
+    pool=lambda: pool(1, 2, 3, capabilities={"generate"}),
+    sampling=Sampling(max_new_tokens=24),
+    questions=example_questions(2),
+)
+
+
 @pytest.mark.parametrize("size", [1, 5, 50])
 def test_identical_models_equal_the_single_model(size):
     models = pool(2, 2, 2)
@@ -144,7 +158,7 @@ def test_an_end_token_ends_the_row_and_leaves_no_marker():
     reply = written(models, switcher, patch_size=2)
     assert reply.text == "a b c" and reply.finish_reason == "eos"
     assert len(switcher.seen) == 2  # nobody was asked after the end
-    assert [[(p.writer, p.text) for p in seen] for seen in switcher.seen] == [[], [(0, "a b")]]
+    assert switcher.seen == [[], [(0, "a b")]]
 
 
 def test_writers_that_only_write_text_take_turns_too():
@@ -240,7 +254,7 @@ def test_different_tokenizers_exchange_whole_words_only():
 
 
 def test_batch_equals_single_rows():
-    method = SwitchGeneration(SwitchGenerationOptions(patch_size=3))
+    method = SwitchGeneration(Options(patch_size=3))
     sampling = Sampling(max_new_tokens=9, temperature=0.7, top_p=0.9)
     a, b = (
         run_method(method, pool(1, 2, 3), questions=example_questions(5), sampling=sampling, in_flight=n)
@@ -249,16 +263,132 @@ def test_batch_equals_single_rows():
     assert a.texts == b.texts and not a.errors
 
 
-def test_the_trace_names_authors_in_order():
-    text = trace(QUESTION, ["first", "second"], [Patch(1, " one", "switcher"), Patch(0, " two", "switcher")])
-    assert "0: first\n1: second" in text and text.index("[1] one") < text.index("[0] two") and "go" in text
+def test_the_switcher_reads_models_question_and_patches_with_their_authors():
+    patches = [(1, " one"), (0, " two")]
+    (asked,) = conversation(QUESTION, ["first", "second"], patches, tags=False)
+    text = asked.content
+    assert "0: first\n1: second" in text and text.index("[1] one") < text.index("[0] two") and "Question: go" in text
+    user, begun = conversation(QUESTION, ["first", "second"], patches, tags=True)
+    assert user.content.startswith("go\n\n<model 1 begins> one <model 1 ends>\n<model 0 begins> two <model 0 ends>")
+    assert (begun.role, begun.content) == ("assistant", "The answer is model")
+
+
+@pytest.mark.parametrize("writers", [2, 10, 11, 26, 27, 120])
+def test_no_label_begins_another(writers):
+    labels = labels_of(writers)
+    assert len(set(labels)) == writers
+    assert not any(a != b and a.startswith(b) for a in labels for b in labels)
+    assert labels == [str(i) for i in range(writers)] or writers > 10
+
+
+def test_the_eleventh_writer_can_be_chosen():
+    """A switcher that answers with the eleventh label for certain; with numbers, "1" would win with "10"."""
+    said = word_tokenizer([*"ABCDEFGHIJKL", *(f" {c}" for c in "ABCDEFGHIJKL"), "go"])
+    tenth = said.encode(" K", add_special_tokens=False)[0]
+    engine = LocalEngine()
+    model = engine.add("s", ScriptedModule(len(said), lambda ids: {tenth: 10.0}), said)
+    copies = [attrs.evolve(model, name=f"m{i}") for i in range(12)]
+
+    async def main():
+        async with open_session() as session:
+            context = session.context("respond", QUESTION)
+            switcher = ModelSwitcher(model, copies, QUESTION, context)
+            return await switcher.choose([]), await switcher.choose([(10, "more")])
+
+    assert asyncio.run(main()) == (10, 10)
+
+
+def test_chance_takes_the_place_of_the_switcher_and_follows_the_seed():
+    def writers(seed):
+        method = SwitchGeneration(Options(patch_size=1, choice="random", force_ends=False))
+        outcome = run_method(
+            method, pool(2, 2, 2), questions=[QUESTION], sampling=Sampling(max_new_tokens=12), seed=seed
+        )
+        return [who for who, *_ in outcome.replies["q"].meta["patches"]]
+
+    assert writers(0) == writers(0) != writers(1) and set(writers(0)) == {0, 1, 2}
+
+
+CUED = word_tokenizer(["a", " b", " c", " So", " Wait", ","])
+
+
+def cued(*paths, **settings):
+    return scripted(
+        CUED, *({k: spelled(CUED, v) if v else "<end>" for k, v in path.items()} for path in paths), **settings
+    )
+
+
+def test_the_answer_cue_is_put_once_however_often_a_model_waits():
+    follow = {"": "a", "a": " b", "a b So": " c", "a b So c": "", "a b So c Wait,": " c"}
+    options = {"patch_size": 6, "answer_cue": " So", "wait": True, "max_waits": 2}
+    reply = written(cued(follow), Always(0), limit=9, **options)
+    assert reply.text == "a b So c Wait, c" and reply.meta["waits"] == 1  # a second cue would use the budget up
+
+
+def test_the_cue_is_kept_out_of_a_budget_that_it_would_use_up():
+    endless = dict.fromkeys(("", *(" b" * n for n in range(1, 30))), " b")
+    endless |= {f"{text} So So So{' b' * n}": " b" for text in endless for n in range(30)}
+    for limit in range(1, 13):
+        reply = written(cued(endless), Always(0), patch_size=4, limit=limit, answer_cue=" So So So")
+        words = reply.text.split()
+        assert len(words) == limit == sum(s.tokens for s in reply.spans), limit
+        assert words.count("So") == (3 if limit > 3 else 0)
+        if limit > 7:  # a whole patch stands behind the cue
+            assert words[-7:] == ["So"] * 3 + ["b"] * 4
+
+
+def test_the_switcher_reads_cues_as_part_of_the_patch_they_stand_at():
+    follow = {"": "a", "a": "", "a Wait,": " b", "a Wait, b": " c", "a Wait, b c": " c", "a Wait, b c c So": " b"}
+    switcher = Always(0)
+    reply = written(
+        cued(follow), switcher, patch_size=2, limit=9, wait=True, max_waits=1, answer_cue=" So", wait_cue=" Wait,"
+    )
+    assert reply.text == "a Wait, b c c So b"
+    assert switcher.seen[1] == [(0, "a Wait,")]
+    # every patch is told with the characters that are its own, cues included
+    pieces = [reply.text[start:end] for _, _, start, end in reply.meta["patches"]]
+    assert "".join(pieces) == reply.text and pieces == ["a Wait,", " b c", " c", " So b"]
+
+
+def test_patches_are_told_by_the_characters_of_the_answer():
+    smile = "\U0001f600".encode()
+    patches = [Patch(0, "switcher", 0, 3), Patch(1, "switcher", 3, 6), Patch(0, "last", 6, 7)]
+    assert texts_of(patches, b"a" + smile + b" b") == ["a", "\U0001f600 ", "b"]
+    # a stop string cut the answer inside the second patch
+    assert texts_of(patches, b"abcd") == ["abc", "d", ""]
+
+
+def test_the_reply_counts_what_the_switcher_read():
+    models = pool(1, 2, 3)
+    method = SwitchGeneration(Options(patch_size=3, switcher=1, switcher_writes=False))
+    cache = Cache(None)
+    for _ in range(2):  # asked and from the cache
+        outcome = run_method(method, models, questions=[QUESTION], sampling=SHORT, cache=cache)
+        tokens = outcome.replies["q"].meta["tokens"]
+        assert set(tokens) == {"m0", "m1", "m2"} and tokens["m1"]["read"] > 20 and not tokens["m1"]["written"]
+
+
+def test_where_the_switcher_cannot_read_on_the_last_model_does_and_that_is_told():
+    models = pool(2, 3)
+    engine = models[0].engine
+    room = len(engine.loaded["m0"].render_input({"messages": [["user", QUESTION.text()]]}).ids) + 12
+    engine.loaded["m0"].context_length = room  # enough to write, too little to read the request to choose
+    outcome = run_method(
+        SwitchGeneration(Options(patch_size=4, switcher="m0")),
+        models,
+        questions=[QUESTION],
+        sampling=Sampling(max_new_tokens=12),
+    )
+    reply = outcome.replies["q"]
+    assert {reason for _, reason, *_ in reply.meta["patches"]} == {"fallback"}
+    assert {s.model for s in reply.spans} == {"m1"} and "the last model goes on" in outcome.warnings[0]
 
 
 def test_bad_input():
     with pytest.raises(ConfigError, match="patch_size"):
-        build(SwitchGenerationOptions, {"patch_size": 0})
+        build(Options, {"patch_size": 0})
     with pytest.raises(CapabilityError, match="moco-toolkit-training"):
-        run_method(SwitchGeneration(SwitchGenerationOptions(switcher="train")), pool(1, 2))
-    assert "no model 'x'" in SwitchGeneration(SwitchGenerationOptions(switcher="x")).needs().problems(pool(1, 2))[0]
-    alone_writer = SwitchGeneration(SwitchGenerationOptions(switcher_writes=False))
+        run_method(SwitchGeneration(Options(switcher="train")), pool(1, 2))
+    assert "no model 'x'" in SwitchGeneration(Options(switcher="x")).needs().problems(pool(1, 2))[0]
+    alone_writer = SwitchGeneration(Options(switcher_writes=False))
     assert "three models" in alone_writer.needs().problems(pool(1, 2))[0]

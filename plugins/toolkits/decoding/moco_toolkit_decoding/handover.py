@@ -231,16 +231,23 @@ class Answering:
             session.close()
 
 
-def reply_of(data: Mapping[str, Any], models: Sequence[Model]) -> Reply:
-    """Turn stored data into a reply: spans, the share of each model in the answer's tokens, and the tokens each one cost."""
+def reply_of(data: Mapping[str, Any], models: Sequence[Model], also: Sequence[Model] = ()) -> Reply:
+    """Turn stored data into a reply: spans, the share of each model in the answer's tokens, and the tokens each one cost.
+
+    ``also`` are models that took part without writing, as in :func:`answer_once`.
+    """
     names = [m.name for m in models]
     spans = tuple(Span(names[i], text, tokens) for i, text, tokens in data["spans"])
     total = sum(s.tokens for s in spans)
     share = {n: sum(s.tokens for s in spans if s.model == n) for n in names}
+    tokens = {m.name: {"read": 0, "written": 0} for m in (*models, *also)}
+    for model, read, written in zip((*models, *also), data["read"], data["written"], strict=True):
+        tokens[model.name]["read"] += read
+        tokens[model.name]["written"] += written
     meta = {
         **data["meta"],
         "share": {n: round(count / total, 6) if total else 0.0 for n, count in share.items()},
-        "tokens": {n: {"read": data["read"][i], "written": data["written"][i]} for i, n in enumerate(names)},
+        "tokens": tokens,
     }
     return Reply(text=data["text"], finish_reason=data["finish"], spans=spans, meta=meta)
 
@@ -273,7 +280,7 @@ async def answer_once(
         "seed": context.seed if seeded else None,
     }
     if not all(m.can("step") for m in models):  # every call is stored, counted and recorded by itself
-        return reply_of(await compute(), models)
+        return reply_of(await compute(), models, also)
     fresh = False
 
     async def work() -> dict[str, Any]:
@@ -285,4 +292,4 @@ async def answer_once(
     if not fresh:  # sessions count themselves; an answer that was written before is counted as it was then
         for model, read, written in zip([*models, *also], data["read"], data["written"], strict=True):
             context.count(model, Usage(read, written), cached=True)
-    return reply_of(data, models)
+    return reply_of(data, models, also)
