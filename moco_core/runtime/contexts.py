@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -16,7 +16,9 @@ from moco_core.data import Metric
 from moco_core.errors import CapabilityError, ModelCallError, PromptTooLong
 from moco_core.models import CAPABILITIES, Call, Model
 from moco_core.options import plain
+from moco_core.runtime.artifacts import Artifacts
 from moco_core.runtime.ledger import Ledger, call_record, usage_of
+from moco_core.runtime.scheduler import Scheduler
 from moco_core.types import (
     Answer,
     CallRecord,
@@ -36,9 +38,6 @@ from moco_core.types import (
     digest,
 )
 
-if TYPE_CHECKING:
-    from moco_core.runtime.runtime import Runtime
-
 __all__ = ["RunContext", "RunState", "first_error"]
 
 T = TypeVar("T")
@@ -46,9 +45,10 @@ T = TypeVar("T")
 
 @attrs.define(kw_only=True, eq=False)
 class RunState:
-    """What all contexts of one run share: the runtime, metric, seed, default decoding, and what is collected."""
+    """What all contexts of one run share: what answers them, metric, seed, default decoding, and what is collected."""
 
-    runtime: Runtime
+    scheduler: Scheduler
+    artifacts: Artifacts
     metric: Metric[Any]
     seed: int = 0
     sampling: Sampling = attrs.field(factory=Sampling)
@@ -145,8 +145,8 @@ class RunContext(Context):
         self._check(model, requires or kind)
         request = Call(model, kind, given, params, seed, None, payload)
         if not cached:
-            return await self.state.runtime.scheduler.uncached_call(request)
-        answered = await self.state.runtime.scheduler.cached_call(request)
+            return await self.state.scheduler.uncached_call(request)
+        answered = await self.state.scheduler.cached_call(request)
         usage = usage_of(kind, answered.value)
         self.state.ledger.add(self.phase, model, usage, answered)
         if self.question is not None:
@@ -167,12 +167,12 @@ class RunContext(Context):
     # ---------------------------------------------------------------- computed once
 
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
-        return await self.state.runtime.scheduler.once(what, compute)
+        return await self.state.scheduler.once(what, compute)
 
     async def artifact(
         self, what: Mapping[str, Any], build: Callable[[Path], Awaitable[None]], *, resume: bool = False
     ) -> Path:
-        return await self.state.runtime.artifacts.get(what, build, resume=resume)
+        return await self.state.artifacts.get(what, build, resume=resume)
 
     # ---------------------------------------------------------------- many at once
 

@@ -48,4 +48,4 @@ class Runtime:
 
     def state(self, metric: Metric[Any], **settings: Any) -> RunState:
         """Return what the contexts of one run share; ``settings`` are the other fields of :class:`RunState`."""
-        return RunState(runtime=self, metric=metric, **settings)
+        return RunState(scheduler=self.scheduler, artifacts=self.artifacts, metric=metric, **settings)

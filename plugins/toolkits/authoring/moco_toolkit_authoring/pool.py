@@ -272,7 +272,7 @@ async def _refusals(case: PoolCase) -> None:
 
 async def _refused(session: RunState, model: Model, kind: str, given: Any) -> None:
     try:
-        await session.runtime.scheduler.cached_call(Call(model, kind, given, Sampling(max_new_tokens=2).params()))
+        await session.scheduler.cached_call(Call(model, kind, given, Sampling(max_new_tokens=2).params()))
     except MocoError:
         return
     raise AssertionError(f"{model.name} answers {kind!r}, which it does not declare")
