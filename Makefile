@@ -19,22 +19,24 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isola
 	$(addprefix --find-links=,$(PIP_FIND_LINKS)) $(UV_ARGS)
 MAINTAIN := $(BIN)/python -m moco_toolkit_authoring.maintain
 
-# What the demonstration uses; packages of this repository that these depend on come along.
-DEMO := toolkit/authoring pool/tiny dataset/skills metric/multiple_choice metric/exact_match \
-	method/majority_vote method/multiagent_refine method/prompt_routing method/cascade
 PROJECTS := $(wildcard plugins/*/*/pyproject.toml contrib/*/pyproject.toml)
+
+# Where the environment forbids writing bytecode at import, as containers often do, it is written here once.
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
+COMPILE_OURS := $(if $(PYTHONDONTWRITEBYTECODE),@$(BIN)/python -m compileall -q moco_core plugins/*/*/moco_*)
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format typecheck check packaging bench install clean
+.PHONY: help demo test lint format typecheck check packaging wheels bench install clean
 
 help:
 	@echo "make demo       several small models collaborate on a real task; prints the comparison (1 to 5 minutes)"
 	@echo "make test       all tests"
 	@echo "make check      lint, typecheck and the repository's own consistency"
 	@echo "make packaging  build every package and test each one alone"
+	@echo "make wheels     build every package into dist/"
 	@echo "make bench      speed, as ratios"
 	@echo "make format     repair what can be repaired: imports, generated tables, shared parts of pyprojects"
 	@echo "make clean      remove .venv and build results"
@@ -63,6 +65,9 @@ format: $(STAMP)/all
 packaging: $(STAMP)/all
 	$(BIN)/python -m pytest tests/packaging -m packaging $(PYTEST_ARGS_PACKAGING)
 
+wheels: $(STAMP)/core
+	@$(MAINTAIN) wheels dist
+
 bench: $(STAMP)/all
 	@set -e; for script in $(sort $(wildcard tests/benchmarks/bench_*.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
@@ -86,10 +91,12 @@ $(STAMP)/core: $(STAMP)/uv pyproject.toml plugins/toolkits/authoring/pyproject.t
 
 $(STAMP)/demo: $(STAMP)/core $(PROJECTS)
 	@echo "installing what the demonstration needs (torch is the large part)"
-	@$(INSTALL) -e . $$($(MAINTAIN) editable $(DEMO))
+	@$(INSTALL) $(COMPILE) -e . $$($(MAINTAIN) editable demo)
+	$(COMPILE_OURS)
 	@touch $@
 
 $(STAMP)/all: $(STAMP)/core $(PROJECTS)
 	@echo "installing every package and the tools"
 	@$(INSTALL) --compile-bytecode --group dev -e . $$($(MAINTAIN) editable)
+	$(COMPILE_OURS)
 	@touch $@

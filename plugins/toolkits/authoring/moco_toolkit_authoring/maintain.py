@@ -3,7 +3,8 @@
 ``sync`` rewrites the shared parts of every pyproject.toml (build system, Python range, licence, core range), the option
 tables in the README of every plugin, and the tables of plugins in the README at the top. ``check`` changes nothing; it names
 everything that is out of step and the command that repairs it, and exits 1. Both take folders to look at only those; outside
-this repository they work on a plugin's own folder. ``editable`` and ``packages`` print what the Makefile installs and checks.
+this repository they work on a plugin's own folder. ``editable`` and ``packages`` print what the Makefile installs and checks;
+``demo`` stands for what the core's extra of that name holds. ``wheels FOLDER`` builds every package.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import attrs
 from moco_core.errors import ConfigError, MocoError, suggest
 from moco_core.kinds import GROUPS, SPEC
 from moco_toolkit_authoring.tables import markdown_table, marked, option_table, replace_marked
+from moco_toolkit_authoring.wheels import build_wheels, extra_of, synced_extra
 
 __all__ = ["Project", "closure", "main", "problems_of", "projects", "sync_project"]
 
@@ -285,6 +287,11 @@ def main(arguments: Sequence[str]) -> int:
         if command == "packages":
             print("moco_core", *(p.folder.relative_to(Path.cwd()) / p.package for p in _named(rest)))
             return 0
+        if command == "wheels" and len(rest) == 1:
+            root = root_of(Path.cwd())
+            wheels = build_wheels([root, *(p.folder for p in projects(root))], Path(rest[0]))
+            print(f"{len(wheels)} wheels in {rest[0]}")
+            return 0
     except MocoError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -298,6 +305,9 @@ def _named(labels: Sequence[str]) -> list[Project]:
     if not labels:
         return everything
     known = {p.label: p for p in everything}
+    if "demo" in labels:
+        wanted = extra_of((root_of(Path.cwd()) / "pyproject.toml").read_text(encoding="utf-8"), "demo")
+        labels = [*(x for x in labels if x != "demo"), *(p.label for p in everything if p.distribution in wanted)]
     for label in labels:
         if label not in known:
             raise ConfigError(f"no package {label!r} in this repository{suggest(label, known)}")
@@ -329,6 +339,10 @@ def _sync_or_check(command: str, folders: Sequence[Path]) -> int:
         text = index.read_text(encoding="utf-8") if index.is_file() else ""
         if (wanted := synced_index(root, text, everything)) != text:
             stale[index] = wanted
+        core = root / "pyproject.toml"
+        text = core.read_text(encoding="utf-8")
+        if (wanted := synced_extra(text, "all", sorted(p.distribution for p in everything), CORE_RANGE)) != text:
+            stale[core] = wanted
     return _report(command, root, stale, problems)
 
 
