@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from moco_core.hookspecs import hookimpl
     from moco_core.methods import Cost, Method, System
     from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Needs, Pool, PoolSource, Recipe
-    from moco_core.options import NoOptions, option, plain
+    from moco_core.options import NoOptions, Plugin, option, plain, plugin_option
     from moco_core.secrets import Secret
     from moco_core.types import (
         Answer,
@@ -90,9 +90,11 @@ _HOME = {
     "PoolSource": "moco_core.models",
     "Recipe": "moco_core.models",
     "NoOptions": "moco_core.options",
+    "Plugin": "moco_core.options",
     "option": "moco_core.options",
     "Secret": "moco_core.secrets",
     "plain": "moco_core.options",
+    "plugin_option": "moco_core.options",
     "Answer": "moco_core.types",
     "ContinuationScore": "moco_core.types",
     "Example": "moco_core.types",
@@ -138,6 +140,7 @@ __all__ = [
     "NoOptions",
     "NotFitted",
     "OpenSystem",
+    "Plugin",
     "PluginError",
     "Pool",
     "PoolError",
@@ -163,6 +166,7 @@ __all__ = [
     "open",
     "option",
     "plain",
+    "plugin_option",
     "register",
     "run",
 ]

@@ -11,7 +11,7 @@ import yaml
 
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError, suggest
-from moco_core.options import as_given, build, option, plain
+from moco_core.options import Plugin, build, build_plugin, option
 from moco_core.types import Sampling
 
 __all__ = [
@@ -27,24 +27,6 @@ __all__ = [
 ]
 
 DEFAULT_POOL = "tiny"
-
-
-@attrs.frozen(kw_only=True)
-class Plugin:
-    """A plugin with its options. ``given`` is what the user wrote, secrets masked, ``options`` the effective values."""
-
-    kind: str
-    name: str
-    given: Mapping[str, Any]
-    options: Any
-    cls: type[Any]
-
-    def make(self) -> Any:
-        return self.cls(self.options)
-
-    def plain(self) -> dict[str, Any]:
-        """Return name and effective options as JSON data."""
-        return {"name": self.name, **plain(self.options)}
 
 
 @attrs.frozen(kw_only=True)
@@ -269,12 +251,7 @@ def metric_plugin(
 
 def plugin_of(catalogue: Catalogue, kind: str, value: Any, path: str, lines: Mapping[str, int] | None = None) -> Plugin:
     """Load the plugin that a section names and build its options. Raises ConfigError or PluginError."""
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise ConfigError(f"{path}: expected the name of a {kind}, or a mapping with the key name")
-    name = value["name"]
-    given = {k: v for k, v in value.items() if k != "name"}
-    cls = catalogue.load(kind, name)
-    options = build(cls.Options, given, path, lines)
-    return Plugin(kind=kind, name=name, given=as_given(options, given), options=options, cls=cls)
+    name = value.get("name") if isinstance(value, Mapping) else value
+    if isinstance(name, str):
+        catalogue.load(kind, name)  # what cannot be used at all is told as what it is, a PluginError
+    return build_plugin(catalogue, kind, value, path, lines)

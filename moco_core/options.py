@@ -6,6 +6,7 @@ A plugin declares::
     class Options:
         rounds: int = option(2, ge=0, help="refinement rounds after the first answer", paper="1 on GSM8K")
         stop: Literal["never", "consensus"] = option("never", help="early exit")
+        judge: Plugin | None = plugin_option("pool", None, help="the judge's pool")
 
 The command line, the configuration check and the documentation are all derived from this class.
 """
@@ -14,90 +15,35 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
 import attrs
 
-from moco_core.errors import ConfigError, suggest
+from moco_core.errors import ConfigError, PluginError, suggest
+from moco_core.fields import NoOptions, Plugin, Plugins, Slot, info_of, option, plain, plugin_option
 from moco_core.secrets import MASK, Secret
 
-__all__ = ["NoOptions", "OptionInfo", "as_given", "build", "describe", "option", "plain"]
+__all__ = [
+    "NoOptions",
+    "OptionInfo",
+    "Plugin",
+    "as_given",
+    "build",
+    "build_plugin",
+    "describe",
+    "option",
+    "plain",
+    "plugin_option",
+    "with_options",
+]
 
 T = TypeVar("T")
-_META = "moco"
-
-
-@attrs.frozen(kw_only=True)
-class NoOptions:
-    """The options of a plugin that has none."""
-
-
-@attrs.frozen
-class _Limits:
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-
-    def text(self) -> str:
-        pairs = ((">=", self.ge), (">", self.gt), ("<=", self.le), ("<", self.lt))
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in pairs if bound is not None)
-
-    def hold(self, value: float) -> bool:
-        return (
-            (self.ge is None or value >= self.ge)
-            and (self.gt is None or value > self.gt)
-            and (self.le is None or value <= self.le)
-            and (self.lt is None or value < self.lt)
-        )
-
-
-@attrs.frozen(kw_only=True)
-class _Meta:
-    help: str = ""
-    paper: str = ""
-    limits: _Limits = _Limits()
-    check: Callable[[Any], str | None] | None = None
-
-
-def option(
-    default: Any = attrs.NOTHING,
-    *,
-    factory: Callable[[], Any] | None = None,
-    help: str = "",
-    paper: str = "",
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    check: Callable[[Any], str | None] | None = None,
-) -> Any:
-    """Declare one option.
-
-    ``ge``, ``gt``, ``le`` and ``lt`` bound a number, or every number of a list. ``check`` returns what is wrong with a
-    value (one clause, such as "expected distinct names"), or None. ``paper`` is the value the paper uses.
-    """
-    meta = _Meta(help=help, paper=paper, limits=_Limits(ge, gt, le, lt), check=check)
-
-    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        problem = _value_problem(attribute, value)
-        if isinstance(value, str) and "Secret" in str(attribute.type):
-            problem = "expected a Secret, so that it is shown nowhere; got a plain str"
-        if problem:
-            raise ConfigError(f"{attribute.name}: {problem}")
-
-    keywords: dict[str, Any] = {"metadata": {_META: meta}, "validator": validate}
-    if factory is not None:
-        return attrs.field(factory=factory, **keywords)
-    if default is not attrs.NOTHING:
-        keywords["default"] = default
-    return attrs.field(**keywords)
 
 
 @attrs.frozen(kw_only=True)
 class OptionInfo:
-    """One option as it is shown to people."""
+    """One option as it is shown to people. ``plugin`` is the kind of the plugins it holds, if it holds any."""
 
     name: str
     type: str
@@ -106,47 +52,83 @@ class OptionInfo:
     range: str
     help: str
     paper: str
+    plugin: str = ""
 
 
 def describe(cls: type) -> list[OptionInfo]:
-    """Return the options of a plugin's class, in declaration order."""
+    """Return the options of a plugin's class, in declaration order.
+
+    The further keys of sections that hold plugins follow their option, as ``pools[].prefix``.
+    """
     hints = typing.get_type_hints(cls)
-    out = []
+    out: list[OptionInfo] = []
     for field in attrs.fields(cls):
-        meta = _meta(field)
+        info, hint = info_of(field), hints[field.name]
+        slot = info.slot
         required = field.default is attrs.NOTHING
-        default = None if required else _default(field)
         out.append(
             OptionInfo(
                 name=field.name,
-                type=_type_text(hints[field.name]),
-                default=default,
+                type=_type_text(hint, slot),
+                default=None if required else _default(field, slot),
                 required=required,
-                range=meta.limits.text(),
-                help=meta.help,
-                paper=meta.paper,
+                range=info.limits.text(),
+                help=info.help,
+                paper=info.paper,
+                plugin=slot.kind if slot else "",
             )
         )
+        if slot is not None:
+            place = {"list": "[]", "mapping": ".*"}.get(_type_text(hint).partition(" ")[0], "")
+            out += [attrs.evolve(o, name=f"{field.name}{place}.{o.name}") for o in describe(slot.further)]
     return out
 
 
-def plain(value: Any) -> Any:
-    """Return options (or any value made of attrs classes, sequences and mappings) as JSON data. Secrets are masked."""
-    if isinstance(value, Secret):
-        return str(value)
-    if attrs.has(type(value)):
-        return {f.name: plain(getattr(value, f.name)) for f in attrs.fields(type(value))}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return value
+def build(
+    cls: type[T],
+    data: Mapping[str, Any] | None,
+    path: str = "",
+    lines: Mapping[str, int] | None = None,
+    *,
+    plugins: Plugins | None = None,
+) -> T:
+    """Make ``cls`` out of plain data, strictly.
+
+    Types must match exactly (an int is accepted where a float is expected, nothing else is converted). Unknown keys are
+    refused with the nearest valid one. ``path`` opens every message; ``lines`` maps dotted paths to lines of the file the
+    data came from; ``plugins`` is the catalogue that plugins named in the data come from. Raises ConfigError with all
+    problems at once.
+    """
+    scope = _Scope(plugins=plugins)
+    value = _structure(cls, {} if data is None else data, path, scope)
+    scope.finish(lines)
+    return typing.cast(T, value)
+
+
+def build_plugin(
+    plugins: Plugins, kind: str, section: Any, path: str, lines: Mapping[str, int] | None = None
+) -> Plugin:
+    """Load the plugin that a section names and build its options. Raises ConfigError with all problems at once."""
+    scope = _Scope(plugins=plugins)
+    value = _structure_plugin(Slot(kind=kind), section, path, scope)
+    scope.finish(lines)
+    return typing.cast(Plugin, value)
+
+
+def with_options(plugin: Plugin, more: Mapping[str, Any], path: str = "") -> Plugin:
+    """Return a plugin with the options that its holder sets. Raises ConfigError, ``path`` in front."""
+    known = plugin.options
+    have = known if isinstance(known, Mapping) else {f.name: getattr(known, f.name) for f in attrs.fields(type(known))}
+    options = build(plugin.cls.Options, {**have, **more}, path)
+    return attrs.evolve(plugin, options=options, given={**plugin.given, **more})
 
 
 def as_given(options: Any, data: Any) -> Any:
     """Return the data that ``options`` were built from as it was given, but for its secrets, which are masked."""
     if isinstance(options, Secret):
         return MASK if options else data
+    if isinstance(options, Plugin) and isinstance(data, Mapping):
+        return {"name": options.name, **options.given}
     if isinstance(data, Mapping) and attrs.has(type(options)):
         return {k: as_given(getattr(options, k, None), v) for k, v in data.items()}
     if isinstance(data, Mapping) and isinstance(options, Mapping):
@@ -156,202 +138,255 @@ def as_given(options: Any, data: Any) -> Any:
     return data
 
 
-def build(cls: type[T], data: Mapping[str, Any] | None, path: str = "", lines: Mapping[str, int] | None = None) -> T:
-    """Make ``cls`` out of plain data, strictly.
+@attrs.define(kw_only=True)
+class _Scope:
+    """What structuring knows besides the value: where plugins come from, which may stand here, what was wrong so far."""
 
-    Types must match exactly (an int is accepted where a float is expected, nothing else is converted). Unknown keys are
-    refused with the nearest valid one. ``path`` opens every message; ``lines`` maps dotted paths to lines of the file the
-    data came from. Raises ConfigError with all problems at once.
-    """
-    problems: list[str] = []
-    value = _structure(cls, {} if data is None else data, path, problems)
-    if problems:
-        raise ConfigError([_with_line(p, lines or {}) for p in problems])
-    return typing.cast(T, value)
+    plugins: Plugins | None
+    slot: Slot | None = None
+    problems: list[str] = attrs.field(factory=list)
+
+    def say(self, problem: str) -> None:
+        self.problems.append(problem)
+
+    def attempt(self) -> _Scope:
+        """Return a scope whose problems do not count yet."""
+        return _Scope(plugins=self.plugins, slot=self.slot)
+
+    def of(self, field: attrs.Attribute[Any]) -> _Scope:
+        """Return the scope of a field's value."""
+        return _Scope(plugins=self.plugins, slot=info_of(field).slot, problems=self.problems)
+
+    def finish(self, lines: Mapping[str, int] | None) -> None:
+        if self.problems:
+            raise ConfigError([_with_line(p, lines or {}) for p in self.problems])
 
 
 def _with_line(problem: str, lines: Mapping[str, int]) -> str:
     where = problem.split(":", 1)[0].strip()
     line = lines.get(where)
-    while line is None and "." in where:  # a missing key has no line of its own: show its parent's
-        where = where.rpartition(".")[0]
+    while line is None and ("." in where or "[" in where):  # a missing key has no line of its own: show its parent's
+        where = where[: max(where.rfind("."), where.rfind("["))]
         line = lines.get(where)
     return f"line {line}: {problem}" if line is not None else problem
 
 
-def _meta(field: attrs.Attribute[Any]) -> _Meta:
-    found = field.metadata.get(_META)
-    return found if isinstance(found, _Meta) else _Meta()
-
-
-def _default(field: attrs.Attribute[Any]) -> Any:
+def _default(field: attrs.Attribute[Any], slot: Slot | None) -> Any:
+    if slot is not None and slot.default is not None:
+        return "auto" if callable(slot.default) else slot.default
     default = field.default
     # attrs.Factory is a function to its type checker and a class at run time
     return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type, union-attr]
 
 
-def _value_problem(field: attrs.Attribute[Any], value: Any) -> str | None:
-    meta = _meta(field)
-    if meta.limits != _Limits():
-        numbers = (
-            value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
-        )
-        for number in numbers:
-            if isinstance(number, (int, float)) and not isinstance(number, bool) and not meta.limits.hold(number):
-                return f"expected {_number_text(field, number)} {meta.limits.text()}, got {number}"
-    if meta.check is not None and value is not None:
-        return meta.check(value)
-    return None
-
-
-def _number_text(field: attrs.Attribute[Any], value: float) -> str:
-    return "int" if isinstance(value, int) and "float" not in str(field.type) else "number"
-
-
-def _structure(cls: Any, data: Any, path: str, problems: list[str]) -> Any:
-    """Return ``data`` as ``cls``; append every problem found. The result is meaningless if there was any."""
+def _structure(cls: Any, data: Any, path: str, scope: _Scope) -> Any:
+    """Return ``data`` as ``cls``; tell the scope every problem found. The result is meaningless if there was any."""
     origin, args = typing.get_origin(cls), typing.get_args(cls)
     if cls is Any or cls is object:
         return data
+    if cls is Plugin:
+        if scope.slot is None:
+            raise TypeError(f"{path}: an option that holds a plugin is declared with plugin_option")
+        return _structure_plugin(scope.slot, data, path, scope)
     if origin in (Union, types.UnionType):
-        return _structure_union(args, data, path, problems)
+        return _structure_union(args, data, path, scope)
     if cls is Secret:
-        return _structure_secret(data, path, problems)
+        return _structure_secret(data, path, scope)
     if origin is Literal:
         if data in args and type(data) in {type(a) for a in args}:
             return data
         if isinstance(data, bool) and (word := "yes" if data else "no") in args:
             return word  # YAML reads these words as booleans
         near = suggest(data, [str(a) for a in args]) if isinstance(data, str) else ""
-        problems.append(f"{path}: expected one of {', '.join(map(str, args))}, got {data!r}{near}")
+        scope.say(f"{path}: expected one of {', '.join(map(str, args))}, got {data!r}{near}")
         return None
     if attrs.has(cls):
-        return _structure_class(cls, data, path, problems)
+        return _structure_class(cls, data, path, scope)
     if origin in (tuple, list, Sequence) or cls in (tuple, list):
-        return _structure_sequence(origin or cls, args, data, path, problems)
+        return _structure_sequence(origin or cls, args, data, path, scope)
     if origin in (dict, Mapping) or cls is dict:
         if not isinstance(data, Mapping):
-            problems.append(f"{path}: expected a mapping, got {_got(data)}")
+            scope.say(f"{path}: expected a mapping, got {_got(data)}")
             return None
         value_type = args[1] if args else Any
-        return {str(k): _structure(value_type, v, f"{path}.{k}", problems) for k, v in data.items()}
+        return {str(k): _structure(value_type, v, f"{path}.{k}", scope) for k, v in data.items()}
     if cls is type(None):
         if data is not None:
-            problems.append(f"{path}: expected nothing, got {_got(data)}")
+            scope.say(f"{path}: expected nothing, got {_got(data)}")
         return None
     if cls is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if isinstance(cls, type) and type(data) is not cls:
-        problems.append(f"{path}: expected {cls.__name__}, got {_got(data)}")
+        scope.say(f"{path}: expected {cls.__name__}, got {_got(data)}")
     return data
 
 
-def _structure_secret(data: Any, path: str, problems: list[str]) -> Secret | None:
+def _structure_secret(data: Any, path: str, scope: _Scope) -> Secret | None:
     if isinstance(data, Secret):
         return data
     if isinstance(data, str):
         return Secret(data)
-    problems.append(f"{path}: expected a secret text, got {type(data).__name__}; put it in quotes")
+    scope.say(f"{path}: expected a secret text, got {type(data).__name__}; put it in quotes")
     return None
 
 
-def _structure_union(args: Sequence[Any], data: Any, path: str, problems: list[str]) -> Any:
+def _structure_union(args: Sequence[Any], data: Any, path: str, scope: _Scope) -> Any:
     attempts: list[list[str]] = []
     for member in args:
-        attempt: list[str] = []
+        attempt = scope.attempt()
         value = _structure(member, data, path, attempt)
-        if not attempt:
+        if not attempt.problems:
             return value
-        attempts.append(attempt)
+        attempts.append(attempt.problems)
     if Secret in args:  # what was meant to be one is not shown either
-        problems.extend(attempts[list(args).index(Secret)])
+        scope.problems.extend(attempts[list(args).index(Secret)])
+        return None
+    if Plugin in args and isinstance(data, (str, Mapping)):
+        scope.problems.extend(attempts[list(args).index(Plugin)])
         return None
     # a problem deeper than the value itself belongs to the member the author meant
     inner = [a for a in attempts if any(not p.startswith(f"{path}: expected") for p in a)]
     if len(inner) == 1:
-        problems.extend(inner[0])
+        scope.problems.extend(inner[0])
     else:
-        expected = " or ".join(_type_text(a) for a in args)
-        problems.append(f"{path}: expected {expected}, got {_got(data)}")
+        expected = " or ".join(_type_text(a, scope.slot) for a in args)
+        scope.say(f"{path}: expected {expected}, got {_got(data)}")
     return None
 
 
-def _structure_sequence(origin: Any, args: Sequence[Any], data: Any, path: str, problems: list[str]) -> Any:
+def _structure_sequence(origin: Any, args: Sequence[Any], data: Any, path: str, scope: _Scope) -> Any:
     if not isinstance(data, (list, tuple)):
-        problems.append(f"{path}: expected a list, got {_got(data)}")
+        scope.say(f"{path}: expected a list, got {_got(data)}")
         return None
     if origin is tuple and args and args[-1] is not Ellipsis:
         if len(data) != len(args):
-            problems.append(f"{path}: expected {len(args)} values, got {len(data)}")
+            scope.say(f"{path}: expected {len(args)} values, got {len(data)}")
             return None
-        return tuple(
-            _structure(a, v, f"{path}[{i}]", problems) for i, (a, v) in enumerate(zip(args, data, strict=True))
-        )
+        return tuple(_structure(a, v, f"{path}[{i}]", scope) for i, (a, v) in enumerate(zip(args, data, strict=True)))
     member = args[0] if args else Any
-    values = [_structure(member, v, f"{path}[{i}]", problems) for i, v in enumerate(data)]
+    values = [_structure(member, v, f"{path}[{i}]", scope) for i, v in enumerate(data)]
     return tuple(values) if origin is not list else values
 
 
-def _structure_class(cls: type, data: Any, path: str, problems: list[str]) -> Any:
+def _structure_plugin(slot: Slot, data: Any, path: str, scope: _Scope) -> Plugin | None:
+    if isinstance(data, Plugin) and data.kind == slot.kind:
+        return data
+    section = {"name": data} if isinstance(data, str) else data
+    if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
+        scope.say(f"{path}: expected the name of a {slot.kind}, or a mapping with the key name")
+        return None
+    if scope.plugins is None:
+        scope.say(f"{path}: plugins can be named only where they are looked up; pass plugins= to build()")
+        return None
+    name = section["name"]
+    given = {str(k): v for k, v in section.items() if k != "name"}
+    try:
+        cls = scope.plugins.load(slot.kind, name)
+    except PluginError as error:
+        scope.say(f"{path}: {error}")
+        return None
+    before = len(scope.problems)
+    own = {f.name for f in attrs.fields(slot.further)}
+    rest = {k: v for k, v in given.items() if k not in own}
+    further = _structure_class(slot.further, {k: v for k, v in given.items() if k in own}, path, scope)
+    options = _structure_class(cls.Options, rest, path, scope, sets=slot.sets, beside=own)
+    if len(scope.problems) > before:
+        return None
+    shown = {k: as_given(further if k in own else options, {k: v})[k] for k, v in given.items()}
+    return Plugin(kind=slot.kind, name=name, given=shown, options=options, cls=cls, further=further)
+
+
+def _structure_class(
+    cls: type, data: Any, path: str, scope: _Scope, *, sets: Collection[str] = (), beside: Collection[str] = ()
+) -> Any:
+    """Return an instance of ``cls``, or a mapping of its values if others set some of them (``sets``)."""
     if isinstance(data, cls):
         return data
     if not isinstance(data, Mapping):
-        problems.append(f"{path or cls.__name__}: expected a mapping, got {_got(data)}")
+        scope.say(f"{path or cls.__name__}: expected a mapping, got {_got(data)}")
         return None
     prefix = f"{path}." if path else ""
     hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in attrs.fields(cls)}
-    before = len(problems)
+    fields = {f.name: f for f in attrs.fields(cls) if f.name not in sets}
+    before = len(scope.problems)
     for key in data:
-        if key not in fields:
-            known = f"; known keys: {', '.join(fields)}" if fields else "; it takes no options"
-            problems.append(f"{prefix}{key}: unknown key{suggest(str(key), fields) or known}")
+        if key in sets:
+            scope.say(f"{prefix}{key}: is set by the options around it; leave it out")
+        elif key not in fields:
+            known = [*fields, *beside]
+            listed = f"; known keys: {', '.join(known)}" if known else "; it takes no options"
+            scope.say(f"{prefix}{key}: unknown key{suggest(str(key), known) or listed}")
     values: dict[str, Any] = {}
     for name, field in fields.items():
-        if name not in data:
+        inner = scope.of(field)
+        given = data.get(name)
+        if given is None and inner.slot is not None and inner.slot.default is not None:
+            given = _default_section(inner.slot, f"{prefix}{name}", inner)
+            if given is None:
+                continue
+        elif name not in data:
             if field.default is attrs.NOTHING:
-                problems.append(f"{prefix}{name}: missing, expected {_type_text(hints[name])}")
+                scope.say(f"{prefix}{name}: missing, expected {_type_text(hints[name], inner.slot)}")
+            elif sets:
+                values[name] = _default(field, None)
             continue
-        count = len(problems)
-        value = _structure(hints[name], data[name], f"{prefix}{name}", problems)
-        if len(problems) == count:
-            problem = _value_problem(field, value)
+        count = len(scope.problems)
+        value = _structure(hints[name], given, f"{prefix}{name}", inner)
+        if len(scope.problems) == count:
+            problem = info_of(field).problem(field, value)
             if problem:
-                problems.append(f"{prefix}{name}: {problem}")
+                scope.say(f"{prefix}{name}: {problem}")
         values[name] = value
-    if len(problems) > before:
+    if len(scope.problems) > before:
         return None
+    if sets:
+        return values
     try:
         return cls(**values)
     except ConfigError as error:  # rules over several fields, raised in __attrs_post_init__
-        problems.extend(f"{prefix}{p}" for p in error.problems)
+        scope.problems.extend(f"{prefix}{p}" for p in error.problems)
     except (TypeError, ValueError) as error:
-        problems.append(f"{path or cls.__name__}: {error.args[0] if error.args else error}")
+        scope.say(f"{path or cls.__name__}: {error.args[0] if error.args else error}")
     return None
 
 
+def _default_section(slot: Slot, path: str, scope: _Scope) -> Any:
+    if not callable(slot.default):
+        return slot.default
+    if scope.plugins is None:
+        return None  # the holder's own default stays: it says what is missing when it is used
+    try:
+        return slot.default(tuple(scope.plugins.cards(slot.kind)))
+    except ConfigError as error:
+        scope.problems.extend(f"{path}: {p}" for p in error.problems)
+        return None
+
+
 def _got(data: Any) -> str:
-    kind = "nothing" if data is None else type(data).__name__
     if data is None:
-        return kind
+        return "nothing"
+    if isinstance(data, Mapping):  # its values may be secrets
+        return f"a mapping with the keys {', '.join(map(str, data))}" if data else "an empty mapping"
     text = repr(data)
-    return f"{kind} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{type(data).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def _type_text(cls: Any) -> str:
+def _type_text(cls: Any, slot: Slot | None = None) -> str:
     origin, args = typing.get_origin(cls), typing.get_args(cls)
     if origin in (Union, types.UnionType):
-        return " or ".join(_type_text(a) for a in args)
+        return " or ".join(_type_text(a, slot) for a in args)
     if cls is Secret:
         return "secret"
     if origin is Literal:
         return "|".join(map(str, args))
     if cls is type(None):
         return "none"
+    if cls is Plugin:
+        return slot.kind if slot is not None else "plugin"
     if origin in (tuple, list, Sequence):
-        return f"list of {_type_text(args[0])}" if args else "list"
+        return f"list of {_type_text(args[0], slot)}" if args else "list"
     if origin in (dict, Mapping):
-        return "mapping"
+        return f"mapping of {_type_text(args[1], slot)}" if slot is not None and args else "mapping"
     if attrs.has(cls) if isinstance(cls, type) else False:
         return "mapping"
     return getattr(cls, "__name__", str(cls))

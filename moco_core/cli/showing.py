@@ -67,6 +67,10 @@ def _option_lines(option: OptionInfo) -> list[str]:
     lines = [f"  {option.name}: {option.type}{limits}, {default}"]
     if option.help:
         lines.append(f"      {option.help}")
+    if option.plugin:
+        lines.append(
+            f"      each a section: the name of a {option.plugin}, or name and options (moco list {option.plugin})"
+        )
     if option.paper:
         lines.append(f"      paper: {option.paper}")
     return lines

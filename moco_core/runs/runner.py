@@ -19,7 +19,6 @@ from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoErr
 from moco_core.events import RunFinished, RunProgress, RunStarted
 from moco_core.methods import System
 from moco_core.models import Pool, PoolSource
-from moco_core.options import plain
 from moco_core.runs.answering import Answers, error_line
 from moco_core.runs.baseline import Single, SingleOptions
 from moco_core.runs.observe import Observers
@@ -61,17 +60,17 @@ def bound_metric(plugin: Plugin, catalogue: Catalogue, judges: dict[str, Pool], 
     """
     metric: Metric[Any] = plugin.make()
     if metric.needs_pool:
-        given = plain(metric.options)["pool"]
-        if not given:
+        given: Plugin | None = metric.options.pool
+        if given is None:
             if not scores:
                 return metric
             raise ConfigError(
                 f"metric.pool: missing; {plugin.name} scores with a model, name its pool: "
                 f"-m {plugin.name} -o 'metric.pool={{name: transformers, models: [MODEL]}}'"
             )
-        key = canonical(given)
+        key = canonical(given.plain())
         if key not in judges:  # one pool for all runs, so that its models are loaded once
-            judges[key] = open_pool(plugin_of(catalogue, "pool", given, "metric.pool"))
+            judges[key] = open_pool(given)
         metric.bind(judges[key])
     return metric
 

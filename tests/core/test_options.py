@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moco_core import Metric, PoolSource, Secret
+from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
-from moco_core.options import build, describe, option, plain
+from moco_core.options import Plugin, build, build_plugin, describe, option, plain, plugin_option, with_options
 
 
 @attrs.frozen(kw_only=True)
@@ -115,3 +117,161 @@ def test_describe():
     assert (rounds.type, rounds.default, rounds.range, rounds.paper) == ("int", 2, ">= 0 and <= 9", "1")
     assert {o.name: o.type for o in describe(Options)}["weights"] == "uniform or list of float"
     assert describe(Inner)[0].required
+
+
+# options that hold plugins --------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class PoolOptions:
+    models: tuple[str, ...] = option(help="the models")
+    size: int = option(1, ge=1, help="how large")
+    api_key: Secret | None = option(None, help="a secret")
+
+
+class Small(PoolSource):
+    """A pool of names."""
+
+    Options = PoolOptions
+
+    def models(self):
+        return self.options.models
+
+
+@attrs.frozen(kw_only=True)
+class Further:
+    prefix: str = option("", help="put before the names")
+
+
+def known():
+    plugins = Catalogue({}, [])
+    plugins.register(Small)
+    return plugins
+
+
+@attrs.frozen(kw_only=True)
+class Holder:
+    judge: Plugin | None = plugin_option("pool", None, help="the judge's pool")
+    several: tuple[Plugin, ...] = plugin_option("pool", (), further=Further, help="some pools")
+    named: dict[str, Plugin] = plugin_option("pool", attrs.Factory(dict), help="pools by name")
+    engine: Plugin | None = plugin_option("pool", lambda names: names[0], sets=("models",), help="what runs them")
+
+
+class Judging(Metric):
+    """A metric that scores with a pool."""
+
+    Options = Holder
+
+    def read(self, question, text): ...
+    def score(self, example, reply, context): ...
+
+
+def holders():
+    plugins = known()
+    plugins.register(Judging, "holder")
+    return plugins
+
+
+def held(data, lines=None):
+    return build(Holder, data, "metric", lines, plugins=known())
+
+
+def test_a_plugin_option_takes_sections_alone_in_a_list_and_in_a_mapping():
+    made = held(
+        {
+            "judge": {"name": "small", "models": ["a"]},
+            "several": [
+                {"name": "small", "models": ["b"], "prefix": "my-"},
+                {"name": "small", "models": ["c"], "size": 3},
+            ],
+            "named": {"near": {"name": "small", "models": ["d"]}},
+        }
+    )
+    assert made.judge.cls is Small and made.judge.options == PoolOptions(models=("a",))
+    assert [(p.options.models, p.options.size, p.further.prefix) for p in made.several] == [
+        (("b",), 1, "my-"),
+        (("c",), 3, ""),
+    ]
+    assert made.named["near"].instance.models() == ("d",) and made.named["near"].instance is made.named["near"].instance
+
+
+def test_plugins_are_written_back_as_sections_and_read_again():
+    made = held(
+        {"judge": {"name": "small", "models": ["a"]}, "several": [{"name": "small", "models": ["b"], "prefix": "x"}]}
+    )
+    data = plain(made)
+    assert data["judge"] == {"name": "small", "models": ["a"], "size": 1, "api_key": None}
+    assert data["several"] == [{"name": "small", "models": ["b"], "size": 1, "api_key": None, "prefix": "x"}]
+    assert data["engine"] == {"name": "small", "size": 1, "api_key": None}
+    assert held(data) == made
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ({"judge": {"name": "small", "modles": ["a"]}}, "metric.judge.modles: unknown key, did you mean 'models'?"),
+        ({"judge": "small"}, "metric.judge.models: missing, expected list of str"),
+        ({"judge": {"name": "small", "models": ["a"], "size": 0}}, "metric.judge.size: expected int >= 1, got 0"),
+        ({"judge": {"models": ["a"]}}, "metric.judge: expected the name of a pool"),
+        ({"judge": 3}, "metric.judge: expected pool or none, got int 3"),
+        ({"several": ["small", 3]}, "metric.several[0].models: missing, expected list of str"),
+        ({"several": [{"name": "small", "prefx": "x"}]}, "metric.several[0].prefx: unknown key, did you mean 'prefix'?"),
+        ({"several": [{"name": "small", "models": ["a"], "prefix": 1}]}, "metric.several[0].prefix: expected str, got int 1"),
+        ({"named": {"near": "smal"}}, "metric.named.near: no pool 'smal' is installed, did you mean 'small'?"),
+        ({"engine": {"name": "small", "models": []}}, "metric.engine.models: is set by the options around it; leave it out"),
+    ],
+)  # fmt: skip
+def test_errors_inside_a_nested_section_have_its_path(data, line):
+    with pytest.raises(ConfigError) as caught:
+        held(data)
+    assert caught.value.problems[0].startswith(line)
+
+
+def test_errors_inside_a_nested_section_have_their_line():
+    lines = {"metric": 2, "metric.several": 3, "metric.several[1]": 5, "metric.several[1].size": 6}
+    with pytest.raises(ConfigError) as caught:
+        held({"several": [{"name": "small", "models": []}, {"name": "small", "size": "x"}, "no"]}, lines)
+    places = [p.rpartition(": ")[0] for p in caught.value.problems]
+    assert places[0] == "line 5: metric.several[1].models" and places[1] == "line 6: metric.several[1].size"
+    assert places[2].startswith("line 3: metric.several[2]")  # the line of the list, where its member has none
+
+
+def test_a_secret_of_a_nested_section_is_in_no_message_and_no_repr():
+    secret = {"judge": {"models": ["a"], "api_key": "sk-1"}}
+    with pytest.raises(ConfigError) as caught:
+        held(secret)
+    assert "sk-1" not in str(caught.value)
+    made = held({"judge": {"name": "small", "models": ["a"], "api_key": "sk-1"}, "several": []})
+    assert "sk-1" not in repr(made) and "sk-1" not in str(plain(made))
+    outer = build_plugin(
+        holders(), "metric", {"name": "holder", "judge": {"name": "small", "models": ["a"], "api_key": "sk-1"}}, "m"
+    )
+    assert outer.given == {"judge": {"name": "small", "models": ["a"], "api_key": "***"}}
+    assert made.judge.instance.options.api_key.reveal() == "sk-1"
+
+
+def test_a_default_section_is_built_where_the_key_is_missing_and_its_holder_sets_the_rest():
+    made = held({"engine": {"name": "small", "size": 2}})
+    assert made.engine.options == {"size": 2, "api_key": None}
+    full = with_options(made.engine, {"models": ("x", "y")})
+    assert full.options == PoolOptions(models=("x", "y"), size=2) and full.given == {"size": 2, "models": ("x", "y")}
+    assert held({}).engine.name == held({"engine": None}).engine.name == "small"
+    with pytest.raises(ConfigError, match=r"engine\.models: expected a list, got int 3"):
+        with_options(made.engine, {"models": 3}, "engine")
+
+
+def test_without_a_catalogue_only_built_plugins_are_taken():
+    judge = build_plugin(known(), "pool", {"name": "small", "models": ["a"]}, "pool")
+    assert build(Holder, {"judge": judge}).judge is judge and build(Holder, {}).engine is None
+    with pytest.raises(ConfigError, match="judge: plugins can be named only where they are looked up"):
+        build(Holder, {"judge": "small"})
+
+
+def test_plugin_options_are_described():
+    found = {o.name: o for o in describe(Holder)}
+    assert {n: o.type for n, o in found.items()} == {
+        "judge": "pool or none", "several": "list of pool", "several[].prefix": "str", "named": "mapping of pool",
+        "engine": "pool or none",
+    }  # fmt: skip
+    assert found["judge"].plugin == "pool" and found["several[].prefix"].help == "put before the names"
+    assert found["engine"].default == "auto" and found["judge"].default is None and not found["engine"].required

@@ -15,6 +15,7 @@ from moco_core import (
     Example,
     Message,
     Metric,
+    Plugin,
     Pool,
     Question,
     Reply,
@@ -23,6 +24,7 @@ from moco_core import (
     Scored,
     hookimpl,
     option,
+    plugin_option,
 )
 from moco_metric_exact_match import ExactMatch
 from moco_metric_exact_match import ExactMatchOptions as ExactOptions
@@ -54,7 +56,7 @@ def _known_slots(template: str) -> str | None:
 class AnswerVerifierOptions:
     """The judge and what it is shown."""
 
-    pool: dict[str, Any] | None = option(None, help="the judge's pool, as in a run: {name: ..., ...}")
+    pool: Plugin | None = plugin_option("pool", None, help="the judge's pool, as in a run: {name: ..., ...}")
     judge: str = option("", help="the judge's name in that pool; default: its first model")
     rules_first: bool = option(True, help="ask the judge only if the rule-based metric says no")
     max_new_tokens: int = option(1024, ge=1, help="room for the judge's reasoning", paper="1024 (general-verifier)")

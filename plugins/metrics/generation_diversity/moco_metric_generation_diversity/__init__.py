@@ -14,6 +14,7 @@ from moco_core import (
     Context,
     Example,
     Metric,
+    Plugin,
     Pool,
     Question,
     Reply,
@@ -21,6 +22,7 @@ from moco_core import (
     Scored,
     hookimpl,
     option,
+    plugin_option,
 )
 from moco_metric_generation_diversity.measures import (
     distinct_n,
@@ -54,7 +56,7 @@ class GenerationDiversityOptions:
         help="distinct n-grams, 1 - self-BLEU, distance to references, distance between replies, Vendi score",
     )
     n: int = option(2, ge=1, le=8, help="length of the n-grams of distinct")
-    pool: dict[str, Any] | None = option(None, help="the encoder's pool, as in a run: {name: ..., ...}")
+    pool: Plugin | None = plugin_option("pool", None, help="the encoder's pool, as in a run: {name: ..., ...}")
     model: str = option("", help="the encoder's name in that pool; default: its first model")
 
     def __attrs_post_init__(self) -> None:

@@ -15,6 +15,7 @@ from moco_core import (
     Example,
     Message,
     Metric,
+    Plugin,
     Pool,
     Question,
     Reply,
@@ -23,6 +24,7 @@ from moco_core import (
     Scored,
     hookimpl,
     option,
+    plugin_option,
 )
 from moco_metric_noncompliance.rubrics import rubric
 from moco_metric_noncompliance.rules import declines
@@ -57,7 +59,7 @@ class NoncomplianceOptions:
     judge: Literal["auto", "rules", "model"] = option(
         "auto", help="phrase rules or a judge model; auto: a model if a pool is given", paper="model (CoCoNot)"
     )
-    pool: dict[str, Any] | None = option(None, help="the judge's pool, as in a run: {name: ..., ...}")
+    pool: Plugin | None = plugin_option("pool", None, help="the judge's pool, as in a run: {name: ..., ...}")
     model: str = option("", help="the judge's name in that pool; default: its first model")
     max_new_tokens: int = option(256, ge=1, help="room for the judge's reasoning")
     reply_chars: int = option(6000, ge=100, help="characters of the reply that the judge reads")

@@ -18,6 +18,7 @@ from moco_core import (
     Example,
     Message,
     Metric,
+    Plugin,
     Pool,
     Question,
     Reply,
@@ -25,6 +26,7 @@ from moco_core import (
     Scored,
     hookimpl,
     option,
+    plugin_option,
 )
 from moco_toolkit_answers import read_open, strip_reasoning
 
@@ -38,7 +40,7 @@ _OWN = "dataset"
 class RewardModelOptions:
     """The reward model, and what its score is compared with."""
 
-    pool: dict[str, Any] | None = option(None, help="the reward model's pool, as in a run: {name: ..., ...}")
+    pool: Plugin | None = plugin_option("pool", None, help="the reward model's pool, as in a run: {name: ..., ...}")
     model: str = option("", help="the reward model's name in that pool; default: its first model")
     label: int = option(0, ge=0, help="which output of the head is the reward")
     report: Literal["reward", "win_rate"] = option("reward", help="the reward, or wins against the baseline's replies")

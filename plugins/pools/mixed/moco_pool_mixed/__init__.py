@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
-from moco_core import CapabilityError, ConfigError, MocoError, Model, PoolSource, hookimpl, option
-from moco_core.catalogue import Catalogue
-from moco_core.config import plugin_of
+from moco_core import (
+    CapabilityError,
+    ConfigError,
+    MocoError,
+    Model,
+    Plugin,
+    PoolSource,
+    hookimpl,
+    option,
+    plugin_option,
+)
 from moco_core.errors import suggest
 
-__all__ = ["MixedPool", "Options", "moco_pool"]
+__all__ = ["MixedPool", "Options", "Section", "moco_pool"]
+
+
+@attrs.frozen(kw_only=True)
+class Section:
+    """What a section says beside the name and the options of its pool."""
+
+    prefix: str = option("", help="put before the names of its models")
+
+
+def _problem(pools: Sequence[Plugin]) -> str | None:
+    if not pools:
+        return "empty; name at least one pool"
+    inner = next((i for i, p in enumerate(pools) if issubclass(p.cls, MixedPool)), None)
+    return None if inner is None else f"number {inner} is a mixed pool inside of a mixed pool; list its pools here"
 
 
 @attrs.frozen(kw_only=True)
 class Options:
     """Options of the mixed pool."""
 
-    pools: tuple[Mapping[str, Any], ...] = option(
-        help="pool sections, each with its name and options as anywhere else; further key: prefix, put before its models' names"
+    pools: tuple[Plugin, ...] = plugin_option(
+        "pool", further=Section, check=_problem, help="the pools in order, each a section with its name and options"
     )
     order: tuple[str, ...] = option(
         (),
@@ -37,28 +56,6 @@ class MixedPool(PoolSource[Options]):
 
     Options = Options
 
-    @cached_property
-    def sources(self) -> tuple[PoolSource[Any], ...]:
-        """The pools of the sections. Raises ConfigError with the problems of all of them."""
-        if not self.options.pools:
-            raise ConfigError("pools: empty; name at least one pool")
-        catalogue = Catalogue(os.environ)
-        problems: list[str] = []
-        out = []
-        for i, section in enumerate(self.options.pools):
-            where = f"pools[{i}]"
-            if section.get("name") == "mixed":
-                problems.append(f"{where}: a mixed pool inside of a mixed pool; list its pools here")
-                continue
-            given = {k: v for k, v in section.items() if k != "prefix"}
-            try:
-                out.append(plugin_of(catalogue, "pool", given, where).make())
-            except ConfigError as error:
-                problems += error.problems
-        if problems:
-            raise ConfigError(problems)
-        return tuple(out)
-
     def models(self) -> Sequence[Model]:
         """Describe the models of all sections in order. Each keeps its engine, its capabilities and its lane.
 
@@ -67,11 +64,11 @@ class MixedPool(PoolSource[Options]):
         """
         found: list[tuple[int, Model]] = []
         problems: list[str] = []
-        for i, source in enumerate(self.sources):
+        for i, section in enumerate(self.options.pools):
             try:
-                found += [(i, m) for m in source.models()]
+                found += [(i, m) for m in section.instance.models()]
             except ConfigError as error:
-                problems += [f"pools[{i}] ({self.options.pools[i]['name']}): {p}" for p in error.problems]
+                problems += [f"pools[{i}] ({section.name}): {p}" for p in error.problems]
         if problems:
             raise ConfigError(problems)
         copies: Counter[str] = Counter()
@@ -84,13 +81,13 @@ class MixedPool(PoolSource[Options]):
 
     def _names(self, found: Sequence[tuple[int, Model]]) -> list[str]:
         sections = self.options.pools
-        kinds = Counter(str(s["name"]) for s in sections)
-        plain = [f"{sections[i].get('prefix', '')}{m.name}" for i, m in found]
+        kinds = Counter(s.name for s in sections)
+        plain = [f"{sections[i].further.prefix}{m.name}" for i, m in found]
         counts = Counter(plain)
         out: list[str] = []
         for (i, _), name in zip(found, plain, strict=True):
             if counts[name] > 1:
-                kind = str(sections[i]["name"])
+                kind = sections[i].name
                 name = f"{kind}{i if kinds[kind] > 1 else ''}-{name}"
             out.append(name)
         twice = next((n for n in out if out.count(n) > 1), None)
@@ -116,13 +113,13 @@ class MixedPool(PoolSource[Options]):
 
     def export(self, model: Model, folder: Path) -> None:
         """Write a model to disk through the pool that its engine belongs to."""
-        for source in self.sources:
+        for section in self.options.pools:
             try:
-                engines = {id(m.engine) for m in source.models()}
+                engines = {id(m.engine) for m in section.instance.models()}
             except MocoError:  # a pool that can no longer be described is not the one that made this model
                 continue
             if id(model.engine) in engines:
-                source.export(model, folder)
+                section.instance.export(model, folder)
                 return
         raise CapabilityError(f"{model.name!r} belongs to no pool of this mixed pool")
 

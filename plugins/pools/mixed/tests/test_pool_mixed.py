@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from moco_core import cli
+from moco_core.catalogue import installed
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Needs, Pool
 from moco_core.options import build
@@ -34,7 +35,7 @@ def section(server: StubServer, *models: Any, **options: Any) -> dict[str, Any]:
 
 
 def mixed(*sections: dict[str, Any], **options: Any) -> MixedPool:
-    return MixedPool(build(Options, {"pools": list(sections), **options}))
+    return MixedPool(build(Options, {"pools": list(sections), **options}, plugins=installed()))
 
 
 def test_conformance(servers: tuple[StubServer, StubServer]) -> None:
@@ -104,7 +105,9 @@ def test_bad_input_names_the_section(servers: tuple[StubServer, StubServer]) -> 
     )
     assert "pools[0] (openai): models: empty" in line(section(one))
     assert "pools[0]: expected the name of a pool" in line({"models": ["a"]})
-    assert "a mixed pool inside of a mixed pool" in line({"name": "mixed", "pools": []})
+    inner = {"name": "mixed", "pools": [section(one, "alpha")]}
+    assert "pools: number 0 is a mixed pool inside of a mixed pool" in line(inner)
+    assert "pools[0].prefx: unknown key, did you mean 'prefix'?" in line(section(one, "alpha", prefx="far-"))
     assert "order: no model 'alpa'" in line(section(one, "alpha"), order=["alpa"])
     assert "order: 'beta' is missing" in line(section(one, "alpha", "beta"), order=["alpha"])
     same = (section(one, "alpha", prefix="openai1-"), section(one, "alpha"), section(one, "alpha"))
@@ -124,6 +127,52 @@ def test_what_is_wrong_with_one_section_is_known_before_another_is_asked(
     out, err = capsys.readouterr()
     assert code == 2 and out == "" and err.count("\n") == 1 and "no server at http://127.0.0.1:9/v1" in err, err
     assert not one.requests
+
+
+PLUGIN = """
+from moco_core import NoOptions
+from moco_toolkit_authoring import ScriptedPool
+from moco_core import PoolSource
+
+class Mine(PoolSource):
+    "Models of my own."
+    def models(self):
+        return list(ScriptedPool({"one": "1", "two": "2"}).pool)
+"""
+
+
+def test_a_pool_of_a_plugin_file_works_inside_a_mixed_pool(
+    servers: tuple[StubServer, StubServer], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
+    pytest.importorskip("moco_method_majority_vote", reason="needs a method")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(installed(), "_registered", {})
+    Path("mine.py").write_text(PLUGIN)
+    pools = json.dumps([section(servers[0], "alpha"), {"name": "mine", "prefix": "my-"}])
+    given = ["-p", "mixed", "-d", "skills", "-o", f"pool.pools={pools}", "--plugin", "mine.py", "--json"]
+    code = cli._run(["plan", "majority_vote", *given])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert [m["model"] for m in json.loads(out)["models"]] == ["alpha", "my-one", "my-two"]
+
+
+def test_a_typo_in_a_nested_section_is_found_by_plan_with_its_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("week.yaml").write_text(
+        "dataset: skills\nmethod: majority_vote\npool:\n  name: mixed\n  pools:\n    - name: openai\n"
+        "      modles: [alpha]\n      api_key: sk-very-secret\n    - name: opnai\n"
+    )
+    assert cli._run(["plan", "week.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "sk-very-secret" not in err
+    first, second = err.splitlines()[0], err.splitlines()[-1]
+    assert first == "error: week.yaml: line 7: pool.pools[0].modles: unknown key, did you mean 'models'?"
+    assert second.startswith(
+        "error: week.yaml: line 9: pool.pools[1]: no pool 'opnai' is installed, did you mean 'openai'"
+    )
 
 
 def test_sections_of_local_models_load_at_the_same_time() -> None:

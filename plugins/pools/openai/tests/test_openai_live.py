@@ -23,6 +23,7 @@ pytest.importorskip("moco_pool_tiny", reason="the models to serve are not instal
 from engine_methods import check_methods
 from tiny_family import LORAS, PROMPTS, reference, same, say, weights
 
+from moco_core.catalogue import installed
 from moco_core.errors import ConfigError
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
@@ -170,7 +171,7 @@ def test_a_mixed_pool_of_two_local_models_and_one_remote(vllm_url: str) -> None:
     ]
     given = {"pools": sections, "order": ["facts", "arithmetic", "outsider"]}
     check("mixed", given)
-    source = mixed.MixedPool(build(mixed.Options, given))
+    source = mixed.MixedPool(build(mixed.Options, given, plugins=installed()))
     theirs = [*reference("facts", form="adapter"), *reference("arithmetic", "outsider")]
     for one, other in zip(say(source.models()), say(theirs), strict=True):
         same(one, other, text_of_a_server=True)

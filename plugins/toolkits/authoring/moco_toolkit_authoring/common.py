@@ -127,7 +127,7 @@ def options_have_defaults(case: Case) -> None:
     if missing and not case.given:
         raise AssertionError(f"options without a default: {', '.join(missing)}")
     frozen = False
-    instance = build(cls, case.given)
+    instance = build(cls, case.given, plugins=case.catalogue)
     fields = [f.name for f in attrs.fields(cls)]
     if not fields:
         return
@@ -150,7 +150,7 @@ def options_are_strict(case: Case) -> None:
     """Unknown options are refused, and so are values of an impossible type."""
     cls = case.cls.Options
     try:
-        build(cls, {**case.given, "no_such_option": 1})
+        build(cls, {**case.given, "no_such_option": 1}, plugins=case.catalogue)
     except ConfigError:
         pass
     else:
@@ -158,7 +158,7 @@ def options_are_strict(case: Case) -> None:
     loose = []
     for info in describe(cls):
         try:
-            build(cls, {**case.given, info.name: object()})
+            build(cls, {**case.given, info.name: object()}, plugins=case.catalogue)
         except ConfigError:
             continue
         if info.type not in ("Any", "object"):
@@ -171,7 +171,7 @@ def options_round_trip(case: Case) -> None:
     """Options written as plain data and read again are equal, and the data is JSON."""
     options = case.options()
     data = plain(options)
-    again = build(case.cls.Options, json.loads(json.dumps(data)))
+    again = build(case.cls.Options, json.loads(json.dumps(data)), plugins=case.catalogue)
     require(again == options, f"options change on a round trip: {options} became {again}")
 
 

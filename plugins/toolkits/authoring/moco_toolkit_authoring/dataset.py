@@ -49,7 +49,7 @@ class DatasetCase(Case):
     plan: DatasetPlan
 
     def options(self) -> Any:
-        return build(self.cls.Options, {**self.cls.sample(), **self.given}, self.name)
+        return build(self.cls.Options, {**self.cls.sample(), **self.given}, self.name, plugins=self.catalogue)
 
     def read(self, split: str, source: Dataset[Any] | None = None) -> list[Example]:
         """Return the first examples of a split."""
@@ -74,7 +74,7 @@ class DatasetCase(Case):
                 f"the metric {name!r} scores with a model: which reply is best or worst is that model's opinion, no known "
                 "maximum or minimum; give metric= to check with one that needs no model"
             )
-        made: Metric[Any] = cls(build(cls.Options, {}))
+        made: Metric[Any] = cls(build(cls.Options, {}, plugins=self.catalogue))
         return made
 
 

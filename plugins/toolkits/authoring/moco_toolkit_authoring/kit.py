@@ -66,7 +66,7 @@ class Case:
         return self.catalogue.load(self.kind, self.name)
 
     def options(self) -> Any:
-        return build(self.cls.Options, self.given, self.name)
+        return build(self.cls.Options, self.given, self.name, plugins=self.catalogue)
 
     def make(self) -> Any:
         """Return a new instance of the plugin."""

@@ -109,7 +109,7 @@ def _tiny(case: MethodCase, needs: Needs, size: int | None) -> PoolLike:
     except UnknownPlugin:
         missing = ", ".join(sorted(needs.declared - SCRIPTED_CAPABILITIES))
         raise NotApplicable(f"no models that can {missing}; pip install moco-pool-tiny, or give pool=") from None
-    models = list(source(build(source.Options, {})).models())
+    models = list(source(build(source.Options, {}, plugins=case.catalogue)).models())
     largest = min(len(models), needs.max_models or len(models), 3 if needs.min_models <= 3 else needs.min_models)
     for count in [size] if size is not None else range(largest, needs.min_models - 1, -1):
         for chosen in itertools.combinations(models, count):

@@ -1,0 +1,212 @@
+"""What options are declared with: single fields, their limits and help, and values that are plugins themselves.
+
+:mod:`moco_core.options` builds, describes and checks classes made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
+from typing import Any, Protocol
+
+import attrs
+
+from moco_core.errors import ConfigError
+from moco_core.secrets import Secret
+
+__all__ = [
+    "FieldInfo",
+    "Limits",
+    "NoOptions",
+    "Plugin",
+    "Plugins",
+    "Slot",
+    "info_of",
+    "option",
+    "plain",
+    "plugin_option",
+]
+
+_META = "moco"
+
+
+@attrs.frozen(kw_only=True)
+class NoOptions:
+    """The options of a plugin that has none."""
+
+
+@attrs.frozen
+class Limits:
+    """Bounds of a number; None is no bound."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def text(self) -> str:
+        pairs = ((">=", self.ge), (">", self.gt), ("<=", self.le), ("<", self.lt))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in pairs if bound is not None)
+
+    def hold(self, value: float) -> bool:
+        return (
+            (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+
+class Plugins(Protocol):
+    """Where the plugins named in options come from: :class:`~moco_core.catalogue.Catalogue`."""
+
+    def cards(self, kind: str) -> Mapping[str, Any]: ...
+
+    def load(self, kind: str, name: str) -> type[Any]: ...
+
+
+@attrs.frozen(kw_only=True)
+class Slot:
+    """Where a plugin may stand in options; the fields are the arguments of :func:`plugin_option`."""
+
+    kind: str
+    default: str | Mapping[str, Any] | Callable[[Collection[str]], Any] | None = None
+    sets: frozenset[str] = frozenset()
+    further: type = NoOptions
+
+
+@attrs.frozen(kw_only=True)
+class FieldInfo:
+    """What a field says beyond its type and default."""
+
+    help: str = ""
+    paper: str = ""
+    limits: Limits = Limits()
+    check: Callable[[Any], str | None] | None = None
+    slot: Slot | None = None
+
+    def problem(self, field: attrs.Attribute[Any], value: Any) -> str | None:
+        """Return what is wrong with a value of the right type, or None."""
+        if self.limits != Limits():
+            numbers = (
+                value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
+            )
+            for number in numbers:
+                if isinstance(number, (int, float)) and not isinstance(number, bool) and not self.limits.hold(number):
+                    word = "int" if isinstance(number, int) and "float" not in str(field.type) else "number"
+                    return f"expected {word} {self.limits.text()}, got {number}"
+        if self.check is not None and value is not None:
+            return self.check(value)
+        return None
+
+
+def info_of(field: attrs.Attribute[Any]) -> FieldInfo:
+    """Return what was declared with :func:`option` or :func:`plugin_option`; nothing for any other attrs field."""
+    found = field.metadata.get(_META)
+    return found if isinstance(found, FieldInfo) else FieldInfo()
+
+
+def option(
+    default: Any = attrs.NOTHING,
+    *,
+    factory: Callable[[], Any] | None = None,
+    help: str = "",
+    paper: str = "",
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    check: Callable[[Any], str | None] | None = None,
+) -> Any:
+    """Declare one option.
+
+    ``ge``, ``gt``, ``le`` and ``lt`` bound a number, or every number of a list. ``check`` returns what is wrong with a
+    value (one clause, such as "expected distinct names"), or None. ``paper`` is the value the paper uses.
+    """
+    return _field(FieldInfo(help=help, paper=paper, limits=Limits(ge, gt, le, lt), check=check), default, factory)
+
+
+def plugin_option(
+    kind: str,
+    default: Any = attrs.NOTHING,
+    *,
+    sets: Collection[str] = (),
+    further: type = NoOptions,
+    help: str = "",
+    check: Callable[[Any], str | None] | None = None,
+) -> Any:
+    """Declare an option that holds plugins of a kind; its type is made of :class:`Plugin`, alone or in a collection::
+
+        judge: Plugin | None = plugin_option("pool", None, help="the judge's pool")
+        pools: tuple[Plugin, ...] = plugin_option("pool", help="the pools that are mixed")
+
+    In a configuration it is written like any other section of its kind: a name, or a mapping of ``name`` and options.
+    A ``default`` that is a section, or a function from the names of the installed plugins to one, is built where the key
+    is missing. ``sets`` are options of the plugin that its holder sets by :func:`~moco_core.options.with_options`; until
+    then ``Plugin.options`` is a mapping without them. ``further`` is an options class whose keys stand beside the
+    plugin's own and arrive as ``Plugin.further``.
+    """
+    section = default if default and (isinstance(default, (str, Mapping)) or callable(default)) else None
+    slot = Slot(kind=kind, default=section, sets=frozenset(sets), further=further)
+    return _field(FieldInfo(help=help, check=check, slot=slot), None if section is not None else default, None)
+
+
+def _field(info: FieldInfo, default: Any, factory: Callable[[], Any] | None) -> Any:
+    def validate(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        problem = info.problem(attribute, value)
+        if isinstance(value, str) and "Secret" in str(attribute.type):
+            problem = "expected a Secret, so that it is shown nowhere; got a plain str"
+        if problem:
+            raise ConfigError(f"{attribute.name}: {problem}")
+
+    keywords: dict[str, Any] = {"metadata": {_META: info}, "validator": validate}
+    if factory is not None:
+        return attrs.field(factory=factory, **keywords)
+    return attrs.field(default=default, **keywords)
+
+
+@attrs.frozen(kw_only=True, slots=False)
+class Plugin:
+    """A plugin with its options. ``given`` is what the user wrote, secrets masked, ``options`` the effective values.
+
+    ``further`` are the keys of its section that are not the plugin's own but its holder's. Two are equal if they name one
+    class with equal effective options.
+    """
+
+    kind: str
+    name: str
+    given: Mapping[str, Any] = attrs.field(eq=False, repr=False)
+    options: Any
+    cls: type[Any]
+    further: Any = NoOptions()
+
+    def make(self) -> Any:
+        """Return a new instance."""
+        return self.cls(self.options)
+
+    @cached_property
+    def instance(self) -> Any:
+        """The one instance that all who hold this value share."""
+        return self.make()
+
+    def plain(self) -> dict[str, Any]:
+        """Return name and effective options as JSON data, in the form of a configuration's section."""
+        return {"name": self.name, **plain(self.options), **plain(self.further)}
+
+
+def plain(value: Any) -> Any:
+    """Return options (or any value made of attrs classes, plugins, sequences and mappings) as JSON data.
+
+    Secrets are masked.
+    """
+    if isinstance(value, Secret):
+        return str(value)
+    if isinstance(value, Plugin):
+        return value.plain()
+    if attrs.has(type(value)):
+        return {f.name: plain(getattr(value, f.name)) for f in attrs.fields(type(value))}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value
