@@ -7,9 +7,7 @@ caches and seeds it: a method only says what depends on what.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import attrs
 
@@ -39,13 +37,12 @@ class Options:
     rank: bool = option(True, help="rank the models on dev; ties go to the best one instead of the first")
 
 
+@attrs.define(eq=False)
 class {{Class}}System(System):
-    """The fitted method: the pool and the models' order of precedence (indices into the pool, best first)."""
+    """The fitted method. Its fields beside pool and options are what fitting learnt; they are saved with the run."""
 
-    def __init__(self, pool: Pool, options: Options, order: Sequence[int]) -> None:
-        self.pool = pool
-        self.options = options
-        self.order = tuple(order)
+    order: Sequence[int]
+    """The models' order of precedence: indices into the pool, best first."""
 
     async def respond(self, question: Question, context: Context) -> Reply:
         models = [self.pool[i] for i in self.order for _ in range(self.options.samples)]
@@ -61,14 +58,12 @@ class {{Class}}System(System):
         model, reply = answered[chosen]
         return Reply.of(reply, chosen=model.name, votes=dict(votes))
 
-    def state(self) -> Mapping[str, Any]:
-        return {"order": list(self.order)}
-
 
 class {{Class}}(Method[Options]):
     """{{summary}}"""
 
     Options = Options
+    system = {{Class}}System
     level = "text"
     title = "{{title}}"
     paper = ""
@@ -86,9 +81,6 @@ class {{Class}}(Method[Options]):
             order.sort(key=lambda i: (-means[i], i))
             context.note(order=[pool[i].name for i in order], dev=list(means))
         return {{Class}}System(pool, self.options, order)
-
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> {{Class}}System:
-        return {{Class}}System(pool, self.options, state["order"])
 
 
 @hookimpl
