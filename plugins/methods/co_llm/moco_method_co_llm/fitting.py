@@ -1,166 +1,108 @@
-"""Training the deferral head on cached positions: the base model and the assistant are frozen and read everything once."""
+"""Fitting on the models: texts to learn from, one reading of each under both models, and the calibration on held-out dev."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
 import moco_toolkit_decoding as decoding
-from moco_core import Context, Example, Model, Pool, Reply
-from moco_core.errors import ConfigError
-from moco_core.types import Sampling
+from moco_core import ConfigError, Context, Example, Model, PromptTooLong, Reply, System, plain
+from moco_method_co_llm.head import END, Positions, train_head, weak_labels
+from moco_method_co_llm.options import Options
+from moco_method_co_llm.thresholds import auroc, candidates
 
-if TYPE_CHECKING:
-    from moco_method_co_llm import CoLLMOptions
+__all__ = ["calibrate", "fit_head", "split"]
 
-__all__ = ["Positions", "deferral_loss", "fit_head", "threshold_for_fraction", "train_head", "weak_labels", "youden"]
-
-
-@attrs.frozen(eq=False)
-class Positions:
-    """Teacher-forced scores at T target positions.
-
-    ``hidden`` float32 (T, H); ``base`` and ``assistant`` float32 (T,): log-probabilities of the target token;
-    ``base_top``, ``assistant_top`` and ``target`` int64 (T,).
-    """
-
-    hidden: Tensor
-    base: Tensor
-    assistant: Tensor
-    base_top: Tensor
-    assistant_top: Tensor
-    target: Tensor
-
-    @classmethod
-    def joined(cls, parts: Sequence[Positions]) -> Positions:
-        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in attrs.fields(cls)))
+VERSION = 1
+"""Raised when the same texts and options give another head."""
+DIGITS = 4
+"""Decimals of the head that are kept: later ones depend on which texts were read in one batch."""
 
 
-def deferral_loss(u: Tensor, base: Tensor, assistant: Tensor) -> Tensor:
-    """The marginal negative log-likelihood per position: -log((1 - sigma(u)) P_0 + sigma(u) P_1).
-
-    ``u`` are deferral logits g.h, ``base`` and ``assistant`` log-probabilities of the target; all (T,). The gradient in u is
-    sigma(u) minus the posterior probability that the assistant wrote the token.
-    """
-    keep = torch.nn.functional.logsigmoid(-u) + base
-    defer = torch.nn.functional.logsigmoid(u) + assistant
-    return -torch.logaddexp(keep, defer)
-
-
-def weak_labels(positions: Positions, init: str) -> Tensor:
-    """Return float labels (T,): a: the assistant alone is right; b: the base model is wrong."""
-    wrong = positions.base_top != positions.target
-    right = positions.assistant_top == positions.target
-    return (wrong & right if init == "a" else wrong).float()
-
-
-def train_head(positions: Positions, options: CoLLMOptions, start: Tensor, seed: int = 0) -> Tensor:
-    """Return g, float32 (H,), trained on weak labels and then on the marginal likelihood; everything else is constant."""
-    generator = torch.Generator().manual_seed(seed)
-    head = start.detach().clone().float().requires_grad_()
-    labels = weak_labels(positions, options.init) if options.init != "none" else None
-    weights = None if labels is None else 1 + (options.init_pos_weight - 1) * labels
-
-    def on_labels(u: Tensor, i: Tensor) -> Tensor:
-        assert labels is not None and weights is not None
-        return torch.nn.functional.binary_cross_entropy_with_logits(u, labels[i], weight=weights[i])
-
-    def on_likelihood(u: Tensor, i: Tensor) -> Tensor:
-        return deferral_loss(u, positions.base[i], positions.assistant[i]).mean()
-
-    for loss in ([on_labels] if labels is not None else []) + [on_likelihood]:
-        optimiser = torch.optim.AdamW([head], lr=options.learning_rate, weight_decay=0.0)
-        steps = options.epochs * max(1, -(-len(positions.target) // options.batch))
-        warm = max(1, int(options.warmup_ratio * steps))
-
-        def share(step: int, warm: int = warm, steps: int = steps) -> float:
-            return min((step + 1) / warm, max(0.0, (steps - step) / max(1, steps - warm)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
-        for _ in range(options.epochs):
-            order = torch.randperm(len(positions.target), generator=generator)
-            for index in order.split(options.batch):
-                optimiser.zero_grad()
-                loss(positions.hidden[index] @ head, index).backward()
-                optimiser.step()
-                schedule.step()
-    return head.detach()
-
-
-def threshold_for_fraction(sigma: Tensor, share: float) -> float:
-    """Return the threshold above which a share of ``sigma`` lies, exact up to one position."""
-    ordered = sigma.sort(descending=True).values
-    count = round(share * len(ordered))
-    if count == 0:
-        return 1.0
-    if count == len(ordered):
-        return 0.0
-    return float((ordered[count - 1] + ordered[count]) / 2)
-
-
-def youden(sigma: Tensor, differs: Tensor) -> float:
-    """Return the threshold with the largest true minus false positive rate for "the assistant's top token differs".
-
-    Equal values are decided together; 1 (never defer) if the label never or always holds. Ties: less deferral.
-    """
-    positives, negatives = int(differs.sum()), int((~differs).sum())
-    if not positives or not negatives:
-        return 1.0
-    best, eta = 0.0, 1.0
-    for value in sigma.unique().sort(descending=True).values.tolist():
-        above = sigma >= value
-        rate = float((above & differs).sum()) / positives - float((above & ~differs).sum()) / negatives
-        if rate > best + 1e-12:
-            best, eta = rate, value
-    below = sigma[sigma < eta]
-    if eta == 1.0 and best == 0.0:
-        return 1.0
-    return float((eta + below.max()) / 2) if len(below) else max(0.0, eta - 1e-6)
-
-
-# -------------------------------------------------------------------- on the models
+def split(dev: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """Return (to learn from, held out). The held-out ones are spread over dev, so that no kind of question is lost."""
+    held = max(1, round(share * len(dev))) if len(dev) > 1 else 0
+    chosen = {int(i * len(dev) / held) for i in range(held)}
+    parts = [e for i, e in enumerate(dev) if i not in chosen], [e for i, e in enumerate(dev) if i in chosen]
+    return parts if held else (list(dev), list(dev))
 
 
 async def fit_head(
-    pool: Pool, base: int, assistant: int, options: CoLLMOptions, dev: Sequence[Example], context: Context
-) -> tuple[list[float], float]:
-    """Return the head and the threshold."""
-    models = (pool[base], pool[assistant])
-    texts = await _targets(models[1], options, dev, context)
-    if not texts:
+    models: Sequence[Model], options: Options, dev: Sequence[Example], context: Context
+) -> Mapping[str, Any]:
+    """Train the head of ``models`` (base, assistant), computed once for the same texts, models and options.
+
+    Returns ``head`` (H numbers), ``thresholds`` to choose from, less deferral first, and ``report`` for people. Raises
+    ConfigError if there is nothing to learn from.
+    """
+    learn, held = split(dev, options.held_out)
+    texts = await _targets(models, options, dev, context)
+    if not any(e.id in texts for e in learn):
         raise ConfigError(
             "targets: no dev example gives a text to learn from; use targets=gold with references, or another assistant"
         )
+    seed = context.rng("co_llm", "head").getrandbits(31)
 
-    async def one(pair: tuple[Example, str], scope: Context) -> Positions | None:
-        return await _positions(models, pair[0], pair[1], options, scope)
+    async def compute(spent: decoding.Spent) -> dict[str, Any]:
+        async def one(example: Example, scope: Context) -> list[Positions]:
+            read = []
+            for target in texts[example.id]:
+                inner = scope.on(example.question)
+                read.append(await _positions(models, example, target, options, inner))
+                spent.add(inner)
+            return [positions for positions in read if positions is not None]
 
-    async def each(example: Example, scope: Context) -> Positions | None:
-        return await one((example, texts[example.id]), scope)
+        async def positions_of(part: Sequence[Example], label: str) -> list[Positions]:
+            rows = await context.each([e for e in part if e.id in texts], one, label=label)
+            return [positions for row in rows for positions in row]
 
-    usable = [e for e in dev if e.id in texts]
-    found = await context.each(usable, each, label="scoring targets")
-    kept = [(e, p) for e, p in zip(usable, found, strict=True) if p is not None and len(p.target)]
-    if not kept:
-        raise ConfigError(f"max_seq_length: no dev example fits into {options.max_seq_length} tokens; raise it")
-    # held-out examples are spread over dev, so that an ordered dev split loses no kind of question
-    held = max(1, round(options.held_out * len(kept))) if len(kept) > 1 else 0
-    stride = len(kept) / held if held else 0
-    chosen = {int(i * stride) for i in range(held)}
-    training = [p for i, (_, p) in enumerate(kept) if i not in chosen]
-    start = await decoding.inspect(context, models[0], _mean_output_embedding)
-    head = train_head(Positions.joined(training), options, start, seed=context.rng("co_llm", "head").getrandbits(31))
-    context.note(positions=sum(len(p.target) for p in training), examples=len(training), held_out=held)
-    if options.deferral_threshold is not None:
-        return head.tolist(), options.deferral_threshold
-    held_rows = [row for i, row in enumerate(kept) if i in chosen] or kept
-    eta = await _calibrate(pool, base, assistant, options, head, held_rows, context)
-    context.note(threshold=eta)
-    return head.tolist(), eta
+        training = await positions_of(learn, "scoring targets")
+        if not training:
+            raise ConfigError(f"max_seq_length: no dev example fits into {options.max_seq_length} tokens; raise it")
+        judged = await positions_of(held, "scoring held-out targets")
+        start = await decoding.inspect(context, models[0], _mean_output_embedding)
+        return await asyncio.to_thread(_train, training, judged, options, start, seed)
+
+    what = {
+        "kind": "co_llm.head",
+        "version": VERSION,
+        "texts": [[[plain(e.question.messages()), texts.get(e.id, [])] for e in part] for part in (learn, held)],
+        "options": options.training(),
+        "seed": seed,
+    }
+    found: Mapping[str, Any] = await decoding.fit_once(context, what, models, compute)
+    context.note(**found["report"])
+    return found
+
+
+def _train(
+    learn: Sequence[Positions], held: Sequence[Positions], options: Options, start: Tensor, seed: int
+) -> dict[str, Any]:
+    """Train the head and look at it on held-out positions; on those it was trained on if there are no others."""
+    training = Positions.joined(learn)
+    head = train_head(training, options, start, seed=seed).mul(10**DIGITS).round().div(10**DIGITS)
+    judged = Positions.joined(held or learn)
+    sigma = (judged.hidden @ head).sigmoid()
+    wanted = weak_labels(judged, "a").bool()
+    area = auroc(sigma, wanted)
+    return {
+        "head": [round(x, DIGITS) for x in head.tolist()],
+        "thresholds": candidates(sigma, judged.assistant_top != judged.base_top, options),
+        "report": {
+            "texts": len(learn),
+            "positions": len(training.target),
+            "held_out_texts": len(held),
+            "held_out_positions": len(judged.target) if held else 0,
+            "assistant_alone_right": round(float(wanted.float().mean()), 4),
+            "auroc": None if area is None else round(area, 4),
+        },
+    }
 
 
 def _mean_output_embedding(loaded: Any) -> Tensor:
@@ -174,75 +116,105 @@ def _mean_output_embedding(loaded: Any) -> Tensor:
     return mean
 
 
-async def _targets(assistant: Model, options: CoLLMOptions, dev: Sequence[Example], context: Context) -> dict[str, str]:
-    """Return the text to learn from, by example id."""
-    gold = {e.id: e.references[0] for e in dev if e.references and e.references[0]}
-    if options.targets == "gold":
-        return gold
-    greedy: Sampling = attrs.evolve(context.sampling, temperature=0.0)
+# -------------------------------------------------------------------- texts to learn from
 
-    async def ask(example: Example, scope: Context) -> str | None:
-        reply = await scope.generate(assistant, example.question, greedy)
-        score = (await scope.grade(example, Reply.of(reply))).value
-        return (
-            reply.text if score is not None and score >= 0.5 and reply.text and reply.finish_reason == "eos" else None
-        )
 
-    replies = await context.each(dev, ask, label="assistant replies")
-    accepted = {e.id: text for e, text in zip(dev, replies, strict=True) if text}
-    return accepted or (gold if options.targets == "auto" else {})
+Target = str | Sequence[int]
+"""A reply to learn from: text, or the tokens that a model wrote, without the end token."""
+
+
+async def _targets(
+    models: Sequence[Model], options: Options, dev: Sequence[Example], context: Context
+) -> dict[str, list[Target]]:
+    """Return the replies to learn from, by example id."""
+
+    async def gold(example: Example, scope: Context) -> list[Target]:
+        text = await decoding.gold_text(example, scope)
+        return [text] if text else []
+
+    async def accepted(example: Example, scope: Context) -> list[Target]:
+        asked = models if options.targets == "either" else models[1:]
+        replies = await scope.gather(_accepted(model, example, scope) for model in asked)
+        return [reply for i, reply in enumerate(replies) if reply is not None and reply not in replies[:i]]
+
+    found: list[list[Target]] = []
+    if options.targets != "gold":
+        found = await context.each(dev, accepted, label="replies to learn from")
+    if options.targets == "gold" or (options.targets == "auto" and not any(found)):
+        found = await context.each(dev, gold)
+    return {e.id: targets for e, targets in zip(dev, found, strict=True) if targets}
+
+
+async def _accepted(model: Model, example: Example, scope: Context) -> Target | None:
+    """Return a model's greedy reply if it is complete and the metric takes it for right."""
+    try:
+        reply = await scope.generate(model, example.question, attrs.evolve(scope.sampling, temperature=0.0))
+    except PromptTooLong:
+        return None
+    score = (await scope.grade(example, Reply.of(reply))).value
+    if score is None or score < 0.5 or not reply.text or reply.finish_reason != "eos":
+        return None
+    return list(reply.token_ids) or reply.text
 
 
 async def _positions(
-    models: Sequence[Model], example: Example, text: str, options: CoLLMOptions, scope: Context
+    models: Sequence[Model], example: Example, target: Target, options: Options, scope: Context
 ) -> Positions | None:
-    sessions = await scope.gather(decoding.open_session(scope, m, example.question) for m in models)
+    """Read a reply under both models; None if it does not fit. Its last position is the end, whichever token says so."""
+    try:
+        sessions = await scope.gather(decoding.open_session(scope, m, example.question) for m in models)
+    except PromptTooLong:
+        return None
     try:
         vocabulary = sessions[0].vocabulary
         size = min(s.vocabulary.size for s in sessions)
-        ids = [*vocabulary.encode(text.encode()), *sorted(vocabulary.ends)[:1]]
-        if any(len(s.opened.prompt) + len(ids) > options.max_seq_length for s in sessions):
+        ends = frozenset().union(*(s.vocabulary.ends for s in sessions))
+        ids = vocabulary.encode(target.encode()) if isinstance(target, str) else list(target)
+        while ids and ids[-1] in ends:
+            ids.pop()
+        longest = max(len(s.opened.prompt) for s in sessions) + len(ids) + 1
+        if not ids or max(ids) >= size or longest > options.max_seq_length:
             return None
         mine, theirs = await scope.gather(
             [sessions[0].trace(ids, hidden=True, size=size), sessions[1].trace(ids, size=size)]
         )
+        for session in sessions:
+            session.append_tokens(ids)
+        last = await scope.gather(session.peek(full=True) for session in sessions)
     finally:
         for session in sessions:
             session.close()
-    n = len(ids)
+    closing = torch.tensor(sorted(i for i in ends if i < size))
+    end = [seen.full[:size].log_softmax(-1)[closing].logsumexp(0) for seen in last]
+    tops = [[END if i in ends else i for i in traced.top_ids] for traced in (mine, theirs)]
     return Positions(
-        hidden=mine.hidden[:n],
-        base=torch.tensor(mine.logprobs),
-        assistant=torch.tensor(theirs.logprobs),
-        base_top=torch.tensor(mine.top_ids[:n]),
-        assistant_top=torch.tensor(theirs.top_ids[:n]),
-        target=torch.tensor(ids),
+        hidden=mine.hidden,
+        base=torch.cat([torch.tensor(mine.logprobs), end[0][None]]),
+        assistant=torch.cat([torch.tensor(theirs.logprobs), end[1][None]]),
+        base_top=torch.tensor(tops[0]),
+        assistant_top=torch.tensor(tops[1]),
+        target=torch.tensor([*ids, END]),
     )
 
 
-async def _calibrate(
-    pool: Pool,
-    base: int,
-    assistant: int,
-    options: CoLLMOptions,
-    head: Tensor,
-    held: Sequence[tuple[Example, Positions]],
-    context: Context,
-) -> float:
-    from moco_method_co_llm import CoLLMSystem
+# -------------------------------------------------------------------- calibration
 
-    rows = Positions.joined([p for _, p in held])
-    sigma = (rows.hidden @ head).sigmoid()
-    if options.calibration == "fraction":
-        return threshold_for_fraction(sigma, options.target_fraction)
-    if options.calibration == "youden":
-        return youden(sigma, rows.assistant_top != rows.base_top)
-    best, eta = -float("inf"), 1.0
-    shares = sorted({i / options.quantiles for i in range(options.quantiles + 1)})
-    for value in dict.fromkeys(threshold_for_fraction(sigma, s) for s in shares):  # from never deferring on
-        system = CoLLMSystem(pool, options, base, assistant, head.tolist(), value)
-        mean = await decoding.mean_score(system, [e for e, _ in held], context, label=f"threshold {value:.3f}")
-        context.note(threshold=value, score=mean)
-        if mean > best:  # equal scores stay with less deferral
-            best, eta = mean, value
-    return eta
+
+async def calibrate(
+    systems: Mapping[float, System], assistant: str, held: Sequence[Example], context: Context
+) -> float:
+    """Return the threshold whose system has the best mean score on held-out dev; of equal ones the first.
+
+    The score and the share of the assistant's tokens are noted for each: what deferral brings and what it costs.
+    """
+    best, top = 1.0, -math.inf
+    for threshold, system in systems.items():
+        graded = await decoding.graded_replies(system, held, context, label=f"threshold {threshold:.3g}")
+        mean = sum(score for score, _ in graded) / len(graded)
+        spans = [span for _, reply in graded for span in reply.spans]
+        tokens = sum(span.tokens for span in spans)
+        deferred = sum(span.tokens for span in spans if span.model == assistant)
+        context.note(threshold=threshold, score=mean, deferred=round(deferred / max(1, tokens), 4))
+        if mean > top:
+            best, top = threshold, mean
+    return best

@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from moco_core import Context, Model, Question
+from moco_method_co_llm.options import Options
+from moco_method_co_llm.thresholds import schedule
 from moco_toolkit_decoding import Answering, HeadGate, open_session
 from moco_toolkit_decoding.sampling import Settings, choose
 
-if TYPE_CHECKING:
-    from moco_method_co_llm import CoLLMOptions
-
-__all__ = ["thresholds", "write"]
+__all__ = ["write"]
 
 BASE, ASSISTANT = 0, 1
-
-
-def thresholds(eta: float, options: CoLLMOptions) -> tuple[float, ...]:
-    """Return the threshold of each of the first tokens; the last one holds from there on."""
-    n, kind = options.warmup_tokens, options.threshold_warmup
-    if kind == "none":
-        return (eta,)
-    out = []
-    for t in range(n):
-        x = t / n
-        if kind == "linear":
-            share = 1 - x
-        elif kind == "cosine":
-            share = 0.5 * (1 + math.cos(math.pi * x))
-        else:
-            share = math.exp(-5 * x)
-        out.append(eta + (1 - eta) * share)
-    return (*out, eta)
 
 
 async def write(
     models: Sequence[Model],
     question: Question,
-    options: CoLLMOptions,
+    options: Options,
     head: Sequence[float],
     eta: float,
     context: Context,
@@ -52,7 +33,7 @@ async def write(
     answer = Answering(sessions, shared=True, stops=sampling.stop)
     size = min(s.vocabulary.size for s in sessions)
     ends = frozenset(sessions[BASE].vocabulary.ends | sessions[ASSISTANT].vocabulary.ends)
-    gate = HeadGate(torch.tensor(head, dtype=torch.float32), thresholds(eta, options))
+    gate = HeadGate(torch.tensor(head, dtype=torch.float32), schedule(eta, options))
     generator = context.rng("co_llm")
     deferrals = 0
     values: list[float] = []

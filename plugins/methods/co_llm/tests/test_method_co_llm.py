@@ -5,28 +5,31 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
+import attrs
 import pytest
 import torch
 
-from moco_core import Question, Sampling
-from moco_core.errors import CapabilityError, ConfigError
+from moco_core import CapabilityError, ConfigError, Example, Pool, Question, Sampling
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
-from moco_method_co_llm import CoLLM, CoLLMOptions
-from moco_method_co_llm.fitting import (
-    Positions,
-    deferral_loss,
-    threshold_for_fraction,
-    train_head,
-    weak_labels,
-    youden,
-)
-from moco_method_co_llm.writing import thresholds, write
+from moco_method_co_llm import fitting
+from moco_method_co_llm.head import END, Positions, deferral_loss, train_head, weak_labels
+from moco_method_co_llm.method import CoLLM
+from moco_method_co_llm.options import Options
+from moco_method_co_llm.thresholds import auroc, candidates, schedule, threshold_for_fraction, youden
+from moco_method_co_llm.writing import write
 from moco_toolkit_authoring import example_questions, examples, method_checks, run_method
 from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_decoding import open_session as open_step
 from moco_toolkit_decoding.handover import reply_of
-from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_gpt2, tiny_llama
+from moco_toolkit_decoding.testing import (
+    LocalEngine,
+    ScriptedModule,
+    bpe_tokenizer,
+    tiny_gpt2,
+    tiny_llama,
+    word_tokenizer,
+)
 
 torch.set_num_threads(1)
 TOKENIZER = bpe_tokenizer()
@@ -45,7 +48,7 @@ def written(models, head, eta, limit=12, **options):
     async def main():
         async with open_session(sampling=Sampling(max_new_tokens=limit)) as session:
             context = session.context("respond", QUESTION)
-            data = await write(models, QUESTION, CoLLMOptions(**options), head, eta, context)
+            data = await write(models, QUESTION, Options(**options), head, eta, context)
             return reply_of(data, models)
 
     return asyncio.run(main())
@@ -133,16 +136,16 @@ def test_padding_rows_never_win():
 
 
 def test_warmup_of_the_threshold():
-    assert thresholds(0.3, CoLLMOptions()) == (0.3,)
+    assert schedule(0.3, Options()) == (0.3,)
     for kind in ("linear", "cosine", "exponential"):
-        schedule = thresholds(0.3, CoLLMOptions(threshold_warmup=kind, warmup_tokens=5))
-        assert schedule[0] == pytest.approx(1.0) and schedule[-1] == 0.3
-        assert all(a > b for a, b in pairwise(schedule))
-    assert thresholds(0.0, CoLLMOptions(threshold_warmup="linear", warmup_tokens=4)) == (1.0, 0.75, 0.5, 0.25, 0.0)
+        falling = schedule(0.3, Options(threshold_warmup=kind, warmup_tokens=5))
+        assert falling[0] == pytest.approx(1.0) and falling[-1] == 0.3
+        assert all(a > b for a, b in pairwise(falling))
+    assert schedule(0.0, Options(threshold_warmup="linear", warmup_tokens=4)) == (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
 def test_batch_equals_single_rows():
-    method = CoLLM(CoLLMOptions(**QUICK, deferral_threshold=0.5))
+    method = CoLLM(Options(**QUICK, deferral_threshold=0.5))
     a, b = (
         run_method(
             method,
@@ -206,7 +209,7 @@ def test_another_setting_is_fitted_anew():
     cache, models = Cache(None), pool(1, 2)
 
     def head(**options):
-        settings = CoLLMOptions(**{**QUICK, "deferral_threshold": 0.5, **options})
+        settings = Options(**{**QUICK, "deferral_threshold": 0.5, **options})
         found = []
         outcome = run_method(
             CoLLM(settings),
@@ -246,14 +249,12 @@ def grammar(n=600):
 @pytest.mark.parametrize("init", ["a", "b", "none"])
 def test_the_head_learns_where_only_the_assistant_knows(init):
     knows, positions = grammar()
-    head = train_head(positions, CoLLMOptions(init=init, learning_rate=0.05, epochs=150), torch.zeros(8))
+    head = train_head(positions, Options(init=init, learning_rate=0.05, epochs=150), torch.zeros(8))
     sigma = (positions.hidden @ head).sigmoid()
     assert sigma[knows].min() > 0.9 and sigma[~knows].max() < 0.1
     if init == "a":
         assert torch.equal(weak_labels(positions, "a").bool(), knows)
-    assert torch.equal(
-        head, train_head(positions, CoLLMOptions(init=init, learning_rate=0.05, epochs=150), torch.zeros(8))
-    )
+    assert torch.equal(head, train_head(positions, Options(init=init, learning_rate=0.05, epochs=150), torch.zeros(8)))
 
 
 def test_calibration():
@@ -268,22 +269,196 @@ def test_calibration():
     assert youden(sigma, torch.zeros(97, dtype=torch.bool)) == 1.0
 
 
+def test_youden_and_the_area_under_the_curve_equal_their_definitions():
+    g = torch.Generator().manual_seed(3)
+    for n in (2, 7, 60):
+        sigma = (torch.rand(n, generator=g) * 10).round() / 10  # with ties
+        wanted = torch.rand(n, generator=g) < 0.4
+        wanted[0], wanted[1] = True, False
+        yes, no = sigma[wanted].tolist(), sigma[~wanted].tolist()
+        assert auroc(sigma, wanted) == pytest.approx(
+            sum((a > b) + 0.5 * (a == b) for a in yes for b in no) / (len(yes) * len(no))
+        )
+
+        def rate(eta, yes=yes, no=no):
+            return sum(a > eta for a in yes) / len(yes) - sum(b > eta for b in no) / len(no)
+
+        best = max(rate(eta / 20 - 0.025) for eta in range(23))
+        assert rate(youden(sigma, wanted)) == pytest.approx(max(best, 0.0))
+    assert auroc(torch.ones(3), torch.ones(3, dtype=torch.bool)) is None
+
+
+def test_thresholds_to_choose_from_begin_with_the_least_deferral():
+    sigma = torch.linspace(0.1, 0.9, 9)
+    found = candidates(sigma, sigma > 0.5, Options(quantiles=4))
+    assert found[0] == 1.0 and found[-1] == 0.0 and found == sorted(found, reverse=True) and len(found) == 5
+    noisy = sigma + 1e-8 * torch.randn(9, generator=torch.Generator().manual_seed(0))
+    assert candidates(noisy, sigma > 0.5, Options(quantiles=4)) == found  # the last bits depend on the batch
+
+
+# -------------------------------------------------------------------- fitting on models
+
+
+WORDS = word_tokenizer(["The", " answer", " is", " a", " b", "<turn>"])
+TURN = WORDS.get_vocab()["<turn>"]
+
+
+def saying(*replies, end=0, ends=None, **settings):
+    """Models that say a fixed list of tokens each and close with the token ``end``."""
+    engine = LocalEngine()
+
+    def following(reply):
+        ids = [WORDS.get_vocab()[token.replace(" ", "\u0120")] for token in reply]
+
+        def scores(read):
+            said = next((n for n in range(len(ids), 0, -1) if read[-n:] == ids[:n]), 0)
+            return {ids[said] if said < len(ids) else end: 10.0}
+
+        return scores
+
+    return [
+        engine.add(f"m{i}", ScriptedModule(len(WORDS), following(r)), WORDS, ends=ends, **settings)
+        for i, r in enumerate(replies)
+    ]
+
+
+A, B = ["The", " answer", " is", " a"], ["The", " answer", " is", " b"]
+
+
+def test_the_threshold_is_chosen_on_held_out_questions_whoever_answers_them_right():
+    """The base model is right on three questions of four, the assistant on the others: nothing is gained by deferring."""
+    dev = [Example(question=Question(id=f"d{i}", prompt="go"), references=("ab"[i // 2 % 4 == 3],)) for i in range(16)]
+    outcome = run_method(
+        CoLLM(Options(targets="assistant", held_out=0.5, epochs=20)),
+        saying(A, B),
+        dev=dev,
+        questions=[Question(id="q", prompt="go")],
+        sampling=Sampling(max_new_tokens=8),
+    )
+    assert outcome.state["threshold"] == 1.0 and outcome.texts == {"q": "The answer is a"}
+    learn, held = fitting.split(dev, 0.5)
+    assert {e.id for e in learn}.isdisjoint(e.id for e in held) and len(held) == 8
+    assert {e.references[0] for e in held} == {"a", "b"} == {e.references[0] for e in learn}
+
+
+def test_an_end_counts_as_an_end_whichever_token_says_so():
+    """Both models close a turn with one end token and have another one with a lower id."""
+    models = saying(A, A, end=TURN, ends={0, TURN})
+
+    async def main():
+        async with open_session() as session:
+            context = session.context("fit", QUESTION)
+            example = Example(question=QUESTION)
+            written = await fitting._accepted(
+                models[1], Example(question=QUESTION, references=("a",)), session.context("fit", QUESTION)
+            )
+            return written, [
+                await fitting._positions(models, example, target, Options(), context)
+                for target in (written, "The answer is a")
+            ]
+
+    written, (by_ids, by_text) = asyncio.run(main())
+    assert written[-1] == TURN  # the assistant's own tokens
+    for found in (by_ids, by_text):
+        assert found.target.tolist()[-1] == END == found.base_top.tolist()[-1] == found.assistant_top.tolist()[-1]
+        assert found.base[-1] > -0.01 and found.assistant[-1] > -0.01 and len(found.hidden) == len(found.target)
+    assert by_ids.target.tolist()[:-1] == [WORDS.get_vocab()[t.replace(" ", "\u0120")] for t in A]
+    assert not weak_labels(by_ids, "b").any()
+
+
+def test_texts_to_learn_from():
+    models = saying(A, B)
+    both = Example(question=Question(id="c", prompt="go", choices=("x", "y")), answer=0)
+    dev = [both, Example(question=Question(id="t", prompt="go"), references=("b",))]
+
+    async def texts(targets):
+        async with open_session(sampling=Sampling(max_new_tokens=8)) as session:
+            found = await fitting._targets(models, Options(targets=targets), dev, session.context("fit"))
+            return {
+                k: [t if isinstance(t, str) else WORDS.decode(t, skip_special_tokens=True) for t in v]
+                for k, v in found.items()
+            }
+
+    assert asyncio.run(texts("gold")) == {"c": ["The answer is A."], "t": ["b"]}
+    assert asyncio.run(texts("assistant")) == {"t": ["The answer is b"]} == asyncio.run(texts("auto"))
+    assert asyncio.run(texts("either")) == {"c": ["The answer is a"], "t": ["The answer is b"]}
+    dev = dev[:1]
+    assert asyncio.run(texts("assistant")) == {}
+    assert asyncio.run(texts("auto")) == {"c": ["The answer is A."]}
+
+
+def test_fitting_again_reads_nothing_again_however_many_questions_were_in_flight(tmp_path):
+    def fit(in_flight):
+        models, heads = pool(1, 2), []
+        outcome = run_method(
+            CoLLM(Options(**QUICK)),
+            models,
+            dev=examples(6, prefix="d"),
+            questions=example_questions(2),
+            sampling=Sampling(max_new_tokens=5),
+            in_flight=in_flight,
+            cache=Cache(tmp_path / "calls.sqlite"),
+            after_fit=lambda system: heads.append(system.head),
+        )
+        engine = models[0].engine
+        return outcome, heads, sum(engine.calls.values()) + sum(one.forwards for one in engine.loaded.values())
+
+    first, head, work = fit(8)
+    again, same, more = fit(1)
+    assert work > 0 and more == 0
+    assert (again.state, same, again.texts) == (first.state, head, first.texts)
+    assert again.calls == first.calls  # what the cache spared is counted as the work it was
+
+
+def test_what_deferral_costs_and_brings_is_noted():
+    notes = []
+
+    async def main():
+        async with open_session(sampling=Sampling(max_new_tokens=8)) as session:
+            session.on_note = lambda phase, note: notes.append(note)
+            dev = [Example(question=Question(id=f"d{i}", prompt="go"), references=("b",)) for i in range(8)]
+            return await CoLLM(Options(targets="either", epochs=40, quantiles=4)).fit(
+                Pool(saying(A, B)), dev, session.context("fit")
+            )
+
+    system = asyncio.run(main())
+    (report,) = (n for n in notes if "auroc" in n)
+    assert report["held_out_texts"] == 2 and report["held_out_positions"] == 10  # four words and the end, twice
+    # the base model knows neither the last word nor that the reply ends behind it
+    assert report["assistant_alone_right"] == 0.4 and report["auroc"] > 0.5
+    curve = [(n["threshold"], n["score"], n["deferred"]) for n in notes if "deferred" in n]
+    assert curve[0] == (1.0, 0.0, 0.0) and curve[-1] == (0.0, 1.0, 1.0)
+    assert [d for *_, d in curve] == sorted(d for *_, d in curve)
+    assert notes[-1] == {"threshold": system.threshold} and {t: s for t, s, _ in curve}[system.threshold] == 1.0
+
+
+def test_a_dev_question_that_is_too_long_costs_its_score_and_nothing_else():
+    models = pool(1, 2)
+    models[0].engine.loaded["m0"].context_length = 120
+    dev = examples(4, prefix="d")
+    dev[0] = attrs.evolve(dev[0], question=attrs.evolve(dev[0].question, prompt="very long " * 60))
+    outcome = run_method(
+        CoLLM(Options(**QUICK)), models, dev=dev, questions=example_questions(1), sampling=Sampling(max_new_tokens=5)
+    )
+    assert not outcome.errors and "count as answered with nothing" in outcome.warnings[0]
+
+
 # -------------------------------------------------------------------- bad input
 
 
 def test_training_the_base_names_the_toolkit():
     with pytest.raises(CapabilityError, match="moco-toolkit-training"):
-        run_method(CoLLM(CoLLMOptions(train="full")), pool(1, 2), dev=examples(2, prefix="d"))
+        run_method(CoLLM(Options(train="full")), pool(1, 2), dev=examples(2, prefix="d"))
 
 
 def test_tokenizers_that_differ_in_one_id_are_refused_before_training():
     engine = LocalEngine()
     changed = bpe_tokenizer(texts=("the quick brown fox jumps over the lazy cat",))
     models = [engine.add("a", tiny_llama(TOKENIZER, 1), TOKENIZER), engine.add("b", tiny_gpt2(changed, 1), changed)]
-    problems = CoLLM(CoLLMOptions()).needs().problems(models)
+    problems = CoLLM(Options()).needs().problems(models)
     assert "the tokenizers of 'a' and 'b' differ: id" in problems[0]
     with pytest.raises(CapabilityError, match="differ: id"):
-        run_method(CoLLM(CoLLMOptions(**QUICK)), models, dev=examples(2, prefix="d"))
+        run_method(CoLLM(Options(**QUICK)), models, dev=examples(2, prefix="d"))
 
 
 @pytest.mark.parametrize(
@@ -292,10 +467,22 @@ def test_tokenizers_that_differ_in_one_id_are_refused_before_training():
 )
 def test_bad_options(options, what):
     with pytest.raises(ConfigError, match=what):
-        build(CoLLMOptions, options)
+        build(Options, options)
+
+
+def test_models_without_a_part_need_nothing_but_to_write():
+    engine = LocalEngine()
+    kinds = ({"generate", "step", "hidden"}, {"generate", "step"}, {"generate"})
+    models = [
+        engine.add(f"m{i}", tiny_llama(TOKENIZER, i), TOKENIZER, capabilities=kind) for i, kind in enumerate(kinds)
+    ]
+    assert not CoLLM(Options()).needs().problems(models)
+    problems = CoLLM(Options(base=1, assistant=2)).needs().problems(models)
+    assert len(problems) == 2 and "'m1'" in problems[0] and "hidden" in problems[0] and "'m2'" in problems[1]
+    assert all("moco-pool-transformers" in problem for problem in problems)
 
 
 def test_bad_pools():
-    assert "index 3 is out of range" in CoLLM(CoLLMOptions(assistant=3)).needs().problems(pool(1, 2))[0]
+    assert "index 3 is out of range" in CoLLM(Options(assistant=3)).needs().problems(pool(1, 2))[0]
     with pytest.raises(ConfigError, match="dev"):
-        run_method(CoLLM(CoLLMOptions()), pool(1, 2))
+        run_method(CoLLM(Options()), pool(1, 2))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from moco_toolkit_decoding.session import Draft, StepSession, inspect, open_session
     from moco_toolkit_decoding.text import Vocabulary
     from moco_toolkit_decoding.texts import TextSession
-    from moco_toolkit_decoding.tuning import mean_score
+    from moco_toolkit_decoding.tuning import graded_replies, mean_score
     from moco_toolkit_decoding.union import UnionRecipe
 
 _WHERE = {
@@ -47,6 +47,7 @@ _WHERE = {
     "exchange_ids": "roles",
     "fit_once": "fits",
     "gold_text": "fits",
+    "graded_replies": "tuning",
     "inspect": "session",
     "mean_score": "tuning",
     "open_session": "session",
@@ -75,6 +76,7 @@ __all__ = [
     "exchange_ids",
     "fit_once",
     "gold_text",
+    "graded_replies",
     "inspect",
     "mean_score",
     "open_session",
