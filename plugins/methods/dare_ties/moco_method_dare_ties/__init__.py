@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -89,6 +88,7 @@ class DareTies(Method[Options]):
     """DARE, Yu et al. 2023 (arXiv 2311.03099), and TIES-Merging, Yadav et al. 2023 (arXiv 2306.01708)."""
 
     Options = Options
+    system = MergedSystem
     level = "weight"
     title = "DARE-TIES"
     paper = "https://arxiv.org/abs/2311.03099"
@@ -146,7 +146,7 @@ class DareTies(Method[Options]):
             operation = self.operation(len(experts), given, seed=masks)
         facts["weights"] = dict(zip((m.name for m in experts), operation.weights, strict=True))
         merge = Merge.weights(operation, experts, base)
-        return await finish(pool, merge, name="dare-ties", method="dare_ties", facts=facts, export=options.export)
+        return await finish(MergedSystem(pool, options, name="dare-ties", merge=merge, facts=facts), "dare_ties")
 
     def operation(
         self,
@@ -228,9 +228,6 @@ class DareTies(Method[Options]):
         while proposals := swarm.ask():
             swarm.tell([await score(p.position, f"merge {p.iteration}.{p.particle}") for p in proposals])
         return decode(swarm.best)
-
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> MergedSystem:
-        return MergedSystem.restore(pool, state)
 
 
 @hookimpl

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -76,6 +75,7 @@ class Expo(Method[Options]):
     """Model extrapolation, Zheng et al. 2024 (arXiv 2404.16792)."""
 
     Options = Options
+    system = MergedSystem
     level = "weight"
     title = "ExPO"
     paper = "https://arxiv.org/abs/2404.16792"
@@ -139,7 +139,7 @@ class Expo(Method[Options]):
             if search is not None:
                 search.close()
         facts |= {"mode": o.direction, "alpha": alpha, "trace": search.trace if search else []}
-        return await finish(pool, direction.at(alpha), name="expo", method="expo", facts=facts, export=o.export)
+        return await finish(MergedSystem(pool, o, name="expo", merge=direction.at(alpha), facts=facts), "expo")
 
     async def _direction(self, search: Search | None, pool: Pool, context: Context) -> tuple[Direction, dict[str, Any]]:
         """Return the models to move on from and to move away from."""
@@ -205,9 +205,6 @@ class Expo(Method[Options]):
             for other in tried[max(at - 1, 0) : at] + tried[at + 1 : at + 2]:
                 await measure((centre + other) / 2)
         return best()
-
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> MergedSystem:
-        return MergedSystem.restore(pool, state)
 
 
 class Direction:

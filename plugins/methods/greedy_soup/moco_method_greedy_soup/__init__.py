@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
@@ -50,6 +49,7 @@ class GreedySoup(Method[Options]):
     """Model soups, Wortsman et al. 2022 (arXiv 2203.05482)."""
 
     Options = Options
+    system = MergedSystem
     level = "weight"
     title = "Greedy soup"
     paper = "https://arxiv.org/abs/2203.05482"
@@ -81,7 +81,7 @@ class GreedySoup(Method[Options]):
             finally:
                 search.close()
             facts |= {**found, "trace": search.trace}
-        return await finish(pool, merge, name="soup", method="greedy_soup", facts=facts, export=options.export)
+        return await finish(MergedSystem(pool, options, name="soup", merge=merge, facts=facts), "greedy_soup")
 
     def _steps(self, models: int) -> int:
         return round(self.cost(models, 1).fit)
@@ -171,9 +171,6 @@ class GreedySoup(Method[Options]):
         names = [m.name for m in models]
         facts = {"scores": dict(zip(names, scores, strict=True)), "weights": dict(zip(names, weights, strict=True))}
         return self._mix(weights, models), {**facts, "dev_score": best}
-
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> MergedSystem:
-        return MergedSystem.restore(pool, state)
 
 
 @hookimpl

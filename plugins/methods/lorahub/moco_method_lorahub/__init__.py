@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import attrs
 
@@ -52,6 +51,7 @@ class LoraHub(Method[Options]):
     """LoraHub, Huang et al. 2023 (arXiv 2307.13269)."""
 
     Options = Options
+    system = MergedSystem
     level = "weight"
     title = "LoraHub"
     paper = "https://arxiv.org/abs/2307.13269"
@@ -125,7 +125,7 @@ class LoraHub(Method[Options]):
         if not any(found.weights):
             context.warn("lorahub: no composition beats the plain base on the sampled dev examples; the base answers")
         merge = Merge.adapters(found.weights, models, options.composition)
-        return await finish(pool, merge, name="lorahub", method="lorahub", facts=facts, export=options.export)
+        return await finish(MergedSystem(pool, options, name="lorahub", merge=merge, facts=facts), "lorahub")
 
     def _candidates(self, models: list[Model], context: Context) -> list[Model]:
         wanted = self.options.num_candidates
@@ -146,9 +146,6 @@ class LoraHub(Method[Options]):
 
         losses = await context.each(sample, one)
         return sum(losses) / len(losses)
-
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> MergedSystem:
-        return MergedSystem.restore(pool, state)
 
 
 @hookimpl

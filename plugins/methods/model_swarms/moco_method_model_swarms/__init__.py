@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 import attrs
@@ -14,7 +14,17 @@ from moco_core.methods import Cost, Method
 from moco_core.models import Model, Needs, Pool
 from moco_core.options import option
 from moco_core.types import Example, Question, Reply
-from moco_toolkit_merging import Linear, Merge, MergedSystem, Search, finish, prepare, share_base, weight_needs
+from moco_toolkit_merging import (
+    Linear,
+    Merge,
+    MergedSystem,
+    Search,
+    finish,
+    prepare,
+    saved_merge,
+    share_base,
+    weight_needs,
+)
 from moco_toolkit_swarm import Swarm, SwarmSettings, enlarge, one_hot
 from moco_toolkit_voting import vote
 
@@ -53,6 +63,39 @@ class Options:
     export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
 
 
+def _merges(saved: Sequence[Merge | Mapping[str, Any]]) -> tuple[Merge, ...]:
+    return tuple(saved_merge(m) for m in saved)
+
+
+@attrs.frozen(eq=False, slots=False)
+class SwarmSystem(MergedSystem):
+    """The best point of the swarm, and ``members``, the next best ones, which vote with it."""
+
+    members: tuple[Merge, ...] = attrs.field(default=(), converter=_merges)
+
+    @property
+    def model(self) -> Model | None:
+        return None if self.members else self.merged
+
+    @cached_property
+    def voters(self) -> tuple[Model, ...]:
+        """The points that vote, best first."""
+        others = (m.model(self.pool, f"{self.name} {place}") for place, m in enumerate(self.members, 2))
+        return (self.merged, *others)
+
+    async def respond(self, question: Question, context: Context) -> Reply:
+        if not self.members:
+            return await super().respond(question, context)
+        replies = await context.gather(context.generate(m, question) for m in self.voters)
+        keys = [context.read(question, r.text).key for r in replies]
+        outcome = vote(keys)  # ties go to the better point: they stand in order of their dev scores
+        chosen = 0 if outcome is None else outcome.voter
+        return Reply.of(replies[chosen], votes=keys, voter=chosen)
+
+    def state(self) -> Mapping[str, Any]:
+        return {**super().state(), "members": [m.dump() for m in self.members]}
+
+
 class ModelSwarms(Method[Options]):
     """Model Swarms, Feng et al. 2024 (arXiv 2410.11163).
 
@@ -61,6 +104,7 @@ class ModelSwarms(Method[Options]):
     """
 
     Options = Options
+    system = SwarmSystem
     level = "weight"
     title = "Model Swarms"
     paper = "https://arxiv.org/abs/2410.11163"
@@ -105,8 +149,11 @@ class ModelSwarms(Method[Options]):
             "restarts": [[r.iteration, *r.restarted] for r in swarm.trajectory if r.restarted],
             "trace": search.trace,
         }
-        system = await finish(pool, members[0], name="swarm", method="model_swarms", facts=facts, export=options.export)
-        return SwarmSystem(system, members[1 : options.ensemble_top_k])
+        best, *others = members
+        system = SwarmSystem(
+            pool, options, name="swarm", merge=best, facts=facts, members=others[: options.ensemble_top_k - 1]
+        )
+        return await finish(system, "model_swarms")
 
     def _swarm(self, experts: int, context: Context) -> Swarm[tuple[float, ...]]:
         o = self.options
@@ -132,34 +179,6 @@ class ModelSwarms(Method[Options]):
         if share_base(models):
             return Merge.adapters(position, models, self.options.adapter_combine)
         return Merge.weights(Linear(coefficients=tuple(position)), models)
-
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> SwarmSystem:
-        members = [Merge.load(m) for m in state["members"]]
-        for merge in members:
-            for source in merge.sources:
-                source.check(pool)
-        return SwarmSystem(MergedSystem.restore(pool, state), members)
-
-
-class SwarmSystem(MergedSystem):
-    """The best point of the swarm, and with ``ensemble_top_k`` above 1 the next best ones beside it."""
-
-    def __init__(self, best: MergedSystem, members: Sequence[Merge]) -> None:
-        super().__init__(best.pool, best.merge, best.name, best.facts)
-        self.members = list(members)
-
-    def state(self) -> Mapping[str, Any]:
-        return {**super().state(), "members": [m.dump() for m in self.members]}
-
-    async def respond(self, question: Question, context: Context) -> Reply:
-        if not self.members:
-            return await super().respond(question, context)
-        others = [m.model(self.pool, f"{self.name} {k + 2}") for k, m in enumerate(self.members)]
-        replies = await context.gather(context.generate(m, question) for m in (self.model, *others))
-        keys = [context.read(question, r.text).key for r in replies]
-        outcome = vote(keys)  # ties go to the better point: they stand in order of their dev scores
-        chosen = 0 if outcome is None else outcome.voter
-        return Reply.of(replies[chosen], votes=keys, voter=chosen)
 
 
 @hookimpl

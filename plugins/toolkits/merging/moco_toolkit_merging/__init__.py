@@ -1,7 +1,9 @@
 """Merging weights as values: recipes evaluated in memory, streamed to disk only when asked."""
 
-from moco_toolkit_merging.compatibility import Report, check_finite, check_models, compare
+from moco_toolkit_merging.comparison import Report, compare
+from moco_toolkit_merging.compatibility import check_finite, check_models
 from moco_toolkit_merging.export import ExportFailed, check_folder, export_merge, model_card
+from moco_toolkit_merging.merges import Merge, SourceRef, base_of, resolve
 from moco_toolkit_merging.needs import share_base, strangers, weight_needs
 from moco_toolkit_merging.operations import (
     OPERATIONS,
@@ -10,13 +12,13 @@ from moco_toolkit_merging.operations import (
     Linear,
     Mean,
     Mergekit,
-    Operation,
     dump_operation,
     load_operation,
 )
-from moco_toolkit_merging.recipes import AdapterRecipe, BaseRecipe, Merge, MergeRecipe, SourceRef, base_of, resolve
+from moco_toolkit_merging.recipes import AdapterRecipe, BaseRecipe, MergeRecipe
+from moco_toolkit_merging.rules import Operation
 from moco_toolkit_merging.search import Search
-from moco_toolkit_merging.systems import MergedSystem, finish, prepare
+from moco_toolkit_merging.systems import MergedSystem, finish, prepare, saved_merge
 from moco_toolkit_merging.workspace import Workspace
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "model_card",
     "prepare",
     "resolve",
+    "saved_merge",
     "share_base",
     "strangers",
     "weight_needs",

@@ -9,22 +9,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moco_core.errors import CapabilityError
-from moco_toolkit_checkpoints.adapters import beyond_factors
+from moco_core import CapabilityError
+from moco_core.local import AdapterWeights
+from moco_toolkit_checkpoints.adapters import beyond_factors, placed_by_tensors
+from moco_toolkit_merging.rules import Composition
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from moco_core.local import AdapterWeights
-
-__all__ = ["Composition", "Factors", "check_alike", "check_composable", "combine", "delta", "factors"]
-
-Composition = Literal["exact", "factors"]
-"""``exact`` adds the updates (by rank concatenation); ``factors`` adds A and B separately, as LoraHub does."""
+__all__ = ["Factors", "check_alike", "check_composable", "combine", "delta", "factors"]
 
 _PREFIX = "base_model.model."
 _KEY = re.compile(r"^(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<factor>[AB])(?:\.[^.]+)??(?:\.weight)?$")
@@ -49,19 +46,19 @@ class Factors:
 
 
 def factors(adapter: AdapterWeights, who: str = "the adapter") -> dict[str, Factors]:
-    """Return an adapter's factors by module name. Raises CapabilityError for what is not a plain LoRA adapter.
-
-    DoRA magnitudes, trained biases and fully trained modules are not linear in the factors: merge those to full weights.
-    """
+    """Return an adapter's factors by module name. Raises CapabilityError for what is not a plain LoRA adapter."""
     config = adapter.config
-    _plain(config, who)
+    kind = str(config.get("peft_type", "LORA")).rpartition(".")[2].upper()
+    if kind != "LORA":
+        raise CapabilityError(f"{who}: a {kind} adapter is not LoRA; give LoRA adapters")
+    if more := beyond_factors(config, adapter.tensors):
+        raise CapabilityError(f"{who}: it is more than a sum of factors: {more}; merge it into full weights first")
     found: dict[str, dict[str, tuple[Tensor, bool]]] = {}
     for key, tensor in adapter.tensors.items():
         match = _KEY.match(key.removeprefix(_PREFIX))
         if match is None or tensor.dim() != 2:
             raise CapabilityError(
-                f"{who}: {key!r} is not a LoRA factor of a linear or embedding module, so the adapter cannot be added to "
-                "others; merge it into full weights first"
+                f"{who}: {key!r} is not a factor of a linear or embedding module; merge the adapter into full weights first"
             )
         found.setdefault(match["module"], {})[match["factor"]] = (tensor, match["kind"] is not None)
     out: dict[str, Factors] = {}
@@ -79,25 +76,6 @@ def factors(adapter: AdapterWeights, who: str = "the adapter") -> dict[str, Fact
             transposed=bool(config.get("fan_in_fan_out")),
         )
     return out
-
-
-def _plain(config: Mapping[str, Any], who: str) -> None:
-    kind = str(config.get("peft_type", "LORA")).rpartition(".")[2].upper()
-    if kind != "LORA":
-        raise CapabilityError(f"{who}: a {kind} adapter is not LoRA; give LoRA adapters")
-    for key, what in (
-        ("use_dora", "DoRA magnitudes"),
-        ("lora_bias", "trained biases"),
-        ("modules_to_save", "full modules"),
-    ):
-        if config.get(key):
-            raise CapabilityError(
-                f"{who}: {key} is set; {what} do not add up like LoRA factors, merge the adapter into full weights first"
-            )
-    if config.get("bias", "none") != "none":
-        raise CapabilityError(f"{who}: bias={config['bias']!r}; trained biases do not add up, retrain with bias='none'")
-    if problem := beyond_factors(config):
-        raise CapabilityError(f"{who}: it is more than a sum of factors: {problem}; merge it into full weights first")
 
 
 def _pattern(patterns: Mapping[str, Any], module: str) -> Any:
@@ -136,7 +114,7 @@ def check_alike(
     Factor-wise sums need equal modules, ranks and scalings; exact sums need plain LoRA factors of equal outer shapes. Only
     shapes are looked at.
     """
-    sets = [factors(a, n) for a, n in zip(adapters, names, strict=True)]
+    sets = [factors(a, f"adapter {n!r}") for a, n in zip(adapters, names, strict=True)]
     reference = next((i for i, s in enumerate(sets) if s), 0)
     for name, other in zip(names, sets, strict=True):
         mine, first = sets[reference], names[reference]
@@ -185,8 +163,6 @@ def combine(
     peft's ``add_weighted_adapter(combination_type="cat")``. ``factors``: A = sum w_i A_i, B = sum w_i B_i with the common
     scaling. Sources without tensors (the base) add nothing.
     """
-    from moco_core.local import AdapterWeights
-
     sets = [factors(a) for a in adapters] if sets is None else sets
     modules = list(dict.fromkeys(m for s in sets for m in s))
     if not modules:
@@ -205,18 +181,9 @@ def combine(
         infix, suffix = ("embedding_", "") if parts[0][0].embedding else ("", ".weight")
         tensors[f"{_PREFIX}{module}.lora_{infix}A{suffix}"] = a.contiguous()
         tensors[f"{_PREFIX}{module}.lora_{infix}B{suffix}"] = b.contiguous()
-    config = dict(first.config)
+    config = placed_by_tensors(first.config, {name: t.shape for name, t in tensors.items()})
     if composition == "exact":
-        config |= {"r": width, "lora_alpha": width, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
-    if any(
-        a.config.get("target_modules") != config.get("target_modules") for a, s in zip(adapters, sets, strict=True) if s
-    ):
-        config |= {
-            "target_modules": modules,
-            "exclude_modules": None,
-            "layers_to_transform": None,
-            "layers_pattern": None,
-        }
+        config |= {"lora_alpha": width, "use_rslora": False, "alpha_pattern": {}}
     return AdapterWeights(config=config, tensors=tensors)
 
 

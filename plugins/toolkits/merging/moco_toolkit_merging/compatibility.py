@@ -1,89 +1,21 @@
-"""May these be merged? Told from headers and configurations, before any weight is read."""
+"""May these models of a pool be merged? Told from headers and configurations, before any weight is read."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-from moco_core.converters import strings
-from moco_core.errors import CapabilityError, ConfigError
-from moco_core.models import Model
+from moco_core import CapabilityError, ConfigError, Model
+from moco_toolkit_checkpoints.fingerprints import read_json
+from moco_toolkit_merging.comparison import Report, compare
+from moco_toolkit_merging.folders import FolderWeights
+from moco_toolkit_merging.hosts import files_of, host_or_none
+from moco_toolkit_merging.vocabulary import compare_ends
 
-if TYPE_CHECKING:
-    from moco_core.local import Host, Weights
-
-__all__ = ["Report", "check_finite", "check_models", "compare", "mismatch"]
-
-# Equal names and shapes can still mean different arithmetic: what each head sees, and how.
-_SHAPING = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "layer_types")
-_MEANING = ("rope_theta", "rope_scaling", "rope_parameters", "sliding_window", "partial_rotary_factor", "rms_norm_eps")
-_VOCABULARY = ("embed_tokens.weight", "lm_head.weight", "wte.weight", "embed_in.weight", "embed_out.weight")
-
-
-@attrs.frozen(kw_only=True)
-class Report:
-    """What differs. ``mismatch`` is the first thing that forbids merging (empty if nothing does), ``warnings`` the rest."""
-
-    mismatch: str = ""
-    warnings: tuple[str, ...] = attrs.field(default=(), converter=strings)
-
-    @property
-    def compatible(self) -> bool:
-        return not self.mismatch
-
-
-def compare(sources: Sequence[Weights], names: Sequence[str], *, padding: bool = False) -> Report:
-    """Compare every source with the first. ``padding`` allows different numbers of rows in the vocabulary's tensors."""
-    warnings: list[str] = []
-    first, one = sources[0], names[0]
-    for other, two in zip(sources[1:], names[1:], strict=True):
-        pair = f"{one!r} and {two!r}"
-        mismatch = _configs(first.config, other.config, pair, warnings) or _tensors(first, other, one, two, padding)
-        if mismatch:
-            return Report(mismatch=mismatch, warnings=tuple(warnings))
-    return Report(warnings=tuple(dict.fromkeys(warnings)))
-
-
-def _configs(a: Mapping[str, Any], b: Mapping[str, Any], pair: str, warnings: list[str]) -> str:
-    if a.get("quantization_config") or b.get("quantization_config"):
-        return f"{pair}: a quantised checkpoint cannot be merged; use the unquantised one"
-    if a.get("architectures") != b.get("architectures"):
-        return f"{pair}: architectures {_short(a.get('architectures'))} and {_short(b.get('architectures'))}"
-    inner_a, inner_b = a.get("text_config") or a, b.get("text_config") or b
-    for key in _SHAPING:
-        if inner_a.get(key) != inner_b.get(key):
-            return f"{pair}: {key} is {_short(inner_a.get(key))} in one and {_short(inner_b.get(key))} in the other"
-    for key in _MEANING:
-        if inner_a.get(key) != inner_b.get(key):
-            warnings.append(
-                f"{pair}: {key} is {_short(inner_a.get(key))} in one and {_short(inner_b.get(key))} in the other; "
-                "the merge is defined, but the two attend differently"
-            )
-    kinds = [str(c.get("dtype") or c.get("torch_dtype") or "") for c in (a, b)]
-    if all(kinds) and kinds[0] != kinds[1]:
-        warnings.append(f"{pair}: stored as {kinds[0]} and {kinds[1]}; computed in float32, stored as the first")
-    return ""
-
-
-def _tensors(a: Weights, b: Weights, one: str, two: str, padding: bool) -> str:
-    names_a, names_b = set(a.names), set(b.names)
-    for name in a.names:
-        if name not in names_b:
-            tied = " (tied there to the input embedding)" if name.endswith("lm_head.weight") else ""
-            return f"{two!r} has no tensor {name!r}, {one!r} has it{tied}"
-        if a.shape(name) != b.shape(name):
-            rows_only = a.shape(name)[1:] == b.shape(name)[1:]
-            if padding and rows_only and name.endswith(_VOCABULARY):
-                continue
-            size = "x".join(map(str, a.shape(name))), "x".join(map(str, b.shape(name)))
-            hint = "; different vocabularies" if rows_only and name.endswith(_VOCABULARY) else ""
-            return f"tensor {name!r} is {size[0]} in {one!r} and {size[1]} in {two!r}{hint}"
-    extra = next((n for n in b.names if n not in names_a), None)
-    return f"{one!r} has no tensor {extra!r}, {two!r} has it" if extra else ""
+__all__ = ["check_finite", "check_models", "mismatch"]
 
 
 def mismatch(models: Sequence[Model]) -> str:
@@ -91,6 +23,8 @@ def mismatch(models: Sequence[Model]) -> str:
     first = models[0]
     for other in models[1:]:
         pair = f"models {first.name!r} and {other.name!r}"
+        if other.engine is not first.engine:
+            return f"{pair} are opened by two engines; put them into one pool to merge them"
         if first.architecture != other.architecture:
             detail = _detail(first, other)
             return f"{pair} do not share an architecture{detail}; choose checkpoints of one architecture and size"
@@ -108,7 +42,7 @@ def check_models(models: Sequence[Model]) -> Report:
     if problem := mismatch(models):
         raise CapabilityError(problem)
     report = _compared(models)
-    return attrs.evolve(report, warnings=(*report.warnings, *_foreign(models)))
+    return attrs.evolve(report, warnings=(*report.warnings, *_ends(models), *_foreign(models)))
 
 
 def check_finite(models: Sequence[Model]) -> None:
@@ -116,7 +50,7 @@ def check_finite(models: Sequence[Model]) -> None:
 
     One pass over the weights costs little beside the dev evaluations that a broken source would spoil. Blocking.
     """
-    host = _host(models[0])
+    host = host_or_none(models[0])
     if host is None:
         return
     from moco_toolkit_merging.tensors import finite
@@ -135,21 +69,18 @@ def check_finite(models: Sequence[Model]) -> None:
 
 def _detail(a: Model, b: Model) -> str:
     """Return the first difference between two models' files, from their headers alone."""
-    folders = [getattr(m.info.get("spec"), "folder", "") for m in (a, b)]
-    if not all(folders):
+    folders = [folder for m in (a, b) if (folder := files_of(m).checkpoint) is not None]
+    if len(folders) < 2:
         return ""
-    from moco_toolkit_merging.files import FolderWeights
-
     try:
-        headers: list[Any] = [FolderWeights(Path(f)) for f in folders]
-        found = compare(headers, [a.name, b.name])
+        found = compare([FolderWeights(f) for f in folders], [a.name, b.name])
     except (ConfigError, CapabilityError):
         return ""
     return f" ({found.mismatch})" if found.mismatch else ""
 
 
 def _compared(models: Sequence[Model]) -> Report:
-    host = _host(models[0])
+    host = host_or_none(models[0])
     if host is None:
         return Report()
     report = compare([host.weights(m) for m in models], [m.name for m in models])
@@ -158,28 +89,18 @@ def _compared(models: Sequence[Model]) -> Report:
     return report
 
 
-def _host(model: Model) -> Host | None:
-    """Return the engine if weights are in its reach."""
-    try:
-        from moco_core.local import Host
-    except ImportError:
-        return None
-    return model.engine if isinstance(model.engine, Host) else None
+def _ends(models: Sequence[Model]) -> list[str]:
+    """Warn of models that end replies with other tokens than the first, whose configuration the merge has."""
+    known = [(m.name, folder) for m in models if (folder := files_of(m).checkpoint) is not None]
+    return compare_ends([folder for _, folder in known], [name for name, _ in known]) if known else []
 
 
 def _foreign(models: Sequence[Model]) -> Iterator[str]:
     """Warn of adapters that name another base than the one the pool puts them on; only names can tell where shapes fit."""
     for model in models:
-        spec: Any = model.info.get("spec")
-        path = Path(getattr(spec, "adapter", "") or ".") / "adapter_config.json"
-        if not model.adapter or not path.is_file():
+        files = files_of(model)
+        if files.adapter is None:
             continue
-        trained_on = str(json.loads(path.read_text("utf-8")).get("base_model_name_or_path") or "")
-        given = str(spec.entry.get("model", ""))
-        if trained_on and given and Path(trained_on).name.lower() != Path(given).name.lower():
-            yield f"adapter {model.name!r} says it was trained on {trained_on!r}, the pool puts it on {given!r}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value) if not isinstance(value, str) else value
-    return text if len(text) <= 60 else text[:57] + "..."
+        trained_on = str(read_json(files.adapter / "adapter_config.json").get("base_model_name_or_path") or "")
+        if trained_on and files.named and Path(trained_on).name.lower() != Path(files.named).name.lower():
+            yield f"adapter {model.name!r} says it was trained on {trained_on!r}, the pool puts it on {files.named!r}"

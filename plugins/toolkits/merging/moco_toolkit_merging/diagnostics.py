@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from moco_core.context import Context
-from moco_core.models import Model, Pool
-from moco_core.types import Example
+from moco_core import Context, Example, Model, Pool
+from moco_toolkit_merging.merges import Merge
 from moco_toolkit_merging.operations import Linear
-from moco_toolkit_merging.recipes import Merge
 from moco_toolkit_merging.search import Search
 
 if TYPE_CHECKING:

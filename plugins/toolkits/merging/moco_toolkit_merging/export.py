@@ -11,9 +11,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from moco_core.errors import ConfigError, MocoError, StoreError
-from moco_core.models import Model, Pool
-from moco_toolkit_merging.recipes import Merge
+from moco_core import ConfigError, MocoError, Model, Pool, StoreError
+from moco_core.local import host_of
+from moco_toolkit_checkpoints.fingerprints import read_header
+from moco_toolkit_merging.hosts import files_of
+from moco_toolkit_merging.merges import Merge
 
 __all__ = [
     "RECIPE_FILE",
@@ -114,15 +116,13 @@ def written_size(models: Sequence[Model], *, dense: bool) -> int:
 
     ``dense`` merges are written as the first model (or its base) is stored, others as a float32 adapter of summed ranks.
     """
-    specs = [m.info.get("spec") for m in models]
-    folders = [Path((getattr(s, "folder", "") if dense else getattr(s, "adapter", "")) or ".") for s in specs]
     if dense:
-        found = sum(p.stat().st_size for p in folders[0].glob("*.safetensors")) if specs[0] is not None else 0
+        folder = files_of(models[0]).checkpoint
+        found = sum(p.stat().st_size for p in folder.glob("*.safetensors")) if folder is not None else 0
         return found or max((m.memory or 0 for m in models if not m.adapter), default=0)
-    from moco_toolkit_checkpoints.fingerprints import read_header
-
-    files = [f / "adapter_model.safetensors" for f in folders]
-    return sum(4 * math.prod(shape) for f in files if f.is_file() for _, shape in read_header(f).values())
+    adapters = [folder for m in models if (folder := files_of(m).adapter) is not None]
+    headers = [read_header(folder / "adapter_model.safetensors") for folder in adapters]
+    return sum(4 * math.prod(shape) for header in headers for _, shape in header.values())
 
 
 def export_merge(pool: Pool, merge: Merge, folder: Path, *, title: str, method: str, facts: Any = None) -> None:
@@ -132,8 +132,6 @@ def export_merge(pool: Pool, merge: Merge, folder: Path, *, title: str, method: 
     merge is left as it is. Raises ConfigError if it cannot take it, ExportFailed if writing fails. Blocking: run it in a
     worker thread.
     """
-    from moco_core.local import host_of
-
     folder = Path(folder)
     model = merge.model(pool, title)
     models = [s.check(pool) for s in merge.sources]
@@ -148,7 +146,7 @@ def export_merge(pool: Pool, merge: Merge, folder: Path, *, title: str, method: 
 
 def model_card(title: str, method: str, merge: Merge, models: Sequence[Model]) -> str:
     """Return a Hugging Face model card: sources, operation and the recipe as JSON."""
-    repositories = list(dict.fromkeys(_repository(m) for m in models))
+    repositories = list(dict.fromkeys(files_of(m).named for m in models))
     named = [r for r in repositories if r and r.count("/") == 1 and not r.startswith((".", "/", "~"))]
     head = ["---", "library_name: transformers", "tags:", "- merge", "- moco"]
     if named:
@@ -162,9 +160,3 @@ def model_card(title: str, method: str, merge: Merge, models: Sequence[Model]) -
     lines += ["", "The recipe, computed in float32 and cast once:", "", "```json"]
     lines += [json.dumps(merge.dump(), indent=2, sort_keys=True), "```", ""]
     return "\n".join(lines)
-
-
-def _repository(model: Model) -> str:
-    spec = model.info.get("spec")
-    entry = getattr(spec, "entry", None) or {}
-    return str(entry.get("model", ""))

@@ -16,28 +16,20 @@ from typing import Any, cast
 
 import attrs
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from moco_core.errors import CapabilityError, ConfigError
-from moco_core.types import digest
-from moco_toolkit_merging.compatibility import compare
+from moco_core import CapabilityError
+from moco_toolkit_merging.comparison import compare
 from moco_toolkit_merging.export import RECIPE_FILE, check_folder, read_fingerprint, written_beside
-from moco_toolkit_merging.operations import Operation, dump_operation
+from moco_toolkit_merging.folders import STORED, FolderWeights
+from moco_toolkit_merging.operations import dump_operation
 from moco_toolkit_merging.recipes import MergeRecipe
+from moco_toolkit_merging.rules import Operation
+from moco_toolkit_merging.vocabulary import compare_ends, compare_vocabularies
 
-__all__ = ["FolderWeights", "merge_folders"]
+__all__ = ["merge_folders"]
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_CODES = {v: k for k, v in DTYPES.items()}
-_OTHER = {
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+_CODES = {torch_name: code for code, torch_name in STORED.items()}
 _SMALL_FILES = (
     "generation_config.json",
     "tokenizer*",
@@ -49,77 +41,6 @@ _SMALL_FILES = (
     "*.jinja",
 )
 _BLOCK = 1 << 20  # entries combined at once where the operation allows it: temporaries stay in the processor's cache
-
-
-class FolderWeights:
-    """The tensors of one checkpoint folder (see :class:`moco_core.local.Weights`), in file order.
-
-    Only headers are read at first. One shard is mapped at a time: reading a tensor of another closes the one before.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self.config: Mapping[str, Any] = _json(self.folder / "config.json")
-        index = self.folder / "model.safetensors.index.json"
-        if index.exists():
-            files = sorted(set(_json(index).get("weight_map", {}).values()))
-        else:
-            files = ["model.safetensors"]
-        self._where: dict[str, Path] = {}
-        self._facts: dict[str, tuple[str, tuple[int, ...]]] = {}
-        for name in files:
-            path = self.folder / name
-            header = _header(path)
-            for key in sorted(header, key=lambda k: header[k]["data_offsets"][0]):
-                self._where[key] = path
-                self._facts[key] = (header[key]["dtype"], tuple(header[key]["shape"]))
-        tied = bool((self.config.get("text_config") or self.config).get("tie_word_embeddings"))
-        self.names: Sequence[str] = [n for n in self._facts if not (tied and n == "lm_head.weight")]
-        self._aliases: dict[str, str] = {}
-        self._open: tuple[Path, Any] | None = None
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._facts[name][1]
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Return the stored dtype. Raises CapabilityError for formats that cannot be merged (quantised ones)."""
-        code = self._facts[name][0]
-        found = DTYPES.get(code) or _OTHER.get(code)
-        if found is None:
-            raise CapabilityError(
-                f"{self.folder}: tensor {name!r} is stored as {code}; quantised weights cannot be merged"
-            )
-        return found
-
-    def get(self, name: str) -> Tensor:
-        tensor: Tensor = self._handle(name).get_tensor(self._aliases.get(name, name))
-        return tensor
-
-    def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Return some rows of a tensor; nothing else of it is read."""
-        tensor: Tensor = self._handle(name).get_slice(self._aliases.get(name, name))[start:stop]
-        return tensor
-
-    def close(self) -> None:
-        """Unmap what is open."""
-        self._open = None
-
-    def alias(self, name: str, other: str) -> None:
-        """Let ``name`` read as ``other``: the head of a model that ties it to its embeddings."""
-        self._where[name], self._facts[name], self._aliases[name] = self._where[other], self._facts[other], other
-        self.names = [*self.names, name]
-
-    def _handle(self, name: str) -> Any:
-        path = self._where[name]
-        if self._open is None or self._open[0] != path:
-            self._open = None  # unmap the old shard before the new one comes
-            self._open = (path, safe_open(str(path), framework="pt"))
-        return self._open[1]
-
-    def fingerprint(self) -> str:
-        """Return a digest of names, shapes and files (sizes and times), for the recipe of a merge of plain folders."""
-        files = sorted({(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self._where.values()})
-        return digest("folder", str(self.folder.resolve()), [list(f) for f in files])
 
 
 class _Rows:
@@ -150,26 +71,30 @@ def merge_folders(
     ``dtype`` is the output's (``float32``, ``bfloat16``, ...; default: as stored in the first). Arithmetic is float32 with
     one cast. Peak memory is the mapped pages of one shard per source plus a few blocks of the tensor at hand.
 
-    Rows of the vocabulary that only some sources have (padding) are taken from the first. Where some sources tie their
-    embeddings and others do not, the result is untied. Raises CapabilityError for sources that cannot be merged, with the
-    first mismatch, ConfigError for a folder that cannot take the result, and ExportFailed if writing fails; then nothing is
-    left behind.
+    Rows of the vocabulary that only some sources have (padding) are taken from the first; ids that mean different tokens are
+    refused. Where some sources tie their embeddings and others do not, the result is untied. Raises CapabilityError for
+    sources that cannot be merged, with the first mismatch, ConfigError for a folder that cannot take the result, and
+    ExportFailed if writing fails; then nothing is left behind.
     """
     paths = [Path(f) for f in folders]
     labels = list(names or [p.name for p in paths])
     sources = [FolderWeights(p) for p in paths]
     operation.check(len(sources))
     untie = _align_ties(sources)
-    report = compare(cast("list[Any]", sources), labels, padding=True)
-    if report.mismatch:
-        raise CapabilityError(f"checkpoints cannot be merged: {report.mismatch}")
+    report = compare(sources, labels, padding=True)
+    mismatch, warnings = report.mismatch, list(report.warnings)
+    if not mismatch:
+        mismatch, more = compare_vocabularies(paths, labels)
+        warnings += [*more, *compare_ends(paths, labels)]
+    if mismatch:
+        raise CapabilityError(f"checkpoints cannot be merged: {mismatch}")
     recipe = MergeRecipe(operation=operation, sources=[s.fingerprint() for s in sources])
     wanted = getattr(torch, dtype) if dtype else None
     plan = _plan(sources[0], wanted, shard_size)
     size = sum(p.size for shard in plan for p in shard)
     target = Path(out)
     if not check_folder(target, size, recipe.fingerprint):
-        return list(report.warnings)
+        return warnings
     record = {
         "fingerprint": recipe.fingerprint,
         "operation": dump_operation(operation),
@@ -188,7 +113,7 @@ def merge_folders(
         for source in sources:
             source.close()
     assert read_fingerprint(target) == recipe.fingerprint
-    return list(report.warnings)
+    return warnings
 
 
 @attrs.frozen
@@ -207,7 +132,7 @@ def _plan(first: FolderWeights, wanted: torch.dtype | None, shard_size: int) -> 
     shards: list[list[_Planned]] = [[]]
     room = shard_size
     for name in first.names:
-        stored = first.dtype(name)
+        stored: torch.dtype = getattr(torch, first.stored(name))
         item = _Planned(name, first.shape(name), wanted if wanted is not None and stored.is_floating_point else stored)
         if item.size > room and shards[-1]:
             shards.append([])
@@ -228,9 +153,8 @@ def _write(
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         offset = 0
         for item in shard:
-            code = _CODES.get(item.dtype) or next(k for k, v in _OTHER.items() if v == item.dtype)
             header[item.name] = {
-                "dtype": code,
+                "dtype": _CODES[str(item.dtype).removeprefix("torch.")],
                 "shape": list(item.shape),
                 "data_offsets": [offset, offset + item.size],
             }
@@ -329,27 +253,3 @@ def _card(title: str, record: Mapping[str, Any]) -> str:
         f"---\nlibrary_name: transformers\ntags:\n- merge\n- moco\n---\n# {title}\n\nMerged from:\n\n{sources}\n\n"
         f"Computed in float32 and cast once:\n\n```json\n{recipe}\n```\n"
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: file not found; give the folder of a checkpoint") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a JSON object")
-    return value
-
-
-def _header(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: file not found; only safetensors checkpoints can be merged") from None
-    except (OSError, ValueError, struct.error) as error:
-        raise ConfigError(f"{path}: not a safetensors file: {error}") from None
-    return {k: v for k, v in header.items() if k != "__metadata__"}

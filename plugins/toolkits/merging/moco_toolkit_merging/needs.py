@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from moco_core.errors import MocoError
-from moco_core.models import Model, Needs
+from moco_core import MocoError, Model, Needs
+from moco_core.local import AdapterWeights
+from moco_toolkit_checkpoints.fingerprints import read_header, read_json
+from moco_toolkit_merging.adapters import check_alike
 from moco_toolkit_merging.compatibility import mismatch
 from moco_toolkit_merging.export import check_folder, read_record, written_size
-from moco_toolkit_merging.recipes import Composition
+from moco_toolkit_merging.hosts import files_of
+from moco_toolkit_merging.rules import Composition
 
 __all__ = ["check_export", "share_base", "strangers", "weight_needs"]
 
@@ -51,7 +54,7 @@ def share_base(models: Sequence[Model]) -> bool:
 
 def strangers(models: Sequence[Model], base: Model) -> list[str]:
     """Return the first adapter, as a sentence, that was not trained on ``base``; empty where the pool does not tell."""
-    root = base.base if base.adapter else str(getattr(base.info.get("spec"), "base_print", ""))
+    root = base.base if base.adapter else files_of(base).base
     other = next((m for m in models if m.adapter and root and m.base != root), None)
     if other is None:
         return []
@@ -82,20 +85,17 @@ def _unwritable(models: Sequence[Model], export: str, dense: bool) -> list[str]:
 
 def _unlike(models: Sequence[Model], composition: Composition) -> str:
     """Return why adapters of one base do not combine, from their configurations and headers."""
-    folders = [Path(getattr(m.info.get("spec"), "adapter", "") or ".") for m in models]
-    if not share_base(models) or not all((f / "adapter_config.json").is_file() for f in folders):
+    folders = [folder for m in models if (folder := files_of(m).adapter) is not None]
+    if not share_base(models) or len(folders) < len(models):
         return ""
-    from moco_core.local import AdapterWeights
-    from moco_toolkit_checkpoints.fingerprints import read_header, read_json
-    from moco_toolkit_merging.adapters import check_alike
-
     found = []
     for folder in folders:
         shapes = read_header(folder / "adapter_model.safetensors")
         found.append(
             AdapterWeights(
                 config=read_json(folder / "adapter_config.json"),
-                tensors={name: _Shaped(shape) for name, (_, shape) in shapes.items()},
+                # embeddings or a head that stand beside their factors are compared with the base's when they are read
+                tensors={n: _Shaped(shape) for n, (_, shape) in shapes.items() if not n.endswith(".base_layer.weight")},
             )
         )
     try:

@@ -8,69 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import attrs
 
+from moco_core import ConfigError
 from moco_core.converters import floats, strings
-from moco_core.errors import ConfigError
 from moco_core.options import build, plain
-from moco_toolkit_merging.workspace import Workspace
+from moco_core.types import digest
+from moco_toolkit_merging.rules import Inputs, Operation, Rescale, Sparsify, Tensor, Vote
 
 __all__ = [
     "OPERATIONS",
     "Consensus",
     "Extrapolate",
-    "Inputs",
     "Linear",
     "Mean",
     "Mergekit",
-    "Operation",
     "dump_operation",
     "load_operation",
 ]
-
-Tensor = Any
-Sparsify = Literal["none", "dare", "ties"]
-Rescale = Literal["inverse_density", "l1", "none"]
-Vote = Literal["sum", "count", "none"]
-
-
-class Inputs(Protocol):
-    """The sources' tensors of one name, read when they are asked for. Never change one in place."""
-
-    name: str
-    workspace: Workspace
-
-    def __len__(self) -> int: ...
-
-    def get(self, index: int) -> Tensor:
-        """Return source ``index``'s tensor in its stored dtype."""
-
-    def delta(self, index: int, base: int) -> Tensor:
-        """Return float32(source) - float32(base); for a LoRA adapter on that very base its update c B A, exactly."""
-
-    def identity(self, index: int) -> str:
-        """Return the source's fingerprint."""
-
-
-class Operation(Protocol):
-    """One merging rule. ``elementwise``: every entry of the result depends on that entry of the sources alone, so that a
-    tensor can be merged in blocks.
-    """
-
-    kind: ClassVar[str]
-    elementwise: ClassVar[bool]
-
-    def check(self, sources: int) -> None:
-        """Raise ConfigError unless the operation's numbers fit that many sources."""
-
-    def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
-        """Return the result's tensor, float32 or wider. It may alias a source if it equals one.
-
-        Where ``out`` is given (contiguous, on the CPU, of any floating type), the result is written there, cast once.
-        """
-
 
 def _count(given: int, sources: int, what: str) -> None:
     if given != sources:
@@ -89,7 +46,7 @@ class Linear:
         _count(len(self.coefficients), sources, "coefficients")
 
     def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
-        from moco_toolkit_merging import tensors
+        import moco_toolkit_merging.tensors as tensors
 
         used = [i for i, c in enumerate(self.coefficients) if c] or [0]
         if [self.coefficients[i] for i in used] == [1.0]:
@@ -111,7 +68,7 @@ class Mean:
     def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
         import torch
 
-        from moco_toolkit_merging import tensors
+        import moco_toolkit_merging.tensors as tensors
 
         count = len(inputs)
         if count == 1:
@@ -153,7 +110,7 @@ class Extrapolate:
     def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
         import torch
 
-        from moco_toolkit_merging import tensors
+        import moco_toolkit_merging.tensors as tensors
 
         count = len(inputs)
 
@@ -203,7 +160,7 @@ class Consensus:
     def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
         import torch
 
-        from moco_toolkit_merging import tensors
+        import moco_toolkit_merging.tensors as tensors
 
         base = len(inputs) - 1
         if self.scaling == 0:
@@ -249,8 +206,7 @@ class Mergekit:
     def merge(self, inputs: Inputs, out: Tensor | None = None) -> Tensor:
         import torch
 
-        from moco_core.types import digest
-        from moco_toolkit_merging import tensors
+        import moco_toolkit_merging.tensors as tensors
 
         try:
             from mergekit.merge_methods.api import merge_tensors

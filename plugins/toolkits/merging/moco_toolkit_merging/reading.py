@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,19 +13,24 @@ from moco_toolkit_merging.workspace import Workspace
 
 if TYPE_CHECKING:
     from moco_core.local import Weights
-    from moco_toolkit_merging.recipes import MergeRecipe
 
 __all__ = ["SourceTensors"]
 
 
 class SourceTensors:
-    """See :class:`moco_toolkit_merging.operations.Inputs`."""
+    """See :class:`moco_toolkit_merging.rules.Inputs`.
 
-    def __init__(self, name: str, sources: Sequence[Weights], recipe: MergeRecipe) -> None:
+    ``prints`` are the sources' fingerprints, ``lora`` the indexes of those that are adapters on the last one.
+    """
+
+    def __init__(
+        self, name: str, sources: Sequence[Weights], prints: Sequence[str], lora: Collection[int], workspace: Workspace
+    ) -> None:
         self.name = name
-        self.workspace: Workspace = recipe.workspace
+        self.workspace = workspace
         self._sources = sources
-        self._recipe = recipe
+        self._prints = prints
+        self._lora = lora
         self._shape: tuple[int, ...] | None = None
         self.used: set[int] = set()  # the sources that were read
 
@@ -33,7 +38,7 @@ class SourceTensors:
         return len(self._sources)
 
     def identity(self, index: int) -> str:
-        return self._recipe.sources[index]
+        return self._prints[index]
 
     def get(self, index: int) -> Tensor:
         self.used.add(index)
@@ -49,7 +54,7 @@ class SourceTensors:
         return tensor
 
     def delta(self, index: int, base: int) -> Tensor:
-        if index in self._recipe.lora:
+        if index in self._lora:
             return self._update(index)
         return self.get(index).float() - self.get(base).float()
 
@@ -61,7 +66,7 @@ class SourceTensors:
         model = self._sources[index].model
         found = self.workspace.remember(
             ("factors", self.identity(index)),
-            lambda: factors(host_of(model).adapter_weights(model), repr(model.name)),
+            lambda: factors(host_of(model).adapter_weights(model), f"adapter {model.name!r}"),
         )
         module, _, leaf = self.name.rpartition(".")
         if leaf == "weight" and module in found:

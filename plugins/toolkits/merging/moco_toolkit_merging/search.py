@@ -12,11 +12,8 @@ from typing import Any
 
 import attrs
 
-from moco_core.context import Context
-from moco_core.errors import ConfigError
-from moco_core.models import Model, Pool
-from moco_core.types import Example
-from moco_toolkit_merging.recipes import Merge
+from moco_core import ConfigError, Context, Example, Model, Pool
+from moco_toolkit_merging.merges import Merge
 from moco_toolkit_merging.workspace import Workspace, quarter_of_memory
 
 __all__ = ["Search"]

@@ -4,59 +4,67 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from moco_core.context import Context
-from moco_core.errors import ConfigError
-from moco_core.methods import System
-from moco_core.models import Model, Pool
-from moco_core.types import Question, Reply
+import attrs
+
+from moco_core import ConfigError, Context, Model, Question, Reply, System
 from moco_toolkit_merging.compatibility import check_finite, check_models
 from moco_toolkit_merging.export import export_merge
+from moco_toolkit_merging.merges import Merge
 from moco_toolkit_merging.needs import check_export
-from moco_toolkit_merging.recipes import Merge
 
-__all__ = ["MergedSystem", "finish", "prepare"]
+__all__ = ["MergedSystem", "finish", "prepare", "saved_merge"]
 
 FORMAT = 1
 
 
+def saved_merge(merge: Merge | Mapping[str, Any]) -> Merge:
+    """Return a merge as itself, and one that was saved as the merge it was. Raises ConfigError."""
+    return merge if isinstance(merge, Merge) else Merge.load(merge)
+
+
+def _readable(system: MergedSystem, field: attrs.Attribute[int], value: int) -> None:
+    if value != FORMAT:
+        raise ConfigError(f"saved system of format {value!r}, this version reads {FORMAT}; fit again")
+
+
+@attrs.frozen(eq=False, slots=False)
 class MergedSystem(System):
     """Answers with one merged model, asked as any single model is. Its state is the recipe; it writes no tensors.
 
-    ``facts`` is JSON data about the fit: trace, chosen numbers.
+    ``name`` is the merged model's, ``facts`` JSON data about the fit: trace, chosen numbers. Raises ConfigError if a source
+    of the merge is gone or has changed.
     """
 
-    def __init__(self, pool: Pool, merge: Merge, name: str, facts: Mapping[str, Any] | None = None) -> None:
-        self.pool = pool
-        self.merge = merge
-        self.name = name
-        self.facts = dict(facts or {})
-        self._model: Model | None = None
+    name: str
+    merge: Merge = attrs.field(converter=saved_merge)
+    facts: Mapping[str, Any] = attrs.field(factory=dict)
+    format: int = attrs.field(default=FORMAT, validator=_readable)
+
+    def __attrs_post_init__(self) -> None:
+        for source in self.merge.sources:
+            source.check(self.pool)
+
+    @cached_property
+    def merged(self) -> Model:
+        """The merged model (a model of the pool where the merge equals one)."""
+        return self.merge.model(self.pool, self.name)
 
     @property
-    def model(self) -> Model:
-        """The merged model (a model of the pool where the merge equals one)."""
-        if self._model is None:
-            self._model = self.merge.model(self.pool, self.name)
-        return self._model
+    def model(self) -> Model | None:
+        return self.merged
 
     async def respond(self, question: Question, context: Context) -> Reply:
-        return Reply.of(await context.generate(self.model, question), model=self.model.name)
+        return Reply.of(await context.generate(self.merged, question), model=self.merged.name)
 
     def state(self) -> Mapping[str, Any]:
-        return {"format": FORMAT, "name": self.name, "merge": self.merge.dump(), "facts": self.facts}
+        return {**super().state(), "merge": self.merge.dump()}
 
-    @classmethod
-    def restore(cls, pool: Pool, state: Mapping[str, Any]) -> MergedSystem:
-        """Rebuild a system from its state. Raises ConfigError if a source is gone or changed."""
-        if state.get("format") != FORMAT:
-            raise ConfigError(f"saved system of format {state.get('format')!r}, this version reads {FORMAT}; fit again")
-        system = cls(pool, Merge.load(state["merge"]), state["name"], state["facts"])
-        for source in system.merge.sources:
-            source.check(pool)
-        return system
+
+S = TypeVar("S", bound=MergedSystem)
 
 
 async def prepare(context: Context, models: Sequence[Model], export: str = "", dense: bool = False) -> None:
@@ -72,10 +80,11 @@ async def prepare(context: Context, models: Sequence[Model], export: str = "", d
     await asyncio.to_thread(check_finite, models)
 
 
-async def finish(
-    pool: Pool, merge: Merge, *, name: str, method: str, facts: Mapping[str, Any], export: str = ""
-) -> MergedSystem:
-    """Return the fitted system, written to ``export`` as an ordinary checkpoint if that is given."""
-    if export:
-        await asyncio.to_thread(export_merge, pool, merge, Path(export), title=name, method=method, facts=facts)
-    return MergedSystem(pool, merge, name, facts)
+async def finish(system: S, method: str) -> S:
+    """Write the merge to the folder that the option ``export`` names, if it names one, and return the system."""
+    if system.options.export:
+        folder = Path(system.options.export)
+        await asyncio.to_thread(
+            export_merge, system.pool, system.merge, folder, title=system.name, method=method, facts=system.facts
+        )
+    return system

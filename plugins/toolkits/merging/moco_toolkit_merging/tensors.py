@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from moco_core.types import digest
-from moco_toolkit_merging.operations import Rescale, Sparsify, Vote
+from moco_toolkit_merging.rules import Rescale, Sparsify, Vote
 
 __all__ = [
     "NotFinite",

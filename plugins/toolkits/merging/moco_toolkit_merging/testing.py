@@ -14,11 +14,20 @@ from typing import Any
 
 import attrs
 
-from moco_core.context import Context
-from moco_core.data import Metric
-from moco_core.models import Model, Recipe
-from moco_core.options import NoOptions
-from moco_core.types import Answer, ContinuationScore, Example, Question, Reply, Score, digest
+from moco_core import (
+    Answer,
+    Context,
+    ContinuationScore,
+    Example,
+    Metric,
+    Model,
+    NoOptions,
+    Question,
+    Recipe,
+    Reply,
+    Score,
+)
+from moco_core.types import digest
 from moco_toolkit_authoring import SCRIPTED_CAPABILITIES, ScriptedCall, ScriptedEngine, ScriptedPool
 from moco_toolkit_merging.operations import Consensus, Extrapolate, Linear, Mean
 from moco_toolkit_merging.recipes import AdapterRecipe, MergeRecipe

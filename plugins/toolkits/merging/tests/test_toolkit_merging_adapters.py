@@ -134,6 +134,26 @@ def test_different_targets_and_patterns_add_exactly():
     assert factors(narrow)["m.q"].scaling == 4
 
 
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ({"layers_to_transform": [0]}, {"layers_to_transform": [1]}),
+        ({"exclude_modules": ["v"]}, {"exclude_modules": ["q"]}),
+        ({"rank_pattern": {"q": 2}}, {"rank_pattern": {"v": 3}}),
+    ],
+)
+def test_a_sum_names_the_modules_it_has_whatever_selected_those_of_its_sources(own, other):
+    """Equal target_modules say little: each adapter may pick its layers by another pattern."""
+    q = adapter(2, 4, 1, modules=("m.q",), target_modules=["q", "v"], **own)
+    v = adapter(3, 6, 2, modules=("m.v",), target_modules=["q", "v"], **other)
+    total = combine([q, v], lambda _m: (0.7, 0.6))
+    config = total.config
+    assert config["target_modules"] == ["m.q", "m.v"] and not config["rank_pattern"]
+    assert config["layers_to_transform"] is config["exclude_modules"] is None
+    assert torch.allclose(updates(total)["m.q"], 0.7 * updates(q)["m.q"], atol=1e-5)
+    assert torch.allclose(updates(total)["m.v"], 0.6 * updates(v)["m.v"], atol=1e-5)
+
+
 def test_excluded_modules_take_other_coefficients():
     recipe = AdapterRecipe(coefficients=(3.0,), sources=("a",), exclude=("*.v",), instead=(1.0,))
     one = adapter(2, 4, 1)
@@ -149,7 +169,7 @@ def test_excluded_modules_take_other_coefficients():
         (adapter(2, 8, 2), r"scalings 2 and 4 \(lora_alpha / r\) at 'm.q'"),
         (adapter(2, 4, 2, modules=("m.q",)), "'m.v' is a target of 'source 0' only"),
         (adapter(2, 4, 2, use_dora=True), "use_dora"),
-        (adapter(2, 4, 2, bias="all"), "bias='all'"),
+        (adapter(2, 4, 2, bias="all"), r"trained biases \(bias: all\)"),
         (adapter(2, 4, 2, init_lora_weights="pissa"), r"a base without what the adapter took .*pissa"),
         (adapter(2, 4, 2, init_lora_weights="corda"), "cannot be computed again"),
         (adapter(2, 4, 2, peft_type="IA3"), "IA3"),

@@ -16,7 +16,9 @@ from moco_core.models import Pool
 from moco_toolkit_merging import Consensus, Extrapolate, Linear, Mean, Merge
 from moco_toolkit_merging import files as files_module
 from moco_toolkit_merging.export import ExportFailed
-from moco_toolkit_merging.files import FolderWeights, merge_folders
+from moco_toolkit_merging.files import merge_folders
+from moco_toolkit_merging.folders import FolderWeights
+from moco_toolkit_merging.vocabulary import tokens_of
 
 OPERATIONS = [
     Mean(),
@@ -128,6 +130,58 @@ def test_padding_rows_of_the_vocabulary_come_from_the_first(factory, operation, 
     if isinstance(operation, Mean):
         both = (wide.model.embed_tokens.weight[:260] + narrow.model.embed_tokens.weight) / 2
         assert torch.allclose(rows[:260], both, atol=1e-6)
+
+
+def edit_vocabulary(folder, edit):
+    path = Path(folder) / "tokenizer.json"
+    data = json.loads(path.read_text())
+    edit(data)
+    path.write_text(json.dumps(data))
+
+
+def test_an_id_that_means_two_tokens_is_refused_by_name(factory, tmp_path):
+    folders = [factory.model("a", 1), factory.model("b", 2)]
+
+    def exchange(data):
+        vocabulary = data["model"]["vocab"]
+        vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+
+    edit_vocabulary(folders[1], exchange)
+    with pytest.raises(CapabilityError, match=r"id \d+ is '[ab]' in 'a' and '[ab]' in 'b'; align the vocabularies"):
+        merge_folders(Mean(), folders, tmp_path / "out")
+    assert not leftovers(tmp_path)
+
+
+def test_an_added_token_that_another_tokenizer_gives_to_other_text_is_refused(factory, tmp_path):
+    folders = [factory.model("a", 1), factory.model("b", 2)]
+    for folder, content in zip(folders, ("<|extra|>", "[PAD2]"), strict=True):
+        edit_vocabulary(folder, lambda data, c=content: data["added_tokens"].append({"id": 258, "content": c}))
+    with pytest.raises(CapabilityError, match=r"id 258 is '<\|extra\|>' in 'a' and '\[PAD2\]' in 'b'"):
+        merge_folders(Mean(), folders, tmp_path / "out")
+
+
+def test_a_token_that_one_tokenizer_alone_knows_is_a_warning(factory, tmp_path):
+    folders = [factory.model("a", 1), factory.model("b", 2)]
+    edit_vocabulary(folders[1], lambda data: data["added_tokens"].append({"id": 258, "content": "<|im_start|>"}))
+    (warning,) = merge_folders(Mean(), folders, tmp_path / "out")
+    assert warning == "'b' has 1 tokens that 'a' does not know (first '<|im_start|>', id 258)"
+
+
+@pytest.mark.parametrize(("content", "count"), [(b"same", 0), (b"other", 1)])
+def test_tokenizers_without_a_vocabulary_file_are_compared_as_files(factory, tmp_path, content, count):
+    folders = [factory.model("a", 1), factory.model("b", 2)]
+    for folder, data in zip(folders, (b"same", content), strict=True):
+        (Path(folder) / "tokenizer.json").unlink()
+        (Path(folder) / "tokenizer.model").write_bytes(data)
+    warnings = merge_folders(Mean(), folders, tmp_path / "out")
+    assert len(warnings) == count and all("cannot be compared token by token" in w for w in warnings)
+
+
+def test_a_vocabulary_that_is_a_list_is_read_by_position(tmp_path):
+    model = {"type": "Unigram", "vocab": [["<unk>", 0.0], ["a", -1.5]]}
+    data = {"model": model, "added_tokens": [{"id": 2, "content": "</s>"}]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    assert tokens_of(tmp_path) == {0: "<unk>", 1: "a", 2: "</s>"}
 
 
 def leftovers(folder):

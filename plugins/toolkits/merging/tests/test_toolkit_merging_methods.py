@@ -92,7 +92,7 @@ class Single:
     async def fit(self, pool, dev, context):
         from moco_toolkit_merging import MergedSystem
 
-        return MergedSystem(pool, Merge.of_one(pool[0]), "single")
+        return MergedSystem(pool, None, name="single", merge=Merge.of_one(pool[0]))
 
 
 # ---------------------------------------------------------------- what can be computed by hand

@@ -47,6 +47,11 @@ def test_the_first_mismatch_is_one_line_and_no_weight_is_read(factory, closed, c
     assert str(caught.value) == line
 
 
+def test_models_of_two_engines_are_refused_before_anything_is_asked(factory):
+    one, two = (factory.pool(factory.model(name, 1)).models()[0] for name in "ab")
+    assert problems([one, two]) == ["models 'a' and 'b' are opened by two engines; put them into one pool to merge them"]
+
+
 def test_equal_shapes_with_other_tokens_are_refused(factory, closed):
     names = [factory.model("a", 1), factory.model("b", 2)]
     path = Path(names[1]) / "tokenizer.json"
@@ -68,7 +73,7 @@ def test_rank_and_scaling_are_compared_from_headers_for_factors_only(factory, cl
     path = Path(entries[1]["adapter"]) / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "use_dora": True}))
     (line,) = problems(factory.pool(*entries).models())
-    assert "use_dora is set" in line
+    assert line.startswith("adapter 'two': it is more than a sum of factors: DoRA magnitudes (use_dora)")
 
 
 def test_adapters_of_another_base_are_strangers(factory):
@@ -93,6 +98,17 @@ def test_an_adapter_that_names_another_base_is_warned_about(factory):
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "maker/another-8b"}))
     (warning,) = check_models(factory.pool(entry).models()).warnings
     assert "adapter 'one' says it was trained on 'maker/another-8b'" in warning
+
+
+def test_models_that_end_replies_with_other_tokens_are_warned_about(factory):
+    folders = [factory.model("base", 1), factory.model("chat", 2), factory.model("plain", 3)]
+    path = Path(folders[1]) / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": [257, 10]}))
+    (Path(folders[2]) / "generation_config.json").unlink()  # its configuration says 257, as the first one's files do
+    (warning,) = check_models(factory.pool(*folders).models()).warnings
+    assert warning == (
+        "'base' and 'chat': replies end with token 257 in one and 10 or 257 in the other; the merge ends as 'base' does"
+    )
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
