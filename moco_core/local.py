@@ -185,6 +185,12 @@ class Loaded(Protocol):
         selected. Raises EngineOutOfMemory.
         """
 
+    def run(self, **inputs: Any) -> Any:
+        """Call :attr:`module` itself, likewise: with the model's adapter, without gradients. Raises EngineOutOfMemory."""
+
+    def body(self, **inputs: Any) -> Any:
+        """Call the decoder below the module's head, likewise; its output has ``last_hidden_state`` (B, Q, H)."""
+
     def generation(
         self,
         prompt: Rendered,

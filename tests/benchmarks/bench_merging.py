@@ -123,7 +123,7 @@ def ready(model: Any) -> Any:
     from moco_core.local import host_of
 
     with host_of(model).use(model) as (loaded,):
-        assert loaded.slab() is not None
+        assert loaded.runner.new_cache() is not None
     return model
 
 

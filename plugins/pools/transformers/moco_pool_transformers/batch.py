@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -17,9 +17,11 @@ from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.loaded import LoadedModel
 from moco_pool_transformers.stops import StopWatch
+from moco_toolkit_decoding.kv_cache import KVCache
+from moco_toolkit_decoding.runner import bucket
 from moco_toolkit_decoding.sampling import Settings, pick
 
-__all__ = ["Batch", "Row", "StaticBatch", "bucket"]
+__all__ = ["Batch", "Row", "StaticBatch", "new_batch"]
 
 Finished = tuple[Call, Generation | Exception]
 
@@ -74,33 +76,17 @@ class Row:
         return loaded.generation(self.prompt, self.ids, self.logprobs, finish, text=text)
 
 
-def bucket(rows: Sequence[Sequence[int]], tokens: int = 4096, waste: float = 0.25) -> Iterable[list[int]]:
-    """Group rows by length, longest first, so that padding stays below ``waste`` and a group below ``tokens``."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    group: list[int] = []
-    real = 0
-    for i in order:
-        if group:
-            width = len(rows[group[0]])
-            padded = width * (len(group) + 1)
-            if padded > tokens or padded - (real + len(rows[i])) > max(waste * padded, 256):
-                yield group
-                group, real = [], 0
-        group.append(i)
-        real += len(rows[i])
-    if group:
-        yield group
+def new_batch(loaded: LoadedModel, capacity: int) -> Batch | StaticBatch:
+    """Return an empty batch of the kind that the model's architecture allows."""
+    cache = loaded.runner.new_cache(capacity=capacity)
+    return StaticBatch(loaded, capacity) if cache is None else Batch(loaded, cache)
 
 
 class Batch:
-    """The running batch of one model on a slab."""
+    """The running batch of one model on a key/value cache."""
 
-    def __init__(self, loaded: LoadedModel, capacity: int) -> None:
-        slab = loaded.slab()
-        if slab is None:
-            raise ValueError("this architecture needs a StaticBatch")
-        self.loaded, self.slab = loaded, slab
-        slab.capacity = capacity
+    def __init__(self, loaded: LoadedModel, cache: KVCache) -> None:
+        self.loaded, self.cache = loaded, cache
         self.rows: list[Row] = []
         self._next: Tensor | None = None  # what every row reads next, (B,)
         self._settings: Settings | None = None
@@ -116,32 +102,33 @@ class Batch:
     def admit(self, rows: Sequence[Row]) -> list[Finished]:
         """Run the prompts of new rows, equal prompts once, and choose their first tokens; return who is finished by that."""
         self._enter()
-        loaded, ready = self.loaded, self.loaded.plain_head
+        loaded, runner = self.loaded, self.loaded.runner
+        ready = runner.plain_head
         # where the head cannot be run by itself, a prompt's last token enters the next step
         by_prompt: dict[tuple[int, ...], list[Row]] = {}
         for row in rows:
             by_prompt.setdefault(row.prompt.ids if ready else row.prompt.ids[:-1], []).append(row)
         unique = list(by_prompt)
-        start = self.slab.count
+        start = self.cache.count
         # room for all of them and for a good part of their replies at once: growing later copies what is there
-        self.slab.reserve(start + len(rows), max(len(r.prompt.ids) + min(r.limit, 128) for r in rows))
+        self.cache.reserve(start + len(rows), max(len(r.prompt.ids) + min(r.limit, 128) for r in rows))
         order: list[Row] = []
         twins: list[tuple[Row, int]] = []
         parts: list[Tensor] = []
         for group in bucket(unique):
             prompts = [unique[i] for i in group]
+            span = self.cache.append(len(prompts))
             if ready:
-                parts.append(loaded.prompt(self.slab, prompts))
+                parts.append(runner.prompt(self.cache, span, prompts)[0])
             else:
-                loaded.prefill(self.slab, prompts)
+                runner.prefill(self.cache, span, prompts)
             for i in group:
                 leader, *others = by_prompt[unique[i]]
                 twins += [(other, len(order)) for other in others]
                 order.append(leader)
         if twins:
             sources = [source for _, source in twins]
-            span = self.slab.append([self.slab.lengths[start + s] for s in sources])
-            self.slab.copy([start + s for s in sources], span)
+            self.cache.copy([start + s for s in sources], self.cache.append(len(sources)))
             if ready:
                 parts.append(torch.cat(parts)[torch.tensor(sources, device=loaded.device)])
             order += [row for row, _ in twins]
@@ -163,7 +150,7 @@ class Batch:
         if not self._due:
             watched = any(r.watch is not None for r in self.rows)
             self._due = 1 if watched else min(r.limit - len(r.ids) for r in self.rows)
-        logits = self.loaded.advance(self.slab, self._next)
+        logits = self.loaded.runner.advance(self.cache, self._next)
         tokens, self._next, logprobs = self._choose(logits, self._settings, self._generators)
         self._steps.append((tokens, logprobs))
         if len(self._steps) < self._due and self._beyond not in tokens and self.loaded.end_ids.isdisjoint(tokens):
@@ -222,7 +209,7 @@ class Batch:
 
     def _leave(self, gone: Sequence[int]) -> None:
         assert self._next is not None
-        order = self.slab.drop(gone)
+        order = self.cache.drop(gone)
         self.rows = [self.rows[i] for i in order]
         self._next = self._next[torch.tensor(order, dtype=torch.long, device=self.loaded.device)]
         self._settings = None

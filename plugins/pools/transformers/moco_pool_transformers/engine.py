@@ -85,7 +85,7 @@ class TransformersEngine(Engine):
         raise EngineOutOfMemory(message)
 
     def _serve(self, loaded: LoadedModel, inbox: Inbox) -> None:
-        from moco_pool_transformers.batch import Batch, Row, StaticBatch
+        from moco_pool_transformers.batch import Batch, Row, StaticBatch, new_batch
 
         batch: Batch | StaticBatch | None = None
         while not inbox.cancelled:
@@ -109,7 +109,7 @@ class TransformersEngine(Engine):
                         inbox.reject(call, error)
             if rows:
                 if batch is None:
-                    batch = (Batch if loaded.slab() is not None else StaticBatch)(loaded, self.max_batch)
+                    batch = new_batch(loaded, self.max_batch)
                 _deliver(inbox, batch.admit(rows))
             if others:
                 self._answer(loaded, others, inbox)

@@ -17,11 +17,12 @@ from moco_core.errors import ConfigError, EngineOutOfMemory
 from moco_core.local import Weights
 from moco_core.models import Model
 from moco_pool_transformers.adapting import Adapters
-from moco_pool_transformers.loaded import LoadedModel, SlabProbe, memory_errors
+from moco_pool_transformers.loaded import LoadedModel, memory_errors
 from moco_pool_transformers.placement import SHARE
 from moco_pool_transformers.weights import LOADING, ComputedWeights, state_of, weights_of
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_checkpoints.specs import Spec
+from moco_toolkit_decoding.runner import CacheProbe
 
 __all__ = ["Residency"]
 
@@ -46,7 +47,7 @@ class Base:
     content: str = ""  # fingerprint of the computed weights that are in the module
     state: dict[str, Any] = attrs.field(factory=dict)  # the module's tensors by name, once they were overwritten
     opened: dict[str, Weights] = attrs.field(factory=dict)  # sources of computed weights, mapped, by fingerprint
-    probe: SlabProbe = attrs.field(factory=SlabProbe)
+    probe: CacheProbe = attrs.field(factory=CacheProbe)
 
 
 class Residency:
@@ -294,7 +295,7 @@ class Residency:
         self._forget(base)
         base.module = base.adapters = None
         base.state, base.opened = {}, {}
-        base.probe = SlabProbe()
+        base.probe = CacheProbe()
 
 
 @contextmanager

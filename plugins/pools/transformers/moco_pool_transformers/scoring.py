@@ -11,8 +11,8 @@ from torch import Tensor
 from moco_core.errors import ModelCallError
 from moco_core.models import Call
 from moco_core.types import ContinuationScore
-from moco_pool_transformers.batch import bucket
 from moco_pool_transformers.loaded import LoadedModel
+from moco_toolkit_decoding.runner import bucket
 
 __all__ = ["KINDS", "embed", "reward", "score"]
 
@@ -68,7 +68,7 @@ def _teacher_force(loaded: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequ
     live = [i for i, (_, ids) in enumerate(rows) if ids]
     if not live:
         return out
-    if loaded.slab() is None:
+    if loaded.runner.new_cache() is None:
         for i in live:
             out[i] = _alone(loaded, *rows[i])
         return out
@@ -83,34 +83,30 @@ def _teacher_force(loaded: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequ
 
 
 def _ragged(loaded: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
-    slab = loaded.slab()
-    assert slab is not None
+    runner, cache = loaded.runner, loaded.runner.cache()
     heads = list(dict.fromkeys(tuple(prefix[:-1]) for prefix, _ in rows))
     where: dict[tuple[int, ...], int] = {}
     for group in bucket(heads):
-        span = loaded.prefill(slab, [heads[i] for i in group])
-        where |= {heads[i]: span.start + k for k, i in enumerate(group)}
-    sources = [where[tuple(prefix[:-1])] for prefix, _ in rows]
-    span = slab.append([slab.lengths[s] for s in sources])
-    slab.copy(sources, span)
+        span = cache.append(len(group))
+        runner.prefill(cache, span, [heads[i] for i in group])
+        where |= {heads[i]: row for i, row in zip(group, span, strict=True)}
+    span = cache.append(len(rows))
+    cache.copy([where[tuple(prefix[:-1])] for prefix, _ in rows], span)
     # feed the last prompt token and all continuation tokens but the last: their logits predict the continuation
     feed = [[prefix[-1], *ids[:-1]] for prefix, ids in rows]
     out: list[list[float]] = [[] for _ in rows]
-    longest = max(len(f) for f in feed)
-    for start in range(0, longest, CHUNK):
-        pieces = [f[start : start + CHUNK] for f in feed]
-        width = max(len(p) for p in pieces)
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        targets = torch.zeros(len(rows), width, dtype=torch.long)
-        for r, piece in enumerate(pieces):
-            ids[r, : len(piece)] = torch.tensor(piece, dtype=torch.long)
+    for start in range(0, max(map(len, feed)), CHUNK):
+        there = [r for r, ids in enumerate(feed) if len(ids) > start]
+        pieces = [feed[r][start : start + CHUNK] for r in there]
+        targets = torch.zeros(len(there), max(map(len, pieces)), dtype=torch.long)
+        for place, r in enumerate(there):
             aim = rows[r][1][start : start + CHUNK]
-            targets[r, : len(aim)] = torch.tensor(aim, dtype=torch.long)
+            targets[place, : len(aim)] = torch.tensor(aim, dtype=torch.long)
         with torch.inference_mode():
-            logits = loaded.extend(slab, span, ids.to(loaded.device), keep=0, counts=[len(p) for p in pieces])
+            logits, _ = runner.extend(cache, [span[r] for r in there], pieces)
             values = _picked(logits, targets.to(loaded.device)).tolist()
-        for r, piece in enumerate(pieces):
-            out[r] += values[r][: len(piece)]
+        for r, piece, row in zip(there, pieces, values, strict=True):
+            out[r] += row[: len(piece)]
     return out
 
 
@@ -120,7 +116,7 @@ def _picked(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _alone(loaded: LoadedModel, prefix: Sequence[int], ids: Sequence[int]) -> list[float]:
-    """Score one row without a cache: for architectures the slab does not know."""
+    """Score one row without a cache: for architectures whose state is no plain key/value cache."""
     row = torch.tensor([[*prefix, *ids[:-1]]], dtype=torch.long, device=loaded.device)
     places = torch.arange(row.shape[1], device=loaded.device)[None]
     with torch.inference_mode():

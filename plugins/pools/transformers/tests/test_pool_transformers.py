@@ -63,19 +63,19 @@ def test_one_prompt_too_long_loses_itself_alone(tmp_path: Path) -> None:
 
 
 def test_memory_that_does_not_suffice_makes_batches_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moco_pool_transformers.loaded import LoadedModel
+    from moco_toolkit_decoding.runner import ModelRunner
 
     models = Pool(pool(_MODELS[0], cache=tmp_path).models())
     want = ask_all(models, Sampling(max_new_tokens=6), 12)
-    real, sizes = LoadedModel.advance, []
+    real, sizes = ModelRunner.advance, []
 
-    def small(self: LoadedModel, slab: Any, tokens: torch.Tensor) -> torch.Tensor:
+    def small(self: ModelRunner, cache: Any, tokens: torch.Tensor) -> torch.Tensor:
         sizes.append(len(tokens))
         if len(tokens) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
-        return real(self, slab, tokens)
+        return real(self, cache, tokens)
 
-    monkeypatch.setattr(LoadedModel, "advance", small)
+    monkeypatch.setattr(ModelRunner, "advance", small)
     got = ask_all(models, Sampling(max_new_tokens=6), 12)
     assert [r[0].token_ids for r in got] == [r[0].token_ids for r in want]
     assert max(sizes) > 3 >= sizes[-1]  # however the calls arrived

@@ -19,7 +19,7 @@ from moco_core.errors import CapabilityError, ConfigError
 from moco_core.local import AdapterWeights, Host, ModelFiles, Weights, host_of
 from moco_core.models import Inbox, Model, Pool
 from moco_core.types import digest
-from moco_pool_transformers.loaded import LoadedModel
+from moco_toolkit_decoding.runner import ModelRunner
 
 ROW = torch.tensor([[0, 40, 50, 60, 70, 80]])
 
@@ -208,17 +208,17 @@ def test_candidates_of_a_search_share_what_was_found_out_about_their_module(
         tok.save_pretrained(tmp_path / f"m{i}")
         folders.append(str(tmp_path / f"m{i}"))
     a, b = (models := Pool(pool(*folders, cache=tmp_path).models()))
-    probes, real = [], LoadedModel._slab_agrees
+    probes, real = [], ModelRunner._agrees
 
-    def counted(self: LoadedModel) -> bool:
-        probes.append(self.model.name)
+    def counted(self: ModelRunner) -> bool:
+        probes.append(self.loaded.model.name)
         return real(self)
 
-    monkeypatch.setattr(LoadedModel, "_slab_agrees", counted)
+    monkeypatch.setattr(ModelRunner, "_agrees", counted)
     for i, sources in enumerate(([a, b], [b, a], [a, b, b])):
         candidate = models.derive(f"c{i}", Mean(tuple(sources)), sources)
         with host_of(candidate).use(candidate) as (loaded,):
-            assert loaded.slab() is not None  # type: ignore[attr-defined]
+            assert loaded.runner.new_cache() is not None  # type: ignore[attr-defined]
     assert probes == ["c0"]
 
 

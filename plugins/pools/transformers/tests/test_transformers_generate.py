@@ -70,8 +70,8 @@ def test_greedy_equals_generate(folders: dict[str, str], kind: str, tmp_path: Pa
     for i, (text, result) in enumerate(zip(TEXTS, results, strict=True)):
         assert list(result.token_ids) == reference(folders[kind], text, 20 + i)
     with model.engine.use(model) as (loaded,):
-        assert loaded.slab() is not None  # the fast path is what was tested
-        assert loaded.plain_head == (kind != "granite")  # what Granite's head says is scaled afterwards
+        assert loaded.runner.new_cache() is not None  # the fast path is what was tested
+        assert loaded.runner.plain_head == (kind != "granite")  # what Granite's head says is scaled afterwards
 
 
 def test_first_tokens_of_prompts_are_those_of_a_step(folders: dict[str, str], tmp_path: Path) -> None:
@@ -79,10 +79,10 @@ def test_first_tokens_of_prompts_are_those_of_a_step(folders: dict[str, str], tm
     calls = requests(model)
     calls += [ask(model, TEXTS[0], seed=s, temperature=1.0, max_new_tokens=1) for s in range(5)]  # over at once, twins
     with model.engine.use(model) as (loaded,):
-        assert loaded.slab() is not None and loaded.plain_head
+        assert loaded.runner.new_cache() is not None and loaded.runner.plain_head
     told = serve(model, calls, limit=9)
     with model.engine.use(model) as (loaded,):
-        loaded._probe.plain_head = False
+        loaded.runner._probe.plain_head = False
     stepped = serve(model, calls, limit=9)
     for one, other in zip(told, stepped, strict=True):
         assert (one.token_ids, one.text, one.finish_reason) == (other.token_ids, other.text, other.finish_reason)
@@ -274,7 +274,7 @@ def test_waiting_calls_take_the_places_of_finished_rows(folders: dict[str, str],
     assert finished[-1] is slow  # twelve short ones passed through the other three places meanwhile
 
 
-def test_rows_outgrow_the_slab_and_leave_it(folders: dict[str, str], tmp_path: Path) -> None:
+def test_rows_outgrow_the_cache_and_leave_it(folders: dict[str, str], tmp_path: Path) -> None:
     model = opened(folders["gpt2"], tmp_path)
     calls = [ask(model, TEXTS[i % 6], max_new_tokens=20 + 30 * (i % 6), seed=i, temperature=1.0) for i in range(9)]
     together = serve(model, calls, limit=5)
@@ -288,6 +288,6 @@ def test_architecture_without_plain_cache_falls_back(folders: dict[str, str], tm
     calls = requests(model)
     fast = serve(model, calls)
     with model.engine.use(model) as (loaded,):
-        loaded._probed, loaded._layers = True, None
+        loaded.runner._probed, loaded.runner._layers = True, None
     slow = serve(model, calls)
     assert [r.token_ids for r in slow] == [r.token_ids for r in fast]

@@ -319,7 +319,7 @@ def test_calls_that_no_device_holds_fail_alone(tmp_path: Path, two: list[str], m
         return asyncio.run(work())
 
     want = ask_them(alone)
-    break_steps(monkeypatch, lambda _, batch: out_of_memory() if max(batch.slab.lengths) > 40 else None)
+    break_steps(monkeypatch, lambda _, batch: out_of_memory() if max(batch.cache.lengths) > 40 else None)
     got = ask_them(model)
     for i, (one, other) in enumerate(zip(got, want, strict=True)):
         if i % 5 == 3:

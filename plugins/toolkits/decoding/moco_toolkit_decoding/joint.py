@@ -22,8 +22,8 @@ from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, Span, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
+from moco_toolkit_decoding.runner import runner_of
 from moco_toolkit_decoding.sampling import Settings, choose, sampling_device
-from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.text import Vocabulary, cut_at
 
 __all__ = ["JointRecipe", "shared_vocabulary", "vocabulary_of"]
@@ -98,7 +98,8 @@ class JointLoop:
         self.loaded = list(loaded)
         self.names = list(names)
         self.max_rows = recipe.max_rows
-        self.slabs = [Slab(one, rows=8) for one in loaded]
+        self.runners = [runner_of(one) for one in loaded]
+        self.caches = [runner.cache(capacity=recipe.max_rows) for runner in self.runners]
         self.vocabularies = [vocabulary_of(one) for one in loaded]
         self.size, self.undefined = shared_vocabulary(loaded)
         stops = recipe.stops_with or range(len(members))
@@ -134,16 +135,12 @@ class JointLoop:
                 inbox.reject(call, error)
         if not fresh:
             return
-        first = len(self.rows)
-        places = list(range(first, first + len(fresh)))
-        for m, slab in enumerate(self.slabs):
+        # room for the whole replies at once: growing copies the cache
+        most = max(min(row.sampling.max_new_tokens, 256) for row in fresh)
+        for m, (runner, cache) in enumerate(zip(self.runners, self.caches, strict=True)):
             prompts = [row.prompts[m].ids for row in fresh]
-            # room for the whole replies at once: growing copies the cache
-            most = max(min(row.sampling.max_new_tokens, 256) for row in fresh)
-            slab.reserve(first + len(fresh), max(map(len, prompts)) + most)
-            for place in places:
-                slab.lengths[place] = 0
-            logits = self._cut(slab.feed(places, prompts)[0])
+            cache.reserve(cache.count + len(fresh), max(map(len, prompts)) + most)
+            logits = self._cut(runner.feed(cache, cache.append(len(fresh)), prompts)[0])
             if self.rows:
                 self.logits[m] = torch.cat([self.logits[m], logits])
             elif m < len(self.logits):
@@ -208,9 +205,10 @@ class JointLoop:
         if done:
             inbox.resolve(done)
         if self.rows:
-            places = list(range(len(self.rows)))
-            chunks = [[t] for t in ids]
-            self.logits = [self._cut(slab.feed(places, chunks)[0]) for slab in self.slabs]
+            self.logits = [
+                self._cut(runner.advance(cache, torch.tensor(ids, device=cache.device)))
+                for runner, cache in zip(self.runners, self.caches, strict=True)
+            ]
 
     def _finish(self, row: _Row, token: int) -> tuple[str, str | None] | None:
         """Return (finish reason, stop string) if the row ends with this token."""
@@ -226,16 +224,10 @@ class JointLoop:
         return ("length", None) if len(row.ids) >= row.sampling.max_new_tokens else None
 
     def _leave(self, gone: Sequence[int], ids: list[int]) -> list[int]:
-        """Drop rows from every cache; the last row takes a gap. Returns the tokens in the new order."""
-        for i in sorted(gone, reverse=True):
-            last = len(self.rows) - 1
-            if i != last:
-                for slab in self.slabs:
-                    slab.copy_row(last, i)
-                self.rows[i], ids[i] = self.rows[last], ids[last]
-            self.rows.pop()
-            ids.pop()
-        return ids
+        """Drop rows from every cache; the last rows take the gaps. Returns the tokens in the new order."""
+        *_, order = (cache.drop(gone) for cache in self.caches)
+        self.rows = [self.rows[i] for i in order]
+        return [ids[i] for i in order]
 
     # ---------------------------------------------------------------- rows go
 

@@ -136,13 +136,14 @@ class StepOp:
         return GROUP
 
     def run(self, loaded: Any, calls: Sequence[Call]) -> Sequence[Any]:
+        from moco_toolkit_decoding.runner import runner_of
         from moco_toolkit_decoding.steps import StepServer
 
         server = loaded.scratch.get(GROUP)
         if server is None:
             server = loaded.scratch[GROUP] = StepServer(loaded)
         # the cache belongs to the weights, not to the passing object that hands them out
-        server.loaded = server.slab.loaded = loaded
+        server.loaded, server.runner = loaded, runner_of(loaded)
         return server.run([call.payload for call in calls])  # type: ignore[no-any-return]
 
 

@@ -25,8 +25,8 @@ from moco_toolkit_decoding.ops import (
     Seen,
     Traced,
 )
+from moco_toolkit_decoding.runner import runner_of
 from moco_toolkit_decoding.sampling import Settings, choose, sampling_device
-from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.text import common
 
 __all__ = ["StepServer"]
@@ -50,7 +50,8 @@ class StepServer:
     def __init__(self, loaded: Any, *, max_rows: int = MAX_ROWS) -> None:
         self.loaded = loaded
         self.vocabulary = vocabulary_of(loaded)
-        self.slab = Slab(loaded)
+        self.runner = runner_of(loaded)
+        self.cache = self.runner.cache(capacity=max_rows)
         self.max_rows = max_rows
         self.lines: weakref.WeakKeyDictionary[RowHandle, _Line] = weakref.WeakKeyDictionary()
         self.clock = 0
@@ -105,12 +106,11 @@ class StepServer:
 
     def _row_limit(self, longest: int) -> int:
         """Return how many rows of this length the cache may hold: a share of the device's memory."""
-        per_slot = self.slab.bytes_per_slot
-        if not per_slot or not longest:
+        if not longest:
             return self.max_rows
         device = torch.device(self.loaded.device)
         total = torch.cuda.mem_get_info(device)[1] // 6 if device.type == "cuda" else 2 << 30
-        return max(1, min(self.max_rows, total // (per_slot * (longest + 64))))
+        return max(1, min(self.max_rows, total // (self.cache.bytes_per_token * (longest + 64))))
 
     def _free(self, limit: int, busy: set[RowHandle]) -> None:
         """Drop the rows of closed sessions, and the least recently used ones beyond the limit."""
@@ -127,13 +127,13 @@ class StepServer:
         if line is None:
             taken = {other.row for other in self.lines.values()}
             row = next(r for r in range(len(taken) + 1) if r not in taken)
-            self.slab.reserve(row + 1, 0)
-            self.slab.lengths[row] = 0
+            self.cache.append(max(0, row + 1 - self.cache.count))
+            self.cache.rollback(row, 0)
             line = self.lines[op.handle] = _Line(row)
             origin = op.handle.parent() if op.handle.parent is not None else None
             parent = self.lines.get(origin) if origin is not None else None
             if parent is not None:
-                self.slab.copy_row(parent.row, row)
+                self.cache.copy([parent.row], [row])
                 line.ids, line.top = list(parent.ids), parent.top
         line.used = self.clock
         kept = common(line.ids, ids)
@@ -171,13 +171,13 @@ class StepServer:
         pending: list[tuple[int, _Line, list[int]]] = []
         for i, line, start in feeds:
             line.ids[start:] = []
-            self.slab.crop(line.row, start)
+            self.cache.rollback(line.row, start)
             pending.append((i, line, list(ops[i].ids[start:])))
         for i, d in live:
             pending.append((i, d.line, [d.ids[-1]]))
         live = [(i, by_index[i]) for i, _, _ in pending if i in by_index]
         while pending:
-            # rows in slab order: a contiguous range needs no copy of the cache
+            # rows in the cache's order: those side by side are read in place
             pending.sort(key=lambda p: p[1].row)
             hidden = any(_wants_hidden(ops[i]) for i, _, _ in pending)
             logits, states = self._feed(pending, hidden)
@@ -203,8 +203,10 @@ class StepServer:
 
     def _feed(self, pending: Sequence[tuple[int, _Line, list[int]]], hidden: bool) -> tuple[Tensor, Any]:
         for _, line, _ in pending:
-            self.slab.crop(line.row, len(line.ids))  # also drops what a failed run may have left
-        logits, states = self.slab.feed([p[1].row for p in pending], [p[2] for p in pending], hidden=hidden)
+            self.cache.rollback(line.row, len(line.ids))  # also drops what a failed run may have left
+        logits, states = self.runner.feed(
+            self.cache, [p[1].row for p in pending], [p[2] for p in pending], hidden=hidden
+        )
         for _, line, chunk in pending:
             line.ids.extend(chunk)
             line.top = None
@@ -304,7 +306,7 @@ class StepServer:
     def _score(self, ops: Sequence[Any], scores: Sequence[tuple[int, _Line, int]], out: list[Any]) -> None:
         chunks: list[list[int]] = []
         for i, line, start in scores:
-            self.slab.crop(line.row, start)
+            self.cache.rollback(line.row, start)
             line.ids[start:] = []
             line.top = None
             chunks.append(list(ops[i].ids[start:]))
@@ -312,12 +314,15 @@ class StepServer:
         full: dict[int, list[Tensor]] = {}
         states: dict[int, list[Tensor]] = {}
         wants = any(ops[i].hidden for i, _, _ in scores)
-        for n, logits, hidden in self.slab.feed_all([line.row for _, line, _ in scores], chunks, hidden=wants):
+        for n, logits, hidden in self.runner.feed_all(
+            self.cache, [line.row for _, line, _ in scores], chunks, hidden=wants
+        ):
             size = ops[scores[n][0]].size
             logits = logits[:, : self.vocabulary.size if size is None else size].to(self.device)
             if self.undefined is not None and size is None:
                 logits = logits.index_fill(-1, self.undefined, -torch.inf)
             if wants:
+                assert hidden is not None
                 states.setdefault(n, []).append(hidden.float().cpu())
             ids, tops, own = gathered[n]
             logp = logits.log_softmax(-1)

@@ -22,8 +22,8 @@ from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.joint import MAX_ROWS, cut_spans, vocabulary_of
+from moco_toolkit_decoding.runner import runner_of
 from moco_toolkit_decoding.sampling import Settings, choose
-from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.text import Vocabulary, cut_at
 
 __all__ = ["UnionRecipe"]
@@ -85,7 +85,8 @@ class UnionLoop:
     ) -> None:
         self.recipe, self.combiner = recipe, recipe.combiner
         self.members, self.loaded, self.names = list(members), list(loaded), list(names)
-        self.slabs = [Slab(one) for one in loaded]
+        self.runners = [runner_of(one) for one in loaded]
+        self.caches = [runner.cache(capacity=recipe.max_rows) for runner in self.runners]
         self.views = [vocabulary_of(one) for one in loaded]
         for one, view in zip(loaded, self.views, strict=True):
             if not view.exact:
@@ -136,13 +137,9 @@ class UnionLoop:
             fresh.append(_Row(call, sampling, prompts, random.Random(call.seed or 0), [[] for _ in self.loaded]))
         if not fresh:
             return
-        first = len(self.rows)
-        places = list(range(first, first + len(fresh)))
-        for m, slab in enumerate(self.slabs):
-            slab.reserve(first + len(fresh), 0)
-            for place in places:
-                slab.lengths[place] = 0
-            logp = self._normal(m, slab.feed(places, [r.prompts[m].ids for r in fresh])[0])
+        for m, (runner, cache) in enumerate(zip(self.runners, self.caches, strict=True)):
+            prompts = [row.prompts[m].ids for row in fresh]
+            logp = self._normal(m, runner.feed(cache, cache.append(len(fresh)), prompts)[0])
             if self.rows:
                 self.logp[m] = torch.cat([self.logp[m], logp])
             elif m < len(self.logp):
@@ -177,26 +174,20 @@ class UnionLoop:
             if finish is not None:
                 done.append((row.call, self._generation(row, finish)))
                 gone.append(i)
-        for i in sorted(gone, reverse=True):
-            last = len(self.rows) - 1
-            if i != last:
-                for slab in self.slabs:
-                    slab.copy_row(last, i)
-                self.rows[i] = self.rows[last]
-            self.rows.pop()
+        if gone:
+            *_, order = (cache.drop(gone) for cache in self.caches)
+            self.rows = [self.rows[i] for i in order]
         if done:
             inbox.resolve(done)
         if not self.rows:
             return
-        places = list(range(len(self.rows)))
-        for m, slab in enumerate(self.slabs):
+        for m, (runner, cache) in enumerate(zip(self.runners, self.caches, strict=True)):
             chunks: list[list[int]] = []
             for place, row in enumerate(self.rows):
                 whole = [*row.prompts[m].ids, *row.ids[m]]
-                kept = min(slab.lengths[place], len(whole) - 1)
-                slab.crop(place, kept)
-                chunks.append(whole[kept:])
-            self.logp[m] = self._normal(m, slab.feed(places, chunks)[0])
+                cache.rollback(place, len(whole) - 1)
+                chunks.append(whole[cache.lengths[place] :])
+            self.logp[m] = self._normal(m, runner.feed(cache, range(cache.count), chunks)[0])
 
     def _advance(self, i: int, row: _Row, tops: Sequence[Sequence[int]], ended: Sequence[float]) -> str | None:
         """Choose a row's next string and append it for every model; return the finish reason if the row ends."""
@@ -241,7 +232,7 @@ class UnionLoop:
                 kept, new = view.extend(row.ids[m], chosen)
                 row.ids[m][kept:] = new
                 # tokens before the seam may have been replaced: what was read of them must not stay in the cache
-                self.slabs[m].crop(i, len(row.prompts[m].ids) + kept)
+                self.caches[m].rollback(i, len(row.prompts[m].ids) + kept)
         row.data += chosen
         if row.sampling.stop and cut_at(row.data.decode("utf-8", "replace"), row.sampling.stop):
             return "stop"

@@ -1,4 +1,4 @@
-"""The slab and step sessions against plain forwards without a cache."""
+"""Step sessions against plain forwards without a cache."""
 
 from __future__ import annotations
 
@@ -10,53 +10,7 @@ from decoding_models import PROMPTS, generated, plain_logits, run
 
 from moco_core.types import Sampling
 from moco_toolkit_decoding import HeadGate, TopGate, open_session
-from moco_toolkit_decoding.slab import Slab
 from moco_toolkit_decoding.steps import StepServer
-
-# -------------------------------------------------------------------- the slab
-
-
-@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral"])
-def test_ragged_rows_rollback_and_reuse_equal_fresh_forwards(mixed, name):
-    engine, _ = mixed
-    slab = Slab(engine.loaded[name], rows=2, slots=8)
-    g = random.Random(0)
-    rows = {r: [] for r in range(4)}
-    for _ in range(6):
-        chosen = g.sample(range(4), g.randint(1, 4))
-        for r in chosen:
-            if rows[r] and g.random() < 0.4:  # drop some tokens, as after a rejected draft
-                rows[r] = rows[r][: g.randint(1, len(rows[r]))]
-                slab.crop(r, len(rows[r]))
-        chunks = [[g.randrange(2, 300) for _ in range(g.choice([1, 2, 7]))] for _ in chosen]
-        slab.reserve(4, 0)
-        logits, hidden = slab.feed(chosen, chunks, hidden=True)
-        for i, r in enumerate(chosen):
-            rows[r] += chunks[i]
-            expected = plain_logits(engine, name, rows[r])[-1]
-            assert (logits[i] - expected).abs().max() < 1e-5 * expected.abs().max().clamp(min=1)
-        assert hidden.shape == (len(chosen), 32)
-    slab.copy_row(0, 5)
-    rows[5] = [*rows[0], 9]
-    logits, _ = slab.feed([5], [[9]])
-    assert torch.allclose(logits[0], plain_logits(engine, name, rows[5])[-1], atol=1e-4)
-
-
-def test_long_prompts_are_read_in_pieces(mixed, monkeypatch):
-    engine, _ = mixed
-    monkeypatch.setattr("moco_toolkit_decoding.slab.CHUNK", 8)
-    g = random.Random(1)
-    chunks = [[g.randrange(2, 300) for _ in range(n)] for n in (37, 5, 20)]
-    logits, _ = Slab(engine.loaded["llama"]).feed([0, 1, 2], chunks)
-    for i, ids in enumerate(chunks):
-        assert torch.allclose(logits[i], plain_logits(engine, "llama", ids)[-1], atol=1e-4)
-    slab = Slab(engine.loaded["llama"])
-    pieces = {i: [] for i in range(3)}
-    for i, part, _ in slab.feed_all([0, 1, 2], chunks):
-        pieces[i].append(part)
-    for i, ids in enumerate(chunks):
-        assert torch.allclose(torch.cat(pieces[i]), plain_logits(engine, "llama", ids), atol=1e-4)
-
 
 # -------------------------------------------------------------------- sessions
 
@@ -203,7 +157,7 @@ def test_a_session_feeds_each_token_once(mixed):
         await session.draft(10, commit=True, ends=frozenset())
         server = next(v for v in engine.loaded["gpt2"].scratch.values() if isinstance(v, StepServer))
         # the last chosen token needs no forward
-        assert server.slab.tokens == len(session.opened.prompt) + 10 - 1
+        assert server.cache.tokens == len(session.opened.prompt) + 10 - 1
 
     run(work)
 

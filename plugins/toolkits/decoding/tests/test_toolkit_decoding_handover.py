@@ -192,21 +192,19 @@ def test_steps_are_counted_once_and_again_when_the_answer_comes_from_the_cache()
                 return answer.result()
 
             reply = await answer_once(context, "test", models, QUESTION, {}, compute, seeded=False)
-            session = context.state
-            return reply, list(session.ledger), [(c.kind, c.cached, c.usage) for c in context.calls]
+            tallies = {name: tally for _, name, tally in context.state.ledger}
+            return reply, tallies, {(c.kind, c.cached) for c in context.calls}
 
         return run(work, cache)
 
     first, again = ask(), ask()
     ((a, b),) = seen  # written once
     # 0 writes 3 and 2 and reads the 4 of the other; 1 writes 4 and reads the first 3
-    expected = {("respond", "llama"): Usage(a + 4, 5), ("respond", "gpt2"): Usage(b + 3, 4)}
-    assert first[1] == again[1] == expected
-    assert first[2] == {("respond", n, False): 1 for n in ("llama", "gpt2")}
-    assert again[2] == {("respond", n, True): 1 for n in ("llama", "gpt2")}
-    assert {(k, c) for k, c, _ in first[3]} == {("step", False)} and {(k, c) for k, c, _ in again[3]} == {
-        ("step", True)
-    }
+    expected = {"llama": Usage(a + 4, 5), "gpt2": Usage(b + 3, 4)}
+    for told, cached in ((first, 0), (again, 1)):
+        assert {name: tally.usage for name, tally in told[1].items()} == expected
+        assert [(tally.calls, tally.cached) for tally in told[1].values()] == [(1, cached)] * 2
+        assert told[2] == {("step", bool(cached))}
     assert first[0] == again[0]
     assert first[0].meta["tokens"]["llama"] == {"read": a + 4, "written": 5}
 

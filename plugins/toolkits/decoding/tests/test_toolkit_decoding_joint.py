@@ -115,7 +115,7 @@ def test_members_read_every_token_once_and_memory_does_not_grow(mixed, monkeypat
     assert [len(r.token_ids) for r in replies] == [16] * 3
     read = sum(len(prompt_ids(engine, "m0", p)) + 16 - 1 for p in PROMPTS)  # the last token needs no forward
     (loop,) = loops
-    assert [slab.tokens for slab in loop.slabs] == [read, read]
+    assert [cache.tokens for cache in loop.caches] == [read, read]
     assert len(sizes) == 2 and sizes[1] <= sizes[0]
 
 

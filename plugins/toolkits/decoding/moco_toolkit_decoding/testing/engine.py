@@ -13,13 +13,14 @@ from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from moco_core.errors import PromptTooLong
 from moco_core.models import Engine, Inbox, Model
 from moco_core.types import Generation, Usage, digest
 from moco_toolkit_decoding.combine import Mix
 from moco_toolkit_decoding.joint import JointRecipe
+from moco_toolkit_decoding.runner import CacheProbe, ModelRunner, decoder_of
+from moco_toolkit_decoding.testing.modules import ScriptedModule
 
 __all__ = ["LocalEngine", "LocalLoaded"]
 
@@ -36,12 +37,20 @@ class LocalLoaded:
     end_ids: frozenset[int]
     context_length: int | None = None
     scratch: MutableMapping[Hashable, Any] = attrs.field(factory=dict)
-    supports_rollback: bool = True
+    probe: CacheProbe = attrs.field(factory=CacheProbe)
     forwards: int = 0
 
     @property
     def device(self) -> Any:
         return next(self.module.parameters()).device
+
+    @property
+    def vocab(self) -> int:
+        return int(max(self.tokenizer.get_vocab().values())) + 1
+
+    @property
+    def runner(self) -> ModelRunner:
+        return ModelRunner(self, self.probe)
 
     def render_input(self, given: Mapping[str, Any], *, reserve: int = 0) -> Any:
         if "text" in given:
@@ -63,25 +72,15 @@ class LocalLoaded:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def forward(
-        self, ids: Tensor, mask: Any, positions: Tensor, cache: Any, *, keep: int = 1, hidden: bool = False
-    ) -> Any:
+    def run(self, **inputs: Any) -> Any:
         self.forwards += 1
         with torch.inference_mode():
-            out = self.module(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
-                logits_to_keep=keep,
-                output_hidden_states=hidden,
-            )
-        last = out.hidden_states[-1] if hidden else None
-        logits = out.logits.float()
-        if keep == 1:
-            return SimpleNamespace(logits=logits[:, -1], hidden=None if last is None else last[:, -1])
-        return SimpleNamespace(logits=logits, hidden=last)
+            return self.module(**inputs)
+
+    def body(self, **inputs: Any) -> Any:
+        self.forwards += 1
+        with torch.inference_mode():
+            return decoder_of(self.module)(**inputs)
 
     def generation(
         self,
@@ -139,7 +138,9 @@ class LocalEngine(Engine):
             memory=0,
         )
         end_ids = frozenset([tokenizer.eos_token_id] if ends is None else ends)
-        self.loaded[name] = LocalLoaded(model, module.eval(), tokenizer, end_ids, context_length)
+        loaded = self.loaded[name] = LocalLoaded(model, module.eval(), tokenizer, end_ids, context_length)
+        if isinstance(module, ScriptedModule):
+            loaded.probe.layers = list(module.layers)
         tokenizer.save_pretrained(self._where(mark))
         return model
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moco_toolkit_decoding.kv_cache import LayerShape
+
 __all__ = ["ScriptedModule", "tiny_gpt2", "tiny_llama", "tiny_mistral"]
 
 
@@ -72,21 +74,25 @@ def _spread(module: Any, spread: float) -> Any:
 class ScriptedModule(nn.Module):
     """A causal model whose scores a function computes: ``script(ids) -> {token: logit}`` for the ids read so far.
 
-    Tokens that are not named get the logit -10. The ids are kept in the cache that the forward is given.
+    Tokens that are not named get the logit -10. The ids are kept in the cache that the forward is given, whose shape is
+    ``layers``.
     """
+
+    dtype = torch.float32
+    layers = (LayerShape(1, 1, 1, 1),)
 
     def __init__(self, size: int, script: Callable[[list[int]], Mapping[int, float]], *, hidden: int = 4) -> None:
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(1))
         self.size, self.script, self.width = size, script, hidden
-        self.config = SimpleNamespace(_attn_implementation="sdpa", sliding_window=None, layer_types=None)
+        self.config = SimpleNamespace(_attn_implementation="sdpa")
 
     def forward(
         self,
         input_ids: Tensor,
         position_ids: Tensor,
         past_key_values: Any,
-        logits_to_keep: int = 0,
+        logits_to_keep: int = 1,
         output_hidden_states: bool = False,
         **_: Any,
     ) -> Any:

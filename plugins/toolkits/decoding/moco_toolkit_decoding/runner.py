@@ -1,0 +1,397 @@
+"""Forwards of one model over the ragged rows of a :class:`~moco_toolkit_decoding.kv_cache.KVCache`.
+
+Generation, scoring, sessions and joint decoding all read their tokens here, so that what one of them computes is what the
+others compute. New tokens of several rows stand side by side, padded on the right; positions and masks are explicit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from moco_core.errors import CapabilityError, EngineOutOfMemory
+from moco_toolkit_decoding.kv_cache import KVCache, LayerShape
+
+__all__ = ["CacheProbe", "ModelRunner", "Runnable", "bucket", "decoder_of", "runner_of"]
+
+CHUNK = 4096
+"""Columns of one forward: a longer prompt is read in pieces."""
+
+ATTENTION_KINDS = {"full_attention", "sliding_attention"}
+
+SCORE_TOKENS = 1024
+"""Positions, padding included, of which one forward returns all scores."""
+
+
+class Runnable(Protocol):
+    """What a runner needs of a loaded model; see :class:`moco_core.local.Loaded`."""
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def module(self) -> Any: ...
+
+    @property
+    def device(self) -> Any: ...
+
+    @property
+    def vocab(self) -> int: ...
+
+    @property
+    def context_length(self) -> int | None: ...
+
+    def run(self, **inputs: Any) -> Any: ...
+
+    def body(self, **inputs: Any) -> Any: ...
+
+
+class CacheProbe:
+    """What was found out about one module's cache, for all models that run in it: adapters, weights that follow each other.
+
+    ``layers`` is None until the cache was found to serve; that it does not is told to one model alone, whose weights may be
+    what made the comparison fail.
+    """
+
+    layers: list[LayerShape] | None = None
+    plain_head = False
+    """Whether the logits are what the output embedding makes of the decoder's last state, with nothing after it."""
+
+
+class ModelRunner:
+    """Reads tokens into a key/value cache and returns what comes next; see the module."""
+
+    def __init__(self, loaded: Runnable, probe: CacheProbe | None = None) -> None:
+        self.loaded = loaded
+        self.dtype = loaded.module.dtype
+        self._probe = probe or CacheProbe()
+        self._layers = self._probe.layers
+        self._probed = self._layers is not None
+
+    # ---------------------------------------------------------------- what the architecture allows
+
+    def new_cache(self, *, capacity: int = 256) -> KVCache | None:
+        """Return an empty cache for this model, or None if its architecture needs another kind.
+
+        Whether a cache serves is not guessed from names: the first time, a ragged batch of three short rows is run both
+        ways and compared.
+        """
+        if not self._probed:
+            self._probed = True
+            try:
+                self._layers = self._layer_shapes()
+                if self._layers is not None and not self._agrees():
+                    self._layers = None
+                if self._layers is not None:
+                    self._probe.plain_head = self._head_is_plain()
+            except EngineOutOfMemory:
+                self._probed = False
+                raise
+            except Exception:  # an architecture that takes no ready-made mask, or keeps other state
+                self._layers = None
+            self._probe.layers = self._layers
+        if self._layers is None:
+            return None
+        return KVCache(self._layers, self.dtype, self.loaded.device, capacity=capacity)
+
+    def cache(self, *, capacity: int = 256) -> KVCache:
+        """Return an empty cache, or raise CapabilityError: what works token by token needs one that rolls back."""
+        found = self.new_cache(capacity=capacity)
+        if found is None:
+            raise CapabilityError(
+                f"model {self.loaded.model.name!r} cannot work token by token: {type(self.loaded.module).__name__} keeps other "
+                "state than keys and values of full or sliding attention, or takes no mask; choose another architecture"
+            )
+        return found
+
+    @property
+    def plain_head(self) -> bool:
+        """Whether :meth:`prompt` can tell the next token's logits; known once a cache was asked for."""
+        return self._probe.plain_head
+
+    def _layer_shapes(self) -> list[LayerShape] | None:
+        config = self.loaded.module.config
+        if set(getattr(config.get_text_config(), "layer_types", None) or ATTENTION_KINDS) - ATTENTION_KINDS:
+            return None
+        cache = DynamicCache(config=config)
+        ids = torch.zeros(1, 2, dtype=torch.long, device=self.loaded.device)
+        self.loaded.run(input_ids=ids, past_key_values=cache, use_cache=True)
+        shapes = []
+        layer: Any
+        for layer in cache.layers:
+            if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) or layer.keys.ndim != 4:
+                return None
+            (_, heads, _, width), (_, value_heads, _, value_width) = layer.keys.shape, layer.values.shape
+            window = layer.sliding_window if isinstance(layer, DynamicSlidingWindowLayer) else None
+            shapes.append(LayerShape(heads, width, value_heads, value_width, window))
+        return shapes or None
+
+    def _head_is_plain(self) -> bool:
+        """Compare the head on the decoder's own output with the module's logits: a scale or a cap after it shows."""
+        head = self.loaded.module.get_output_embeddings()
+        if head is None:
+            return False
+        ids = torch.arange(4, device=self.loaded.device)[None] % self._rows_of_embedding()
+        want = self.loaded.run(input_ids=ids, use_cache=False).logits
+        state = getattr(self.loaded.body(input_ids=ids, use_cache=False), "last_hidden_state", None)
+        if state is None:
+            return False
+        with torch.inference_mode():
+            got = head(state)
+        return got.shape == want.shape and torch.allclose(got, want, rtol=1e-5, atol=1e-6 * float(want.abs().max()))
+
+    def _rows_of_embedding(self) -> int:
+        return int(self.loaded.module.get_input_embeddings().weight.shape[0])
+
+    def _agrees(self) -> bool:
+        assert self._layers is not None
+        generator = torch.Generator().manual_seed(0)
+        longest = max([8, *(s.window + 5 for s in self._layers if s.window and s.window < 64)])
+        longest = min(longest, self.loaded.context_length or longest)
+        rows = [
+            torch.randint(self._rows_of_embedding(), (max(1, n),), generator=generator).tolist()
+            for n in (longest // 3, longest, longest // 2)
+        ]
+        want = []
+        for row in rows:
+            ids = torch.tensor([row], device=self.loaded.device)
+            want.append(self.loaded.run(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1])
+        plain = torch.stack(want)[:, : self.loaded.vocab].float()  # rows of the head above the tokenizer's are padding
+        cache = KVCache(self._layers, self.dtype, self.loaded.device)
+        self.prefill(cache, cache.append(3), [row[:-1] for row in rows])
+        got = self.advance(cache, torch.tensor([row[-1] for row in rows], device=self.loaded.device))
+        scale = plain.abs().max().clamp(min=1.0)
+        tolerance = 1e-3 if self.dtype == torch.float32 else 6e-2
+        return bool((got - plain).abs().max() <= tolerance * scale)
+
+    # ---------------------------------------------------------------- reading
+
+    def prefill(self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]]) -> None:
+        """Append ``chunks[i]``, which may be empty, to row ``rows[i]``."""
+        self._read(cache, rows, chunks, last=False)
+
+    def prompt(self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Append chunks of a token at least; return what comes next, for models with a plain head.
+
+        Returns float32 logits (B, vocab) and the decoder's states that they come from, (B, H).
+        """
+        states = self._read(cache, rows, chunks, last=True)
+        assert states is not None
+        with torch.inference_mode():
+            logits: Tensor = self.loaded.module.get_output_embeddings()(states)[:, : self.loaded.vocab].float()
+        return logits, states
+
+    def advance(self, cache: KVCache, tokens: Tensor) -> Tensor:
+        """Append one token to every row: int64 (B,) -> float32 logits (B, vocab)."""
+        return self._step(cache, range(cache.count), tokens)[0]
+
+    def feed(
+        self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]], *, hidden: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Append ``chunks[i]`` (at least one token) to row ``rows[i]``; return what comes next.
+
+        Returns float32 logits (B, vocab) in the order of ``rows`` and, if asked for, hidden states (B, H). Rows of similar
+        chunk length are read together.
+        """
+        if max(map(len, chunks)) > 1 and not self.plain_head:
+            # only a whole forward knows the logits: the last tokens get one of their own
+            for group in _groups(cache, rows, chunks):
+                self.prefill(cache, [rows[i] for i in group], [chunks[i][:-1] for i in group])
+            chunks = [chunk[-1:] for chunk in chunks]
+        if max(map(len, chunks)) == 1:
+            tokens = torch.tensor([chunk[0] for chunk in chunks]).to(self.loaded.device)
+            return self._step(cache, rows, tokens, hidden=hidden)
+        groups = _groups(cache, rows, chunks)
+        parts = [self.prompt(cache, [rows[i] for i in group], [chunks[i] for i in group]) for group in groups]
+        order = torch.tensor([i for group in groups for i in group], device=parts[0][0].device).argsort()
+        logits, states = (torch.cat(both)[order] for both in zip(*parts, strict=True))
+        return logits, states if hidden else None
+
+    def feed_all(
+        self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]], *, hidden: bool = False
+    ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """Append chunks and yield ``(i, logits, hidden)`` of every row as it is read: float32 (len(chunks[i]), vocab or H).
+
+        Unlike :meth:`feed` this holds the scores of every position, so rows come in small groups. A chunk longer than one
+        forward comes in several pieces, in order.
+        """
+        for group in bucket(chunks, SCORE_TOKENS):
+            group.sort(key=lambda i: rows[i])
+            width = max(len(chunks[i]) for i in group)
+            for start in range(0, width, SCORE_TOKENS):
+                there = [i for i in group if len(chunks[i]) > start]
+                pieces = [chunks[i][start : start + SCORE_TOKENS] for i in there]
+                logits, states = self.extend(cache, [rows[i] for i in there], pieces, hidden=hidden)
+                for place, (i, piece) in enumerate(zip(there, pieces, strict=True)):
+                    yield i, logits[place, : len(piece)], None if states is None else states[place, : len(piece)]
+
+    def extend(
+        self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]], *, hidden: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Append chunks in one forward and return all scores, padded on the right: float32 (B, Q, vocab), and (B, Q, H)."""
+        past = [cache.lengths[r] for r in rows]
+        ends = [p + len(c) for p, c in zip(past, chunks, strict=True)]
+        ids, positions, columns = self._places(past, chunks)
+        width = max(past) + ids.shape[1]  # fewer columns would change the last bits of scores that were stored
+        cache.reserve(cache.count, width + 1)
+        cache.aim(rows, columns, width)
+        out = self.loaded.run(
+            input_ids=ids,
+            attention_mask=self._mask(cache, positions, width),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=0,
+            output_hidden_states=hidden,
+        )
+        _grown(cache, rows, ends)
+        return out.logits[..., : self.loaded.vocab].float(), out.hidden_states[-1] if hidden else None
+
+    def _step(
+        self, cache: KVCache, rows: Sequence[int], tokens: Tensor, *, hidden: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Append one token to each of ``rows``; return float32 logits (B, vocab) and, if asked for, hidden states (B, H)."""
+        past = [cache.lengths[r] for r in rows]
+        width = max(past) + 1
+        cache.reserve(cache.count, width)
+        positions = torch.tensor(past, dtype=torch.long).to(self.loaded.device).unsqueeze(-1)
+        cache.aim(rows, positions, width)
+        out = self.loaded.run(
+            input_ids=tokens.unsqueeze(-1),
+            attention_mask=self._mask(cache, positions, width),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+            output_hidden_states=hidden,
+        )
+        _grown(cache, rows, [p + 1 for p in past])
+        logits: Tensor = out.logits[..., : self.loaded.vocab].float()
+        return logits[:, -1], out.hidden_states[-1][:, -1] if hidden else None
+
+    def _read(
+        self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]], *, last: bool
+    ) -> Tensor | None:
+        """Append chunks without the head; also return the decoder's state at each row's last token, (B, H), if asked for."""
+        past, lengths = [cache.lengths[r] for r in rows], [len(c) for c in chunks]
+        ends = [p + n for p, n in zip(past, lengths, strict=True)]
+        width, states = max(lengths), None
+        if width == 0:
+            return None
+        new = not any(past)
+        ids, positions, columns = self._places(past, chunks)
+        cache.reserve(cache.count, max(ends) + 1)
+        for start in range(0, width, CHUNK):
+            stop = min(width, start + CHUNK)
+            if new and start == 0:
+                # the padding on the right cannot be seen by any real token, so causality is all the masking needed
+                places, mask = torch.arange(stop, device=ids.device).expand(len(rows), stop), None
+                cache.aim(rows, None, stop)
+            else:
+                places, seen = positions[:, start:stop], max(min(p + stop, e) for p, e in zip(past, ends, strict=True))
+                cache.aim(rows, columns[:, start:stop], seen)
+                mask = self._mask(cache, places, seen)
+            out = self.loaded.body(
+                input_ids=ids[:, start:stop],
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            ending = [i for i, n in enumerate(lengths) if start < n <= stop] if last else []
+            if ending:
+                hidden = out.last_hidden_state
+                if states is None:
+                    states = hidden.new_empty(len(rows), hidden.shape[-1])
+                there = torch.tensor(ending, device=ids.device)
+                states[there] = hidden[there, torch.tensor([lengths[i] - 1 - start for i in ending], device=ids.device)]
+        _grown(cache, rows, ends)
+        return states
+
+    # ---------------------------------------------------------------- inputs
+
+    def _places(self, past: Sequence[int], chunks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ids, positions and columns of chunks after ``past`` tokens, each (B, Q).
+
+        Padding stands at the position of its row's last token, which a model is sure to have, and is written to the column
+        behind all rows, which nobody reads.
+        """
+        counts = torch.tensor([len(c) for c in chunks])[:, None]
+        ids = torch.zeros(len(chunks), int(counts.max()), dtype=torch.long)
+        for i, chunk in enumerate(chunks):
+            ids[i, : len(chunk)] = torch.tensor(chunk, dtype=torch.long)
+        start, place = torch.tensor(past)[:, None], torch.arange(ids.shape[1])
+        ends = start + counts
+        positions = torch.minimum(start + place, (ends - 1).clamp(min=0))
+        columns = torch.where(place < counts, positions, int(ends.max()))
+        device = self.loaded.device
+        return ids.to(device), positions.to(device), columns.to(device)
+
+    def _mask(self, cache: KVCache, positions: Tensor, width: int) -> Any:
+        """Return the ready-made attention mask (B, 1, Q, width): a row sees its own columns up to the query's position."""
+        columns = torch.arange(width, device=positions.device)
+        query = positions[:, None, :, None]
+        seen = columns <= query
+        if cache.windows == {None}:
+            return self._form(seen)
+        near = next(self._form(seen & (query - columns < w)) for w in cache.windows if w is not None)
+        # models that mix layer kinds take one mask per kind
+        return {"full_attention": self._form(seen), "sliding_attention": near} if None in cache.windows else near
+
+    def _form(self, seen: Tensor) -> Tensor:
+        """Write a mask as the model's attention takes it: as it is, or as numbers to add."""
+        if self.loaded.module.config._attn_implementation == "sdpa":
+            return seen
+        out = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
+        return out.masked_fill_(~seen, torch.finfo(self.dtype).min)
+
+
+def runner_of(loaded: Any) -> ModelRunner:
+    """Return a loaded model's runner: the engine's own where it has one, which knows what was found out before."""
+    found = getattr(loaded, "runner", None)
+    return found if isinstance(found, ModelRunner) else ModelRunner(loaded)
+
+
+def decoder_of(module: Any) -> Any:
+    """Return the part of a model below its head."""
+    module = module.get_base_model() if hasattr(module, "get_base_model") else module
+    return getattr(module, getattr(module, "base_model_prefix", ""), module)
+
+
+def bucket(rows: Sequence[Sequence[int]], tokens: int = 4096, waste: float = 0.25) -> Iterator[list[int]]:
+    """Group rows by length, longest first, so that padding stays below ``waste`` and a group below ``tokens``."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    group: list[int] = []
+    real = 0
+    for i in order:
+        if group:
+            width = len(rows[group[0]])
+            padded = width * (len(group) + 1)
+            if padded > tokens or padded - (real + len(rows[i])) > max(waste * padded, 256):
+                yield group
+                group, real = [], 0
+        group.append(i)
+        real += len(rows[i])
+    if group:
+        yield group
+
+
+def _groups(cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Group chunks that are read together: new rows apart from others, since they need no mask."""
+    out: list[list[int]] = []
+    for new in (True, False):
+        members = [i for i, row in enumerate(rows) if (cache.lengths[row] == 0) == new]
+        groups = bucket([chunks[i] for i in members])
+        out += [sorted((members[n] for n in group), key=lambda i: rows[i]) for group in groups]
+    return out
+
+
+def _grown(cache: KVCache, rows: Sequence[int], ends: Sequence[int]) -> None:
+    for row, end in zip(rows, ends, strict=True):
+        cache.tokens += end - cache.lengths[row]
+        cache.lengths[row] = end
