@@ -1,14 +1,14 @@
-"""Converters for attrs fields that hold tuples: any iterable in, a tuple out.
+"""Converters for attrs fields that hold tuples and mappings: any iterable in, a tuple out; any mapping in, a copy out.
 
 ``converter=tuple`` would do the same, but type checkers cannot tell from it what a constructor takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["anything", "floats", "ints", "strings"]
+__all__ = ["anything", "floats", "ints", "mapping", "strings"]
 
 
 def strings(values: Iterable[str]) -> tuple[str, ...]:
@@ -25,3 +25,7 @@ def floats(values: Iterable[float]) -> tuple[float, ...]:
 
 def anything(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(values)
+
+
+def mapping(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if value is None else dict(value)

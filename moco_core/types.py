@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, islice, product
 from typing import Any, Literal
 
 import attrs
+
+from moco_core.converters import anything, floats, ints, mapping, strings
 
 __all__ = [
     "Answer",
@@ -54,31 +56,6 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-# typed converters: type checkers cannot see through `tuple` itself
-def _strings(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(values)
-
-
-def _ints(values: Iterable[int]) -> tuple[int, ...]:
-    return tuple(values)
-
-
-def _floats(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(values)
-
-
-def _messages(values: Iterable[Message]) -> tuple[Message, ...]:
-    return tuple(values)
-
-
-def _spans(values: Iterable[Span]) -> tuple[Span, ...]:
-    return tuple(values)
-
-
-def _frozen_mapping(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    return {} if value is None else dict(value)
-
-
 @lru_cache(maxsize=64)
 def _letters(count: int) -> tuple[str, ...]:
     words = (map("".join, product(string.ascii_uppercase, repeat=size)) for size in range(1, count + 1))
@@ -107,14 +84,14 @@ class Question:
 
     id: str
     prompt: str
-    choices: tuple[str, ...] = attrs.field(default=(), converter=_strings)
-    labels: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    choices: tuple[str, ...] = attrs.field(default=(), converter=strings)
+    labels: tuple[str, ...] = attrs.field(default=(), converter=strings)
     answer_kind: str = "text"
     answer_format: str = ""
     system: str = ""
-    history: tuple[Message, ...] = attrs.field(default=(), converter=_messages)
+    history: tuple[Message, ...] = attrs.field(default=(), converter=anything)
     subset: str = ""
-    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=mapping, hash=False)
 
     @property
     def letters(self) -> tuple[str, ...]:
@@ -147,10 +124,10 @@ class Example:
     """
 
     question: Question
-    references: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    references: tuple[str, ...] = attrs.field(default=(), converter=strings)
     answer: int | None = None
     group: str = ""
-    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=mapping, hash=False)
 
     @property
     def id(self) -> str:
@@ -166,7 +143,7 @@ class Sampling:
     top_k: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     min_p: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)])
     max_new_tokens: int = attrs.field(default=512, validator=attrs.validators.ge(1))
-    stop: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    stop: tuple[str, ...] = attrs.field(default=(), converter=strings)
 
     @property
     def greedy(self) -> bool:
@@ -220,11 +197,11 @@ class Generation:
     text: str
     reasoning: str = ""
     finish_reason: FinishReason = "eos"
-    token_ids: tuple[int, ...] = attrs.field(default=(), converter=_ints)
-    token_logprobs: tuple[float, ...] = attrs.field(default=(), converter=_floats)
+    token_ids: tuple[int, ...] = attrs.field(default=(), converter=ints)
+    token_logprobs: tuple[float, ...] = attrs.field(default=(), converter=floats)
     usage: Usage = Usage()
-    spans: tuple[Span, ...] = attrs.field(default=(), converter=_spans)
-    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+    spans: tuple[Span, ...] = attrs.field(default=(), converter=anything)
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=mapping, hash=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -234,8 +211,8 @@ class ContinuationScore:
     ``prompt_tokens`` is what was read before it; a call that reads one prompt for several continuations says so once.
     """
 
-    token_ids: tuple[int, ...] = attrs.field(converter=_ints)
-    token_logprobs: tuple[float, ...] = attrs.field(converter=_floats)
+    token_ids: tuple[int, ...] = attrs.field(converter=ints)
+    token_logprobs: tuple[float, ...] = attrs.field(converter=floats)
     prompt_tokens: int = attrs.field(default=0, eq=False)
 
     @property
@@ -246,12 +223,17 @@ class ContinuationScore:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """A system's answer to one question. ``meta`` is JSON data for the record: votes, the chosen model, fallbacks."""
+    """A system's answer to one question. ``meta`` is JSON data for the record: votes, the chosen model, fallbacks.
+
+    ``abstained`` says that the system declines to answer, whatever ``text`` says: a run counts such replies apart and tells
+    how much it answered, and how well it did on that.
+    """
 
     text: str
     finish_reason: FinishReason = "eos"
-    spans: tuple[Span, ...] = attrs.field(default=(), converter=_spans)
-    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+    spans: tuple[Span, ...] = attrs.field(default=(), converter=anything)
+    abstained: bool = False
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=mapping, hash=False)
 
     @classmethod
     def of(cls, generation: Generation, **meta: Any) -> Reply:
@@ -270,7 +252,7 @@ class Answer:
     key: str | None = None
     text: str = ""
     status: Literal["parsed", "unparsed", "ambiguous", "cut", "invalid"] = "unparsed"
-    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=mapping, hash=False)
 
     @property
     def parsed(self) -> bool:
@@ -283,7 +265,7 @@ class Score:
 
     value: float | None
     answer: Answer = attrs.field(factory=Answer)
-    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=_frozen_mapping, hash=False)
+    meta: Mapping[str, Any] = attrs.field(factory=dict, converter=mapping, hash=False)
 
 
 @attrs.frozen
