@@ -1,14 +1,14 @@
 """The kinds of plugin, their entry-point groups, and the version of the hook specification."""
 
-__all__ = ["GROUPS", "KINDS", "PARTS", "SPEC"]
+__all__ = ["GROUPS", "KINDS", "MADE", "SPEC"]
 
 SPEC = 1
 """Version of the hook specification. A plugin states it in its keywords as ``spec-1``; another number is refused."""
 
-PARTS = ("pool", "method", "dataset", "metric")
-"""What a run is made of: the kinds that have templates and conformance checks."""
+MADE = ("pool", "method", "dataset", "metric", "observer")
+"""The kinds that have templates and conformance checks."""
 
-KINDS = (*PARTS, "observer", "executor")
+KINDS = (*MADE, "executor")
 """Every kind of plugin that is a class with options."""
 
 GROUPS = {kind: f"moco.{kind}" for kind in (*KINDS, "command")}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
-from moco_core.kinds import PARTS
+from moco_core.kinds import MADE
 from moco_toolkit_authoring.maintain import Project, projects
+from moco_toolkit_authoring.scaffold import render
 
 from .conftest import ROOT, Environment, Wheels, build
 
@@ -34,7 +38,7 @@ def _files(wheel: Path) -> set[str]:
 
 def test_the_templates_travel_with_the_authors_toolkit(wheels: Wheels) -> None:
     files = _files(wheels.authoring)
-    assert {f"moco_toolkit_authoring/_templates/{kind}/pyproject.toml" for kind in PARTS} <= files
+    assert {f"moco_toolkit_authoring/_templates/{kind}/pyproject.toml" for kind in MADE} <= files
 
 
 def test_the_core_is_whole_without_the_authors_toolkit(wheels: Wheels, environment: Environment) -> None:
@@ -94,7 +98,7 @@ def test_requirements_can_be_met_together(project: Project) -> None:
             assert requirement.specifier.contains(versions[requirement.name]), text
 
 
-@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("kind", MADE)
 def test_a_scaffolded_plugin_passes_out_of_tree(
     kind: str, wheels: Wheels, environment: Environment, tmp_path: Path
 ) -> None:
@@ -107,3 +111,28 @@ def test_a_scaffolded_plugin_passes_out_of_tree(
     environment.moco("check", kind, "my_idea")
     out = environment.run("-m", "pytest", *_PYTEST, project / "tests", cwd=project / "tests")
     assert "passed" in out
+
+
+def test_a_wheel_is_checked_in_a_fresh_environment(wheels: Wheels, third_party: Path, tmp_path: Path) -> None:
+    """`moco check --wheel` finds a dependency that is not declared, which an editable installation hides."""
+    dist = tmp_path / "dist"
+    dist.mkdir()
+    for wheel in (wheels.core, wheels.authoring):
+        shutil.copy(wheel, dist)
+    render("method", "my_idea", tmp_path / "good")
+    render("method", "my_idea", tmp_path / "bad")
+    module = tmp_path / "bad" / "moco_method_my_idea" / "__init__.py"
+    module.write_text(module.read_text(encoding="utf-8").replace("import attrs", "import attrs\nimport moco_toolkit_voting"))
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MOCO_", "PIP_"))}
+    env |= {"PYTHONPATH": str(third_party), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(dist)}
+
+    def check(folder: str) -> subprocess.CompletedProcess[str]:
+        code = "import sys; from moco_toolkit_authoring.wheels import check_wheel; from pathlib import Path\n"
+        code += f"sys.exit(check_wheel(Path({str(tmp_path / folder)!r}), print))"
+        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+
+    good = check("good")
+    assert good.returncode == 0 and "checks hold" in good.stdout, good.stdout + good.stderr
+    bad = check("bad")
+    assert bad.returncode and "it does not work with what it declares alone" in bad.stderr
+    assert "moco_toolkit_voting" in bad.stderr

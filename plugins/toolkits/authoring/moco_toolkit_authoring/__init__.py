@@ -22,12 +22,13 @@ from typing import Any
 
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
-from moco_toolkit_authoring import common, dataset, kit, method, metric, pool
+from moco_toolkit_authoring import common, dataset, kit, method, metric, observer, pool
 from moco_toolkit_authoring.dataset import DatasetCase, DatasetPlan, gold_reply
 from moco_toolkit_authoring.harness import Outcome, as_pool, open_session, run_method
 from moco_toolkit_authoring.kit import Case, Check, CheckResult, NotApplicable
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
 from moco_toolkit_authoring.metric import ODD_TEXTS, MetricCase, MetricPlan, metric_examples, score_of
+from moco_toolkit_authoring.observer import ObserverCase, ObserverPlan
 from moco_toolkit_authoring.pool import PoolCase, PoolPlan
 from moco_toolkit_authoring.scripted import (
     SCRIPTED_CAPABILITIES,
@@ -64,6 +65,7 @@ __all__ = [
     "method_checks",
     "metric_checks",
     "metric_examples",
+    "observer_checks",
     "open_session",
     "pool_checks",
     "run_checks",
@@ -78,13 +80,21 @@ _CASES: Mapping[str, type[Case]] = {
     "method": MethodCase,
     "dataset": DatasetCase,
     "metric": MetricCase,
+    "observer": ObserverCase,
 }
-_PLANS: Mapping[str, type] = {"pool": PoolPlan, "method": MethodPlan, "dataset": DatasetPlan, "metric": MetricPlan}
+_PLANS: Mapping[str, type] = {
+    "pool": PoolPlan,
+    "method": MethodPlan,
+    "dataset": DatasetPlan,
+    "metric": MetricPlan,
+    "observer": ObserverPlan,
+}
 _CHECKS: Mapping[str, tuple[Check, ...]] = {
     "pool": (*common.CHECKS, *pool.CHECKS),
     "method": (*common.CHECKS, *method.CHECKS),
     "dataset": (*common.CHECKS, *dataset.CHECKS),
     "metric": (*common.CHECKS, *metric.CHECKS),
+    "observer": (*common.CHECKS, *observer.CHECKS),
 }
 _Settings = Sequence[Mapping[str, Any]]
 
@@ -161,6 +171,17 @@ def metric_checks(
 ) -> Callable[..., None]:
     """Return a pytest test of all metric checks. ``plan`` are the fields of :class:`MetricPlan`."""
     return _as_test("metric", name, settings, expected_failures or {}, catalogue, plan)
+
+
+def observer_checks(
+    name: str,
+    *,
+    settings: _Settings = ({},),
+    expected_failures: Mapping[str, str] | None = None,
+    catalogue: Catalogue | None = None,
+) -> Callable[..., None]:
+    """Return a pytest test of all observer checks."""
+    return _as_test("observer", name, settings, expected_failures or {}, catalogue, {})
 
 
 def _items(

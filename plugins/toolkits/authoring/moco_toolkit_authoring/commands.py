@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from moco_core.catalogue import distribution_name, installed
-from moco_core.kinds import PARTS
+from moco_core.kinds import MADE
 
 __all__ = ["check_command", "new_command"]
 
 
 @click.command("check")
-@click.argument("words", nargs=-1, required=True, metavar="[KIND] NAME")
+@click.argument("words", nargs=-1, metavar="[KIND] NAME")
 @click.option(
     "--plugin",
     "plugin_files",
@@ -22,9 +22,25 @@ __all__ = ["check_command", "new_command"]
     type=click.Path(path_type=Path),
     help="Register the plugins of a Python file (repeatable).",
 )
+@click.option(
+    "--wheel",
+    type=click.Path(path_type=Path, exists=True),
+    help="A wheel, or the folder of a plugin to build one from: check it in a fresh environment with the core alone.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def check_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_json: bool) -> int:
-    """Run the conformance checks of a plugin's kind. Exits 1 if a check fails."""
+def check_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], wheel: Path | None, as_json: bool) -> int:
+    """Run the conformance checks of a plugin's kind. Exits 1 if a check fails.
+
+    \b
+    moco check cascade
+    moco check --wheel .
+    """
+    if (wheel is None) == (not words):
+        raise click.UsageError("give the name of a plugin, or --wheel PATH")
+    if wheel is not None:
+        from moco_toolkit_authoring.wheels import check_wheel
+
+        return check_wheel(wheel, click.echo)
     from moco_toolkit_authoring import run_checks
 
     catalogue = installed()
@@ -47,7 +63,7 @@ def check_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_jso
 
 
 @click.command("new")
-@click.argument("kind", type=click.Choice([*PARTS, "run"]))
+@click.argument("kind", type=click.Choice([*MADE, "run"]))
 @click.argument("name")
 @click.option(
     "--in", "target", type=click.Path(path_type=Path), help="Where to put it  [default: ./moco-KIND-NAME, ./NAME.yaml]"

@@ -50,6 +50,7 @@ HEADINGS = {
     "method": ("what it does", "paper", "needs", "usage", "options", "cost", "departures", "limits", "citation"),
     "dataset": _USUAL,
     "metric": _USUAL,
+    "observer": _USUAL,
 }
 """How the headings of a plugin's README begin, by kind, in any order."""
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from moco_core.errors import ConfigError, StoreError, suggest
-from moco_core.kinds import PARTS
+from moco_core.kinds import MADE
 
 __all__ = ["copy_run", "render", "run_templates", "template_folder"]
 
@@ -20,6 +20,7 @@ _TITLES = {
     "dataset": "short word problems with whole-number answers.",
     "metric": "scores whether the last line of a reply equals a reference.",
     "pool": "models that shuffle the words they are given.",
+    "observer": "writes a line of JSON for every run.",
 }
 
 
@@ -64,21 +65,21 @@ def render(kind: str, name: str, folder: Path, *, summary: str = "") -> list[Pat
     The plugin works as it is: it passes its own tests and ``moco check``. ``summary`` is its one-line description.
     Raises ConfigError for an impossible kind or name or a folder that is not empty, StoreError if it cannot be written.
     """
-    if kind not in PARTS:
-        raise ConfigError(f"{kind!r} is no kind of plugin; the kinds are {', '.join(PARTS)}")
+    if kind not in MADE:
+        raise ConfigError(f"{kind!r} is no kind of plugin; the kinds are {', '.join(MADE)}")
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise ConfigError(f"the name {name!r} is not usable; take lower-case words joined by _, such as my_{kind}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder; choose another with --in")
     values = _values(kind, name, summary)
-    template = template_folder() / kind
     written = []
     try:
-        for source in sorted(p for p in template.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
-            target = folder / _fill(str(source.relative_to(template)), values)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(_fill(source.read_text(encoding="utf-8"), values), encoding="utf-8")
-            written.append(target)
+        for template in (template_folder() / "shared", template_folder() / kind):
+            for source in sorted(p for p in template.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
+                target = folder / _fill(str(source.relative_to(template)), values)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(_fill(source.read_text(encoding="utf-8"), values), encoding="utf-8")
+                written.append(target)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from None
     return sorted(written)

@@ -1,14 +1,21 @@
-"""Building the wheels of a repository of plugins, and the extras of the core that name them."""
+"""Building wheels, checking what was built where nothing else is, and the extras of the core that name packages."""
 
 from __future__ import annotations
 
+import configparser
+import os
 import re
-from collections.abc import Sequence
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moco_core.errors import ConfigError, StoreError
+from moco_core.errors import ConfigError, PluginError, StoreError
+from moco_core.kinds import GROUPS
 
-__all__ = ["build_wheels", "extra_of", "synced_extra"]
+__all__ = ["build_wheels", "check_wheel", "extra_of", "synced_extra"]
 
 
 def build_wheels(folders: Sequence[Path], target: Path) -> list[Path]:
@@ -28,6 +35,60 @@ def build_wheels(folders: Sequence[Path], target: Path) -> list[Path]:
             raise StoreError(f"{folder}: its wheel cannot be built: {error}") from None
         out.append(Path(wheel))
     return out
+
+
+def check_wheel(path: Path, say: Callable[[str], None]) -> int:
+    """Install a wheel (or what is built from a plugin's folder) in a fresh environment and check it there.
+
+    First with nothing beside it but what it declares: the plugin must import and show its options. Then the conformance
+    checks are installed and run; their exit code is returned. pip's own variables (an index, local wheels) hold as usual.
+    Raises ConfigError or PluginError.
+    """
+    with tempfile.TemporaryDirectory(prefix="moco-wheel-") as temporary:
+        folder = Path(temporary)
+        wheel = path if path.suffix == ".whl" else _built(path, folder)
+        kind, name = _plugin_of(wheel)
+        say(f"{wheel.name}: {kind} {name}")
+        python = folder / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
+        _run([sys.executable, "-m", "venv", str(folder / "env")], "a fresh environment cannot be made")
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        _run([*pip, str(wheel)], "it cannot be installed")
+        say("installed with what it declares")
+        moco = [str(python), "-m", "moco_core"]
+        _run([*moco, "show", kind, name], "it does not work with what it declares alone")
+        say("imports and shows its options")
+        _run([*pip, "moco-toolkit-authoring"], "the conformance checks cannot be installed")
+        return subprocess.run([*moco, "check", kind, name], cwd=folder, check=False).returncode
+
+
+def _built(folder: Path, target: Path) -> Path:
+    if not (folder / "pyproject.toml").is_file():
+        raise ConfigError(f"{folder}: neither a wheel nor a folder with a pyproject.toml")
+    (wheel,) = build_wheels([folder], target)
+    return wheel
+
+
+def _plugin_of(wheel: Path) -> tuple[str, str]:
+    """Return kind and name of the plugin in a wheel, from its entry points."""
+    points = configparser.ConfigParser()
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for file in archive.namelist():
+                if file.endswith(".dist-info/entry_points.txt"):
+                    points.read_string(archive.read(file).decode("utf-8"))
+    except (OSError, zipfile.BadZipFile, configparser.Error) as error:
+        raise ConfigError(f"{wheel}: not a readable wheel: {error}") from None
+    for kind, group in GROUPS.items():
+        if points.has_section(group):
+            return kind, next(iter(points[group]))
+    raise PluginError(f"{wheel.name}: it has no entry point in {', '.join(GROUPS.values())}")
+
+
+def _run(command: Sequence[str], what: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise PluginError(f"{what}: {lines[-1].removeprefix('error: ').removeprefix('ERROR: ')}")
 
 
 def _pattern(extra: str) -> re.Pattern[str]:

@@ -12,7 +12,7 @@ import moco_toolkit_authoring
 from moco_core import Scored, Unit
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
-from moco_core.kinds import PARTS
+from moco_core.kinds import MADE
 from moco_toolkit_authoring import checks_of, method_checks, metric_checks, run_checks
 
 
@@ -26,7 +26,7 @@ class NeedsRows(GoodMetric):
 
 def test_every_check_is_described_in_the_readme() -> None:
     text = (Path(moco_toolkit_authoring.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    for kind in PARTS:
+    for kind in MADE:
         for check in checks_of(kind):
             assert f"| `{check.name}` | {check.help} |" in text
 
