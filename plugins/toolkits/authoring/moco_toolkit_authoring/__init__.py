@@ -113,16 +113,20 @@ def run_checks(
     settings: _Settings = ({},),
     expected_failures: Mapping[str, str] | None = None,
     catalogue: Catalogue | None = None,
+    limit: float = kit.LIMIT,
+    on_start: Callable[[str], None] = lambda name: None,
     **plan: Any,
 ) -> list[CheckResult]:
     """Check a plugin and return one result per check and setting; a failing plugin does not raise.
 
-    ``plan`` are the fields of :class:`PoolPlan`, :class:`MethodPlan`, :class:`DatasetPlan` or :class:`MetricPlan`.
+    A check may take ``limit`` seconds; ``on_start`` gets its name as it begins. ``plan`` are the fields of
+    :class:`PoolPlan`, :class:`MethodPlan`, :class:`DatasetPlan` or :class:`MetricPlan`.
+
     Raises ConfigError for an expected failure that names no check or gives no reason.
     """
     expected = expected_failures or {}
     items = _items(kind, name, settings, expected, catalogue, plan)
-    return kit.judge(items, {c.name: c for c in checks_of(kind)}, expected)
+    return kit.judge(items, {c.name: c for c in checks_of(kind)}, expected, limit=limit, on_start=on_start)
 
 
 def pool_checks(
@@ -226,7 +230,7 @@ def _as_test(
     @pytest.mark.parametrize("item", params)
     def test_conformance(item: kit.Item) -> None:
         try:
-            kit.perform(item.check, item.case, known)
+            kit.perform_within(kit.LIMIT, item.check, item.case, known)
         except NotApplicable as reason:
             pytest.skip(str(reason))
         except AssertionError as error:

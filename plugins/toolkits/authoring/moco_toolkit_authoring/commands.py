@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
 from moco_core.catalogue import distribution_name, installed
 from moco_core.kinds import MADE
+
+LIMIT = 120.0
+"""As :data:`moco_toolkit_authoring.kit.LIMIT`, which help does not import."""
 
 __all__ = ["check_command", "new_command"]
 
@@ -27,8 +31,11 @@ __all__ = ["check_command", "new_command"]
     type=click.Path(path_type=Path, exists=True),
     help="A wheel, or the folder of a plugin to build one from: check it in a fresh environment with the core alone.",
 )
+@click.option("--limit", type=float, default=LIMIT, show_default=True, help="Seconds that one check may take.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-def check_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], wheel: Path | None, as_json: bool) -> int:
+def check_command(
+    words: tuple[str, ...], plugin_files: tuple[Path, ...], wheel: Path | None, limit: float, as_json: bool
+) -> int:
     """Run the conformance checks of a plugin's kind. Exits 1 if a check fails.
 
     \b
@@ -48,7 +55,15 @@ def check_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], wheel:
         catalogue.register_file(path)
     kind, name = catalogue.named(words)
     catalogue.load(kind, name)
-    results = run_checks(kind, name, catalogue=catalogue)
+    shown = sys.stderr.isatty()
+
+    def show(check: str) -> None:
+        if shown:
+            click.echo(f"\r\x1b[K{check} ...", nl=False, err=True)
+
+    results = run_checks(kind, name, catalogue=catalogue, limit=limit, on_start=show)
+    if shown:
+        click.echo("\r\x1b[K", nl=False, err=True)
     if as_json:
         rows = [{"check": r.name, "status": r.status, "message": r.message} for r in results]
         click.echo(json.dumps(rows, indent=1))

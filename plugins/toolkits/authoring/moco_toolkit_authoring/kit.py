@@ -8,6 +8,7 @@ fault is reported once.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from moco_core.catalogue import Card, Catalogue
 from moco_core.errors import ConfigError, MocoError, suggest
 from moco_core.options import build
 
-__all__ = ["Case", "Check", "CheckResult", "NotApplicable", "check", "perform", "require"]
+__all__ = ["LIMIT", "Case", "Check", "CheckResult", "NotApplicable", "check", "perform", "perform_within", "require"]
 
 Status = Literal["passed", "failed", "skipped", "expected failure", "unexpected pass"]
 
@@ -135,6 +136,40 @@ def perform(item: Check, case: Case, known: Mapping[str, Check]) -> None:
     case.once(("check", item.name), run)
 
 
+LIMIT = 120.0
+"""Seconds that a check may take, those it builds on included, before it counts as one that never ends."""
+
+
+def perform_within(limit: float, item: Check, case: Case, known: Mapping[str, Check]) -> None:
+    """Run one check as :func:`perform` does, but not for longer than ``limit`` seconds.
+
+    A check that does not end in time fails and is left behind in its thread: no hook of a plugin, however it loops or
+    whatever it swallows, keeps the other checks from running.
+    """
+    outcome: list[BaseException | None] = []
+
+    def work() -> None:
+        try:
+            perform(item, case, known)
+        except BaseException as error:
+            outcome.append(error)
+        else:
+            outcome.append(None)
+
+    thread = threading.Thread(target=work, name=f"moco-check-{item.name}", daemon=True)
+    thread.start()
+    thread.join(limit)
+    if not outcome:
+        late = AssertionError(
+            f"did not end within {limit:g} s: look for an endless loop, a call that is never answered, or a cancellation "
+            "that is swallowed"
+        )
+        case.memo["check", item.name] = (None, late)
+        raise late
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
 def _describe(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -187,15 +222,23 @@ def _applies(item: Check, case: Case) -> bool:
         return True
 
 
-def judge(items: Sequence[Item], known: Mapping[str, Check], expected: Mapping[str, str]) -> list[CheckResult]:
-    """Run items and return their results; never raises for a failing plugin."""
+def judge(
+    items: Sequence[Item],
+    known: Mapping[str, Check],
+    expected: Mapping[str, str],
+    *,
+    limit: float = LIMIT,
+    on_start: Callable[[str], None] = lambda name: None,
+) -> list[CheckResult]:
+    """Run items and return their results; never raises for a failing plugin. ``on_start`` gets the name of each."""
     out = []
     for item in items:
+        on_start(item.label)
         reason = expected.get(item.check.name)
         status: Status
         message = ""
         try:
-            perform(item.check, item.case, known)
+            perform_within(limit, item.check, item.case, known)
             status = "passed" if reason is None else "unexpected pass"
             message = "" if reason is None else f"it holds now; remove it from expected_failures ({reason})"
         except NotApplicable as skip:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,25 @@ class NeedsRows(GoodMetric):
     def units(self, rows: Sequence[Scored]) -> list[Unit]:
         rows[0]
         return super().units(rows)
+
+
+class Endless(GoodMetric):
+    """Waits for rows, whatever comes."""
+
+    def units(self, rows: Sequence[Scored]) -> list[Unit]:
+        while not rows:
+            with contextlib.suppress(BaseException):
+                time.sleep(0.01)
+        return super().units(rows)
+
+
+def test_a_check_that_never_ends_is_named_and_the_others_run(catalogue: Catalogue) -> None:
+    catalogue.register(Endless)
+    begun: list[str] = []
+    results = run_checks("metric", "endless", catalogue=catalogue, limit=2, on_start=begun.append)
+    assert begun == [r.name for r in results]
+    (late,) = [r for r in results if not r.ok]
+    assert late.name == "no_rows_give_no_units" and "did not end within 2 s" in late.message
 
 
 def test_every_check_is_described_in_the_readme() -> None:
