@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 
 from moco_core.catalogue import Catalogue, installed
-from moco_core.config import Plugin, parse_settings, plugin_of
+from moco_core.config import Plugin, default_cache_path, parse_settings, plugin_of
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, StoreError, suggest
 from moco_core.methods import Method, System
@@ -30,7 +30,6 @@ from moco_core.runs.records import FORMAT
 from moco_core.runs.report import Report, make_reports
 from moco_core.runs.results import RunResult
 from moco_core.runs.runner import Benchmark, bound_metric, open_pool, single_plugin
-from moco_core.runtime.cache import default_cache_path
 from moco_core.runtime.portal import Portal
 from moco_core.runtime.systems import Asked, OpenSystem, SystemParts
 from moco_core.types import Example, Question, Sampling

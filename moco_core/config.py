@@ -20,6 +20,7 @@ __all__ = [
     "RunConfig",
     "Settings",
     "apply_overrides",
+    "default_cache_path",
     "load_yaml",
     "metric_plugin",
     "parse_settings",
@@ -27,6 +28,14 @@ __all__ = [
 ]
 
 DEFAULT_POOL = "tiny"
+
+
+def default_cache_path(environ: Mapping[str, str]) -> Path:
+    """Return ``$MOCO_CACHE`` or ``$XDG_CACHE_HOME/moco/calls.sqlite`` (``~/.cache`` by default)."""
+    if environ.get("MOCO_CACHE"):
+        return Path(environ["MOCO_CACHE"])
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "moco" / "calls.sqlite"
 
 
 @attrs.frozen(kw_only=True)

@@ -2,32 +2,31 @@
 
 A method or toolkit gets here from any model it was given::
 
-    host = host_of(model)                      # CapabilityError with one line if the model lives on another engine
-    with host.use(a, b) as (one, two):         # loaded, pinned in memory, locked for this thread
+    engine = local_engine(model)               # CapabilityError with one line if the model lives on another engine
+    with engine.use(a, b) as (one, two):       # loaded, pinned in memory, locked for this thread
         out = one.forward(ids, mask, positions, cache)
 
 There are three ways in, from the outside to the inside:
 
 1. **Derived models** (merged weights, fused logits, trained checkpoints): ``pool.derive(name, recipe, sources)`` returns a
-   model that answers through scheduler and cache like any other. What the recipe *has* decides how it is opened:
+   model that answers through scheduler and cache like any other. The recipe's ``kind`` decides how it is opened:
 
-   ==============================  ==========================================================================
-   method of the recipe            the derived model is
-   ==============================  ==========================================================================
-   ``checkpoint(sources)``         a folder on disk: a pool entry such as ``{"model": path}`` or
-                                   ``{"model": base, "adapter": path}`` (:class:`CheckpointRecipe`)
-   ``adapter(sources)``            a LoRA adapter given as tensors, put on the resident base (:class:`AdapterRecipe`)
-   ``tensor(name, sources)``       full weights, computed tensor by tensor (:class:`WeightRecipe`)
-   ``serve(host, model, sources,   a decoding loop over several loaded models (:class:`ServingRecipe`)
-   inbox)``
-   ==============================  ==========================================================================
+   ==============  ==========================================================================================
+   ``kind``        the derived model is
+   ==============  ==========================================================================================
+   ``checkpoint``  a folder on disk: a pool entry such as ``{"model": path}`` or
+                   ``{"model": base, "adapter": path}`` (:class:`CheckpointRecipe`)
+   ``adapter``     a LoRA adapter given as tensors, put on the resident base (:class:`AdapterRecipe`)
+   ``weights``     full weights, computed tensor by tensor (:class:`WeightRecipe`)
+   ``serving``     a decoding loop over several loaded models (:class:`ServingRecipe`)
+   ==============  ==========================================================================================
 
 2. **Private calls**: ``context.call(model, kind, given, {}, payload=p, cached=False, requires="step")`` with any kind other
    than ``generate``, ``score``, ``embed``, ``reward``. The payload brings its own code (:class:`Payload`); the engine groups
    the calls that wait and runs each group once per tick, between two steps of its own generation.
 
-3. **Direct use** in :meth:`Host.use`, for work that is no call at all (fitting a head on hidden states, say). Call it from a
-   worker thread (``await asyncio.to_thread(...)``), never from the event loop.
+3. **Direct use** in :meth:`LocalEngine.use`, for work that is no call at all (fitting a head on hidden states, say). Call it
+   from a worker thread (``await asyncio.to_thread(...)``), never from the event loop.
 
 All three work on a model's own device (``model.lane``); replicas elsewhere take calls that depend on nothing but themselves.
 
@@ -52,8 +51,8 @@ __all__ = [
     "AdapterRecipe",
     "AdapterWeights",
     "CheckpointRecipe",
-    "Host",
     "Loaded",
+    "LocalEngine",
     "ModelFiles",
     "Output",
     "Payload",
@@ -61,7 +60,7 @@ __all__ = [
     "ServingRecipe",
     "WeightRecipe",
     "Weights",
-    "host_of",
+    "local_engine",
 ]
 
 Tensor = Any
@@ -270,19 +269,21 @@ class AdapterWeights:
 class ModelFiles:
     """Where the files of a model lie, told without opening or fetching any.
 
-    ``checkpoint`` is the folder of the full model (an adapter's base), None while it is on the Hub only; ``adapter`` that of
-    the LoRA adapter, None if there is none. ``named`` is what the pool calls the checkpoint: a path or a Hub id. ``base``
-    is the fingerprint of the checkpoint's weights, which is :attr:`Model.base` of the adapters on it.
+    ``checkpoint`` is the folder of the full model (an adapter's base), where its weights may still be on the Hub only;
+    ``tokenizer`` that of its tokenizer; ``adapter`` that of the LoRA adapter, None if there is none. ``named`` is what the
+    pool calls the checkpoint: a path or a Hub id. ``base`` is the fingerprint of the checkpoint's weights, which is
+    :attr:`Model.base` of the adapters on it.
     """
 
     checkpoint: Path | None = None
+    tokenizer: Path | None = None
     adapter: Path | None = None
     named: str = ""
     base: str = ""
 
 
 class CheckpointRecipe(Recipe, Protocol):
-    """A model that lies in a folder: a training result, say."""
+    """A model that lies in a folder: a training result, say. Its kind is ``checkpoint``."""
 
     def checkpoint(self, sources: Sequence[Model]) -> Mapping[str, Any]:
         """Return a pool entry as in the pool's ``models`` option (``model``, ``adapter``, ``dtype``, ...). The files must
@@ -290,7 +291,7 @@ class CheckpointRecipe(Recipe, Protocol):
 
 
 class AdapterRecipe(Recipe, Protocol):
-    """A LoRA adapter composed from others (or trained in memory); the sources share one base."""
+    """A LoRA adapter composed from others (or trained in memory); the sources share one base. Its kind is ``adapter``."""
 
     def adapter(self, sources: Sequence[AdapterWeights]) -> AdapterWeights:
         """Return the adapter to put on the sources' base. Called when the derived model is opened, again after it was
@@ -298,11 +299,11 @@ class AdapterRecipe(Recipe, Protocol):
 
 
 class WeightRecipe(Recipe, Protocol):
-    """Full weights computed from the sources' weights.
+    """Full weights computed from the sources' weights. Its kind is ``weights``.
 
-    All derived models of one architecture share one resident evaluation module; opening one overwrites its parameters in
-    place. Thousands may exist, one is materialised, and switching costs one pass over the parameters. Config, tokenizer
-    and chat template are those of ``sources[0]``. Sources may be derived models themselves.
+    All derived models of one architecture and configuration share one resident evaluation module; opening one overwrites
+    its parameters in place. Thousands may exist, one is materialised, and switching costs one pass over the parameters.
+    Config, tokenizer and chat template are those of ``sources[0]``. Sources may be derived models themselves.
 
     A recipe may also have ``write(name, sources, out) -> bool``, which computes the tensor straight into the evaluation
     module's own one; where it returns False it has done nothing, and ``tensor`` is asked.
@@ -316,11 +317,11 @@ class WeightRecipe(Recipe, Protocol):
 
 
 class ServingRecipe(Recipe, Protocol):
-    """A model that is a decoding loop over others: fused logits, contrasted logits, gated members."""
+    """A model that is a decoding loop over others: fused or contrasted logits, gated members. Its kind is ``serving``."""
 
-    def serve(self, host: Host, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
+    def serve(self, engine: LocalEngine, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
         """Answer calls of the derived ``model`` until none waits, like :meth:`moco_core.models.Engine.serve`, in the
-        worker thread of its lane. Open the sources with ``host.use(*sources)``, once, around the loop.
+        worker thread of its lane. Open the sources with ``engine.use(*sources)``, once, around the loop.
 
         The capabilities of the derived model are ``generate`` and ``logprobs`` unless the recipe has an attribute
         ``capabilities`` (a collection of names).
@@ -328,8 +329,8 @@ class ServingRecipe(Recipe, Protocol):
 
 
 @runtime_checkable
-class Host(Protocol):
-    """What the transformers engine offers beyond :class:`moco_core.models.Engine`."""
+class LocalEngine(Protocol):
+    """What an engine that works inside its models offers beyond :class:`moco_core.models.Engine`."""
 
     def use(self, *models: Model) -> AbstractContextManager[tuple[Loaded, ...]]:
         """Load the models if needed, pin them, and hold them for this thread alone.
@@ -369,13 +370,10 @@ class Host(Protocol):
         """Yield the models of the pool that ``model`` was derived from, itself if it is one of them."""
 
 
-def host_of(model: Model) -> Host:
-    """Return the transformers host a model lives on.
-
-    Raises CapabilityError if the model's engine is none.
-    """
+def local_engine(model: Model) -> LocalEngine:
+    """Return the engine a model lives on. Raises CapabilityError if it does not work inside its models."""
     engine = model.engine
-    if isinstance(engine, Host):
+    if isinstance(engine, LocalEngine):
         return engine
     raise CapabilityError(
         f"model {model.name!r} runs on {type(engine).__name__}, which cannot work inside the model; "

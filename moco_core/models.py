@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import attrs
 
@@ -57,7 +57,7 @@ class Model:
     ``tokenizer``, ``architecture`` and ``base`` are fingerprints: equal values mean the same tokenizer, mergeable shapes,
     and the same LoRA base. ``lane`` names the device group the model runs on: one model of a lane is served at a time.
     ``memory`` is the estimated size of the loaded weights in bytes; ``prices`` are money per million (prompt, completion)
-    tokens.
+    tokens. A model that was made from others has the ``recipe`` and its ``sources``. ``info`` is the engine's own.
     """
 
     name: str
@@ -75,6 +75,8 @@ class Model:
     lane: str = "default"
     copy: int = 0
     prices: tuple[float, float] | None = None
+    recipe: Recipe | None = attrs.field(default=None, repr=False)
+    sources: tuple[Model, ...] = attrs.field(default=(), repr=False)
     info: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
 
     def can(self, capability: str) -> bool:
@@ -180,11 +182,14 @@ class Recipe(Protocol):
     """How to make a model out of others (merged weights, fused logits): a value.
 
     ``fingerprint`` depends on everything that decides the result, sources included, and names the derived model in the
-    cache.
+    cache. ``kind`` says which of the protocols of :mod:`moco_core.local` it follows, and so how the model is opened.
     """
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def kind(self) -> Literal["checkpoint", "adapter", "weights", "serving"]: ...
 
 
 class Pool(Sequence[Model]):

@@ -65,7 +65,7 @@ def known_plugins(files: tuple[Path, ...]) -> Catalogue:
 
 
 def cache_file(path: Path | None) -> Path:
-    from moco_core.runtime.cache import default_cache_path
+    from moco_core.config import default_cache_path
 
     return path or default_cache_path(os.environ)
 

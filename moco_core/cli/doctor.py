@@ -15,9 +15,10 @@ import click
 
 from moco_core.catalogue import installed
 from moco_core.cli.common import json_option
+from moco_core.config import default_cache_path
 from moco_core.errors import MocoError
 from moco_core.kinds import KINDS
-from moco_core.runtime.cache import Cache, default_cache_path
+from moco_core.runtime.cache import Cache
 
 __all__ = ["doctor_command"]
 

@@ -28,7 +28,6 @@ __all__ = [
     "KeyParts",
     "Stored",
     "decode_result",
-    "default_cache_path",
     "encode_result",
     "fits",
     "key_parts",
@@ -87,14 +86,6 @@ class CacheInfo:
     calls: int
     bytes: int
     models: Mapping[str, int]
-
-
-def default_cache_path(environ: Mapping[str, str]) -> Path:
-    """Return ``$MOCO_CACHE`` or ``$XDG_CACHE_HOME/moco/calls.sqlite`` (``~/.cache`` by default)."""
-    if environ.get("MOCO_CACHE"):
-        return Path(environ["MOCO_CACHE"])
-    base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "moco" / "calls.sqlite"
 
 
 def key_parts(call: Call) -> KeyParts:

@@ -96,12 +96,12 @@ def read(model: Any, tokens: int = 1) -> Any:
     """Have a derived model or a module read a few tokens and return the logits; None for anything else."""
     import torch
 
-    from moco_core.local import host_of
+    from moco_core.local import local_engine
     from moco_core.models import Model
 
     ids = torch.arange(tokens)[None]
     if isinstance(model, Model):
-        with host_of(model).use(model) as (loaded,):
+        with local_engine(model).use(model) as (loaded,):
             return loaded.run(input_ids=ids, use_cache=False).logits
     if isinstance(model, torch.nn.Module):
         with torch.no_grad():
@@ -120,9 +120,9 @@ def opened_pool(entries: list[Any], root: str) -> Any:
 
 def ready(model: Any) -> Any:
     """Open a model so that it could generate: weights in place, its cache laid out."""
-    from moco_core.local import host_of
+    from moco_core.local import local_engine
 
-    with host_of(model).use(model) as (loaded,):
+    with local_engine(model).use(model) as (loaded,):
         assert loaded.runner.new_cache() is not None
     return model
 

@@ -18,6 +18,8 @@ from moco_core.errors import CapabilityError, ConfigError, StoreError
 from moco_core.models import Engine, Model, Recipe
 from moco_core.options import build
 from moco_core.types import digest
+from moco_pool_transformers.describe import describe, model_of
+from moco_pool_transformers.options import Entry
 from moco_toolkit_checkpoints.adapters import placed_by_tensors
 from moco_toolkit_checkpoints.specs import Spec
 
@@ -29,8 +31,7 @@ SHARD = 4 << 30
 def derive(engine: Engine, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
     """Describe the model that ``recipe`` makes out of ``sources``; nothing is computed yet.
 
-    Raises CapabilityError if the recipe has none of the forms of :mod:`moco_core.local`, or the sources cannot
-    serve it.
+    Raises CapabilityError if the recipe is none of :mod:`moco_core.local`, or the sources cannot serve it.
     """
     if not sources:
         raise CapabilityError(f"{name}: a derived model needs at least one source")
@@ -42,15 +43,17 @@ def derive(engine: Engine, name: str, recipe: Recipe, sources: Sequence[Model]) 
         "tokenizer": sources[0].tokenizer,
         "context_length": min((s.context_length for s in sources if s.context_length), default=None),
         "lane": sources[0].lane,
-        "info": {"recipe": recipe, "sources": tuple(sources)},
+        "recipe": recipe,
+        "sources": tuple(sources),
     }
-    if hasattr(recipe, "checkpoint"):
+    kind = getattr(recipe, "kind", None)
+    if kind == "checkpoint":
         return _checkpoint(engine, name, recipe, sources)
-    if hasattr(recipe, "adapter"):
-        return _adapter(name, recipe, sources, common)
-    if hasattr(recipe, "tensor"):
+    if kind == "adapter":
+        return _adapter(name, sources, common)
+    if kind == "weights":
         return _merged(name, sources, common)
-    if hasattr(recipe, "serve"):
+    if kind == "serving":
         members = {s.fingerprint: s for s in sources}.values()
         return Model(
             **common,
@@ -59,24 +62,21 @@ def derive(engine: Engine, name: str, recipe: Recipe, sources: Sequence[Model]) 
             memory=sum(s.memory or 0 for s in members),
         )
     raise CapabilityError(
-        f"{name}: {type(recipe).__name__} has none of checkpoint, adapter, tensor, serve; see moco_core.local"
+        f"{name}: {type(recipe).__name__} is of kind {kind!r}, which is none of checkpoint, adapter, weights, serving"
     )
 
 
 def _checkpoint(engine: Any, name: str, recipe: Any, sources: Sequence[Model]) -> Model:
-    from moco_pool_transformers.describe import describe
-    from moco_pool_transformers.pool import Entry
-
     spec = _spec(name, sources[0])
     given = dict(recipe.checkpoint(sources))
     given.setdefault("dtype", spec.dtype)
     entry = build(Entry, {**given, "name": name}, path=name)
     described = describe(entry, engine.options, name)
-    model = described.model(name, engine, given.get("device") or spec.device, 0)
-    return attrs.evolve(model, info={**model.info, "sources": tuple(sources)})
+    model = model_of(described, entry, name, engine, [given.get("device") or spec.device])
+    return attrs.evolve(model, recipe=recipe, sources=tuple(sources))
 
 
-def _adapter(name: str, recipe: Any, sources: Sequence[Model], common: dict[str, Any]) -> Model:
+def _adapter(name: str, sources: Sequence[Model], common: dict[str, Any]) -> Model:
     bases = {s.base or _spec(name, s).base_print for s in sources}
     if len(bases) != 1:
         raise CapabilityError(
@@ -85,7 +85,7 @@ def _adapter(name: str, recipe: Any, sources: Sequence[Model], common: dict[str,
         )
     first = next((s for s in sources if s.adapter), sources[0])
     spec = attrs.evolve(_spec(name, first), adapter="(computed)", adapter_key=common["fingerprint"], computed=True)
-    common["info"] = {**common["info"], "spec": spec}
+    common["info"] = {"spec": spec}
     return Model(
         **common,
         capabilities=first.capabilities,
@@ -118,7 +118,7 @@ def _merged(name: str, sources: Sequence[Model], common: dict[str, Any]) -> Mode
         base_print=common["fingerprint"],
         base_key=("merged", first.architecture, spec.config_print, spec.dtype, spec.device),
     )
-    common["info"] = {**common["info"], "spec": spec}
+    common["info"] = {"spec": spec}
     return Model(
         **common,
         capabilities=first.capabilities,
@@ -138,7 +138,7 @@ def _spec(name: str, model: Model) -> Spec:
 
 
 def export(model: Model, folder: Path) -> None:
-    """Write a model as an ordinary checkpoint. See :meth:`moco_core.local.Host.export`."""
+    """Write a model as an ordinary checkpoint. See :meth:`moco_core.local.LocalEngine.export`."""
     spec = model.info.get("spec")
     if not isinstance(spec, Spec):
         raise CapabilityError(

@@ -11,8 +11,9 @@ import attrs
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError, PoolError
 from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Recipe
+from moco_pool_transformers.options import Options
 from moco_pool_transformers.placement import missing
-from moco_pool_transformers.replicas import Share, Team
+from moco_pool_transformers.replicas import ReplicaInbox, ReplicaSet
 
 if TYPE_CHECKING:
     from moco_core.local import AdapterWeights, ModelFiles, ServingRecipe, Weights
@@ -24,17 +25,13 @@ __all__ = ["TransformersEngine"]
 
 
 class TransformersEngine(Engine):
-    """See :class:`moco_core.models.Engine` and :class:`moco_core.local.Host`."""
+    """See :class:`moco_core.models.Engine` and :class:`moco_core.local.LocalEngine`."""
 
-    def __init__(
-        self, *, max_batch: int = 64, budget: int | None = None, trust_remote_code: bool = False, options: Any = None
-    ) -> None:
-        self.max_batch = max_batch
+    def __init__(self, options: Options) -> None:
         self.options = options
-        self.budget = budget
-        self.trust_remote_code = trust_remote_code
+        self.max_batch = options.max_batch
         self._residency: Residency | None = None
-        self._teams: dict[tuple[str, int], Team] = {}
+        self._replica_sets: dict[tuple[str, int], ReplicaSet] = {}
 
     @property
     def residency(self) -> Residency:
@@ -42,7 +39,10 @@ class TransformersEngine(Engine):
         if self._residency is None:
             from moco_pool_transformers.residency import Residency
 
-            self._residency = Residency(self.budget, trust_remote_code=self.trust_remote_code)
+            memory = self.options.memory
+            self._residency = Residency(
+                None if memory is None else int(memory * 2**30), trust_remote_code=self.options.trust_remote_code
+            )
         return self._residency
 
     # ---------------------------------------------------------------- serving
@@ -55,25 +55,26 @@ class TransformersEngine(Engine):
             self._turn(model, inbox)
             return
         copies = {device: _replica(model, device) for device in replicas}
-        team = self._teams.get((model.fingerprint, model.copy))
-        if team is None:
+        replica_set = self._replica_sets.get((model.fingerprint, model.copy))
+        if replica_set is None:
             keys = {device: copy.info["spec"].base_key for device, copy in copies.items()}
-            team = Team(model.info["spec"].device, replicas, self.max_batch, lambda d: self.residency.unwanted(keys[d]))
-            self._teams[model.fingerprint, model.copy] = team
-        team.run(inbox, lambda share: self._turn(copies.get(share.device, model), share))
+            replica_set = ReplicaSet(
+                model.info["spec"].device, replicas, self.max_batch, lambda d: self.residency.unwanted(keys[d])
+            )
+            self._replica_sets[model.fingerprint, model.copy] = replica_set
+        replica_set.run(inbox, lambda share: self._turn(copies.get(share.device, model), share))
 
     def _turn(self, model: Model, inbox: Inbox) -> None:
         """Open a model and answer calls until none waits."""
         from moco_pool_transformers.loaded import memory_errors
 
-        recipe = model.info.get("recipe")
         try:
             with memory_errors(model.name):
-                if "spec" not in model.info:
-                    cast("ServingRecipe", recipe).serve(self, model, model.info["sources"], inbox)
+                if model.recipe is not None and model.recipe.kind == "serving":
+                    cast("ServingRecipe", model.recipe).serve(self, model, model.sources, inbox)
                 else:
                     with self.use(model) as (loaded,):
-                        if isinstance(inbox, Share):
+                        if isinstance(inbox, ReplicaInbox):
                             inbox.open = True
                         self._serve(loaded, inbox)
         except EngineOutOfMemory as error:
@@ -169,6 +170,7 @@ class TransformersEngine(Engine):
             return ModelFiles()
         return ModelFiles(
             checkpoint=Path(spec.folder) if spec.folder else None,
+            tokenizer=Path(spec.tokenizer_folder),
             adapter=Path(spec.adapter) if spec.adapter else None,
             named=str(spec.entry.get("model", "")),
             base=spec.base_print,
@@ -199,16 +201,18 @@ class TransformersEngine(Engine):
             self._residency.free()
 
     def walk(self, model: Model) -> Iterator[Model]:
-        sources = model.info.get("sources")
-        if sources is None:
+        if not model.sources:
             yield model
             return
-        for source in sources:
+        for source in model.sources:
             yield from self.walk(source)
 
     def ready(self, model: Model) -> bool:
-        residency = self._residency
-        return residency is not None and all(residency.holds(source) for source in self.walk(model))
+        if self._residency is None:
+            return False
+        if model.recipe is not None and model.recipe.kind == "serving":
+            return all(self.ready(source) for source in model.sources)
+        return self._residency.holds(model)
 
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
         from moco_pool_transformers.derived import derive
@@ -216,11 +220,10 @@ class TransformersEngine(Engine):
         return derive(self, name, recipe, sources)
 
     async def start(self, runtime: Any) -> None:
-        if self.options is not None:
-            entries = [e for e in self.options.models if not isinstance(e, str)]
-            for device in (self.options.device, *(e.device for e in entries)):
-                if problem := missing(device):
-                    raise PoolError(f"device: {problem}")
+        entries = [e for e in self.options.models if not isinstance(e, str)]
+        for device in (self.options.device, *(e.device for e in entries)):
+            if problem := missing(device):
+                raise PoolError(f"device: {problem}")
         if self._residency is not None:
             self._residency.closed = False
 
@@ -228,7 +231,7 @@ class TransformersEngine(Engine):
         if self._residency is not None:
             self._residency.closed = True
             self._residency.free()
-        self._teams.clear()
+        self._replica_sets.clear()
 
 
 def _replica(model: Model, device: str) -> Model:

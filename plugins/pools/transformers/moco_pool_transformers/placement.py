@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import attrs
 
-__all__ = ["SHARE", "Held", "Room", "devices", "missing", "replicate", "rooms", "spread"]
+from moco_core.errors import ConfigError
+from moco_pool_transformers.options import Entry, Options
+from moco_toolkit_checkpoints.describe import Described
+from moco_toolkit_checkpoints.devices import devices
+
+__all__ = ["SHARE", "Held", "Room", "missing", "place", "replicate", "rooms", "spread"]
 
 SHARE = 0.85
 """Share of a device's free memory that weights may take; the rest is for caches and activations."""
 
 _BESIDE = 0.6
 """Share of that up to which a device that holds other models takes replicas, if nobody asked for a number of them."""
-
-
-def devices() -> list[str]:
-    """Return the accelerators of this machine, or ``["cpu"]``. Imports torch only where there may be one."""
-    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-    if sys.platform == "linux" and not any(Path(d).exists() for d in drivers):
-        return ["cpu"]
-    import torch
-
-    if torch.cuda.is_available():
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    return ["mps"] if torch.backends.mps.is_available() else ["cpu"]
 
 
 @attrs.frozen(kw_only=True)
@@ -74,8 +65,8 @@ def spread(models: Sequence[tuple[str, str, int]], wanted: Sequence[str], availa
     if "cuda" in out:
         first = next((d for d in available if d.startswith("cuda")), "cuda:0")
         out = [first if d == "cuda" else d for d in out]
-    devices = list(available) or ["cpu"]
-    load: dict[str, int] = dict.fromkeys(devices, 0)
+    there = list(available) or ["cpu"]
+    load: dict[str, int] = dict.fromkeys(there, 0)
     homes: dict[str, list[str]] = {}  # base -> devices that hold it
     seen: dict[tuple[str, str], int] = {}  # (fingerprint, device) -> copies there
     order = sorted(range(len(models)), key=lambda i: (out[i] == "", -models[i][2], i))
@@ -84,12 +75,12 @@ def spread(models: Sequence[tuple[str, str, int]], wanted: Sequence[str], availa
         device = out[i]
         if not device:
             held = homes.get(base, [])
-            fresh = [d for d in devices if d not in held]
+            fresh = [d for d in there if d not in held]
             copied = any((fingerprint, d) in seen for d in held)
             if held and not (copied and fresh):
                 device = min(held, key=lambda d: (seen.get((fingerprint, d), 0), load.get(d, 0)))
             else:
-                device = min(fresh or devices, key=lambda d: (load[d], devices.index(d)))
+                device = min(fresh or there, key=lambda d: (load[d], there.index(d)))
             out[i] = device
         if device not in homes.setdefault(base, []):
             homes[base].append(device)
@@ -173,3 +164,42 @@ def replicate(
         if not put(base, _BESIDE):
             waiting.remove(base)
     return [tuple(got[h.base][: None if h.replicas is None else h.replicas - 1]) for h in models], problems
+
+
+def place(
+    found: Sequence[Described], entries: Sequence[Entry], names: Sequence[str], options: Options
+) -> list[tuple[str, ...]]:
+    """Return the devices of each model, its home first: given ones are kept, the others are spread over what there is by size,
+    and models get replicas where room is left. Raises ConfigError for numbers of replicas that cannot be.
+    """
+    wanted = [e.device or ("" if options.device == "auto" else options.device) for e in entries]
+    available = devices() if "" in wanted or "cuda" in wanted else []
+    homes = spread([(d.spec.base_key[0], d.fingerprint, d.memory) for d in found], wanted, available)
+    pool = None if options.replicas == "auto" else options.replicas
+    held = [
+        Held(
+            label=f"model {name!r}",
+            base=d.spec.base_key[0],
+            bytes=d.spec.base_bytes,
+            adapter=d.spec.adapter_key,
+            adapter_bytes=d.memory - d.spec.base_bytes,
+            # where a device was named there is one
+            replicas=e.replicas or (1 if e.device or (device and pool is None) else pool),
+        )
+        for d, e, name, device in zip(found, entries, names, wanted, strict=True)
+    ]
+    if all(h.replicas == 1 for h in held) or (len(available) < 2 and not any(h.replicas for h in held)):
+        return [(home,) for home in homes]
+    for h, device in zip(held, wanted, strict=True):
+        if device and h.replicas not in (None, 1):
+            raise ConfigError(
+                f"{h.label}: replicas: {h.replicas}, but device: {device} names one; leave one of them out"
+            )
+    if len(available) < 2:
+        h = next(h for h in held if h.replicas not in (None, 1))
+        there = ", ".join(available) or "no other device"
+        raise ConfigError(f"{h.label}: replicas: {h.replicas}, but this machine has {there} alone; set replicas: auto")
+    more, problems = replicate(held, homes, rooms(available, options.memory))
+    if problems:
+        raise ConfigError(problems)
+    return [(home, *further) for home, further in zip(homes, more, strict=True)]

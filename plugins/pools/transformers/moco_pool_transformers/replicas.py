@@ -17,7 +17,7 @@ from typing import Any
 from moco_core.errors import EngineOutOfMemory
 from moco_core.models import Call, Inbox
 
-__all__ = ["Share", "Team"]
+__all__ = ["ReplicaInbox", "ReplicaSet"]
 
 _POLL = 0.02
 """Seconds after which the home, out of work, looks again whether calls came while the replicas are busy."""
@@ -28,13 +28,13 @@ _ANYWHERE = ("generate", "score", "embed", "reward")
 _log = logging.getLogger(__name__)
 
 
-class Share:
+class ReplicaInbox:
     """One device's part of a model's calls; an :class:`~moco_core.models.Inbox` for whoever serves there."""
 
-    def __init__(self, team: Team, device: str) -> None:
-        self.team, self.device = team, device
+    def __init__(self, replica_set: ReplicaSet, device: str) -> None:
+        self.replica_set, self.device = replica_set, device
         self.taken: dict[int, Call] = {}
-        self.most: int = team.batch
+        self.most: int = replica_set.batch
         self.open = False  # the weights are there and it takes calls
         self.busy = False  # a thread works for it
         self.lost = False  # it failed: not asked again in this run
@@ -42,36 +42,36 @@ class Share:
 
     @property
     def waiting(self) -> int:
-        return self.team.room(self)
+        return self.replica_set.room(self)
 
     @property
     def demand(self) -> Mapping[str, int]:
-        return self.team.inbox.demand
+        return self.replica_set.inbox.demand
 
     @property
     def limit(self) -> int:
-        return max(1, min(self.most, self.team.inbox.limit))
+        return max(1, min(self.most, self.replica_set.inbox.limit))
 
     @property
     def cancelled(self) -> bool:
-        return self.team.inbox.cancelled
+        return self.replica_set.inbox.cancelled
 
     def take(self, n: int | None = None) -> list[Call]:
-        return self.team.take(self, n)
+        return self.replica_set.take(self, n)
 
     def resolve(self, results: Sequence[tuple[Call, Any]]) -> None:
-        with self.team.lock:
+        with self.replica_set.lock:
             for call, _ in results:
                 self.taken.pop(id(call), None)
-            self.team.inbox.resolve(results)
+            self.replica_set.inbox.resolve(results)
 
     def reject(self, call: Call, error: Exception) -> None:
-        with self.team.lock:
+        with self.replica_set.lock:
             self.taken.pop(id(call), None)
-            self.team.inbox.reject(call, error)
+            self.replica_set.inbox.reject(call, error)
 
 
-class Team:
+class ReplicaSet:
     """A model's home and its replicas. It lasts as long as the engine is open, so that what a device once could not hold is
     remembered; ``run`` serves one turn of the model.
     """
@@ -81,8 +81,8 @@ class Team:
     def __init__(self, home: str, replicas: Sequence[str], batch: int, unwanted: Callable[[str], bool]) -> None:
         self.batch = batch
         self.lock = threading.RLock()
-        self.home = Share(self, home)
-        self.replicas = [Share(self, device) for device in replicas]
+        self.home = ReplicaInbox(self, home)
+        self.replicas = [ReplicaInbox(self, device) for device in replicas]
         self._unwanted = unwanted
         self._ended = threading.Condition(self.lock)
         self._back: collections.deque[Call] = collections.deque()  # given back by a device that could not answer them
@@ -90,7 +90,7 @@ class Team:
         self._threads: list[threading.Thread] = []
         self._closing = False
 
-    def run(self, inbox: Inbox, work: Callable[[Share], None]) -> None:
+    def run(self, inbox: Inbox, work: Callable[[ReplicaInbox], None]) -> None:
         """Serve until no call waits. ``work`` opens the model on a share's device, sets ``open``, and serves the share.
 
         Returns, or raises what the home's work raised, when every replica has ended: nothing is served after that.
@@ -128,7 +128,7 @@ class Team:
 
     # ---------------------------------------------------------------- dividing the calls
 
-    def room(self, share: Share) -> int:
+    def room(self, share: ReplicaInbox) -> int:
         """How many of the waiting calls this share may take now."""
         with self.lock:
             if share is not self.home and (self._closing or self._unwanted(share.device)):
@@ -137,7 +137,7 @@ class Team:
             fair = max(0, min(self._parts().get(share, 0) - len(share.taken), waiting))
             return fair + (len(self._private) if share is self.home else 0)
 
-    def take(self, share: Share, n: int | None = None) -> list[Call]:
+    def take(self, share: ReplicaInbox, n: int | None = None) -> list[Call]:
         """Remove and return up to ``n`` of them, and see whether another device has to help."""
         with self.lock:
             room = self.room(share)
@@ -155,14 +155,14 @@ class Team:
             self._ask_for_help()
             return calls
 
-    def _parts(self) -> dict[Share, int]:
+    def _parts(self) -> dict[ReplicaInbox, int]:
         """How many calls each open share should have, those it has included: even, up to what each can hold."""
-        team = [s for s in self.replicas if s.open and not self._unwanted(s.device)]
-        team = sorted([self.home, *team], key=lambda s: s.limit)  # stable: the home goes first
-        total = self.inbox.waiting + len(self._back) + sum(len(s.taken) for s in team)
-        parts: dict[Share, int] = {}
-        for i, share in enumerate(team):
-            parts[share] = min(share.limit, -(-total // (len(team) - i)))
+        replica_set = [s for s in self.replicas if s.open and not self._unwanted(s.device)]
+        replica_set = sorted([self.home, *replica_set], key=lambda s: s.limit)  # stable: the home goes first
+        total = self.inbox.waiting + len(self._back) + sum(len(s.taken) for s in replica_set)
+        parts: dict[ReplicaInbox, int] = {}
+        for i, share in enumerate(replica_set):
+            parts[share] = min(share.limit, -(-total // (len(replica_set) - i)))
             total -= parts[share]
         return parts
 
@@ -188,7 +188,7 @@ class Team:
 
     # ---------------------------------------------------------------- working
 
-    def _attempt(self, share: Share) -> None:
+    def _attempt(self, share: ReplicaInbox) -> None:
         """Serve a share; what does not fit into memory is tried again in smaller batches, down to single calls."""
         while True:
             try:
@@ -201,7 +201,7 @@ class Team:
                 share.most = max(1, min(share.most, len(share.taken)) // 2)
                 self._give_back(share)
 
-    def _help(self, share: Share) -> None:
+    def _help(self, share: ReplicaInbox) -> None:
         """A replica's thread. Whatever goes wrong here, its calls go home, where they are answered or fail."""
         try:
             self._attempt(share)
@@ -224,6 +224,6 @@ class Team:
                 self._give_back(share)
                 self._ended.notify_all()
 
-    def _give_back(self, share: Share) -> None:
+    def _give_back(self, share: ReplicaInbox) -> None:
         self._back.extendleft(reversed(share.taken.values()))
         share.taken.clear()

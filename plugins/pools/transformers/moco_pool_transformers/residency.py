@@ -98,7 +98,7 @@ class Residency:
 
     @contextmanager
     def use(self, models: Sequence[Model]) -> Iterator[tuple[LoadedModel, ...]]:
-        """Load, pin and lock. See :meth:`moco_core.local.Host.use`."""
+        """Load, pin and lock. See :meth:`moco_core.local.LocalEngine.use`."""
         with self._lock:
             bases: list[Base] = []
             for model in models:
@@ -178,6 +178,7 @@ class Residency:
             overlong=spec.overlong,
             context=model.context_length,
             tags=spec.tags,
+            template_options=spec.template_options,
         )
         return LoadedModel(
             model,

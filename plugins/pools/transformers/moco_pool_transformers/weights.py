@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import torch
@@ -24,6 +24,9 @@ from moco_toolkit_checkpoints.adapters import FACTOR, beyond_factors
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_checkpoints.specs import Spec, weight_files
 
+if TYPE_CHECKING:
+    from moco_core.local import AdapterRecipe, WeightRecipe
+
 __all__ = ["LOADING", "adapter_of", "read_adapter", "weights_of"]
 
 LOADING = threading.RLock()
@@ -32,32 +35,30 @@ own. Two that load at once would find their parameters on the device ``meta``.""
 
 
 def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None) -> Weights:
-    """See :meth:`moco_core.local.Host.weights`. ``opened`` keeps what lies in files open between calls."""
+    """See :meth:`moco_core.local.LocalEngine.weights`. ``opened`` keeps what lies in files open between calls."""
     if opened is not None and model.fingerprint in opened:
         return opened[model.fingerprint]
-    recipe = model.info.get("recipe")
     spec: Spec | None = model.info.get("spec")
     if spec is None or not model.can("weights"):
         raise CapabilityError(f"model {model.name!r} has no weights of its own (capability 'weights')")
-    if recipe is not None and hasattr(recipe, "tensor"):
-        return ComputedWeights(model, recipe, opened)
+    kind = model.recipe.kind if model.recipe is not None else "checkpoint"
+    if kind == "weights":
+        return ComputedWeights(model, opened)
     files = FileWeights(model, spec)
     found: Weights = _merged(files, spec, model) if model.adapter else files
-    if opened is not None and recipe is None:
+    if opened is not None and kind == "checkpoint":
         opened[model.fingerprint] = found
     return found
 
 
 def adapter_of(model: Model, opened: MutableMapping[str, AdapterWeights] | None = None) -> AdapterWeights:
-    """See :meth:`moco_core.local.Host.adapter_weights`. ``opened`` keeps what lies in files between calls."""
+    """See :meth:`moco_core.local.LocalEngine.adapter_weights`. ``opened`` keeps what lies in files between calls."""
     if opened is not None and model.fingerprint in opened:
         return opened[model.fingerprint]
     if not model.adapter:
         raise CapabilityError(f"model {model.name!r} is not a LoRA adapter")
-    recipe = model.info.get("recipe")
-    if recipe is not None and hasattr(recipe, "adapter"):
-        found: AdapterWeights = recipe.adapter([source_adapter(s, opened) for s in model.info["sources"]])
-        return found
+    if model.recipe is not None and model.recipe.kind == "adapter":
+        return cast("AdapterRecipe", model.recipe).adapter([source_adapter(s, opened) for s in model.sources])
     found = _factors(model)
     if opened is not None:
         opened[model.fingerprint] = found
@@ -272,10 +273,10 @@ def _probe(module: Any) -> Tensor:
 class ComputedWeights:
     """What a weight recipe makes of its sources."""
 
-    def __init__(self, model: Model, recipe: Any, opened: MutableMapping[str, Weights] | None = None) -> None:
+    def __init__(self, model: Model, opened: MutableMapping[str, Weights] | None = None) -> None:
         self.model = model
-        self._recipe = recipe
-        self._sources = [weights_of(s, opened) for s in model.info["sources"]]
+        self._recipe = cast("WeightRecipe", model.recipe)
+        self._sources = [weights_of(s, opened) for s in model.sources]
         self.config, self.names = self._sources[0].config, self._sources[0].names
 
     def shape(self, name: str) -> tuple[int, ...]:

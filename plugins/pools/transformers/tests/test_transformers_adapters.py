@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers_tiny import checkpoint, edit, pool
 
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.local import AdapterWeights, host_of
+from moco_core.local import AdapterWeights, local_engine
 from moco_core.models import Model
 from moco_core.types import digest
 from moco_pool_transformers import adapting
@@ -37,7 +37,7 @@ def adapter(base: str, folder: Path, seed: int, **settings: Any) -> str:
 
 
 def logits(model: Model) -> torch.Tensor:
-    with host_of(model).use(model) as (loaded,):
+    with local_engine(model).use(model) as (loaded,):
         places = torch.arange(ROW.shape[1])[None]
         return loaded.forward(ROW, torch.ones_like(ROW), places, None, keep=0).logits.clone()
 
@@ -183,6 +183,7 @@ def test_a_computed_adapter_lies_where_its_tensors_say(tmp_path: Path) -> None:
 class Union:
     """All tensors of adapters that have none in common, under the configuration of the first."""
 
+    kind = "adapter"
     fingerprint = digest("union")
 
     def adapter(self, sources: Any) -> AdapterWeights:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from transformers_tiny import ask, build, checkpoint, pool, serve, tokenizer
 
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.local import AdapterWeights, Host, ModelFiles, Weights, host_of
+from moco_core.local import AdapterWeights, LocalEngine, ModelFiles, Weights, local_engine
 from moco_core.models import Inbox, Model, Pool
 from moco_core.types import digest
 from moco_toolkit_decoding.runner import ModelRunner
@@ -39,7 +39,7 @@ def adapter(base: str, folder: Path, seed: int, **settings: Any) -> str:
 
 
 def logits(model: Model) -> torch.Tensor:
-    with host_of(model).use(model) as (loaded,):
+    with local_engine(model).use(model) as (loaded,):
         places = torch.arange(ROW.shape[1])[None]
         return loaded.forward(ROW, torch.ones_like(ROW), places, None, keep=0).logits.clone()
 
@@ -91,8 +91,9 @@ def test_a_host_tells_where_files_lie_and_a_derived_model_lies_nowhere(tmp_path:
     source = pool({"model": base, "adapter": path}, base, cache=tmp_path)
     tuned, plain = source.models()
     for model in (tuned, plain):
-        found = host_of(model).files(model)
+        found = local_engine(model).files(model)
         assert (found.checkpoint, found.named, found.base) == (Path(base).resolve(), base, tuned.base)
+        assert found.tokenizer == found.checkpoint
     assert source.engine.files(tuned).adapter == Path(path).resolve() and source.engine.files(plain).adapter is None
     derived = source.engine.derive("whole", Mean((tuned,)), [tuned])
     assert source.engine.files(derived) == ModelFiles()
@@ -113,6 +114,8 @@ def test_adapter_generates_like_its_merged_checkpoint(tmp_path: Path) -> None:
 @attrs.frozen
 class Mean:
     """The mean of full weights."""
+
+    kind = "weights"
 
     sources: tuple[Model, ...]
 
@@ -192,7 +195,7 @@ def test_entries_that_share_a_module_keep_their_own_ends(tmp_path: Path) -> None
     (bare / "generation_config.json").unlink()  # then the configuration says it
     models = pool(str(folder), str(other), str(bare), cache=tmp_path).models()
     assert models[0].fingerprint != models[1].fingerprint
-    with host_of(models[0]).use(*models) as loaded:
+    with local_engine(models[0]).use(*models) as loaded:
         assert len({id(one.module) for one in loaded}) == 1
         turn = loaded[0].renderer.end_of_turn  # type: ignore[attr-defined]
         assert [one.end_ids - {turn} for one in loaded] == [{1}, {1, 7, 9}, {1}]
@@ -217,7 +220,7 @@ def test_candidates_of_a_search_share_what_was_found_out_about_their_module(
     monkeypatch.setattr(ModelRunner, "_agrees", counted)
     for i, sources in enumerate(([a, b], [b, a], [a, b, b])):
         candidate = models.derive(f"c{i}", Mean(tuple(sources)), sources)
-        with host_of(candidate).use(candidate) as (loaded,):
+        with local_engine(candidate).use(candidate) as (loaded,):
             assert loaded.runner.new_cache() is not None  # type: ignore[attr-defined]
     assert probes == ["c0"]
 
@@ -242,6 +245,8 @@ def test_exported_weights_reload_to_the_same_function(tmp_path: Path) -> None:
 @attrs.frozen
 class Sum:
     """The exact sum of adapters: concatenated factors."""
+
+    kind = "adapter"
 
     names: tuple[str, ...]
     scale: float = 1.0
@@ -305,6 +310,7 @@ def test_composed_adapters_equal_the_sum_of_updates(tmp_path: Path) -> None:
 
 @attrs.frozen
 class Checkpoint:
+    kind = "checkpoint"
     path: str
     fingerprint: str = "trained"
 
@@ -316,9 +322,11 @@ class Checkpoint:
 class Echo:
     """A decoding loop that lets each source say one token."""
 
+    kind = "serving"
+
     fingerprint: str = "echo"
 
-    def serve(self, host: Host, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
+    def serve(self, host: LocalEngine, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
         with host.use(*sources) as members:
             while calls := inbox.take():
                 for call in calls:
@@ -340,6 +348,7 @@ def test_other_recipes_answer_like_any_model(tmp_path: Path) -> None:
     trained = source.engine.derive("trained", Checkpoint(folders[1]), [a])
     b = pool(folders[1], cache=tmp_path).models()[0]
     assert trained.fingerprint == b.fingerprint and trained.name == "trained"
+    assert trained.sources == (a,) and trained.recipe == Checkpoint(folders[1])
     joint = source.engine.derive("joint", Echo(), [a, trained])
     assert joint.capabilities == {"generate", "logprobs"}
     (said,) = serve(joint, [ask(joint, "the quick")])
@@ -351,5 +360,5 @@ def test_other_recipes_answer_like_any_model(tmp_path: Path) -> None:
     other = pool(checkpoint(tmp_path / "wide", intermediate_size=96), cache=tmp_path).models()[0]
     with pytest.raises(CapabilityError, match="do not share an architecture"):
         source.engine.derive("x", Mean((a, other)), [a, other])
-    with pytest.raises(CapabilityError, match="none of checkpoint, adapter"):
+    with pytest.raises(CapabilityError, match="of kind None, which is none of checkpoint, adapter"):
         source.engine.derive("x", type("Nothing", (), {"fingerprint": "n"})(), [a])

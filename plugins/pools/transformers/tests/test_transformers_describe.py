@@ -18,9 +18,9 @@ from transformers_tiny import TEMPLATE, build, checkpoint, edit, pool, tokenizer
 
 from moco_core.errors import ConfigError
 from moco_core.models import Model, Needs
-from moco_pool_transformers import describe, placement
+from moco_pool_transformers import placement
 from moco_pool_transformers.placement import missing, spread
-from moco_toolkit_checkpoints import hub
+from moco_toolkit_checkpoints import describe, finding, hub
 from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, split
 
 
@@ -83,6 +83,30 @@ def test_prompting_is_part_of_the_fingerprint(folder: Path, tmp_path: Path, what
         edit(folder / "tokenizer_config.json", **changes)
     after = one(folder, tmp_path)
     assert after.fingerprint != before.fingerprint and after.tokenizer == before.tokenizer
+
+
+def test_arguments_of_the_template_are_the_users_to_set(folder: Path, tmp_path: Path) -> None:
+    """Each model has its own, a reply is known by them, and a misspelt one does not go unnoticed."""
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text() + "{% if enable_thinking is false %}<think></think>{% endif %}")
+    argument = {"model": str(folder), "template": {"enable_thinking": False}}
+    plain, other, mute = pool(
+        str(folder), {**argument, "template": {"enable_thinking": True}}, argument, cache=tmp_path
+    ).models()
+    assert len({plain.fingerprint, other.fingerprint, mute.fingerprint}) == 3
+    assert plain.info["spec"].base_key == mute.info["spec"].base_key  # they share the weights
+    with mute.engine.use(plain, other, mute) as loaded:  # type: ignore[attr-defined]
+        texts = [one.render_input({"messages": [["user", "hi"]]}).text for one in loaded]
+    assert [t.endswith("<think></think>") for t in texts] == [False, False, True]
+    for wrong, said in (
+        ("enable_thinkin", "no argument of its chat template"),
+        ("messages", "not for the user to set"),
+    ):
+        with pytest.raises(ConfigError, match=rf"models\[0\]\.template: .*'{wrong}' is {said}"):
+            pool({"model": str(folder), "template": {wrong: 1}}, cache=tmp_path).models()
+    path.unlink()
+    with pytest.raises(ConfigError, match="no chat template"):
+        pool(argument, cache=tmp_path).models()
 
 
 def test_tokenizer_fingerprint_is_about_ids(tmp_path: Path) -> None:
@@ -235,7 +259,7 @@ def test_an_adapter_given_as_a_model_stands_on_the_base_that_it_names(
         asked.append((repo, revision, weights))
         return {"someone/base": base, "someone/lora": str(lora)}[repo]
 
-    monkeypatch.setattr(describe, "fetch", fetch)
+    monkeypatch.setattr(finding, "fetch", fetch)
     (hub_lora,) = pool({"model": "someone/lora", "revision": "v1"}, cache=tmp_path).models()
     assert hub_lora.fingerprint == explicit.fingerprint and hub_lora.name == "lora"
     # the revision that was given is the adapter's, the base has the one that the adapter names
@@ -262,7 +286,7 @@ def test_hub_models_are_described_without_their_weights(
     there = hub.Remote(
         "c" * 40, [(weights.name, hashlib.sha256(weights.read_bytes()).hexdigest())], read_header(weights)
     )
-    monkeypatch.setattr(describe, "fetch", lambda repo, revision, weights: str(small))
+    monkeypatch.setattr(finding, "fetch", lambda repo, revision, weights: str(small))
     monkeypatch.setattr(describe, "remote", lambda repo, revision: there)
     model = one("someone/model", tmp_path)
     assert model.fingerprint == local.fingerprint and model.parameters == local.parameters
@@ -320,10 +344,9 @@ def test_the_plan_shows_the_placement(
     pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
     pytest.importorskip("moco_method_majority_vote", reason="needs a method")
     from moco_core import cli
-    from moco_pool_transformers import describe
 
-    monkeypatch.setattr(describe, "devices", lambda: ["cuda:0", "cuda:1"])
-    monkeypatch.setattr(describe, "rooms", lambda names, memory: {d: placement.Room(bytes=1 << 30) for d in names})
+    monkeypatch.setattr(placement, "devices", lambda: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr(placement, "rooms", lambda names, memory: {d: placement.Room(bytes=1 << 30) for d in names})
     large = checkpoint(tmp_path / "large", "qwen2", hidden_size=256)
     models = [str(folder), large, {"model": checkpoint(tmp_path / "small", "qwen2"), "name": "small"}, large]
     given = [f"-opool.models={json.dumps(models)}", f"-opool.cache={tmp_path}"]

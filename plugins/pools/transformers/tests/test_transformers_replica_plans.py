@@ -10,7 +10,7 @@ import pytest
 from transformers_tiny import checkpoint, pool
 
 from moco_core.errors import ConfigError
-from moco_pool_transformers import describe
+from moco_pool_transformers import placement
 from moco_pool_transformers.placement import Held, Room, replicate
 
 GIB = 1 << 30
@@ -106,8 +106,8 @@ def test_described_models_know_their_devices(tmp_path: Path, two: list[str]) -> 
 
 def test_machines_with_one_device_are_unaffected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = checkpoint(tmp_path / "m")
-    monkeypatch.setattr(describe, "rooms", lambda *_: pytest.fail("nothing to ask"))
-    monkeypatch.setattr(describe, "devices", lambda: ["cpu"])
+    monkeypatch.setattr(placement, "rooms", lambda *_: pytest.fail("nothing to ask"))
+    monkeypatch.setattr(placement, "devices", lambda: ["cpu"])
     (model,) = pool(folder, cache=tmp_path, device="auto").models()
     assert model.lane == "cpu" and set(model.info) == {"spec"} and model.info["spec"].dtype == "float32"
     with pytest.raises(ConfigError, match="'m': replicas: 2, but this machine has cpu alone; set replicas: auto"):
@@ -122,7 +122,7 @@ def test_replicas_that_do_not_fit_are_refused_in_one_line(
     tmp_path: Path, two: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = checkpoint(tmp_path / "m")
-    monkeypatch.setattr(describe, "rooms", lambda names, memory: {d: Room(bytes=1000) for d in names})
+    monkeypatch.setattr(placement, "rooms", lambda names, memory: {d: Room(bytes=1000) for d in names})
     with pytest.raises(ConfigError, match=r"^model 'm': 2 replicas of 0.0 GiB do not fit, 1 would") as caught:
         pool(folder, cache=tmp_path, device="auto", replicas=2).models()
     assert len(caught.value.problems) == 1

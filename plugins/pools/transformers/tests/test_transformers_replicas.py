@@ -267,8 +267,8 @@ def test_calls_that_a_replica_cannot_hold_go_home(
 ) -> None:
     got, want, engine = run_with(monkeypatch, tmp_path, lambda replica, _: out_of_memory() if replica else None)
     assert [r.token_ids for r in got] == [r.token_ids for r in want]
-    (team,) = engine._teams.values()
-    assert [(s.full, s.lost, s.busy, len(s.taken)) for s in team.replicas] == [(True, False, False, 0)]
+    (replica_set,) = engine._replica_sets.values()
+    assert [(s.full, s.lost, s.busy, len(s.taken)) for s in replica_set.replicas] == [(True, False, False, 0)]
 
 
 def test_a_replica_that_fails_is_told_once_and_its_calls_go_home(
@@ -285,8 +285,8 @@ def test_a_replica_that_fails_is_told_once_and_its_calls_go_home(
         "the replica on cpu:1 failed and is not used any more (RuntimeError: CUDA error: unspecified); "
         "its calls are answered on cpu:0"
     )
-    (team,) = engine._teams.values()
-    assert [(s.lost, s.busy) for s in team.replicas] == [(True, False)]
+    (replica_set,) = engine._replica_sets.values()
+    assert [(s.lost, s.busy) for s in replica_set.replicas] == [(True, False)]
 
 
 def test_a_home_that_fails_waits_for_its_replicas(
@@ -360,6 +360,7 @@ def test_the_room_of_a_replica_is_given_up_for_a_model_of_the_pool(
 def test_derived_models_stay_on_one_device(tmp_path: Path, two: list[str]) -> None:
     @attrs.frozen
     class Same:
+        kind = "weights"
         fingerprint: str = "same"
 
         def tensor(self, name: str, sources: Sequence[Any]) -> Any:

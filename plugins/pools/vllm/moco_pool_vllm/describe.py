@@ -2,71 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import attrs
-
+from moco_core.config import default_cache_path
 from moco_core.errors import ConfigError
-from moco_pool_transformers.describe import Described
-from moco_pool_transformers.describe import describe as describe_checkpoint
-from moco_pool_transformers.pool import Entry as CheckpointEntry
-from moco_pool_transformers.pool import Options as CheckpointOptions
+from moco_pool_vllm.options import Entry, Options
 from moco_toolkit_checkpoints.adapters import beyond_factors
+from moco_toolkit_checkpoints.describe import Checkpoint, Described
+from moco_toolkit_checkpoints.describe import describe as describe_checkpoint
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_checkpoints.specs import Spec, weight_files
 
-if TYPE_CHECKING:
-    from moco_pool_vllm.pool import Entry, Options
-
-__all__ = ["VLLMSpec", "describe"]
+__all__ = ["describe"]
 
 _WRAP = "base_model.model."
 
 
-@attrs.frozen(kw_only=True)
-class VLLMSpec:
-    """How vLLM opens a model, and how its prompts are rendered. ``adapter_rank`` is 0 without an adapter."""
-
-    checkpoint: Spec
-    adapter_rank: int = 0
-
-    @property
-    def base_key(self) -> tuple[str, ...]:
-        return self.checkpoint.base_key
-
-    @property
-    def base_bytes(self) -> int:
-        return self.checkpoint.base_bytes
-
-    @property
-    def dtype(self) -> str:
-        return self.checkpoint.dtype
-
-    @property
-    def adapter(self) -> str:
-        return self.checkpoint.adapter
-
-
-def describe(entry: Entry, options: Options, where: str) -> tuple[Described, str]:
-    """Return a checkpoint's description and its task. Raises ConfigError."""
+def describe(entry: Entry, options: Options, where: str) -> tuple[Described, str, int]:
+    """Return a checkpoint's description, its task, and its adapter's rank (0 without one). Raises ConfigError."""
     described = describe_checkpoint(
-        CheckpointEntry(
+        Checkpoint(
             model=entry.model,
             name=entry.name,
-            description=entry.description,
             adapter=entry.adapter,
             revision=entry.revision,
-            dtype=entry.dtype,
+            dtype=entry.dtype or options.dtype,
             template=entry.template,
-        ),
-        CheckpointOptions(
-            models=(),
-            dtype=options.dtype,
             overlong=options.overlong,
-            reasoning_tags=options.reasoning_tags,
+            tags=options.reasoning_tags,
             trust_remote_code=options.trust_remote_code,
-            cache=options.cache,
+            hashes=Path(options.cache) if options.cache else default_cache_path(os.environ).parent / "hashes",
         ),
         where,
     )
@@ -82,8 +48,7 @@ def describe(entry: Entry, options: Options, where: str) -> tuple[Described, str
         if task != "generate":
             raise ConfigError(f"{where}.adapter: vLLM serves adapters on models that generate; got task {task}")
         rank = _adapter_rank(Path(spec.adapter), spec, f"{where}.adapter")
-    wrapped: Any = VLLMSpec(checkpoint=spec, adapter_rank=rank)
-    return attrs.evolve(described, spec=wrapped), task
+    return described, task, rank
 
 
 def _adapter_rank(folder: Path, spec: Spec, where: str) -> int:

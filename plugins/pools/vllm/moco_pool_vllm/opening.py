@@ -9,14 +9,11 @@ import os
 import signal
 import threading
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moco_core.errors import ConfigError
-from moco_pool_vllm.placement import Base, Place
-
-if TYPE_CHECKING:
-    from moco_pool_vllm.describe import VLLMSpec
-    from moco_pool_vllm.pool import Options
+from moco_pool_vllm.options import Options
+from moco_pool_vllm.placement import Base, Placement
 
 __all__ = ["Opening", "engine_args", "shut"]
 
@@ -30,7 +27,7 @@ _GRACE = 30.0
 class Opening:
     """One start of an engine. It blocks the thread it runs in, for minutes perhaps; :meth:`give_up` ends it from another."""
 
-    def __init__(self, base: Base, place: Place, options: Options) -> None:
+    def __init__(self, base: Base, place: Placement, options: Options) -> None:
         self.base, self.place, self.options = base, place, options
         self._lock = threading.Lock()
         self._given_up = False
@@ -62,7 +59,7 @@ class Opening:
             return llm
         except Exception as error:
             # the worker's own traceback stands in its log; here it is one line
-            folder = self.base.folder.checkpoint.folder
+            folder = self.base.spec.folder
             raise ConfigError(f"pool vllm: {self.base.name}: vLLM cannot open {folder}: {_line(error)}") from error
         finally:
             self._done.set()
@@ -111,12 +108,12 @@ async def shut(llm: Any) -> None:
         await asyncio.to_thread(worker.join, 60)
 
 
-def engine_args(base: Base, place: Place, options: Options) -> dict[str, Any]:
+def engine_args(base: Base, place: Placement, options: Options) -> dict[str, Any]:
     """Return the arguments of vLLM's AsyncEngineArgs for one engine."""
-    spec: VLLMSpec = base.folder
+    spec = base.spec
     args: dict[str, Any] = {
-        "model": spec.checkpoint.local_folder(),
-        "tokenizer": spec.checkpoint.folder,
+        "model": spec.local_folder(),
+        "tokenizer": spec.folder,
         "dtype": base.dtype,
         "max_num_seqs": options.max_num_seqs,
         "enforce_eager": options.enforce_eager,
@@ -136,7 +133,7 @@ def engine_args(base: Base, place: Place, options: Options) -> dict[str, Any]:
         args["kv_cache_memory_bytes"] = int(options.kv_cache * 2**30)
     else:
         args |= {"gpu_memory_utilization": place.share, "tensor_parallel_size": len(place.devices)}
-        if place.turns and options.swap == "sleep":
+        if place.sliced and options.swap == "sleep":
             args["enable_sleep_mode"] = True
     if base.adapters:
         rank = max(base.adapters.values())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import attrs
 
 from moco_core.errors import ConfigError
+from moco_toolkit_checkpoints.devices import devices
+from moco_toolkit_checkpoints.specs import Spec
 
-__all__ = ["Base", "Place", "gpus", "plan"]
+__all__ = ["Base", "Placement", "gpus", "plan"]
 
 _OVERHEAD = 1.15
 """Weights, activations and buffers against weights alone."""
@@ -17,11 +18,14 @@ _OVERHEAD = 1.15
 
 @attrs.frozen(kw_only=True)
 class Base:
-    """One vLLM engine to run: a base checkpoint for one task, with its adapters. ``bytes`` are those of its weights."""
+    """One vLLM engine to run: a base checkpoint for one task, with its adapters (folder -> rank).
+
+    ``bytes`` are those of its weights.
+    """
 
     key: str
     name: str
-    folder: Any
+    spec: Spec
     task: str
     bytes: int
     dtype: str
@@ -32,26 +36,24 @@ class Base:
 
 
 @attrs.frozen(kw_only=True)
-class Place:
-    """Where an engine runs. ``share`` is the share of each device's memory; ``turns`` marks engines that share a lane one at
-    a time, since they do not fit together.
+class Placement:
+    """Where an engine runs. ``share`` is the share of each device's memory; ``sliced`` marks engines that share a lane by
+    time-slicing, one at a time, since they do not fit together.
     """
 
     lane: str
     devices: tuple[int, ...] = ()
     share: float = 0.0
-    turns: bool = False
+    sliced: bool = False
 
     def __str__(self) -> str:
         if not self.devices:
             return self.lane
-        return f"{self.lane}, {self.share:.0%}".replace("%", " %") + (", in turns" if self.turns else "")
+        return f"{self.lane}, {self.share:.0%}".replace("%", " %") + (", in turns" if self.sliced else "")
 
 
 def gpus() -> list[int]:
     """Return the memory of each CUDA device in bytes; empty without one."""
-    from moco_pool_transformers.placement import devices
-
     if not any(d.startswith("cuda") for d in devices()):
         return []
     import torch
@@ -61,7 +63,7 @@ def gpus() -> list[int]:
 
 def plan(
     bases: Sequence[Base], limit: float, cache: int, *, swap: str = "process", memory: Sequence[int] | None = None
-) -> dict[str, Place]:
+) -> dict[str, Placement]:
     """Return a place per engine.
 
     Largest first, each engine goes to the device (or devices, for tensor parallelism) with the most room. Engines of one
@@ -76,7 +78,7 @@ def plan(
             raise ConfigError(
                 f"pool vllm: {wrong.name}: devices {list(wrong.devices)} asked for, but there is no GPU here"
             )
-        return {b.key: Place(lane="cpu") for b in bases}
+        return {b.key: Placement(lane="cpu") for b in bases}
     groups: dict[tuple[int, ...], list[Base]] = {}
     load = [0.0] * len(sizes)
     for base in sorted(bases, key=lambda b: (not b.devices, -b.bytes, b.key)):
@@ -90,7 +92,7 @@ def plan(
         for i in where:
             load[i] += _need(base, cache) / len(where)
     _disjoint(groups)
-    out: dict[str, Place] = {}
+    out: dict[str, Placement] = {}
     for where, members in groups.items():
         out |= _share(where, members, min(sizes[i] for i in where), limit, cache)
     return out
@@ -113,7 +115,9 @@ def _disjoint(groups: Mapping[tuple[int, ...], Sequence[Base]]) -> None:
                 )
 
 
-def _share(where: tuple[int, ...], members: Sequence[Base], size: int, limit: float, cache: int) -> dict[str, Place]:
+def _share(
+    where: tuple[int, ...], members: Sequence[Base], size: int, limit: float, cache: int
+) -> dict[str, Placement]:
     lane = "cuda:" + "+".join(map(str, where))
     needs = {b.key: _need(b, cache) / len(where) / size for b in members}
     for base in members:
@@ -134,6 +138,6 @@ def _share(where: tuple[int, ...], members: Sequence[Base], size: int, limit: fl
     if fixed + wanted <= max(limit, fixed):
         spare = (limit - fixed) / wanted if wanted else 1.0
         return {
-            b.key: Place(lane=lane, devices=where, share=round(b.share or needs[b.key] * spare, 4)) for b in members
+            b.key: Placement(lane=lane, devices=where, share=round(b.share or needs[b.key] * spare, 4)) for b in members
         }
-    return {b.key: Place(lane=lane, devices=where, share=b.share or limit, turns=True) for b in members}
+    return {b.key: Placement(lane=lane, devices=where, share=b.share or limit, sliced=True) for b in members}

@@ -18,9 +18,10 @@ from moco_core.models import Call, Model
 from moco_core.options import build
 from moco_pool_vllm.engine import VLLMEngine
 from moco_pool_vllm.opening import engine_args
-from moco_pool_vllm.placement import Base, Place, plan
-from moco_pool_vllm.pool import Options, VLLMPool
-from moco_pool_vllm.turns import Turns
+from moco_pool_vllm.options import Options
+from moco_pool_vllm.placement import Base, Placement, plan
+from moco_pool_vllm.pool import VLLMPool
+from moco_pool_vllm.switching import EngineSwitcher
 
 GIB = 2**30
 
@@ -75,12 +76,12 @@ def test_arguments_of_the_engine(folders: dict[str, str]) -> None:
     source = pool(folders, base, *loras, max_num_seqs=5, engine_args={"block_size": 16})
     source.models()
     (only,) = source.engine.bases.values()
-    args = engine_args(only, Place(lane="cpu"), source.options)
+    args = engine_args(only, Placement(lane="cpu"), source.options)
     assert (args["model"], args["dtype"], args["max_num_seqs"], args["block_size"]) == (base, "float32", 5, 16)
     assert (args["enable_lora"], args["max_loras"], args["max_lora_rank"]) == (True, 3, 16)
     assert args["kv_cache_memory_bytes"] == 2 * GIB and args["load_format"] == "safetensors"
     assert args["generation_config"] == "vllm" and not args["trust_remote_code"]
-    two = engine_args(only, Place(lane="cuda:0+1", devices=(0, 1), share=0.4, turns=True), source.options)
+    two = engine_args(only, Placement(lane="cuda:0+1", devices=(0, 1), share=0.4, sliced=True), source.options)
     assert (two["gpu_memory_utilization"], two["tensor_parallel_size"]) == (0.4, 2) and "enable_sleep_mode" not in two
 
 
@@ -89,7 +90,9 @@ def test_likeliest_tokens_are_part_of_what_is_asked(folders: dict[str, str]) -> 
     plain, some, many = (pool(folders, base, top_logprobs=k) for k in (0, 3, 50))
     prints = [source.models()[0].fingerprint for source in (plain, some, many)]
     assert len(set(prints)) == 3 and prints[0] == pool(folders, base).models()[0].fingerprint
-    args = [engine_args(next(iter(s.engine.bases.values())), Place(lane="cpu"), s.options) for s in (plain, some, many)]
+    args = [
+        engine_args(next(iter(s.engine.bases.values())), Placement(lane="cpu"), s.options) for s in (plain, some, many)
+    ]
     assert [a.get("max_logprobs") for a in args] == [None, None, 50]
 
 
@@ -210,12 +213,12 @@ def test_the_plan_is_shown(
 
 
 def base(key: str, size: float, **fields: Any) -> Base:
-    return Base(key=key, name=key, folder=None, task="generate", bytes=int(size * GIB), dtype="bfloat16", **fields)
+    return Base(key=key, name=key, spec=None, task="generate", bytes=int(size * GIB), dtype="bfloat16", **fields)
 
 
 def test_what_fits_together_stays() -> None:
     places = plan([base("a", 20), base("b", 10)], 0.9, 2 * GIB, memory=[80 * GIB])
-    assert {p.lane for p in places.values()} == {"cuda:0"} and not any(p.turns for p in places.values())
+    assert {p.lane for p in places.values()} == {"cuda:0"} and not any(p.sliced for p in places.values())
     assert sum(p.share for p in places.values()) == pytest.approx(0.9, abs=1e-3)
     assert places["a"].share > places["b"].share  # what is left is divided by need
     assert all(p.share * 80 * GIB > 1.15 * b * GIB for p, b in ((places["a"], 20), (places["b"], 10)))
@@ -223,7 +226,7 @@ def test_what_fits_together_stays() -> None:
 
 def test_what_does_not_fit_takes_turns() -> None:
     places = plan([base("a", 40), base("b", 40)], 0.9, 2 * GIB, memory=[80 * GIB])
-    assert all(p.turns and p.share == 0.9 for p in places.values())
+    assert all(p.sliced and p.share == 0.9 for p in places.values())
 
 
 def test_several_gpus_and_tensor_parallelism() -> None:
@@ -264,7 +267,7 @@ def test_groups_of_gpus_may_not_overlap_in_part() -> None:
 # ---------------------------------------------------------------- turns
 
 
-def test_turns_change_as_rarely_as_possible() -> None:
+def test_switchers_change_as_rarely_as_possible() -> None:
     """Thirty calls of three models, all there at once: three changes, the longest queue first, never two models together."""
     log: list[tuple[str | None, str]] = []
     state = SimpleNamespace(active={}, order=[])
@@ -275,11 +278,11 @@ def test_turns_change_as_rarely_as_possible() -> None:
         await asyncio.sleep(0)
 
     async def work() -> None:
-        turns = Turns(change)
+        switcher = EngineSwitcher(change)
 
         async def call(key: str) -> None:
-            async with turns.enter(key):
-                assert turns.current == key
+            async with switcher.enter(key):
+                assert switcher.current == key
                 state.active[key] = state.active.get(key, 0) + 1
                 assert [k for k, n in state.active.items() if n] == [key]
                 await asyncio.sleep(0.001)
@@ -288,7 +291,7 @@ def test_turns_change_as_rarely_as_possible() -> None:
 
         keys = ["a"] * 5 + ["b"] * 15 + ["c"] * 10
         await asyncio.gather(*(call(k) for k in keys[::3] + keys[1::3] + keys[2::3]))
-        assert turns.changes == 3
+        assert switcher.changes == 3
 
     asyncio.run(work())
     first = state.order[0]
@@ -302,10 +305,10 @@ def test_a_change_that_fails_fails_its_calls_alone() -> None:
             raise ConfigError("cannot be opened")
 
     async def work() -> list[Any]:
-        turns = Turns(change)
+        switcher = EngineSwitcher(change)
 
         async def call(key: str) -> str:
-            async with turns.enter(key):
+            async with switcher.enter(key):
                 await asyncio.sleep(0)
                 return key
 
@@ -321,14 +324,14 @@ def test_a_cancelled_call_gives_its_turn_back() -> None:
         await asyncio.sleep(0)
 
     async def work() -> None:
-        turns = Turns(change)
+        switcher = EngineSwitcher(change)
 
         async def hang(key: str) -> None:
-            async with turns.enter(key):
+            async with switcher.enter(key):
                 await asyncio.sleep(1000)
 
         async def call(key: str) -> str:
-            async with turns.enter(key):
+            async with switcher.enter(key):
                 return key
 
         stuck = asyncio.create_task(hang("a"))
@@ -346,7 +349,7 @@ def test_a_cancelled_call_gives_its_turn_back() -> None:
 # ---------------------------------------------------------------- engines that come and go
 
 
-class FakeHost:
+class FakeHandle:
     """Stands for a worker process: notes what happens to it, and dies when it is told to."""
 
     def __init__(self, name: str, log: list[str]) -> None:
@@ -376,19 +379,19 @@ class FakeHost:
 
 
 def engine_of(
-    monkeypatch: pytest.MonkeyPatch, names: str, log: list[str], *, turns: bool, **options: Any
+    monkeypatch: pytest.MonkeyPatch, names: str, log: list[str], *, sliced: bool, **options: Any
 ) -> tuple[VLLMEngine, Any]:
     """Return an engine on fake processes, and what asks it."""
-    from moco_pool_vllm.host import Host
+    from moco_pool_vllm.handle import EngineHandle
 
-    async def opened(base: Base, place: Place, options: Options) -> Any:
+    async def opened(base: Base, place: Placement, options: Options) -> Any:
         await asyncio.sleep(0.001)
-        return FakeHost(base.name, log)
+        return FakeHandle(base.name, log)
 
-    monkeypatch.setattr(Host, "open", opened)
+    monkeypatch.setattr(EngineHandle, "open", opened)
     engine = VLLMEngine(build(Options, {"models": ["any"], **options}))
     engine.bases = {name: base(name, 1) for name in names}
-    place = Place(lane="cuda:0", devices=(0,), share=0.9, turns=turns)
+    place = Placement(lane="cuda:0", devices=(0,), share=0.9, sliced=sliced)
 
     def ask(name: str, what: str) -> Any:
         info = {"base": name, "place": place}
@@ -407,7 +410,7 @@ def engine_of(
 )
 def test_the_one_that_leaves_ends_or_sleeps(monkeypatch: pytest.MonkeyPatch, swap: str, log: list[str]) -> None:
     said: list[str] = []
-    engine, ask = engine_of(monkeypatch, "ab", said, turns=True, swap=swap)
+    engine, ask = engine_of(monkeypatch, "ab", said, sliced=True, swap=swap)
 
     async def work() -> None:
         for name in "aba":
@@ -425,7 +428,7 @@ def test_the_one_that_leaves_ends_or_sleeps(monkeypatch: pytest.MonkeyPatch, swa
 def test_an_engine_that_dies_fails_what_it_worked_on_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that hears of the death when a new process is there already must not take that for the dead one."""
     log: list[str] = []
-    engine, ask = engine_of(monkeypatch, "a", log, turns=False)
+    engine, ask = engine_of(monkeypatch, "a", log, sliced=False)
 
     async def work() -> None:
         assert await ask("a", "first") == "a: first"
@@ -436,7 +439,7 @@ def test_an_engine_that_dies_fails_what_it_worked_on_and_comes_back(monkeypatch:
         with pytest.raises(ModelCallError, match="a: vLLM: the engine is dead see above"):
             await late
         assert await ask("a", "last") == "a: last"
-        engine._hosts["a"].dead = True  # type: ignore[misc]
+        engine._handles["a"].dead = True  # type: ignore[misc]
         found = await asyncio.gather(*(ask("a", str(i)) for i in range(5)))  # it died idle: nothing is lost
         assert found == [f"a: {i}" for i in range(5)]
         await engine.close()

@@ -29,10 +29,11 @@ from moco_core.context import Context
 from moco_core.errors import ConfigError, ModelCallError
 from moco_core.options import build
 from moco_core.types import Message, Sampling
-from moco_pool_transformers.pool import Options as TransformersOptions
+from moco_pool_transformers.options import Options as TransformersOptions
 from moco_pool_transformers.pool import TransformersPool
-from moco_pool_vllm.placement import Place
-from moco_pool_vllm.pool import Options, VLLMPool
+from moco_pool_vllm.options import Options
+from moco_pool_vllm.placement import Placement
+from moco_pool_vllm.pool import VLLMPool
 from moco_toolkit_authoring import open_session
 
 # vLLM and what it imports warn at their own pace
@@ -90,7 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         patch.setattr(
             pool_module,
             "plan",
-            lambda *a, **k: {key: Place(lane=p.lane, turns=True) for key, p in real(*a, **k).items()},
+            lambda *a, **k: {key: Placement(lane=p.lane, sliced=True) for key, p in real(*a, **k).items()},
         )
         models = [outsider, {"model": base, "task": "embed"}, judge]
         source = VLLMPool(build(Options, {"models": models, "cache": cache, **QUICK}))
@@ -125,7 +126,7 @@ def test_rewards_are_those_of_transformers(run: SimpleNamespace) -> None:
         assert run.vllm[kind] == pytest.approx(run.transformers[kind], abs=1e-3)
 
 
-def test_models_that_take_turns_are_never_there_together_and_leave_nothing(run: SimpleNamespace) -> None:
+def test_models_that_take_switchers_are_never_there_together_and_leave_nothing(run: SimpleNamespace) -> None:
     alive = run.vllm["alive"]
     assert run.source.engine.loads == 3  # fewest changes: all calls of a model in one turn
     assert max(map(len, alive)) == 1 and len(set().union(*alive)) == 3

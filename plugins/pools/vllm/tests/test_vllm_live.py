@@ -23,11 +23,12 @@ from moco_core.models import Model
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.types import Generation, Sampling
-from moco_pool_transformers.pool import Options as TransformersOptions
+from moco_pool_transformers.options import Options as TransformersOptions
 from moco_pool_transformers.pool import TransformersPool
 from moco_pool_vllm.engine import VLLMEngine
-from moco_pool_vllm.host import Host
-from moco_pool_vllm.pool import Options, VLLMPool
+from moco_pool_vllm.handle import EngineHandle
+from moco_pool_vllm.options import Options
+from moco_pool_vllm.pool import VLLMPool
 from moco_toolkit_authoring import open_session, run_checks
 
 # vLLM and what it imports warn at their own pace
@@ -38,19 +39,19 @@ class Farm:
     """Keeps engines open between the sessions of a module: a session's end would end them."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.hosts: dict[str, Host] = {}
+        self.handles: dict[str, EngineHandle] = {}
         real = VLLMEngine._load
 
-        async def load(engine: VLLMEngine, key: str, place: Any) -> Host:
-            if key not in self.hosts:
-                self.hosts[key] = await real(engine, key, place)
-            return self.hosts[key]
+        async def load(engine: VLLMEngine, key: str, place: Any) -> EngineHandle:
+            if key not in self.handles:
+                self.handles[key] = await real(engine, key, place)
+            return self.handles[key]
 
         async def leave_open(engine: VLLMEngine) -> None:
             engine._opening.clear()
-            engine._turns.clear()
+            engine._switchers.clear()
             engine._gates.clear()
-            engine._hosts = {}
+            engine._handles = {}
 
         patch.setattr(VLLMEngine, "_load", load)
         patch.setattr(VLLMEngine, "close", leave_open)
@@ -61,8 +62,8 @@ def farm() -> Iterator[Farm]:
     with pytest.MonkeyPatch.context() as patch:
         found = Farm(patch)
         yield found
-        for host in found.hosts.values():
-            asyncio.run(host.close())
+        for handle in found.handles.values():
+            asyncio.run(handle.close())
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_greedy_replies_and_their_logprobs_are_those_of_transformers(farm: Farm,
     # the adapters speak, request by request, on one resident base
     n = len(PROMPTS)
     assert len({tuple(g.text for g in replies[i * n : (i + 1) * n]) for i in range(len(mine))}) == len(mine)
-    assert len(farm.hosts) == 1
+    assert len(farm.handles) == 1
 
 
 def test_reasoning_is_split_off_as_by_transformers(farm: Farm, settings: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""What engines share about checkpoints: fingerprints, the Hub, rendering of conversations, reasoning blocks."""
+"""What engines share about checkpoints: description, fingerprints, the Hub, rendering of conversations, reasoning."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["FACTOR", "beyond_factors", "changes_base", "placed_by_tensors", "unusable"]
+__all__ = ["FACTOR", "beyond_factors", "changes_base", "misfit", "placed_by_tensors", "unusable"]
 
 FACTOR = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(?:embedding_)?([AB])(?:\.[\w-]+)?$")
 """A factor's tensor without its ending ``.weight``: the module, and which of the two it is."""
@@ -79,6 +79,30 @@ def beyond_factors(config: Mapping[str, Any], tensors: Iterable[str] = ()) -> st
         if config.get(key):
             return what
     return unusable(config) or changes_base(config, tensors)
+
+
+def misfit(adapter: Mapping[str, tuple[int, ...]], base: Mapping[str, tuple[int, ...]]) -> str:
+    """Return why LoRA factors cannot belong to a base, from shapes by name alone; empty if they can.
+
+    Modules are looked up by the names in the base's files. Some architectures name them otherwise in memory, so a module
+    that is not found says nothing, unless no module of the base is called anything like those of the adapter.
+    """
+    pairs: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key, shape in adapter.items():
+        match = FACTOR.match(key.removesuffix(".weight"))
+        if match is not None and len(shape) == 2:
+            pairs.setdefault(match[1], {})[match[2]] = shape
+    leaves = {name.removesuffix(".weight").rpartition(".")[2] for name in base}
+    if pairs and not any(module.rpartition(".")[2] in leaves for module in pairs):
+        return f"that has nothing like {min(pairs)!r}"
+    for module, pair in pairs.items():
+        weight = base.get(f"{module}.weight")
+        if weight is None or len(weight) != 2 or set(pair) != {"A", "B"}:
+            continue
+        inner, outer = pair["A"][1], pair["B"][0]
+        if weight not in ((outer, inner), (inner, outer)):  # some layers keep their weight transposed
+            return f"{module!r} is {weight[0]}x{weight[1]} there, the adapter changes {outer}x{inner}"
+    return ""
 
 
 def placed_by_tensors(config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:

@@ -13,12 +13,17 @@ from moco_toolkit_checkpoints.reasoning import Tags, left_open
 
 __all__ = ["Renderer"]
 
+_MARK = "moco"
+"""A word to find again in what a template wrote."""
+
 
 class Renderer:
     """Renders prompts for one tokenizer.
 
     ``style`` is ``chat`` or ``plain``; ``overlong`` is ``error`` or ``truncate_left``; ``context`` bounds prompt and reply
-    together, None if there is no bound.
+    together, None if there is no bound; ``template_options`` are arguments of the chat template (``enable_thinking``).
+
+    Raises ModelCallError if the chat template leaves out what is asked.
     """
 
     def __init__(
@@ -39,12 +44,24 @@ class Renderer:
         self._bos = tokenizer.bos_token_id
         self._eos = tokenizer.eos_token_id
         self._memory: dict[Any, Rendered] = {}
+        self._parts = style == "chat" and self._wants_parts()
 
     # ---------------------------------------------------------------- text and tokens
 
     def encode(self, text: str) -> list[int]:
         """Tokenise text; special tokens are neither added nor parsed."""
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return list(self.tokenizer(self._valid(text), add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def _valid(self, text: str) -> str:
+        """Return ``text``. Raises ModelCallError if it is none, as half of a character pair is."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ModelCallError(
+                f"{self.name}: the text holds a lone surrogate (U+{ord(text[error.start]):04X}), which is no character and "
+                "cannot be tokenised; correct or replace it where it comes from"
+            ) from None
+        return text
 
     def _encode_rendered(self, text: str) -> list[int]:
         """Tokenise the output of a template, which writes its special tokens itself."""
@@ -96,15 +113,40 @@ class Renderer:
             text = self._template(messages, add_generation_prompt=False)
         except Exception:
             try:
-                text = self._template(_fold(messages), add_generation_prompt=False)
+                messages = _fold(messages)
+                text = self._template(messages, add_generation_prompt=False)
             except Exception as error:
                 raise ModelCallError(
                     f"{self.name}: the chat template refused the conversation: {_line(error)}"
                 ) from error
-        return self._fit(self._finish(text, "chat"), 0)
+        return self._fit(self._finish(self._whole(text, messages), "chat"), 0)
+
+    def _wants_parts(self) -> bool:
+        """Return whether the template reads contents as lists of parts, as those of multimodal models may.
+
+        A template does not say so: given the other form it writes a prompt without the question.
+        """
+        self._parts = False
+        for parts in (False, True):
+            self._parts = parts
+            try:
+                if _MARK in self._template([Message("user", _MARK)], add_generation_prompt=True):
+                    return parts
+            except Exception:  # it takes no such conversation: whatever it takes is looked at when it is asked
+                return False
+        raise ModelCallError(f"{self.name}: its chat template leaves out what the user says; set template: plain")
+
+    def _whole(self, text: str, turns: Sequence[Message]) -> str:
+        """Return a rendered conversation. Raises ModelCallError if something that the user said is not in it."""
+        if any(m.role == "user" and m.content.strip() not in text for m in turns):
+            raise ModelCallError(f"{self.name}: its chat template leaves out or changes what the user says")
+        return text
 
     def _template(self, turns: Sequence[Message], **options: Any) -> str:
-        conversation = [{"role": m.role, "content": m.content} for m in turns]
+        conversation = [
+            {"role": m.role, "content": [{"type": "text", "text": m.content}] if self._parts else m.content}
+            for m in turns
+        ]
         return str(self.tokenizer.apply_chat_template(conversation, tokenize=False, **self.template_options, **options))
 
     def _chat(self, messages: Sequence[Message]) -> Rendered:
@@ -127,6 +169,7 @@ class Renderer:
                 raise ModelCallError(
                     f"{self.name}: the chat template refused the conversation: {_line(again)}"
                 ) from again
+        text = self._whole(text, turns)
         return self._finish(text, "chat", folded=folded, continued=turns[-1].role == "assistant" if turns else False)
 
     def _apply(self, turns: Sequence[Message]) -> str:
@@ -140,6 +183,7 @@ class Renderer:
         return self._template(turns, continue_final_message=True)
 
     def _finish(self, text: str, template: str, *, folded: bool = False, continued: bool = False) -> Rendered:
+        self._valid(text)
         ids = self._encode_rendered(text) if template == "chat" else self._encode_plain(text)
         meta: dict[str, Any] = {} if template == "chat" else {"template": template}
         if folded:
@@ -181,7 +225,7 @@ class Renderer:
         """Tokenise prompt + continuation as one text; return the length of the common prefix and the ids beyond it."""
         if prompt.truncated:
             return len(prompt.ids), self.encode(continuation)
-        text = prompt.text + continuation
+        text = prompt.text + self._valid(continuation)
         whole = self._encode_rendered(text) if prompt.template == "chat" else self._encode_plain(text)
         kept = 0
         for mine, theirs in zip(prompt.ids, whole, strict=False):
@@ -203,18 +247,11 @@ class Renderer:
         """The special token that the chat template writes after an assistant's turn, if any."""
         if self.style != "chat":
             return None
-        mark = "moco"
         try:
-            text = str(
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}],
-                    tokenize=False,
-                    **self.template_options,
-                )
-            )
+            text = self._template([Message("user", "a"), Message("assistant", _MARK)])
         except Exception:  # a template that refuses this conversation says nothing about its end of turn
             return None
-        _, found, tail = text.rpartition(mark)
+        _, found, tail = text.rpartition(_MARK)
         ids = self._encode_rendered(tail.lstrip()) if found and tail.strip() else []
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
         return ids[0] if ids and ids[0] in special else None

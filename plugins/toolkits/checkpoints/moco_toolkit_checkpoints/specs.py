@@ -55,6 +55,7 @@ class Spec:
     repo: str = ""
     revision: str | None = None
     template_text: str | None = None
+    template_options: Mapping[str, Any] = attrs.field(factory=dict)
     computed: bool = False
     replica: bool = False
     entry: Mapping[str, Any] = attrs.field(factory=dict)

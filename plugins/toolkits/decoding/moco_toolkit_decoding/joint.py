@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
@@ -41,6 +41,8 @@ class JointRecipe:
     twice: it runs once). ``stops_with`` are the members whose end tokens end a reply; all of them if empty. ``max_rows`` bounds
     the rows decoded at once.
     """
+
+    kind: ClassVar[Literal["serving"]] = "serving"
 
     combiner: Combiner
     sources: tuple[str, ...] = attrs.field(converter=strings)

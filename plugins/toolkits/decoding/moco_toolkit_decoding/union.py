@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import attrs
 import torch
@@ -37,6 +37,8 @@ END = b""
 @attrs.frozen(kw_only=True)
 class UnionRecipe:
     """Fused strings of several models with different tokenizers. ``k`` strings per model form the union."""
+
+    kind: ClassVar[Literal["serving"]] = "serving"
 
     combiner: Combiner
     sources: tuple[str, ...] = attrs.field(converter=strings)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moco_core import ConfigError, MocoError, Model, Pool, StoreError
-from moco_core.local import host_of
+from moco_core.local import local_engine
 from moco_toolkit_checkpoints.fingerprints import read_header
 from moco_toolkit_merging.hosts import files_of
 from moco_toolkit_merging.merges import Merge
@@ -138,7 +138,7 @@ def export_merge(pool: Pool, merge: Merge, folder: Path, *, title: str, method: 
     if not check_folder(folder, written_size(models, dense=merge.operation is not None), model.fingerprint):
         return
     with written_beside(folder) as beside:
-        host_of(model).export(model, beside)
+        local_engine(model).export(model, beside)
         record = {"fingerprint": model.fingerprint, "method": method, "merge": merge.dump(), "facts": facts or {}}
         (beside / RECIPE_FILE).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
         (beside / "README.md").write_text(model_card(title, method, merge, models), "utf-8")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from moco_core import Model
-from moco_core.local import Host, ModelFiles
+from moco_core.local import LocalEngine, ModelFiles
 
 __all__ = ["files_of", "host_or_none"]
 
 
-def host_or_none(model: Model) -> Host | None:
+def host_or_none(model: Model) -> LocalEngine | None:
     """Return the engine of a model if weights are in its reach."""
-    return model.engine if isinstance(model.engine, Host) else None
+    return model.engine if isinstance(model.engine, LocalEngine) else None
 
 
 def files_of(model: Model) -> ModelFiles:

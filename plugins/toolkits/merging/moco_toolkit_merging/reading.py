@@ -59,14 +59,14 @@ class SourceTensors:
         return self.get(index).float() - self.get(base).float()
 
     def _update(self, index: int) -> Tensor:
-        from moco_core.local import host_of
+        from moco_core.local import local_engine
         from moco_toolkit_merging.adapters import delta, factors
 
         self.used.add(index)
         model = self._sources[index].model
         found = self.workspace.remember(
             ("factors", self.identity(index)),
-            lambda: factors(host_of(model).adapter_weights(model), f"adapter {model.name!r}"),
+            lambda: factors(local_engine(model).adapter_weights(model), f"adapter {model.name!r}"),
         )
         module, _, leaf = self.name.rpartition(".")
         if leaf == "weight" and module in found:

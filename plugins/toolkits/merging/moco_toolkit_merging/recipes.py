@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -34,6 +34,8 @@ class MergeRecipe:
     ``sources`` are the fingerprints of the sources, in order. ``lora`` lists the indexes of sources that are adapters on
     the last source, whose update is then taken from their factors, exactly.
     """
+
+    kind: ClassVar[Literal["weights"]] = "weights"
 
     operation: Operation
     sources: tuple[str, ...] = attrs.field(converter=strings)
@@ -92,6 +94,8 @@ class AdapterRecipe:
     ``names`` are what messages call the sources.
     """
 
+    kind: ClassVar[Literal["adapter"]] = "adapter"
+
     coefficients: tuple[float, ...] = attrs.field(converter=floats)
     sources: tuple[str, ...] = attrs.field(converter=strings)
     composition: Composition = "exact"
@@ -126,6 +130,8 @@ class AdapterRecipe:
 class BaseRecipe:
     """The model an adapter was trained on, as a model of its own."""
 
+    kind: ClassVar[Literal["checkpoint"]] = "checkpoint"
+
     base: str
 
     @property
@@ -134,7 +140,7 @@ class BaseRecipe:
 
     def checkpoint(self, sources: Sequence[Model]) -> Mapping[str, Any]:
         """Return the adapter's pool entry without the adapter."""
-        from moco_core.local import host_of
+        from moco_core.local import local_engine
 
-        entry = dict(host_of(sources[0]).entry(sources[0]))
+        entry = dict(local_engine(sources[0]).entry(sources[0]))
         return {k: v for k, v in entry.items() if k not in ("adapter", "name", "description")}

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moco_core import CapabilityError, ConfigError
-from moco_core.local import host_of
+from moco_core.local import local_engine
 from moco_core.models import Pool
 from moco_toolkit_merging import Consensus, Extrapolate, Linear, Mean, Merge
 from moco_toolkit_merging import files as files_module
@@ -58,7 +58,7 @@ def test_streaming_equals_memory_bit_for_bit_for_any_shard_size(
 ):
     folders = family(tied, shards="20KB")
     pool = Pool(factory.pool(*folders).models())
-    weights = host_of(pool[0]).weights(Merge.weights(operation, list(pool)).model(pool, "merged"))
+    weights = local_engine(pool[0]).weights(Merge.weights(operation, list(pool)).model(pool, "merged"))
     for size, block in ((1 << 40, 1 << 24), (20_000, 1 << 24), (1, 64)):
         monkeypatch.setattr(files_module, "_BLOCK", block)
         out = tmp_path / f"out-{size}"

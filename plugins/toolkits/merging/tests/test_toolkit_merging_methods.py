@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from moco_core import Example, Question
-from moco_core.local import host_of
+from moco_core.local import local_engine
 from moco_core.models import Pool
 from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
@@ -130,7 +130,7 @@ def test_a_soup_of_constants_is_the_mean_of_what_was_accepted(factory, options, 
     )
     pool = Pool(source.models())
     soup = Merge.load(outcome.state["merge"]).model(pool, "soup")
-    weights = host_of(soup).weights(soup)
+    weights = local_engine(soup).weights(soup)
     assert all(bool((weights.get(n) == value).all()) for n in weights.names)
 
 
@@ -147,12 +147,12 @@ def test_a_swarm_of_copies_never_leaves_the_model(factory, adapters):
     assert len(trace) == 16 and len({t["score"] for t in trace}) == 1
     pool = Pool(source.models())
     assert outcome.texts == run_method(Single(), source, **settings).texts
-    alone = host_of(pool[0]).weights(pool[0])
+    alone = local_engine(pool[0]).weights(pool[0])
     for step in trace[4:]:
         make = Merge.adapters if adapters else None
         merge = make(step["coefficients"], list(pool), "factors") if make else linear(step["coefficients"], pool)
         model = merge.model(pool, f"step {step['step']}")
-        weights = host_of(model).weights(model)
+        weights = local_engine(model).weights(model)
         assert max(float((weights.get(n) - alone.get(n)).abs().max()) for n in alone.names) <= 1e-5
 
 

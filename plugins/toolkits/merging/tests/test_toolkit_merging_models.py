@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from moco_core import CapabilityError, ConfigError
-from moco_core.local import host_of
+from moco_core.local import local_engine
 from moco_core.models import Pool
 from moco_toolkit_merging import (
     Consensus,
@@ -29,12 +29,12 @@ IDS = torch.arange(5, 45)[None]
 
 
 def logits(model):
-    with host_of(model).use(model) as (loaded,):
+    with local_engine(model).use(model) as (loaded,):
         return loaded.run(input_ids=IDS, use_cache=False).logits.float()
 
 
 def tensors(model):
-    weights = host_of(model).weights(model)
+    weights = local_engine(model).weights(model)
     return {n: weights.get(n).float() for n in weights.names}
 
 
@@ -70,7 +70,7 @@ def test_candidates_follow_each_other_in_one_module(factory, tied):
             n: share * p.detach() + (1 - share) * dict(b.named_parameters())[n].detach()
             for n, p in a.named_parameters()
         }
-        with host_of(model).use(model) as (loaded,):
+        with local_engine(model).use(model) as (loaded,):
             state = dict(loaded.module.named_parameters())
             assert max(float((state[n] - by_hand[n]).abs().max()) for n in by_hand) <= 1e-6
             head, embedding = loaded.module.get_output_embeddings().weight, loaded.module.get_input_embeddings().weight
@@ -162,7 +162,7 @@ def in_float64(pool, coefficients, folder):
     places = dict(module.named_modules())
     with torch.no_grad():
         for weight, model in zip(coefficients, pool, strict=False):
-            adapter = host_of(model).adapter_weights(model)
+            adapter = local_engine(model).adapter_weights(model)
             scaling = adapter.config["lora_alpha"] / adapter.config["r"]
             for key, a in adapter.tensors.items():
                 if ".lora_A." in key:

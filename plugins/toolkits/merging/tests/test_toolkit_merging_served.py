@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moco_core.local import host_of
+from moco_core.local import local_engine
 from moco_core.models import Pool
 from moco_toolkit_merging import Consensus, Merge, SourceRef, export_merge
 
@@ -40,7 +40,7 @@ def test_the_folders_hold_what_the_hub_expects(factory, written):
         assert Merge.load(recipe).dump() == recipe == json.loads((folder / "moco_recipe.json").read_text())["merge"]
         assert all(f"`{m.name}` (fingerprint `{m.fingerprint[:16]}`)" in text for m in pool)
     again = AutoModelForCausalLM.from_pretrained(full)
-    weights = host_of(pool[0]).weights(merge.model(pool, "again"))
+    weights = local_engine(pool[0]).weights(merge.model(pool, "again"))
     assert all(torch.equal(p, weights.get(n)) for n, p in again.named_parameters())
     assert AutoTokenizer.from_pretrained(full)("abc").input_ids == factory.tokenizer()("abc").input_ids
 

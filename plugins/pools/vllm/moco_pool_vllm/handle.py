@@ -6,25 +6,23 @@ import asyncio
 import gc
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from moco_core.errors import ModelCallError
 from moco_core.models import Call, Model
 from moco_core.types import ContinuationScore, FinishReason, Generation, Sampling, Usage
 from moco_pool_vllm.loops import LoopThread
 from moco_pool_vllm.opening import Opening, shut
-from moco_pool_vllm.placement import Base, Place
+from moco_pool_vllm.options import Options
+from moco_pool_vllm.placement import Base, Placement
 from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_checkpoints.rendering import Renderer
+from moco_toolkit_checkpoints.specs import Spec
 
-if TYPE_CHECKING:
-    from moco_pool_vllm.describe import VLLMSpec
-    from moco_pool_vllm.pool import Options
-
-__all__ = ["Host"]
+__all__ = ["EngineHandle"]
 
 
-class Host:
+class EngineHandle:
     """Wraps one ``AsyncLLM``. Prompts are rendered, tokenised and decoded here, by the code of the transformers engine, so
     that a model reads the same ids on both.
     """
@@ -40,13 +38,13 @@ class Host:
     # ---------------------------------------------------------------- life
 
     @classmethod
-    async def open(cls, base: Base, place: Place, options: Options) -> Host:
+    async def open(cls, base: Base, place: Placement, options: Options) -> EngineHandle:
         """Start the worker process and load the weights. Raises ConfigError with one line."""
         loop = LoopThread(f"vllm-{base.name}")
         opening = Opening(base, place, options)
         try:
             llm = await loop.run(opening.run())
-            opening.llm = None  # it is the host's now, and goes when the host lets go of it
+            opening.llm = None  # it is the handle's now, and goes when the handle lets go of it
         except asyncio.CancelledError:
             ready = await opening.give_up()
             if ready is not None:
@@ -112,8 +110,8 @@ class Host:
         sampling = Sampling.from_params(call.params)
         reader = self._reader(call.model)
         prompt = reader.render_input(call.input, sampling.max_new_tokens)
-        spec: VLLMSpec = call.model.info["spec"]
-        ends = reader.end_ids(spec.checkpoint.ends)
+        spec: Spec = call.model.info["spec"]
+        ends = reader.end_ids(spec.ends)
         top: int = call.model.info["top_logprobs"]
         params = SamplingParams(
             temperature=sampling.temperature,
@@ -145,7 +143,7 @@ class Host:
             finish = "length"
         elif isinstance(said.stop_reason, str):
             finish = "stop"
-        text = _decoded(reader, ids[:-1] if finish == "eos" and ids and ids[-1] in ends else ids, spec.checkpoint.tags)
+        text = _decoded(reader, ids[:-1] if finish == "eos" and ids and ids[-1] in ends else ids, spec.tags)
         meta = dict(prompt.meta)
         if top:
             meta["top_logprobs"] = {"k": top, "tokens": [_likeliest(row, top) for row in said.logprobs]}
@@ -154,7 +152,7 @@ class Host:
             first = min(at for at, _ in places)
             meta["stop"] = max((s for at, s in places if at == first), key=len)
             text, finish = text[:first], "stop"
-        reasoning, answer = split(text, spec.checkpoint.tags, prompt.opened)
+        reasoning, answer = split(text, spec.tags, prompt.opened)
         return Generation(
             text=answer,
             reasoning=reasoning,
@@ -225,8 +223,7 @@ class Host:
     # ---------------------------------------------------------------- text
 
     def _reader(self, model: Model) -> Renderer:
-        spec: VLLMSpec = model.info["spec"]
-        checkpoint = spec.checkpoint
+        checkpoint: Spec = model.info["spec"]
         key = (
             checkpoint.tokenizer_folder,
             checkpoint.template_text,
@@ -252,11 +249,12 @@ class Host:
                 overlong=checkpoint.overlong,
                 context=model.context_length,
                 tags=checkpoint.tags,
+                template_options=checkpoint.template_options,
             )
         return found
 
     def _lora(self, model: Model) -> Any:
-        spec: VLLMSpec = model.info["spec"]
+        spec: Spec = model.info["spec"]
         if not spec.adapter:
             return None
         from vllm.lora.request import LoRARequest

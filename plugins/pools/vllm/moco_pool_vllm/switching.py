@@ -1,4 +1,4 @@
-"""Engines that do not fit together take turns on their lane, with the fewest changes."""
+"""Time-slicing: engines that do not fit together take turns on their lane, with the fewest changes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-__all__ = ["Turns"]
+__all__ = ["EngineSwitcher"]
 
 
-class Turns:
+class EngineSwitcher:
     """Whose turn it is on one lane.
 
     A call enters with the key of its engine. The engine whose turn it is keeps it while any of its calls is under way or
