@@ -9,6 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from moco_core import ConfigError
+from moco_core.catalogue import installed
+from moco_core.options import build
 from moco_dataset_skills import generate
 from moco_pool_tiny.pool import WEIGHTS
 from moco_pool_tiny.profiles import ALL, DEFAULT_POOL, PROFILES, SKILLS, experts
@@ -137,3 +140,16 @@ def test_plugin_describes_the_models() -> None:
     assert len({model.tokenizer for model in models}) == 2
     adapters = pool.TinyPool(pool.Options(models=("letters",), form="adapter")).models()
     assert adapters[0].adapter
+
+
+def test_the_pool_that_opens_them_is_an_option() -> None:
+    """With options of its own, but not those that the tiny pool sets; which one is there is the catalogue's to say."""
+    pool = pytest.importorskip("moco_pool_tiny.pool")
+    given = {"models": ["base", "letters"], "engine": {"name": "transformers", "overlong": "truncate_left"}}
+    models = pool.TinyPool(build(pool.Options, given, plugins=installed())).models()
+    plain = pool.TinyPool(pool.Options(models=("base", "letters"))).models()
+    assert [m.name for m in models] == ["base", "letters"]
+    assert models[0].engine is models[1].engine and models[0].engine.options.overlong == "truncate_left"
+    assert {m.fingerprint for m in models}.isdisjoint(m.fingerprint for m in plain)  # what is cut off decides replies
+    with pytest.raises(ConfigError, match=r"engine\.device: is set by the options around it"):
+        build(pool.Options, {"engine": {"name": "transformers", "device": "cuda"}}, plugins=installed())
