@@ -77,7 +77,7 @@ _NAME = re.compile(
     r"|^(?:x_)?(?:keys?|tokens?)$"
 )
 _KEY = re.compile(
-    r"sk-[\w-]{8,}|(?:sk|pk|rk|gsk|hf|xai|pplx|nvapi|tgp|fw|csk|r8|gh[opsu]|github_pat|glpat|xox[abp])[-_](?=\S*\d)[\w-]{8,}"
+    r"sk-\S{8,}|(?:sk|pk|rk|gsk|hf|xai|pplx|nvapi|tgp|fw|csk|r8|gh[opsu]|github_pat|glpat|xox[abp])[-_](?=\S*\d)\S{8,}"
     r"|AIza[\w-]{20,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
 )
 

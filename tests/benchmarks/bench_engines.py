@@ -60,7 +60,8 @@ async def _ask_everybody(
 
 def server() -> float:
     """Return measured time over the optimum."""
-    from moco_pool_openai.pool import OpenAIPool, Options
+    from moco_pool_openai.options import Options
+    from moco_pool_openai.pool import OpenAIPool
 
     # in a process of its own, as any server is: its work is not the client's
     code = "import sys, moco_pool_openai.testing as t; s = t.StubServer(latency=float(sys.argv[1])); s.start(); "

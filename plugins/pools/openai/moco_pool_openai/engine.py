@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import random
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import attrs
 
 from moco_core.errors import CapabilityError, ConfigError, ModelCallError, PoolError, PromptTooLong
 from moco_core.models import CAPABILITIES, Call, Engine, Model
-from moco_pool_openai.attempts import retry_after, wait_before, worth_retrying
+from moco_core.types import Generation
+from moco_pool_openai.attempts import wait_before
+from moco_pool_openai.endpoint import Endpoint
+from moco_pool_openai.failures import RequestFailed, Unreachable, names_in
+from moco_pool_openai.listing import answers_for
 from moco_pool_openai.memory import ServerMemory
-from moco_pool_openai.pacing import Ledger
-from moco_pool_openai.server import Place, Server, message_of, root_cause
-from moco_pool_openai.wire import embeddings, estimate, generation, request_of, rewards
-
-if TYPE_CHECKING:
-    from moco_pool_openai.pool import Entry, Options
+from moco_pool_openai.options import Entry, Options
+from moco_pool_openai.pacing import Held, Ledger, Slot
+from moco_pool_openai.reading import generation
+from moco_pool_openai.server import Server
+from moco_pool_openai.usage import used_by
+from moco_pool_openai.wire import embedding_request, embeddings, estimate, request_of, reward_request, rewards
 
 __all__ = ["OpenAIEngine"]
 
-_TOO_LONG = (
-    "context length",
-    "context_length",
-    "maximum context",
-    "context window",
-    "too long",
-    "longer than the maximum",
-)
+T = TypeVar("T")
+_NEEDED = frozenset({"model", "messages", "prompt", "input"})
+
+_log = logging.getLogger(__name__)
+
+
+class Refused(ModelCallError):
+    """The server understood the request and does not take it."""
 
 
 class OpenAIEngine(Engine):
@@ -45,8 +53,9 @@ class OpenAIEngine(Engine):
         self.attempts = 0
         self.models: Sequence[Model] = ()
         self.ledger = Ledger(options.budget, options.budget_tokens)
-        self._servers: dict[Place, Server] = {}
-        self._probes: dict[tuple[Place, str], asyncio.Task[bool]] = {}
+        self._servers: dict[Endpoint, Server] = {}
+        self._probes: dict[tuple[Endpoint, str], asyncio.Task[bool]] = {}
+        self._told: set[tuple[str, str]] = set()
         self._jitter = random.Random()  # when a request is repeated decides nothing about its reply
 
     async def close(self) -> None:
@@ -66,25 +75,52 @@ class OpenAIEngine(Engine):
     async def start(self, runtime: Any) -> None:
         """Ask each server of the pool what it has. Raises PoolError with a line per server or model that is not there."""
         for model in self.models:
-            place = model.info["place"]
-            self._servers.setdefault(place, Server(place, self.options, self.memory))
-        problems = await _problems(server.look() for server in self._servers.values())
+            endpoint = model.info["endpoint"]
+            self._servers.setdefault(endpoint, Server(endpoint, self.options))
+        problems = await _problems(self._fetch_info(server) for server in self._servers.values())
         for model in self.models:
-            lack = self._servers[model.info["place"]].lacks(model.info["entry"].model, model.name)
+            server, entry = self._servers[model.info["endpoint"]], model.info["entry"]
+            lack = server.lacks(entry.model, model.name)
             problems += [lack] if lack else []
+            if entry.template and not server.dialect.template:
+                problems.append(
+                    f"pool openai: {server.endpoint.base_url} takes no arguments of chat templates (entry {model.name!r}); "
+                    "drop template, or state the server's dialect"
+                )
         if not problems and self.options.logprobs == "yes":
-            problems = await _problems(self._logprobs(m, self._servers[m.info["place"]]) for m in self.models)
+            # what was promised to a method is checked before anything is asked
+            writers = [m for m in self.models if m.can("generate")]
+            problems = await _problems(self._logprobs(m, self._servers[m.info["endpoint"]]) for m in writers)
         if problems:
             raise PoolError(list(dict.fromkeys(problems)))
 
+    async def _fetch_info(self, server: Server) -> None:
+        """Ask one server for its models, again where that helps: its dialect must not depend on its mood."""
+        failure: RequestFailed | None = None
+        for number in range(self.options.retries + 1):
+            try:
+                await server.fetch_info()
+                return
+            except RequestFailed as error:
+                failure = error
+            wait = wait_before(number + 1, failure.wait, self.options.backoff, self._jitter)
+            if failure.status is None or not failure.passing or wait > self.options.deadline:
+                break
+            if number < self.options.retries:
+                await asyncio.sleep(wait)
+        assert failure is not None
+        if failure.passing and failure.status is not None and self.options.dialect != "auto":
+            return  # the first request shows what is wrong, and nothing of the list is needed
+        raise server.problem(failure)
+
     async def _logprobs(self, model: Model, server: Server) -> bool:
-        """Whether a model's server gives log-probabilities: as declared, as remembered, or found out by one request."""
+        """Return whether a model's server gives log-probabilities: as declared, as remembered, or found out by one request."""
         entry: Entry = model.info["entry"]
         if entry.capabilities is not None:
             return "logprobs" in entry.capabilities
         if self.options.logprobs == "no":
             return False
-        key = (server.place, entry.model)
+        key = (server.endpoint, entry.model)
         probe = self._probes.get(key)
         if probe is None:
             probe = self._probes[key] = asyncio.create_task(self._probe(model, server))
@@ -96,14 +132,14 @@ class OpenAIEngine(Engine):
             raise
         if self.options.logprobs == "yes" and not found:
             raise ConfigError(
-                f"pool openai: {server.place.base_url} gives no log-probabilities for {entry.model!r}; set the pool option "
+                f"pool openai: {server.endpoint.base_url} gives no log-probabilities for {entry.model!r}; set the pool option "
                 "logprobs: no, or use a server that does"
             )
         return found
 
     async def _probe(self, model: Model, server: Server) -> bool:
         entry: Entry = model.info["entry"]
-        known = self.memory.recall(server.place.base_url, entry.model).get("logprobs")
+        known = self.memory.recall(server.endpoint.address, entry.model).get("logprobs")
         if isinstance(known, bool):
             return known
         given = {"messages": [["user", "Say yes."]]}
@@ -112,11 +148,13 @@ class OpenAIEngine(Engine):
             reply = await self._generate(question, server, logprobs=True)
         except PromptTooLong:
             raise
-        except Refused:
-            found = False  # the field itself is refused; what else is wrong shows in the first real request
+        except Refused as refusal:
+            if "logprob" not in str(refusal).lower():
+                return False  # something else is refused, which shows in the first real request: nothing to remember
+            found = False
         else:
             found = bool(reply.token_logprobs)
-        self.memory.note(server.place.base_url, entry.model, logprobs=found)
+        self.memory.note(server.endpoint.address, entry.model, logprobs=found)
         return found
 
     # ---------------------------------------------------------------- calls
@@ -131,125 +169,143 @@ class OpenAIEngine(Engine):
             raise CapabilityError(
                 f"model {call.model.name!r} cannot {what} (capability {call.kind!r}) behind this server"
             )
-        server = self._servers[call.model.info["place"]]
+        server = self._servers[call.model.info["endpoint"]]
+        entry: Entry = call.model.info["entry"]
         if call.kind == "embed":
-            return await self._embed(call, server)
+            body = embedding_request(call, entry, self.options)
+            return await self._asked(call, server, "/embeddings", body, lambda reply: embeddings(call, reply))
         if call.kind == "reward":
-            return await self._reward(call, server)
+            # vLLM's route for the raw outputs of a classification head stands beside /v1
+            address = f"{server.endpoint.base_url.removesuffix('/v1')}/pooling"
+            body = reward_request(call, entry, self.options)
+            return await self._asked(call, server, address, body, lambda reply: rewards(call, reply))
         return await self._generate(call, server, logprobs=await self._logprobs(call.model, server))
 
-    async def _generate(self, call: Call, server: Server, *, logprobs: bool) -> Any:
+    async def _generate(self, call: Call, server: Server, *, logprobs: bool) -> Generation:
         entry: Entry = call.model.info["entry"]
-        options = self.options
-        route, body = request_of(
-            call,
-            entry.model,
-            server.dialect,
-            logprobs=logprobs,
-            seeds=options.seeds,
-            budget_field=options.max_tokens_field,
-            extra={**options.extra_body, **entry.extra_body},
-        )
-        path = "/chat/completions" if route == "chat" else "/completions"
+        route, body = request_of(call, entry, self.options, server.dialect, logprobs=logprobs)
 
-        async def attempt() -> Any:
-            reply = await server.post(path, body)
+        def read(reply: Mapping[str, Any]) -> Generation:
             return generation(
-                call, reply, route, server.dialect, tags=options.reasoning_tags, prices=call.model.prices
-            ), _used(reply)
+                call,
+                reply,
+                route,
+                server.dialect,
+                tags=self.options.reasoning_tags,
+                prices=entry.prices,
+                cached_price=entry.cached_price,
+            )
 
-        return await self._paid(call, server, attempt)
+        path = "/chat/completions" if route == "chat" else "/completions"
+        found = await self._asked(call, server, path, body, read)
+        served = str(found.meta.get("served_model", entry.model))
+        if not answers_for(entry.model, served) and (entry.model, served) not in self._told:
+            self._told.add((entry.model, served))
+            _log.warning(
+                "pool openai: %s",
+                server.clean(f"{entry.model!r} is asked and {served!r} answers; see that it is the one meant"),
+            )
+        return found
 
-    async def _embed(self, call: Call, server: Server) -> Any:
-        entry: Entry = call.model.info["entry"]
-
-        async def attempt() -> Any:
-            body = {"model": entry.model, "input": list(call.input["texts"]), "encoding_format": "float"}
-            reply = await server.post("/embeddings", body)
-            return embeddings(call, reply), _used(reply)
-
-        return await self._paid(call, server, attempt)
-
-    async def _reward(self, call: Call, server: Server) -> Any:
-        """Ask for the raw outputs of a classification head, by vLLM's route for them, which stands beside /v1."""
-        entry: Entry = call.model.info["entry"]
-        body = {
-            "model": entry.model,
-            "messages": [{"role": role, "content": content} for role, content in call.input["messages"]],
-            "task": "classify",
-            "use_activation": False,
-            "add_generation_prompt": False,
-        }
-        address = f"{server.place.base_url.rstrip('/').removesuffix('/v1')}/pooling"
-
-        async def attempt() -> Any:
-            reply = await server.post(address, {**body, **self.options.extra_body, **entry.extra_body})
-            return rewards(call, reply), _used(reply)
-
-        return await self._paid(call, server, attempt)
-
-    async def _paid(self, call: Call, server: Server, attempt: Any) -> Any:
+    async def _asked(
+        self, call: Call, server: Server, path: str, body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]
+    ) -> T:
         """Make attempts within budget, pace and deadline; return the first result."""
         prompt, completion = estimate(call)
         prices = call.model.prices or (0.0, 0.0)
-        async with self.ledger.hold((prompt * prices[0] + completion * prices[1]) / 1e6, prompt + completion):
-            slot = await server.pacer.acquire(prompt + completion)
+        most, deadline = (prompt * prices[0] + completion * prices[1]) / 1e6, self.options.deadline
+
+        async def attempt(slot: Slot) -> T:
+            reply = await server.post(path, body)
+            used = used_by(reply)  # it is paid, whether it can be read or not
+            money = used.cost(call.model.prices, call.model.info["entry"].cached_price)
+            tokens = sum(attrs.astuple(used.usage)) if used.known else prompt + completion
+            unknown = most if call.model.prices else 0.0
+            self.ledger.spend(unknown if money is None else money, math.ceil(tokens))
+            slot.tokens = tokens
+            return read(reply)
+
+        async with self.ledger.hold(most, prompt + completion):
             try:
-                async with asyncio.timeout(self.options.deadline):
-                    result, used = await self._attempts(call, server, attempt, prompt + completion)
+                slot = await server.pacer.acquire(prompt + completion)
+                async with asyncio.timeout(deadline - slot.held):
+                    return await self._attempts(call, server, attempt, slot, sent=body)
             except TimeoutError:
                 raise ModelCallError(
-                    f"{call.model.name}: no reply from {server.place.base_url} within the deadline of "
-                    f"{self.options.deadline:g} s; raise the pool option deadline, or ask less at once"
+                    f"{call.model.name}: no reply from {server.endpoint.base_url} within the deadline of {deadline:g} s; raise "
+                    "the pool option deadline, or ask less at once"
                 ) from None
-            slot.tokens = sum(used)
-            self.ledger.spend((used[0] * prices[0] + used[1] * prices[1]) / 1e6, sum(used))
-            return result
+            except Held as held:
+                raise ModelCallError(
+                    f"{call.model.name}: {server.endpoint.base_url} asks to wait {held.seconds:.0f} s, and a call may take "
+                    f"{deadline:g} s (pool option deadline); what is finished is kept, so run again later"
+                ) from None
 
-    async def _attempts(self, call: Call, server: Server, attempt: Any, tokens: float) -> Any:
+    async def _attempts(
+        self,
+        call: Call,
+        server: Server,
+        attempt: Callable[[Slot], Awaitable[T]],
+        slot: Slot,
+        *,
+        sent: Mapping[str, Any],
+    ) -> T:
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.options.deadline - slot.held
+        tokens = slot.tokens
         for number in range(self.options.retries + 1):
             self.attempts += 1
             try:
-                return await attempt()
-            except Exception as error:
-                if not _expected(error):
-                    raise
-                if number == self.options.retries or not worth_retrying(error):
-                    raise self._failure(call, server, error, number + 1) from None
-                headers = getattr(getattr(error, "response", None), "headers", None) or {}
-                asked = retry_after(headers)
-                if asked is not None:
-                    server.pacer.hold(asked)  # the others would only be refused as well
-                await asyncio.sleep(wait_before(number + 1, asked, self.options.backoff, self._jitter))
-                await server.pacer.acquire(tokens)
+                return await attempt(slot)
+            except RequestFailed as failure:
+                if number == self.options.retries or not failure.passing:
+                    raise self._failure(call, server, failure, number + 1, sent) from None
+                asked = failure.wait
+            if asked is not None:
+                server.pacer.hold(asked)  # the others would only be refused as well
+                if asked > until - clock():
+                    raise Held(asked)
+            await asyncio.sleep(wait_before(number + 1, asked, self.options.backoff, self._jitter))
+            slot = await server.pacer.acquire(tokens)
         raise AssertionError("unreachable")
 
-    def _failure(self, call: Call, server: Server, error: Exception, attempts: int) -> Exception:
+    def _failure(
+        self, call: Call, server: Server, failure: RequestFailed, attempts: int, sent: Mapping[str, Any]
+    ) -> ModelCallError:
         """Return one line for a call that failed for good."""
-        import openai
-
-        name = call.model.name
+        name, at = call.model.name, server.endpoint.base_url
         tries = f" after {attempts} attempts" if attempts > 1 else ""
-        if isinstance(error, openai.APIStatusError):
-            said = server.clean(message_of(error))
-            if error.status_code in (400, 413, 422) and any(t in said.lower() for t in _TOO_LONG):
-                return PromptTooLong(f"{name}: {said}")
-            if error.status_code in (400, 422):
-                return Refused(f"{name}: the server refuses the request ({error.status_code}): {said}")
-            if error.status_code in (401, 403):
-                return ModelCallError(f"{name}: {server.problem(error)}")
-            return ModelCallError(f"{name}: {server.place.base_url} answers {error.status_code}{tries}: {said}")
-        if isinstance(error, openai.APITimeoutError):
+        said = server.clean(failure.said).removeprefix(f"{name}: ")
+        if failure.too_long:
+            return PromptTooLong(f"{name}: {said}")
+        if failure.bad_key:
+            return ModelCallError(f"{name}: {server.problem(failure)}")
+        if failure.status in (400, 422) or (failure.status == 403 and "logprob" in said):
+            return Refused(f"{name}: the server refuses the request ({failure.status}): {said}{_advice(failure, sent)}")
+        if failure.status is not None:
+            return ModelCallError(f"{name}: {at} answers {failure.status}{tries}: {said}")
+        if isinstance(failure, Unreachable) and failure.silent:
             return ModelCallError(
-                f"{name}: {server.place.base_url} stayed silent for {self.options.timeout:g} s{tries}; raise the pool "
-                "option timeout"
+                f"{name}: {at} stayed silent for {self.options.timeout:g} s{tries}; raise the pool option timeout"
             )
-        if isinstance(error, openai.APIConnectionError):
-            cause = server.clean(str(root_cause(error)) or type(error).__name__)
-            return ModelCallError(f"{name}: the connection to {server.place.base_url} failed{tries} ({cause})")
-        if isinstance(error, ModelCallError):
-            return type(error)(f"{server.clean(str(error))}{tries}")
-        return ModelCallError(f"{name}: the server's reply is not valid JSON{tries} ({server.clean(str(error))})")
+        if isinstance(failure, Unreachable):
+            return ModelCallError(f"{name}: the connection to {at} failed{tries} ({said})")
+        detail = server.clean(failure.detail)
+        return ModelCallError(f"{name}: {said}{tries}" + (f" ({detail})" if detail else ""))
+
+
+def _advice(failure: RequestFailed, sent: Mapping[str, Any]) -> str:
+    """Return which options change the fields that a refusal names."""
+    named = [n for n in names_in(f"{failure.code} {failure.said}", sent) if n not in _NEEDED]
+    if "max_tokens" in named and "max_completion_tokens" in failure.said:
+        return "; set the pool option max_tokens_field: max_completion_tokens"
+    if "stream" in failure.said and not sent.get("stream"):
+        return "; set the pool option stream: true"
+    if not named:
+        return ""
+    return f"; the pool option omit leaves fields out: omit: [{', '.join(named)}]" + (
+        " (or one of them)" if named[1:] else ""
+    )
 
 
 async def _problems(checks: Iterable[Awaitable[Any]]) -> list[str]:
@@ -261,18 +317,3 @@ async def _problems(checks: Iterable[Awaitable[Any]]) -> list[str]:
         elif isinstance(found, BaseException) and not isinstance(found, ModelCallError):
             raise found
     return out
-
-
-class Refused(ModelCallError):
-    """The server understood the request and does not take it."""
-
-
-def _expected(error: Exception) -> bool:
-    import openai
-
-    return isinstance(error, (openai.OpenAIError, ValueError, ModelCallError))
-
-
-def _used(reply: Mapping[str, Any]) -> tuple[int, int]:
-    usage = reply.get("usage") or {}
-    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)

@@ -11,19 +11,31 @@ from contextlib import asynccontextmanager
 
 from moco_core.errors import ModelCallError
 
-__all__ = ["Ledger", "Pacer", "Slot", "Spacer"]
+__all__ = ["Held", "Ledger", "Pacer", "Slot", "Spacer"]
 
 _WINDOW = 60.0
 
 
+class Held(Exception):
+    """The server wants nothing for longer than a call has time; ``seconds`` is how long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
 class Slot:
-    """One request as the pacer counts it: when it was let through, and its tokens (first estimated, then corrected)."""
+    """One request as the pacer counts it: when it was let through, and its tokens (first estimated, then corrected).
 
-    __slots__ = ("at", "tokens")
+    ``held`` is how many seconds of its wait the server asked for.
+    """
 
-    def __init__(self, at: float, tokens: float) -> None:
+    __slots__ = ("at", "held", "tokens")
+
+    def __init__(self, at: float, tokens: float, held: float = 0.0) -> None:
         self.at = at
         self.tokens = tokens
+        self.held = held
 
 
 class Spacer:
@@ -51,7 +63,8 @@ class Spacer:
 class Pacer:
     """Lets requests through in order so that any 60 seconds hold at most ``rpm`` requests and ``tpm`` tokens.
 
-    A request that alone exceeds ``tpm`` goes through when nothing else counts. ``clock`` and ``sleep`` are for tests.
+    A request that alone exceeds ``tpm`` goes through when nothing else counts. ``patience`` is the longest wait in seconds
+    that a server may ask for; one's own limits are no matter of patience. ``clock`` and ``sleep`` are for tests.
     """
 
     def __init__(
@@ -59,21 +72,29 @@ class Pacer:
         rpm: float | None,
         tpm: float | None,
         *,
+        patience: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.rpm, self.tpm = rpm, tpm
+        self.rpm, self.tpm, self.patience = rpm, tpm, patience
         self._clock, self._sleep = clock, sleep
         self._recent: deque[Slot] = deque()
         self._turn = asyncio.Lock()
         self._not_before = 0.0
 
     async def acquire(self, tokens: float) -> Slot:
-        """Wait until a request of about ``tokens`` may be sent."""
+        """Wait until a request of about ``tokens`` may be sent. Raises :class:`Held` at once if that asks too much patience."""
+        held = 0.0
         async with self._turn:
-            while (wait := self._wait(tokens)) > 0:
+            while True:
+                if (wait := self._not_before - self._clock()) > 0:
+                    if held + wait > self.patience:
+                        raise Held(wait)
+                    held += wait
+                elif (wait := self._wait(tokens)) <= 0:
+                    break
                 await self._sleep(wait)
-            slot = Slot(self._clock(), tokens)
+            slot = Slot(self._clock(), tokens, held)
             if self.rpm is not None or self.tpm is not None:
                 self._recent.append(slot)
             return slot
@@ -84,8 +105,6 @@ class Pacer:
 
     def _wait(self, tokens: float) -> float:
         now = self._clock()
-        if now < self._not_before:
-            return self._not_before - now
         while self._recent and self._recent[0].at <= now - _WINDOW:
             self._recent.popleft()
         if not self._recent:

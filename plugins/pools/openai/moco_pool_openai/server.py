@@ -1,28 +1,26 @@
-"""One server: where it is, who we are to it, what it can do."""
+"""One server: the connection to it, and what it says of itself."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from moco_core.errors import ConfigError, suggest
-from moco_pool_openai.attempts import Damaged
-from moco_pool_openai.dialects import DIALECTS, Dialect
-from moco_pool_openai.memory import ServerMemory
+from moco_core.secrets import mask
+from moco_pool_openai.dialects import DIALECTS, HOSTS, Dialect
+from moco_pool_openai.endpoint import HOSTED, Endpoint, credentials_of
+from moco_pool_openai.failures import Damaged, RequestFailed, Unreachable, failure_of, stated_failure
+from moco_pool_openai.listing import Listing, listing_of
+from moco_pool_openai.options import Options
 from moco_pool_openai.pacing import Pacer, Spacer
+from moco_pool_openai.reading import parsed
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from moco_pool_openai.pool import Entry, Options
-
-__all__ = ["HOSTED", "Place", "Server", "place_of"]
-
-HOSTED = "https://api.openai.com/v1"
+__all__ = ["Server"]
 
 _SPACING = 0.001
 """Seconds between two requests. Sent in one burst, they are answered in one burst, and each waits while all are read."""
@@ -33,35 +31,36 @@ _CONNECTIONS = 16
 _UNSAID = ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 """What the client tells every server about this machine by itself: no server needs it, and each header costs time."""
 
+_LOGGERS = (
+    "openai._base_client",
+    *("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks"),
+    *("httpx2", "httpcore2.connection", "httpcore2.http11", "httpcore2.http2", "httpcore2.proxy", "httpcore2.socks"),
+)
+"""Loggers of the client that show, at level DEBUG, what a server sent: it may repeat the key."""
 
-@attrs.frozen
-class Place:
-    """Where a model is: an address, and the name of the variable with the key (never the key)."""
+_WITHOUT_LIST = frozenset({400, 404, 405, 422, 501})
+"""Statuses of servers that have no list of models."""
 
-    base_url: str
-    api_key_env: str
-
-
-def place_of(options: Options, entry: Entry) -> Place:
-    """Return where an entry's model is."""
-    base = entry.base_url or options.base_url or os.environ.get("OPENAI_BASE_URL") or HOSTED
-    return Place(base.rstrip("/"), entry.api_key_env or options.api_key_env)
+_log = logging.getLogger(__name__)
 
 
 class Server:
-    """A connection. ``key`` stays in here: messages pass :meth:`clean` before anybody sees them."""
+    """A connection. The key stays in here: messages pass :meth:`clean` before anybody sees them."""
 
-    def __init__(self, place: Place, options: Options, memory: ServerMemory) -> None:
-        self.place, self.options, self.memory = place, options, memory
-        self.pacer = Pacer(options.rpm, options.tpm)
-        self.dialect: Dialect = DIALECTS["openai" if options.dialect == "auto" else options.dialect]
-        given = "" if options.api_key == "***" else options.api_key  # masked when a run was recorded
-        own = place.api_key_env == options.api_key_env
-        self._key = os.environ.get(place.api_key_env, "") or (given if own else "")
-        self.listed: tuple[str, ...] | None = None
+    def __init__(self, endpoint: Endpoint, options: Options) -> None:
+        self.endpoint, self.options = endpoint, options
+        self.pacer = Pacer(options.rpm, options.tpm, patience=options.deadline)
+        stated = HOSTS.get(endpoint.host, "openai") if options.dialect == "auto" else options.dialect
+        self.dialect: Dialect = DIALECTS[stated]
+        self.listed: Listing | None = None
+        self._credentials = credentials_of(options, endpoint)
         self._clients: list[AsyncOpenAI] = []
         self._busy: list[int] = []
+        self._each: Any = {}
         self._spacer = Spacer(_SPACING)
+        self._veil = _Veil(self._credentials.secrets)
+        if self._credentials.spaces:
+            _log.warning("pool openai: white space around the key in %s is left out", endpoint.api_key_env)
 
     # ---------------------------------------------------------------- connection
 
@@ -70,122 +69,163 @@ class Server:
         if self._busy and min(self._busy) < _CONNECTIONS:
             return min(range(len(self._busy)), key=self._busy.__getitem__)
         try:
-            from openai import AsyncOpenAI, Omit, Timeout
+            from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit, Timeout
         except ImportError as error:
             raise ConfigError(f"the openai pool needs the package openai ({error}); pip install openai") from None
-        unsaid: Any = {f"X-Stainless-{name}": Omit() for name in _UNSAID}
+        if not self._clients:
+            for name in _LOGGERS:
+                logging.getLogger(name).addFilter(self._veil)
+        key, headers = self._credentials.key, self._credentials.headers
+        extra: dict[str, Any] = {f"X-Stainless-{name}": Omit() for name in _UNSAID}
+        extra |= {name: value.reveal() for name, value in headers.items()}
+        if headers and not key and "authorization" not in {h.lower() for h in headers}:
+            self._each = {"headers": {"Authorization": Omit()}}  # the client would send the key "none" beside them
         client = AsyncOpenAI(
-            base_url=self.place.base_url,
-            api_key=self._key or "none",  # servers of one's own take any
+            base_url=self.endpoint.base_url,
+            api_key=key.reveal() or "none",  # servers of one's own take any
             organization=None,
             max_retries=0,  # attempts are made, counted and paced here
-            default_headers=unsaid,
+            default_headers=extra,
+            default_query=dict(self.endpoint.query),
             timeout=Timeout(self.options.timeout, connect=min(self.options.timeout, 20.0)),
+            # the library keeps the key to itself where a server sends it on to another one, but not other headers
+            http_client=DefaultAsyncHttpxClient(follow_redirects=False) if headers else None,
         )
         self._clients.append(client)
         self._busy.append(0)
         return len(self._busy) - 1
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send one request and return the reply's JSON object as it is.
+        """Send one request and return the reply's JSON object as it is. Raises RequestFailed."""
+        reply = await self._send("post", path, body)
+        if (failure := stated_failure(reply)) is not None:
+            raise failure
+        if not isinstance(reply, Mapping):
+            raise Damaged("the server's reply is no JSON object")
+        return reply
+
+    async def _send(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Return the JSON of a response.
 
         The client's typed methods would copy request and reply field by field, at a third of a request's cost, and what is
         read here goes beyond their fields anyway.
         """
+        import openai
+
         await self._spacer.turn()
         number = self._client()
+        client = self._clients[number]
         self._busy[number] += 1
         try:
-            reply: Any = await self._clients[number].post(path, cast_to=object, body=body)
+            if verb == "get":
+                return parsed(await client.get(path, cast_to=str, options=self._each))
+            return parsed(await client.post(path, cast_to=str, body=body, options=self._each))
+        except openai.APIStatusError as error:
+            raise failure_of(error.status_code, error.response.text, error.response.headers) from None
+        except openai.APITimeoutError:
+            raise Unreachable("", silent=True) from None
+        except openai.APIConnectionError as error:
+            cause = _root_cause(error)
+            said = str(cause) or type(cause).__name__
+            trust = "certificate" in said.lower() or "ssl" in f"{type(cause).__name__}{said}".lower()
+            raise Unreachable(said, trust=trust) from None
+        except UnicodeEncodeError:
+            raise RequestFailed(
+                "the prompt holds half of a surrogate pair, which no request can hold; mend the data"
+            ) from None
         finally:
             self._busy[number] -= 1
-        if not isinstance(reply, Mapping):
-            raise Damaged("the server's reply is no JSON object")
-        return reply
 
     async def close(self) -> None:
         clients, self._clients, self._busy = self._clients, [], []
         for client in clients:
             with contextlib.suppress(Exception):
                 await client.close()
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self._veil)
 
     def clean(self, text: str) -> str:
         """Return one line of a message, without the key."""
-        line = " ".join(text.split())
-        if self._key:
-            line = line.replace(self._key, "***")
+        line = mask(" ".join(text[:5000].split()), self._credentials.secrets)
         return line if len(line) <= 300 else line[:297] + "..."
 
     # ---------------------------------------------------------------- what it is and can do
 
-    async def look(self) -> None:
-        """Ask the server for its models. Raises ConfigError with one line: no server, no trust, no key.
+    async def fetch_info(self) -> None:
+        """Ask the server for its models. Raises RequestFailed, or ConfigError where the key that it needs is missing.
 
         A server without a list of models is taken at its word.
         """
-        import openai
-
-        if self.place.base_url == HOSTED and not self._key:
+        if self.endpoint.base_url == HOSTED and not self._credentials.key:
             raise ConfigError(
-                f"pool openai: no key for {HOSTED}; set the environment variable {self.place.api_key_env}"
+                f"pool openai: no key for {HOSTED}; set the environment variable {self.endpoint.api_key_env}"
             )
         if not self.options.check:
             return
         try:
-            listed = [m.model_dump() for m in (await self._clients[self._client()].models.list()).data]
-        except (openai.NotFoundError, openai.BadRequestError, openai.UnprocessableEntityError):
-            return
-        except openai.APIStatusError as error:
-            if error.status_code in (405, 408, 429) or error.status_code >= 500:
-                return  # no list, or not now: the first request shows what is wrong, and is repeated where that helps
-            raise self.problem(error) from None
-        except openai.APIConnectionError as error:
-            raise self.problem(error) from None
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"pool openai: {self.place.base_url} does not speak the OpenAI API ({self.clean(str(error))}); check base_url, "
-                "it usually ends in /v1"
-            ) from None
-        self.listed = tuple(str(m.get("id")) for m in listed)
-        if self.options.dialect == "auto":
-            owners = [str(m.get("owned_by") or "").lower() for m in listed]
-            self.dialect = next((DIALECTS[o] for o in owners if o in DIALECTS), self.dialect)
+            body = await self._send("get", "/models")
+        except RequestFailed as failure:
+            if failure.status in _WITHOUT_LIST and not failure.bad_key:
+                return
+            raise
+        if (stated := stated_failure(body)) is not None:
+            raise stated
+        self.listed = listing_of(body)
+        if self.listed is not None and self.options.dialect == "auto":
+            owner = next((o for o in self.listed.owners if o in DIALECTS), None)
+            self.dialect = DIALECTS[owner] if owner else self.dialect
 
     def lacks(self, model: str, name: str) -> str:
         """Return one line if the server is known not to have a model, else nothing."""
-        if self.listed is None or model in self.listed:
+        listed = self.listed
+        if listed is None or not listed.complete or listed.has(model):
             return ""
-        have = ", ".join(self.listed[:8]) + (", ..." if len(self.listed) > 8 else "") or "none"
-        return (
-            f"pool openai: {self.place.base_url} does not list the model {model!r} (entry {name!r})"
-            f"{suggest(model, self.listed)}; it has: {have}"
+        have = ", ".join(listed.ids[:8]) + (", ..." if len(listed.ids) > 8 else "") or "none"
+        return self.clean(
+            f"pool openai: {self.endpoint.base_url} does not list the model {model!r} (entry {name!r})"
+            f"{suggest(model, listed.ids)}; it has: {have}"
         )
 
-    def problem(self, error: Exception) -> ConfigError:
+    def problem(self, failure: RequestFailed) -> ConfigError:
         """Return what is wrong with the connection as a whole, in one line."""
-        import openai
-
-        at = self.place.base_url
-        if isinstance(error, (openai.AuthenticationError, openai.PermissionDeniedError)):
-            env = self.place.api_key_env
-            key = f"the key in {env}" if self._key else f"no key was given in {env}, and it"
-            return ConfigError(f"pool openai: {at}: {key} was refused ({error.status_code}); check the key")
-        if isinstance(error, openai.APIStatusError):
-            return ConfigError(f"pool openai: {at} answers {error.status_code}: {self.clean(message_of(error))}")
-        if isinstance(error, openai.APITimeoutError):
+        at = self.endpoint.base_url
+        said = self.clean(failure.said)
+        if failure.bad_key or failure.status == 403:
+            env = self.endpoint.api_key_env
+            key = f"the key in {env}" if self._credentials.key else f"no key was given in {env}, and it"
+            words = f": {said}" if failure.status != 401 else ""
+            return ConfigError(f"pool openai: {at}: {key} was refused ({failure.status}{words}); check the key")
+        if failure.status is not None:
+            return ConfigError(f"pool openai: {at} answers {failure.status}: {said}")
+        if isinstance(failure, Damaged) or not isinstance(failure, Unreachable):
+            return ConfigError(
+                f"pool openai: {at} does not speak the OpenAI API ({said}); check base_url, it usually ends in /v1"
+            )
+        if failure.silent:
             return ConfigError(
                 f"pool openai: {at} does not answer within {self.options.timeout:g} s; is the server up?"
             )
-        cause = root_cause(error)
-        if "certificate" in str(cause).lower() or "ssl" in type(cause).__name__.lower() or "SSL" in str(cause):
+        if failure.trust:
             return ConfigError(
-                f"pool openai: {at}: the TLS connection failed ({self.clean(str(cause))}); check the address, or point "
-                "SSL_CERT_FILE at the server's certificate authority"
+                f"pool openai: {at}: the TLS connection failed ({said}); check the address, or point SSL_CERT_FILE at the "
+                "server's certificate authority"
             )
-        return ConfigError(f"pool openai: no server at {at} ({self.clean(str(cause))}); start it, or correct base_url")
+        return ConfigError(f"pool openai: no server at {at} ({said}); start it, or correct base_url")
 
 
-def root_cause(error: BaseException) -> BaseException:
+class _Veil(logging.Filter):
+    """Masks secrets in what the client's libraries log."""
+
+    def __init__(self, secrets: Any) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = mask(record.getMessage(), self._secrets), None
+        return True
+
+
+def _root_cause(error: BaseException) -> BaseException:
     """Return the first error of a chain that says something."""
     seen = error
     while (inner := seen.__cause__ or seen.__context__) is not None:
@@ -193,14 +233,3 @@ def root_cause(error: BaseException) -> BaseException:
         if isinstance(seen, OSError) and str(seen):
             break
     return seen
-
-
-def message_of(error: Any) -> str:
-    """Return what a server said about a refusal."""
-    body = error.body
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        said = inner.get("message") if isinstance(inner, dict) else inner
-        if isinstance(said, str) and said:
-            return said
-    return str(getattr(error, "message", "") or error)

@@ -32,6 +32,7 @@ class Request:
     path: str
     body: Mapping[str, Any]
     headers: Mapping[str, str]
+    query: str = ""
 
     @property
     def prompt(self) -> str:
@@ -67,8 +68,9 @@ def _default_reply(request: Request) -> str:
 
 class StubServer:
     """Serves ``models`` at :attr:`url` until it is stopped. ``requests`` holds what it was asked, ``most`` how many it
-    worked on at once at most. ``reply`` writes the replies; ``latency`` is seconds per request; with ``key`` everybody
-    else is refused.
+    worked on at once at most. ``reply`` writes the replies; ``fault`` says what goes wrong with a request, ``list_fault`` with
+    the list of models that is asked for the n-th time; ``latency`` is seconds per request; with ``key`` everybody else is
+    refused.
     """
 
     def __init__(
@@ -77,13 +79,15 @@ class StubServer:
         *,
         reply: Callable[[Request], str] = _default_reply,
         fault: Callable[[Request], Fault | None] = lambda request: None,
+        list_fault: Callable[[int], Fault | None] = lambda number: None,
         latency: float = 0.0,
         key: str = "",
         owner: str = "stub",
         logprobs: bool = True,
         reasoning: str = "",
     ) -> None:
-        self.models, self.reply, self.fault, self.latency = list(models), reply, fault, latency
+        self.models, self.reply, self.latency = list(models), reply, latency
+        self.fault, self.list_fault = fault, list_fault
         self.key, self.owner, self.logprobs, self.reasoning = key, owner, logprobs, reasoning
         self.requests: list[Request] = []
         self.lists = 0
@@ -159,28 +163,26 @@ class StubServer:
         first, *lines = head.split("\r\n")
         headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines) if k}
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
-        path = first.split()[1].split("?")[0]
+        path, _, query = first.split()[1].partition("?")
         body = json.loads(raw) if raw else {}
         self._active += 1
         self.most = max(self.most, self._active)
         try:
-            return await self._answer(path, body, headers, writer)
+            request = Request(number=len(self.requests) + 1, path=path, body=body, headers=headers, query=query)
+            return await self._answer(request, writer)
         finally:
             self._active -= 1
 
-    async def _answer(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str], writer: asyncio.StreamWriter
-    ) -> bool:
-        fault = Fault()
-        if path.endswith("/models"):
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        if request.path.endswith("/models"):
             self.lists += 1
-            status, out = self._list(headers)
+            fault = self.list_fault(self.lists) or Fault()
+            status, out = self._list(request.headers)
         else:
-            request = Request(number=len(self.requests) + 1, path=path, body=body, headers=headers)
             self.requests.append(request)
-            fault = self.fault(request) or fault
+            fault = self.fault(request) or Fault()
             await asyncio.sleep(fault.silence or self.latency)
-            status, out = self._result(request, headers)
+            status, out = self._result(request, request.headers)
         if fault.drop:
             return False
         if fault.status != 200:

@@ -59,7 +59,8 @@ def test_the_key_is_written_nowhere_and_money_is(server: StubServer, tmp_path: P
     usage = record["tokens"]["respond"]["alpha"]
     assert usage["money"] == pytest.approx((usage["prompt"] + usage["completion"]) / 1e6)
     again = json.loads((run(server, tmp_path).folder / "run.json").read_text())
-    assert "money" not in again["tokens"]["respond"]["alpha"]  # answered by the cache: nothing was paid
+    cached = again["tokens"]["respond"]["alpha"]  # it costs what it cost, and is spared now
+    assert cached["money"] == cached["saved"]["money"] == usage["money"]
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
     assert len(files) >= 4 and not [p for p in files if KEY.encode() in p.read_bytes()]
 

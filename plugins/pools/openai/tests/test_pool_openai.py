@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from engine_methods import check_methods
+from openai_asking import KEY, SURROUNDINGS, ask, pool
 
 from moco_core.errors import ConfigError, ModelCallError
 from moco_core.models import Call
@@ -24,11 +25,9 @@ from moco_core.types import Generation, Message, Sampling
 from moco_pool_openai.dialects import DIALECTS
 from moco_pool_openai.pacing import Pacer
 from moco_pool_openai.pool import OpenAIPool, Options
+from moco_pool_openai.reading import generation
 from moco_pool_openai.testing import Fault, Request, StubServer
-from moco_pool_openai.wire import generation
 from moco_toolkit_authoring import open_session, run_checks
-
-KEY = "sk-test-4242424242"
 
 
 @pytest.fixture
@@ -40,13 +39,8 @@ def server() -> Iterator[StubServer]:
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    for name in SURROUNDINGS:
         monkeypatch.delenv(name, raising=False)
-
-
-def pool(stub: StubServer, models: Any = ("alpha",), **options: Any) -> OpenAIPool:
-    given = {"models": list(models), "base_url": stub.url, "backoff": [0.001, 0.01], **options}
-    return OpenAIPool(build(Options, given))
 
 
 class PlainSocket:
@@ -70,22 +64,6 @@ class PlainSocket:
         self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         self.thread.join(5)
-
-
-def ask(source: OpenAIPool, *prompts: Any, model: int = 0, cache: Cache | None = None, **how: Any) -> list[Any]:
-    """Ask all prompts together; errors come back as values."""
-    raw = how.pop("raw", False)
-    sampling = Sampling(**{"max_new_tokens": 32, **how})
-
-    async def work() -> list[Any]:
-        async with open_session(sampling=sampling, cache=cache) as session:
-            context = session.context("respond")
-            chosen = source.models()[model]
-            return await context.gather(
-                (context.generate(chosen, p, raw=raw) for p in prompts), tolerate=(ModelCallError, ConfigError)
-            )
-
-    return asyncio.run(work())
 
 
 @pytest.mark.parametrize("logprobs", ["yes", "no"])
