@@ -24,6 +24,7 @@ from moco_core.errors import PluginError as PluginError
 from moco_core.errors import PoolError as PoolError
 from moco_core.errors import PromptTooLong as PromptTooLong
 from moco_core.errors import StoreError as StoreError
+from moco_core.errors import suggest as suggest
 from moco_core.hookspecs import hookimpl as hookimpl
 from moco_core.methods import Cost as Cost
 from moco_core.methods import Method as Method
@@ -39,6 +40,7 @@ from moco_core.models import PoolSource as PoolSource
 from moco_core.models import Recipe as Recipe
 from moco_core.options import NoOptions as NoOptions
 from moco_core.options import Plugin as Plugin
+from moco_core.options import build as build
 from moco_core.options import option as option
 from moco_core.options import plain as plain
 from moco_core.options import plugin_option as plugin_option

@@ -5,7 +5,8 @@ import pytest
 from moco_core import ConfigError
 from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
-from moco_method_greedy_soup import GreedySoup, Options
+from moco_method_greedy_soup.method import GreedySoup
+from moco_method_greedy_soup.options import Options
 from moco_toolkit_authoring import examples, method_checks, run_method
 from moco_toolkit_merging.testing import MergeablePool, Utility
 

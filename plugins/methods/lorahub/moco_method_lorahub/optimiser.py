@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from moco_core.errors import ConfigError, suggest
+from moco_core import ConfigError, suggest
 
 __all__ = ["Found", "minimise"]
 

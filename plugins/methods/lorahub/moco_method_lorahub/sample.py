@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from moco_core.errors import ConfigError
-from moco_core.types import Example
+from moco_core import ConfigError, Example
 
 __all__ = ["few", "reference_text"]
 

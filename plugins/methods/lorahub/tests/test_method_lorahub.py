@@ -7,11 +7,12 @@ import threading
 import attrs
 import pytest
 
-from moco_core import ConfigError, Example, Question
+from moco_core import ConfigError, Example, PromptTooLong, Question
 from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
-from moco_method_lorahub import LoraHub, Options
+from moco_method_lorahub.method import LoraHub
 from moco_method_lorahub.optimiser import minimise
+from moco_method_lorahub.options import Options
 from moco_method_lorahub.sample import few, reference_text
 from moco_toolkit_authoring import examples, method_checks, run_method
 from moco_toolkit_merging.testing import MergeablePool, Utility
@@ -203,6 +204,28 @@ def test_reference_texts():
         run(adapters(lambda m: 0.0), dev=[bare])
     with pytest.raises(ConfigError, match="dev split is empty"):
         run(adapters(lambda m: 0.0), dev=[])
+
+
+def too_long(pool, *ids):
+    """Let the pool refuse to score the prompts of some dev examples."""
+    answer, prompts = pool.engine.answer, [e.question.prompt for e in DEV if e.id in ids]
+
+    def cut(call):
+        if call.kind == "score" and any(p in str(call.input) for p in prompts):
+            raise PromptTooLong("the prompt has 9 tokens, the context 8")
+        return answer(call)
+
+    pool.engine.answer = cut
+    return pool
+
+
+def test_an_example_too_long_for_the_base_is_left_out_of_the_loss_and_named():
+    pool = too_long(adapters(lambda m: -2.0 if m.share("a") < 2 else 0.0), DEV[1].id)
+    outcome = run(pool, dev=DEV[:3], max_inference_step=3, regular_coef=0.0)
+    assert outcome.state["facts"]["objective"] == pytest.approx(2.0)
+    assert any(f"dev example {DEV[1].id!r} is left out of the objective" in w for w in outcome.warnings)
+    with pytest.raises(ConfigError, match="every sampled dev example is too long"):
+        run(too_long(adapters(lambda m: 0.0), *(e.id for e in DEV)))
 
 
 def test_only_adapters_of_one_base_will_do():

@@ -4,7 +4,8 @@ import pytest
 
 from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
-from moco_method_model_swarms import ModelSwarms, Options
+from moco_method_model_swarms.method import ModelSwarms
+from moco_method_model_swarms.options import Options
 from moco_toolkit_authoring import examples, method_checks, run_method
 from moco_toolkit_merging.testing import MergeablePool, Utility
 
@@ -55,6 +56,11 @@ def test_it_improves_on_the_best_expert_and_returns_what_it_scored():
     assert outcome.texts["t0"] == repr(facts(outcome)["dev_score"])
     bests = [t["best"] for t in trace]
     assert bests == sorted(bests)
+
+
+def test_the_log_holds_the_step_length_that_led_to_each_point():
+    trace = facts(run(MergeablePool("abcd", near), max_iterations=3, patience=9))["trace"]
+    assert [t["step_length"] for t in trace[::4]] == pytest.approx([0, 0.5, 0.5 * 0.95, 0.5 * 0.95**2])
 
 
 def test_coefficients_always_sum_to_one():
@@ -129,6 +135,15 @@ def test_ensembles_vote_among_the_best_points():
     assert len(outcome.state["members"]) == 2 and outcome.calls_per_question == {"t0": 3}
     assert outcome.replies["t0"].meta["voter"] == 0  # all differ: the best point answers
     assert run(MergeablePool("abcd", lambda m: 0.5), ensemble_top_k=3).replies["t0"].meta["votes"] == ["0.5"] * 3
+
+
+def test_only_a_single_point_is_the_one_model_that_answers():
+    systems = []
+    run(MergeablePool("abcd", near), after_fit=systems.append)
+    run(MergeablePool("abcd", near), ensemble_top_k=3, after_fit=systems.append)
+    alone, together = systems
+    assert alone.model.name == "swarm" and together.model is None
+    assert [m.name for m in together.voters] == ["swarm", "swarm 2", "swarm 3"]
 
 
 def test_adapters_move_in_their_factors_or_in_their_updates():

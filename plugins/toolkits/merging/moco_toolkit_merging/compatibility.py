@@ -11,8 +11,8 @@ import attrs
 from moco_core import CapabilityError, ConfigError, Model
 from moco_toolkit_checkpoints.fingerprints import read_json
 from moco_toolkit_merging.comparison import Report, compare
+from moco_toolkit_merging.engines import engine_of, files_of
 from moco_toolkit_merging.folders import FolderWeights
-from moco_toolkit_merging.hosts import files_of, host_or_none
 from moco_toolkit_merging.vocabulary import compare_ends
 
 __all__ = ["check_finite", "check_models", "mismatch"]
@@ -50,17 +50,17 @@ def check_finite(models: Sequence[Model]) -> None:
 
     One pass over the weights costs little beside the dev evaluations that a broken source would spoil. Blocking.
     """
-    host = host_or_none(models[0])
-    if host is None:
+    engine = engine_of(models[0])
+    if engine is None:
         return
     from moco_toolkit_merging.tensors import finite
 
     for model in models:
         tensors: Iterable[tuple[str, Any]]
         if model.adapter:
-            tensors = host.adapter_weights(model).tensors.items()
+            tensors = engine.adapter_weights(model).tensors.items()
         else:
-            weights = host.weights(model)
+            weights = engine.weights(model)
             tensors = ((name, weights.get(name)) for name in weights.names)
         for name, tensor in tensors:
             if tensor.is_floating_point() and not finite(tensor):
@@ -80,10 +80,10 @@ def _detail(a: Model, b: Model) -> str:
 
 
 def _compared(models: Sequence[Model]) -> Report:
-    host = host_or_none(models[0])
-    if host is None:
+    engine = engine_of(models[0])
+    if engine is None:
         return Report()
-    report = compare([host.weights(m) for m in models], [m.name for m in models])
+    report = compare([engine.weights(m) for m in models], [m.name for m in models])
     if report.mismatch:
         raise CapabilityError(f"models cannot be merged: {report.mismatch}")
     return report

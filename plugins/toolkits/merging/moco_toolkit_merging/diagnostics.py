@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 
 from moco_core import Context, Example, Model, Pool
+from moco_core.local import Weights
 from moco_toolkit_merging.merges import Merge
 from moco_toolkit_merging.operations import Linear
 from moco_toolkit_merging.search import Search
-
-if TYPE_CHECKING:
-    from moco_core.local import Weights
 
 __all__ = ["Diagnosis", "barrier", "diagnose"]
 

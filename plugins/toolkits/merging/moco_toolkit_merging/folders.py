@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from moco_core import CapabilityError, ConfigError
-from moco_core.types import digest
+from moco_core import CapabilityError, ConfigError, digest
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_checkpoints.specs import weight_files
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import attrs
 
-from moco_core import CapabilityError, ConfigError, Model, Pool
+from moco_core import CapabilityError, ConfigError, Model, Pool, build, plain
 from moco_core.converters import anything, floats, strings
-from moco_core.options import build, plain
 from moco_toolkit_merging.operations import Linear, Mean, dump_operation, load_operation
 from moco_toolkit_merging.recipes import AdapterRecipe, BaseRecipe, MergeRecipe
 from moco_toolkit_merging.rules import Composition, Operation

@@ -11,8 +11,8 @@ from moco_core.local import AdapterWeights
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_merging.adapters import check_alike
 from moco_toolkit_merging.compatibility import mismatch
+from moco_toolkit_merging.engines import files_of
 from moco_toolkit_merging.export import check_folder, read_record, written_size
-from moco_toolkit_merging.hosts import files_of
 from moco_toolkit_merging.rules import Composition
 
 __all__ = ["check_export", "share_base", "strangers", "weight_needs"]

@@ -12,10 +12,8 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 
-from moco_core import ConfigError
+from moco_core import ConfigError, build, digest, plain
 from moco_core.converters import floats, strings
-from moco_core.options import build, plain
-from moco_core.types import digest
 from moco_toolkit_merging.rules import Inputs, Operation, Rescale, Sparsify, Tensor, Vote
 
 __all__ = [

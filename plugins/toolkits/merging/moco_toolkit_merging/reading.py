@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from moco_core.local import Weights, local_engine
 from moco_toolkit_merging.tensors import finite
 from moco_toolkit_merging.workspace import Workspace
-
-if TYPE_CHECKING:
-    from moco_core.local import Weights
 
 __all__ = ["SourceTensors"]
 
@@ -59,7 +56,6 @@ class SourceTensors:
         return self.get(index).float() - self.get(base).float()
 
     def _update(self, index: int) -> Tensor:
-        from moco_core.local import local_engine
         from moco_toolkit_merging.adapters import delta, factors
 
         self.used.add(index)

@@ -8,19 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 
-from moco_core import Model
+from moco_core import Model, digest
 from moco_core.converters import floats, strings
-from moco_core.types import digest
+from moco_core.local import AdapterWeights, Weights, local_engine
 from moco_toolkit_merging.operations import dump_operation
 from moco_toolkit_merging.rules import Composition, Operation
 from moco_toolkit_merging.workspace import Workspace
-
-if TYPE_CHECKING:
-    from moco_core.local import AdapterWeights, Weights
 
 __all__ = ["AdapterRecipe", "BaseRecipe", "MergeRecipe"]
 
@@ -140,7 +137,5 @@ class BaseRecipe:
 
     def checkpoint(self, sources: Sequence[Model]) -> Mapping[str, Any]:
         """Return the adapter's pool entry without the adapter."""
-        from moco_core.local import local_engine
-
         entry = dict(local_engine(sources[0]).entry(sources[0]))
         return {k: v for k, v in entry.items() if k not in ("adapter", "name", "description")}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from moco_core.types import digest
+from moco_core import digest
 from moco_toolkit_merging.rules import Rescale, Sparsify, Vote
 
 __all__ = [

@@ -26,8 +26,8 @@ from moco_core import (
     Recipe,
     Reply,
     Score,
+    digest,
 )
-from moco_core.types import digest
 from moco_toolkit_authoring import SCRIPTED_CAPABILITIES, ScriptedCall, ScriptedEngine, ScriptedPool
 from moco_toolkit_merging.operations import Consensus, Extrapolate, Linear, Mean
 from moco_toolkit_merging.recipes import AdapterRecipe, MergeRecipe

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from moco_core.options import option
+from moco_core import option
 
 __all__ = ["StartingVelocity", "SwarmSettings"]
 

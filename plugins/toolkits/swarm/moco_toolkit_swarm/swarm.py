@@ -21,10 +21,8 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from moco_core import ConfigError, build, digest, plain
 from moco_core.converters import anything, floats, ints
-from moco_core.errors import ConfigError
-from moco_core.options import build, plain
-from moco_core.types import digest
 from moco_toolkit_swarm.settings import SwarmSettings
 from moco_toolkit_swarm.space import Numbers, VectorSpace
 
@@ -144,6 +142,11 @@ class Swarm(Generic[V]):
     def positions(self) -> list[V]:
         """The current positions, in particle order."""
         return [p.x for p in self._particles]
+
+    @property
+    def moved_by(self) -> float:
+        """The step length of the move that led to the current positions; 0 before the first."""
+        return self._moved_by
 
     @property
     def finished(self) -> bool:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from moco_core.data import Metric
-from moco_core.types import Answer, Question
+from moco_core import Answer, Context, Metric, Question
 from moco_toolkit_voting.tally import Utility
-
-if TYPE_CHECKING:
-    from moco_core.context import Context
 
 __all__ = ["OPEN_KINDS", "ballots", "metric_utility"]
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from moco_core.errors import ConfigError
+from moco_core import ConfigError
 
 __all__ = ["bleu", "cosine", "token_f1", "tokens"]
 
