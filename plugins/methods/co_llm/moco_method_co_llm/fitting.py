@@ -15,7 +15,7 @@ import moco_toolkit_decoding as decoding
 from moco_core import ConfigError, Context, Example, Model, PromptTooLong, Reply, System, plain
 from moco_method_co_llm.head import END, Positions, train_head, weak_labels
 from moco_method_co_llm.options import Options
-from moco_method_co_llm.thresholds import auroc, candidates
+from moco_method_co_llm.thresholds import candidates
 
 __all__ = ["calibrate", "fit_head", "split"]
 
@@ -90,7 +90,7 @@ def _train(
     judged = Positions.joined(held or learn)
     sigma = (judged.hidden @ head).sigmoid()
     wanted = weak_labels(judged, "a").bool()
-    area = auroc(sigma, wanted)
+    area = decoding.auroc(sigma.tolist(), wanted.tolist())
     return {
         "head": [round(x, DIGITS) for x in head.tolist()],
         "thresholds": candidates(sigma, judged.assistant_top != judged.base_top, options),

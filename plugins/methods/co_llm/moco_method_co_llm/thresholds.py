@@ -1,4 +1,4 @@
-"""Where the head defers: thresholds on sigmoid(g.h), how they are found, and how well the head ranks positions."""
+"""Where the head defers: thresholds on sigmoid(g.h), and how they are found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moco_method_co_llm.options import Options
 
-__all__ = ["auroc", "candidates", "schedule", "threshold_for_fraction", "youden"]
+__all__ = ["candidates", "schedule", "threshold_for_fraction", "youden"]
 
 
 def threshold_for_fraction(sigma: Tensor, share: float) -> float:
@@ -54,18 +54,6 @@ def candidates(sigma: Tensor, differs: Tensor, options: Options) -> list[float]:
     else:
         found = [threshold_for_fraction(sigma, i / options.quantiles) for i in range(options.quantiles + 1)]
     return list(dict.fromkeys(float(f"{value:.5g}") for value in found))
-
-
-def auroc(sigma: Tensor, wanted: Tensor) -> float | None:
-    """Return the probability that a position where deferral is ``wanted`` has a larger value than one where it is not.
-
-    Ties count half; None if all positions are of one kind.
-    """
-    yes, no = sigma[wanted].sort().values, sigma[~wanted].sort().values
-    if not len(yes) or not len(no):
-        return None
-    below = torch.searchsorted(no, yes) + torch.searchsorted(no, yes, right=True)
-    return float(below.double().mean() / (2 * len(no)))
 
 
 def schedule(eta: float, options: Options) -> tuple[float, ...]:

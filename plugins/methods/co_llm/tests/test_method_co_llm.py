@@ -16,10 +16,11 @@ from moco_method_co_llm import fitting
 from moco_method_co_llm.head import END, Positions, deferral_loss, train_head, weak_labels
 from moco_method_co_llm.method import CoLLM
 from moco_method_co_llm.options import Options
-from moco_method_co_llm.thresholds import auroc, candidates, schedule, threshold_for_fraction, youden
+from moco_method_co_llm.thresholds import candidates, schedule, threshold_for_fraction, youden
 from moco_method_co_llm.writing import write
 from moco_toolkit_authoring import example_questions, examples, method_checks, run_method
 from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_decoding import auroc
 from moco_toolkit_decoding import open_session as open_step
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import (
@@ -276,7 +277,7 @@ def test_youden_and_the_area_under_the_curve_equal_their_definitions():
         wanted = torch.rand(n, generator=g) < 0.4
         wanted[0], wanted[1] = True, False
         yes, no = sigma[wanted].tolist(), sigma[~wanted].tolist()
-        assert auroc(sigma, wanted) == pytest.approx(
+        assert auroc(sigma.tolist(), wanted.tolist()) == pytest.approx(
             sum((a > b) + 0.5 * (a == b) for a in yes for b in no) / (len(yes) * len(no))
         )
 
@@ -285,7 +286,7 @@ def test_youden_and_the_area_under_the_curve_equal_their_definitions():
 
         best = max(rate(eta / 20 - 0.025) for eta in range(23))
         assert rate(youden(sigma, wanted)) == pytest.approx(max(best, 0.0))
-    assert auroc(torch.ones(3), torch.ones(3, dtype=torch.bool)) is None
+    assert auroc([1.0, 2.0], [True, True]) is None
 
 
 def test_thresholds_to_choose_from_begin_with_the_least_deferral():

@@ -5,84 +5,21 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from moco_core import Context, Model, Question
+from moco_method_mentor_collab.options import Options
+from moco_method_mentor_collab.prompts import Segment
+from moco_method_mentor_collab.verifying import Verifier
 from moco_toolkit_decoding import Answering, StepSession, open_session
 
-if TYPE_CHECKING:
-    from moco_method_mentor_collab import MentorCollabOptions
-    from moco_method_mentor_collab.probe import Probe
-
-__all__ = ["Segment", "Verifier", "Writing", "consultation", "verifier_of"]
+__all__ = ["Writing"]
 
 GENERATOR, MENTOR = 0, 1
-CONSULT = "\n\n[Two ways to go on]\nOption A: {a}\nOption B: {b}\n"
-CHOICE = "Which option is the better continuation, A or B? Answer with one letter.\nAnswer:"
-END_MARKER = "(the answer ends here)"
+_CHARACTER = 4  # tokens of one byte each that a character takes at most
 _PROBLEM = re.compile(r"\n\s*(?:Question|Problem)\b")
-
-
-@attrs.frozen
-class Segment:
-    """A model's next words: tokens of its own, their bytes, and whether the model ends the answer after them."""
-
-    ids: tuple[int, ...]
-    data: bytes
-    ended: bool
-
-    def shown(self) -> str:
-        """The segment as the verifier reads it."""
-        text = self.data.decode("utf-8", "replace")
-        return f"{text} {END_MARKER}".strip() if self.ended else text
-
-
-Verifier = Callable[[StepSession, Segment, Segment], Awaitable[bool]]
-"""Returns whether the mentor's segment is taken; it leaves the generator's session as it was."""
-
-
-def consultation(a: Segment, b: Segment) -> bytes:
-    """Return the text that shows the generator both segments, up to just before the request to choose."""
-    return CONSULT.format(a=a.shown(), b=b.shown()).encode()
-
-
-def verifier_of(options: MentorCollabOptions, probe: Probe | None) -> Verifier:
-    """Return the verifier that the options and the trained probe say."""
-
-    async def by_prompt(session: StepSession, a: Segment, b: Segment) -> bool:
-        lead = await _preference(session, a, b)
-        if options.debias:
-            lead = lead - await _preference(session, b, a)
-        return lead > options.margin
-
-    async def by_probe(session: StepSession, a: Segment, b: Segment) -> bool:
-        assert probe is not None
-        return probe.keeps(await features(session, a, b)) <= options.mlp_threshold
-
-    return by_prompt if probe is None else by_probe
-
-
-async def features(session: StepSession, a: Segment, b: Segment) -> Any:
-    """Return the generator's hidden state at the end of the consultation, before the request to choose, float32 (H,)."""
-    here = session.mark()
-    session.append_text(consultation(a, b))
-    try:
-        return await session.hidden()
-    finally:
-        session.rollback(here)
-
-
-async def _preference(session: StepSession, a: Segment, b: Segment) -> float:
-    """Return how much the generator prefers the label B to the label A, in log-probability over the labels' forms."""
-    here = session.mark()
-    session.append_text(consultation(a, b) + CHOICE.encode())
-    try:
-        first, second = await session.choice(("A", "B"))
-    finally:
-        session.rollback(here)
-    return 0.0 if first == second else second - first  # a model that names no label prefers neither
 
 
 @attrs.define(eq=False)
@@ -90,11 +27,12 @@ class Writing:
     """The state of one answer. ``on_choice`` is told of every pair of segments, for training a probe."""
 
     answer: Answering
-    options: MentorCollabOptions
+    options: Options
     limit: int
     context: Context
     generator: random.Random
     on_choice: Callable[[StepSession, Segment, Segment], Awaitable[None]] | None = None
+    steps: int = 0
     words: int = 0
     consultations: int = 0
     disagreements: int = 0
@@ -106,7 +44,7 @@ class Writing:
         cls,
         models: Sequence[Model],
         question: Question,
-        options: MentorCollabOptions,
+        options: Options,
         shared: bool,
         context: Context,
     ) -> Writing:
@@ -122,21 +60,23 @@ class Writing:
         last, repeats = b"", 0
         try:
             while answer.finish is None:
-                room = self.limit - answer.tokens(GENERATOR)
+                room = self._room()
                 if room <= 0:
                     answer.truncate(self.limit, GENERATOR)
+                    answer.finish = answer.finish or "length"
                     break
+                before = len(answer.data), answer.tokens(GENERATOR)
                 alone = self._words_alone(room)
-                if alone:
-                    await self._write(room, alone)
-                    continue
-                chosen = await self._consult(room, verifier)
-                if chosen is None or answer.finish is not None:
-                    continue
-                repeats = repeats + 1 if chosen == last else 1
-                last = chosen
-                if 0 < self.options.repeat_stop <= repeats:
-                    self._end("stop", "repeated segment")
+                chosen = await (self._write(room, alone) if alone else self._consult(room, verifier))
+                self.steps += 1
+                if answer.finish is None and before == (len(answer.data), answer.tokens(GENERATOR)):
+                    # what comes next takes more tokens than are left, or is nothing at all; it would come again
+                    self._end("length" if room < _CHARACTER else "eos", "nothing written")
+                if chosen is not None:
+                    repeats = repeats + 1 if chosen == last else 1
+                    last = chosen
+                    if 0 < self.options.repeat_stop <= repeats:
+                        self._end("stop", "repeated segment")
                 self._stop_at_problem()
             return answer.result(
                 words=self.words,
@@ -151,6 +91,13 @@ class Writing:
     def _end(self, finish: Any, reason: str) -> None:
         if self.answer.finish is None:
             self.answer.finish, self.ended_by = finish, reason
+
+    def _room(self) -> int:
+        """Return how many tokens may still be written, counted by the generator."""
+        used = self.answer.tokens(GENERATOR)
+        if not all(session.model.can("step") for session in self.answer.sessions):
+            used = max(used, self.steps)  # whatever a server counts, what a step added is a token at least
+        return self.limit - used
 
     # ---------------------------------------------------------------- decision
 
@@ -177,12 +124,11 @@ class Writing:
         return count
 
     async def _write(self, room: int, words: int) -> None:
-        """Let the generator write so many words."""
+        """Let the generator write so many words. Nobody chose them, so nothing is returned."""
         session = self.answer.turn(GENERATOR)
         draft = await session.draft(room, words=words, word_tokens=self.options.max_word_tokens)
-        self.words += words
+        self.words += draft.words
         self.answer.commit(GENERATOR, draft.ids)
-        self._stop_at_problem()
         if draft.reason == "end":
             # the end comes at a word start: with a consultation drawn there, the end is one of its options
             if draft.words < words or not self._drawn:
@@ -203,8 +149,13 @@ class Writing:
         if same:
             self._end("eos", "both")
             return None
-        self.disagreements += 1
         a, b = await self.context.gather(self._extend(i, w, room) for i, w in ((GENERATOR, mine), (MENTOR, theirs)))
+        if a.shown() == b.shown():  # cut inside a character, say: there is nothing to choose, and nobody is asked
+            self._commit(GENERATOR, a)
+            if a.ended:
+                self._end("eos", "both")
+            return None
+        self.disagreements += 1
         session = self.answer.turn(GENERATOR)
         if self.on_choice is not None:
             await self.on_choice(session, a, b)
@@ -214,8 +165,6 @@ class Writing:
         self._commit(writer, chosen)
         if chosen.ended:
             self._end("eos", "mentor" if mentor else "generator")
-        elif not chosen.data:
-            self._end("eos", "empty segment")
         data: bytes = chosen.data
         return data
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moco_toolkit_decoding.combine import Combiner, Contrast, Mix
     from moco_toolkit_decoding.compatibility import Report, report, require_same
-    from moco_toolkit_decoding.fits import Spent, fit_once, gold_text
+    from moco_toolkit_decoding.fits import Spent, auroc, fit_once, gold_text
     from moco_toolkit_decoding.handover import Answering, answer_once
     from moco_toolkit_decoding.joint import JointRecipe
     from moco_toolkit_decoding.ops import HeadGate, TopGate
@@ -44,6 +44,7 @@ _WHERE = {
     "UnionRecipe": "union",
     "Vocabulary": "text",
     "answer_once": "handover",
+    "auroc": "fits",
     "exchange_ids": "roles",
     "fit_once": "fits",
     "gold_text": "fits",
@@ -73,6 +74,7 @@ __all__ = [
     "UnionRecipe",
     "Vocabulary",
     "answer_once",
+    "auroc",
     "exchange_ids",
     "fit_once",
     "gold_text",

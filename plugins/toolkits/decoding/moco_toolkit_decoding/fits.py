@@ -1,13 +1,14 @@
-"""What methods that fit token by token share: results kept for good, and texts to learn from."""
+"""What methods that fit token by token share: results kept for good, texts to learn from, and how well a score ranks."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from moco_core import Context, Example, Model, Reply, Usage
 
-__all__ = ["Spent", "fit_once", "gold_text"]
+__all__ = ["Spent", "auroc", "fit_once", "gold_text"]
 
 
 class Spent:
@@ -18,15 +19,14 @@ class Spent:
         self._rows = [list(row) for row in data] or [[0, 0, 0] for _ in self.models]
 
     def add(self, scope: Context) -> None:
-        """Add what the sessions of a question's context have counted, one session per model."""
+        """Add the calls of a question's context, and what its sessions have counted, one session per model."""
         for call in scope.calls:
-            if call.kind == "step":
-                row = self._rows[next(i for i, model in enumerate(self.models) if model.name == call.model)]
-                work = (call.usage.prompt_tokens, call.usage.completion_tokens, 1)
-                row[:] = [a + b for a, b in zip(row, work, strict=True)]
+            row = self._rows[next(i for i, model in enumerate(self.models) if model.name == call.model)]
+            work = (call.usage.prompt_tokens, call.usage.completion_tokens, 1)
+            row[:] = [a + b for a, b in zip(row, work, strict=True)]
 
     def data(self) -> list[list[int]]:
-        """Return the work as JSON data: tokens read, tokens written and sessions of each model."""
+        """Return the work as JSON data: tokens read, tokens written, and calls or sessions of each model."""
         return self._rows
 
     def count(self, context: Context) -> None:
@@ -73,3 +73,14 @@ async def gold_text(example: Example, context: Context) -> str | None:
         if ((await context.grade(example, Reply(text=text))).value or 0.0) >= 0.5:
             return text
     return None
+
+
+def auroc(values: Sequence[float], wanted: Sequence[bool]) -> float | None:
+    """Return the area under the ROC curve: how likely a value that is ``wanted`` is larger than one that is not.
+
+    Ties count half; None if all are of one kind.
+    """
+    yes, no = (sorted(v for v, w in zip(values, wanted, strict=True) if bool(w) is kind) for kind in (True, False))
+    if not yes or not no:
+        return None
+    return sum(bisect_left(no, v) + bisect_right(no, v) for v in yes) / (2 * len(yes) * len(no))
