@@ -59,7 +59,9 @@ class Artifacts:
         running = self._building.get(key)
         if running is None:
             running = self._building[key] = asyncio.create_task(self._get(key, what, build, resume))
-            running.add_done_callback(lambda task: (self._building.pop(key, None), task.cancelled() or task.exception()))
+            running.add_done_callback(
+                lambda task: (self._building.pop(key, None), task.cancelled() or task.exception())
+            )
         return await asyncio.shield(running)
 
     async def _get(

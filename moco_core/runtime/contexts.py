@@ -68,9 +68,7 @@ class RunState:
 class RunContext(Context):
     """A context of a run."""
 
-    def __init__(
-        self, state: RunState, phase: str, question: Question | None, allowed: frozenset[str] | None
-    ) -> None:
+    def __init__(self, state: RunState, phase: str, question: Question | None, allowed: frozenset[str] | None) -> None:
         self.state = state
         self.phase = phase
         self.question = question
@@ -149,6 +147,8 @@ class RunContext(Context):
         answered = await self.state.scheduler.cached_call(request)
         usage = usage_of(kind, answered.value)
         self.state.ledger.add(self.phase, model, usage, answered)
+        if isinstance(answered.value, Generation) and "warning" in answered.value.meta:
+            self.warn(str(answered.value.meta["warning"]))
         if self.question is not None:
             self.calls.append(call_record(self.phase, request, usage, answered))
         return answered.value

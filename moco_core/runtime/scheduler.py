@@ -37,6 +37,7 @@ An answer needs one pass to wake its coroutine and, through nested tasks, a few 
 a number only makes a first batch smaller: later calls join it.
 """
 
+
 @attrs.define(eq=False)
 class _Pending:
     """A call on its way. ``parts`` is None for calls that are not stored."""

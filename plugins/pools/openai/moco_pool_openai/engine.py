@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from moco_pool_openai.endpoint import Endpoint
 from moco_pool_openai.failures import RequestFailed, Unreachable, names_in
 from moco_pool_openai.listing import answers_for
 from moco_pool_openai.memory import ServerMemory
-from moco_pool_openai.options import Entry, Options
+from moco_pool_openai.options import NEEDED_FIELDS, Entry, Options
 from moco_pool_openai.pacing import Held, Ledger, Slot
 from moco_pool_openai.reading import generation
 from moco_pool_openai.server import Server
@@ -29,9 +28,6 @@ from moco_pool_openai.wire import embedding_request, embeddings, estimate, reque
 __all__ = ["OpenAIEngine"]
 
 T = TypeVar("T")
-_NEEDED = frozenset({"model", "messages", "prompt", "input"})
-
-_log = logging.getLogger(__name__)
 
 
 class Refused(ModelCallError):
@@ -55,7 +51,6 @@ class OpenAIEngine(Engine):
         self.ledger = Ledger(options.budget, options.budget_tokens)
         self._servers: dict[Endpoint, Server] = {}
         self._probes: dict[tuple[Endpoint, str], asyncio.Task[bool]] = {}
-        self._told: set[tuple[str, str]] = set()
         self._jitter = random.Random()  # when a request is repeated decides nothing about its reply
 
     async def close(self) -> None:
@@ -199,13 +194,10 @@ class OpenAIEngine(Engine):
         path = "/chat/completions" if route == "chat" else "/completions"
         found = await self._asked(call, server, path, body, read)
         served = str(found.meta.get("served_model", entry.model))
-        if not answers_for(entry.model, served) and (entry.model, served) not in self._told:
-            self._told.add((entry.model, served))
-            _log.warning(
-                "pool openai: %s",
-                server.clean(f"{entry.model!r} is asked and {served!r} answers; see that it is the one meant"),
-            )
-        return found
+        if answers_for(entry.model, served):
+            return found
+        told = server.clean(f"{entry.model!r} was asked and {served!r} answers; see that it is the model meant")
+        return attrs.evolve(found, meta={**found.meta, "warning": told})
 
     async def _asked(
         self, call: Call, server: Server, path: str, body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]
@@ -296,10 +288,10 @@ class OpenAIEngine(Engine):
 
 def _advice(failure: RequestFailed, sent: Mapping[str, Any]) -> str:
     """Return which options change the fields that a refusal names."""
-    named = [n for n in names_in(f"{failure.code} {failure.said}", sent) if n not in _NEEDED]
+    named = [n for n in names_in(f"{failure.code} {failure.said}", sent) if n not in NEEDED_FIELDS]
     if "max_tokens" in named and "max_completion_tokens" in failure.said:
         return "; set the pool option max_tokens_field: max_completion_tokens"
-    if "stream" in failure.said and not sent.get("stream"):
+    if names_in(failure.said, ["stream"]) and "stream" not in sent:
         return "; set the pool option stream: true"
     if not named:
         return ""

@@ -161,7 +161,7 @@ def words_of(body: Any, depth: int = 4) -> str:
 
 def names_in(said: str, names: Iterable[str]) -> list[str]:
     """Return those of the names that stand in a text as words of their own."""
-    return [n for n in names if re.search(rf"(?<![\w.]){re.escape(n)}(?!\w)", said)]
+    return [n for n in names if re.search(rf"(?<!\w){re.escape(n)}(?!\w)", said)]
 
 
 def _stated_wait(body: Any, said: str) -> float | None:

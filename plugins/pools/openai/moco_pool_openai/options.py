@@ -11,10 +11,11 @@ from moco_core import Secret, option
 from moco_pool_openai.checks import address_problem, header_problem, named_variable_problem, public_problem
 from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
 
-__all__ = ["Entry", "Options", "entries_of"]
+__all__ = ["NEEDED_FIELDS", "Entry", "Options", "entries_of"]
 
 _KNOWN = ("generate", "logprobs", "embed", "reward")
-_NEEDED = frozenset({"model", "messages", "prompt", "input"})
+NEEDED_FIELDS = frozenset({"model", "messages", "prompt", "input"})
+"""Fields that no request goes without."""
 
 
 def _capabilities(value: Sequence[str]) -> str | None:
@@ -25,7 +26,7 @@ def _capabilities(value: Sequence[str]) -> str | None:
 
 
 def _left_out(value: Sequence[str]) -> str | None:
-    needed = [name for name in value if name in _NEEDED]
+    needed = [name for name in value if name in NEEDED_FIELDS]
     return f"no request goes without {needed[0]!r}" if needed else None
 
 

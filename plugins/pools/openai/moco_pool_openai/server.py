@@ -145,8 +145,9 @@ class Server:
             logging.getLogger(name).removeFilter(self._veil)
 
     def clean(self, text: str) -> str:
-        """Return one line of a message, without the key."""
-        line = mask(" ".join(text[:5000].split()), self._credentials.secrets)
+        """Return one line of a message, without the key and without what steers a terminal."""
+        shown = "".join(c if c.isprintable() else " " for c in text[:5000])
+        line = mask(" ".join(shown.split()), self._credentials.secrets)
         return line if len(line) <= 300 else line[:297] + "..."
 
     # ---------------------------------------------------------------- what it is and can do

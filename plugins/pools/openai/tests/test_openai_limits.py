@@ -19,6 +19,7 @@ from moco_core.types import Generation, Message
 from moco_pool_openai.pacing import Held, Pacer
 from moco_pool_openai.pool import Options
 from moco_pool_openai.testing import Fault, Request, StubServer
+from moco_toolkit_authoring import open_session
 
 
 @pytest.fixture(autouse=True)
@@ -277,3 +278,33 @@ def test_a_reply_that_cannot_be_read_is_paid_as_well(server: StubServer) -> None
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
     found = answered(source, server, {"choices": [], "usage": usage})
     assert isinstance(found, ModelCallError) and source.engine.ledger.money == 30
+
+
+def test_another_model_than_was_asked_is_a_warning_of_the_run_also_from_the_cache(
+    server: StubServer, tmp_path: Path
+) -> None:
+    reply = {"choices": [{"message": {"content": "4"}}], "model": "cheap\u001b[2Jone"}
+    server.fault = lambda request: says(reply)
+
+    async def warnings(cache: Cache) -> list[str]:
+        async with open_session(cache=cache) as session:
+            (model,) = pool(server, logprobs="no").models()
+            context = session.context("respond")
+            await context.gather(context.generate(model, text) for text in "abc")
+            return list(session.warnings)
+
+    cache = Cache(tmp_path / "calls.sqlite")
+    for _ in range(2):
+        assert asyncio.run(warnings(cache)) == [
+            "'alpha' was asked and 'cheap\\x1b[2Jone' answers; see that it is the model meant"
+        ]
+    assert len(server.requests) == 3
+    cache.close()
+
+
+def test_what_a_server_says_steers_no_terminal(server: StubServer) -> None:
+    found = answered(pool(server, logprobs="no"), server, {"error": {"message": "no\u001b]0;x\u0007 more\u202e"}}, 400)
+    assert str(found).isprintable()
+    server.list_fault = lambda number: says({"data": [{"id": "a\u001b[31m"}]})
+    (found,) = ask(pool(server), "a")
+    assert "it has: a" in str(found) and str(found).isprintable()

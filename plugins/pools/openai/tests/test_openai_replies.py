@@ -63,6 +63,11 @@ PARTS: dict[str, tuple[Any, str, str]] = {
     "a hidden thought": ({"content": "4", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, "4", ""),
     "a summary of thoughts": ({"content": "4", "reasoning": {"summary": "2+2."}}, "4", "2+2."),
     "tags in the text": ({"content": "<think>2+2.</think>4"}, "4", "2+2."),
+    "channels": (
+        {"content": "<|channel|>analysis<|message|>2+2.<|end|><|start|>assistant<|channel|>final<|message|>4<|return|>"},
+        "4",
+        "2+2.",
+    ),
     "both": ({"content": "<think>so</think>4", "reasoning": "2+2."}, "4", "2+2.\n\nso"),
     "half of a pair": ({"content": "caf\ud83d 4", "reasoning": "\udc00"}, "caf\ufffd 4", "\ufffd"),
     "both halves": ({"content": "\ud83d\ude00 4"}, "\U0001f600 4", ""),
@@ -377,6 +382,15 @@ def test_lists_of_models_of_every_form() -> None:
         assert listing_of(none) is None
     assert same_model("models/m", "m") and same_model("m", "m:latest") and not same_model("m:1b", "m:2b")
     assert not same_model("m:free", "m")
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON)
+def test_no_list_does_more_than_be_none(body: Any) -> None:
+    found = listing_of(body)
+    assert found is None or all(isinstance(name, str) for name in found.ids)
+    stated_failure(body)
+    assert failure_of(400, json.dumps(body), {}).said
 
 
 def stream(*events: Any, done: bool = True) -> str:
