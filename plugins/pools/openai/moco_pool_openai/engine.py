@@ -91,21 +91,23 @@ class OpenAIEngine(Engine):
 
     async def _fetch_info(self, server: Server) -> None:
         """Ask one server for its models, again where that helps: its dialect must not depend on its mood."""
-        failure: RequestFailed | None = None
-        for number in range(self.options.retries + 1):
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.options.deadline
+        number = 0
+        while True:
+            number += 1
             try:
                 await server.fetch_info()
                 return
             except RequestFailed as error:
                 failure = error
-            wait = wait_before(number + 1, failure.wait, self.options.backoff, self._jitter)
-            if failure.status is None or not failure.passing or wait > self.options.deadline:
+            passing = failure.passing and failure.status is not None
+            wait = wait_before(number, failure.wait, self.options.backoff, self._jitter)
+            if not passing or number > self.options.retries or clock() + wait > until:
                 break
-            if number < self.options.retries:
-                await asyncio.sleep(wait)
-        assert failure is not None
-        if failure.passing and failure.status is not None and self.options.dialect != "auto":
-            return  # the first request shows what is wrong, and nothing of the list is needed
+            await asyncio.sleep(wait)
+        if passing and self.options.dialect != "auto":
+            return  # nothing of the list is needed, and the first request shows what is wrong
         raise server.problem(failure)
 
     async def _logprobs(self, model: Model, server: Server) -> bool:

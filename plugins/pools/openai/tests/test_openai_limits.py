@@ -107,6 +107,12 @@ def test_a_list_that_stays_away_is_an_error_unless_the_dialect_is_stated(server:
     assert isinstance(found, Generation) and server.requests[-1].body["top_k"] == -1
 
 
+def test_a_list_that_is_to_be_waited_for_beyond_the_deadline_is_not_waited_for(server: StubServer) -> None:
+    server.list_fault = lambda number: Fault(status=429, headers={"retry-after": "3600"})
+    (found,) = ask(pool(server, logprobs="no"), "a")
+    assert isinstance(found, PoolError) and "answers 429" in str(found) and server.lists == 1
+
+
 def test_who_does_not_ask_has_stated_a_dialect(server: StubServer) -> None:
     def fingerprint(**options: Any) -> str:
         return pool(server, **options).models()[0].fingerprint

@@ -65,6 +65,15 @@ def test_the_key_is_written_nowhere_and_money_is(server: StubServer, tmp_path: P
     assert len(files) >= 4 and not [p for p in files if KEY.encode() in p.read_bytes()]
 
 
+def test_a_bill_that_is_not_known_is_told_as_unknown(server: StubServer, tmp_path: Path) -> None:
+    reply = {"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}
+    server.fault = lambda request: Fault(body=json.dumps(reply)) if request.number % 2 else None
+    for _ in range(2):  # paid now, and from the cache
+        record = json.loads((run(server, tmp_path, max_in_flight=1).folder / "run.json").read_text())
+        rows = record["tokens"]["respond"].values()
+        assert sum(row["unpriced"] for row in rows) == 4 and sum(row["money"] for row in rows) > 0
+
+
 def test_a_run_goes_on_where_the_server_gave_up(server: StubServer, tmp_path: Path) -> None:
     server.fault = lambda request: Fault(status=500) if request.number > 2 else None
     broken = run(server, tmp_path, retries=0, max_in_flight=1)
