@@ -1,11 +1,12 @@
 """Majority voting: ask every model, return the answer with the most support."""
 
-from moco_core import hookimpl
-from moco_method_majority_vote.method import MajorityVote, MajorityVoteOptions, MajorityVoteSystem
+from typing import Any
 
-__all__ = ["MajorityVote", "MajorityVoteOptions", "MajorityVoteSystem"]
+from moco_core import Method, hookimpl
 
 
 @hookimpl
-def moco_method() -> type[MajorityVote]:
+def moco_method() -> type[Method[Any]]:
+    from moco_method_majority_vote.method import MajorityVote
+
     return MajorityVote

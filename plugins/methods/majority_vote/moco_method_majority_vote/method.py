@@ -6,9 +6,9 @@ Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language M
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import attrs
 
@@ -26,16 +26,16 @@ from moco_core import (
     Pool,
     Question,
     Reply,
-    Sampling,
     System,
-    option,
 )
+from moco_method_majority_vote.options import Options
 from moco_toolkit_voting import (
     OPEN_KINDS,
     Tie,
     Utility,
     ballots,
     bleu,
+    correlations,
     cosine,
     log_odds,
     metric_utility,
@@ -44,77 +44,43 @@ from moco_toolkit_voting import (
     vote,
 )
 
-__all__ = ["MajorityVote", "MajorityVoteOptions", "MajorityVoteSystem"]
+__all__ = ["MajorityVote", "MajorityVoteSystem"]
+
+_FROM_DEV = ("dev", "log_odds")  # weights that dev scores give
+Tally = tuple[tuple[float, int], ...]
 
 
-@attrs.frozen(kw_only=True)
-class MajorityVoteOptions:
-    """How replies are drawn, compared, weighted and chosen."""
-
-    samples: int = option(
-        1, ge=1, help="replies per model", paper="40 paths (self-consistency); 1 to 40 (Agent Forest)"
-    )
-    temperature: float = option(
-        0.7, ge=0, help="sampling temperature; above 0 if samples > 1", paper="0.5-0.7; 1.0 (Agent Forest)"
-    )
-    top_p: float = option(1.0, gt=0, le=1, help="nucleus", paper="1.0 (Agent Forest)")
-    max_new_tokens: int | None = option(None, ge=1, help="reply budget; none takes the run's")
-    similarity: Literal["metric", "exact", "token_f1", "bleu", "embedding"] = option(
-        "metric",
-        help="utility u of two answers; metric: the run metric's own, and bleu where whole replies are the answer",
-        paper="exact; pairwise equivalence (math); BLEU (code)",
-    )
-    embedder: str | int | None = option(
-        None, help="pool model that embeds for similarity=embedding; none takes the first that can"
-    )
-    tie: Literal["auto", "best_model", "order", "random"] = option(
-        "auto", help="who wins a tie; auto: best_model with a dev split, else order", paper="first most frequent"
-    )
-    weights: Literal["equal", "dev", "log_odds"] = option(
-        "equal", help="voter weights: equal, dev score, or log-odds of the dev accuracy", paper="equal"
-    )
-    open_answers: int = option(
-        10, ge=2, help="answers taken to be possible where a question has no closed set (weights=log_odds)"
-    )
-    reply: Literal["best_model", "shortest"] = option(
-        "best_model", help="which reply of the winner's supporters is returned"
-    )
-    seed: int = option(0, help="added to the run's seed for random ties; replies are sampled with the run's alone")
-
-    def __attrs_post_init__(self) -> None:
-        if self.samples > 1 and self.temperature == 0:
-            raise ConfigError("temperature: expected number > 0 with samples > 1, or all samples are equal; got 0")
+def _tally(saved: Sequence[Sequence[float]] | None) -> Tally | None:
+    return None if saved is None else tuple((float(total), int(n)) for total, n in saved)
 
 
+
+@attrs.frozen(eq=False, slots=False)
 class MajorityVoteSystem(System):
     """The pool as voters. ``tally`` holds, per model, the sum of its dev scores and how many there were."""
 
-    def __init__(
-        self, pool: Pool, options: MajorityVoteOptions, tie: Tie, tally: Sequence[tuple[float, int]] | None = None
-    ) -> None:
-        self.pool = pool
-        self.options = options
-        self.tie: Tie = tie
-        self.tally = None if tally is None else tuple((float(total), int(n)) for total, n in tally)
+    tie: Tie
+    tally: Tally | None = attrs.field(default=None, converter=_tally)
 
-    def state(self) -> Mapping[str, Any]:
-        return {"tie": self.tie, "tally": None if self.tally is None else [list(row) for row in self.tally]}
-
-    def weights(self, question: Question) -> list[float] | None:
-        """Return the weight of every model for one question, or None if all votes count the same."""
+    def weights(self, question: Question, voters: Sequence[int], replies: Sequence[Generation | None]) -> Any:
+        """Return the weight of every vote, by the models (``voters``) that cast them, or None if all count the same."""
+        if self.options.weights == "probability":
+            weights = [_probability(reply) for reply in replies]
+            return weights if any(weights) else None
         if self.options.weights == "equal" or self.tally is None:
             return None
         if self.options.weights == "dev":
-            weights = [total / n if n else 0.0 for total, n in self.tally]
+            weights = [self._skill(i) for i in range(len(self.pool))]
         else:
             choices = max(2, len(question.letters or question.labels)) if question.letters or question.labels else 0
             if not choices:
                 choices = 2 if question.answer_kind == "boolean" else self.options.open_answers
             weights = [log_odds(smoothed_accuracy(total, n, choices), choices) for total, n in self.tally]
-        return weights if any(weights) else None  # nobody better than chance: every vote counts the same
+        # nobody better than chance: every vote counts the same
+        return [weights[i] for i in voters] if any(weights) else None
 
     async def respond(self, question: Question, context: Context) -> Reply:
-        sampling = _sampling(self.options, context)
+        sampling = self.options.sampling(context.sampling)
         voters = [(i, model, k) for i, model in enumerate(self.pool) for k in range(self.options.samples)]
         drawn: list[Generation | ModelCallError] = await context.gather(
             (context.generate(model, question, sampling, sample=k) for _, model, k in voters), tolerate=ModelCallError
@@ -123,11 +89,10 @@ class MajorityVoteSystem(System):
         if all(reply is None for reply in replies):
             raise next(reply for reply in drawn if isinstance(reply, ModelCallError))
         answers = ballots(context, question, [None if reply is None else reply.text for reply in replies])
-        per_model = self.weights(question)
         skills = None if self.tally is None else [self._skill(i) for i, _, _ in voters]
         outcome = vote(
             [answer.key for answer in answers],
-            weights=None if per_model is None else [per_model[i] for i, _, _ in voters],
+            weights=self.weights(question, [i for i, _, _ in voters], replies),
             utility=await self._utility(question, answers, context),
             skills=skills,
             tie=self.tie,
@@ -187,27 +152,27 @@ class MajorityVoteSystem(System):
         if kind == "embedding":
             if len(texts) < 2:
                 return None
-            vectors = dict(zip(texts, await context.embed(self._embedder(), list(texts.values())), strict=True))
+            found = await context.embed(_embedder(self.options, self.pool), list(texts.values()))
+            vectors = dict(zip(texts, found, strict=True))
             return lambda a, b: cosine(vectors[a], vectors[b])
         measure = token_f1 if kind == "token_f1" else bleu
         return lambda a, b: measure(texts[a], texts[b])
 
-    def _embedder(self) -> Model:
-        return _embedder(self.options, self.pool)
 
-
-class MajorityVote(Method[MajorityVoteOptions]):
+class MajorityVote(Method[Options]):
     """Ask every model, reduce each reply to its answer, return the answer with the most support."""
 
-    Options = MajorityVoteOptions
-    level = "text"
-    title = "Majority vote"
-    paper = "Wang et al. 2022, arXiv 2203.11171; Li et al. 2024, arXiv 2402.05120"
+    Options = Options
+    system = MajorityVoteSystem
+    level: ClassVar[Literal["text"]] = "text"
+    title: ClassVar[str] = "Majority vote"
+    paper: ClassVar[str] = "arXiv 2203.11171, 2402.05120"
 
     def needs(self) -> Needs:
+        capabilities = {"generate", "logprobs"} if self.options.weights == "probability" else {"generate"}
         if self.options.similarity != "embedding":
-            return Needs()
-        return Needs(optional=frozenset({"embed"}), check=self._embedder_problems)
+            return Needs(capabilities=capabilities)
+        return Needs(capabilities=capabilities, optional={"embed"}, check=self._embedder_problems)
 
     def cost(self, models: int, dev: int) -> Cost:
         options = self.options
@@ -216,60 +181,57 @@ class MajorityVote(Method[MajorityVoteOptions]):
 
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> MajorityVoteSystem:
         options = self.options
-        if not dev and (options.tie == "best_model" or options.weights != "equal"):
+        if not dev and (options.tie == "best_model" or options.weights in _FROM_DEV):
             what = "tie: best_model" if options.tie == "best_model" else f"weights: {options.weights}"
             raise ConfigError(
                 f"majority_vote.{what} needs dev examples, there are none; raise the dev limit or choose "
                 "tie=order and weights=equal"
             )
-        if options.similarity == "embedding":
-            _embedder(options, pool)  # a wrong name is an error now, not at the first question
         tie: Tie = ("best_model" if dev else "order") if options.tie == "auto" else options.tie
         if not self._evaluates(len(pool), len(dev)):
             return MajorityVoteSystem(pool, options, tie)
-        evaluation = await context.evaluate(pool, dev, _sampling(options, context))
+        evaluation = await context.evaluate(pool, dev, options.sampling(context.sampling))
         known = [[score for score in row if score is not None] for row in evaluation.scores]
         tally = [(float(sum(row)), len(row)) for row in known]
-        context.note(dev_scores=dict(zip(evaluation.names, evaluation.means(), strict=True)))
+        context.note(
+            dev_scores=dict(zip(evaluation.names, evaluation.means(), strict=True)),
+            error_correlation=correlations(evaluation.scores),
+        )
         return MajorityVoteSystem(pool, options, tie, tally)
-
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> MajorityVoteSystem:
-        return MajorityVoteSystem(pool, self.options, state["tie"], state["tally"])
 
     def _evaluates(self, models: int, dev: int) -> bool:
         """Whether dev scores decide anything: not among the samples of one model."""
-        return (
-            models > 1 and dev > 0 and (self.options.weights != "equal" or self.options.tie in ("auto", "best_model"))
-        )
+        decides = self.options.weights in _FROM_DEV or self.options.tie in ("auto", "best_model")
+        return models > 1 and dev > 0 and decides
 
     def _embedder_problems(self, pool: Sequence[Model]) -> list[str]:
-        wanted = self.options.embedder
-        if wanted is None and not any(model.can("embed") for model in pool):
-            return [
-                "no model of the pool can embed (similarity=embedding); add one that can, or choose token_f1 or bleu"
-            ]
+        try:
+            _embedder(self.options, Pool(pool))
+        except ConfigError as error:
+            return list(error.problems)
         return []
 
 
-def _embedder(options: MajorityVoteOptions, pool: Pool) -> Model:
-    """Return the model that embeds. Raises ConfigError if the named one does not exist or cannot."""
+def _embedder(options: Options, pool: Pool) -> Model:
+    """Return the model that embeds. Raises ConfigError if there is none, or the named one cannot."""
     if options.embedder is not None:
-        model = pool.named(options.embedder, "majority_vote.embedder")
-    else:
-        model = next((m for m in pool if m.can("embed")), pool[0])
-    if not model.can("embed"):
-        raise ConfigError(f"majority_vote.embedder: model {model.name!r} cannot embed; name one that can")
-    return model
+        model = pool.named(options.embedder, "embedder")
+        if not model.can("embed"):
+            raise ConfigError(f"embedder: model {model.name!r} cannot embed; name one that can")
+        return model
+    found = next((m for m in pool if m.can("embed")), None)
+    if found is None:
+        raise ConfigError(
+            "no model of the pool can embed (similarity=embedding); add one that can, or choose token_f1 or bleu"
+        )
+    return found
 
 
-def _sampling(options: MajorityVoteOptions, context: Context) -> Sampling:
-    run = context.sampling
-    return attrs.evolve(
-        run,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        max_new_tokens=options.max_new_tokens or run.max_new_tokens,
-    )
+def _probability(reply: Generation | None) -> float:
+    """Return a reply's probability per token, exp((1/T) sum_t log p_t); 0 without tokens."""
+    if reply is None or not reply.token_logprobs:
+        return 0.0
+    return math.exp(math.fsum(reply.token_logprobs) / len(reply.token_logprobs))
 
 
 def _status(reply: Generation | None, answer: Answer) -> str:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import math
 from collections import Counter
 
 import attrs
 import pytest
 
-from moco_core import Answer, ConfigError, Example, Metric, ModelCallError, NoOptions, Question, Sampling, Score
+from moco_core import (
+    Answer,
+    ConfigError,
+    Example,
+    Generation,
+    Metric,
+    ModelCallError,
+    NoOptions,
+    Question,
+    Sampling,
+    Score,
+)
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_method_majority_vote import MajorityVote, MajorityVoteOptions
+from moco_core.runtime.cache import Cache
+from moco_method_majority_vote.method import MajorityVote
+from moco_method_majority_vote.options import Options
 from moco_toolkit_authoring import (
     LastWord,
     ScriptedCall,
@@ -19,6 +35,7 @@ from moco_toolkit_authoring import (
     examples,
     fallible,
     method_checks,
+    open_session,
     run_method,
 )
 
@@ -29,6 +46,7 @@ test_conformance = method_checks(
         {"samples": 3, "tie": "random"},
         {"weights": "log_odds", "temperature": 0.0},
         {"similarity": "embedding", "tie": "order", "reply": "shortest"},
+        {"weights": "probability", "samples": 2},
     ],
     identical_is_single=False,
 )
@@ -48,7 +66,7 @@ def says(*answers: str | None) -> ScriptedPool:
 
 def vote(pool, question=QUESTION, metric=None, dev=(), **options):
     outcome = run_method(
-        MajorityVote(MajorityVoteOptions(**options)), pool, questions=[question], dev=dev, metric=metric
+        MajorityVote(Options(**options)), pool, questions=[question], dev=dev, metric=metric
     )
     for error in outcome.errors.values():
         raise error
@@ -94,7 +112,7 @@ def _right(example: Example) -> str:
 def test_one_model_and_one_sample_is_that_model_byte_for_byte():
     pool = ScriptedPool({"only": fallible})
     questions = example_questions(6)
-    outcome = run_method(MajorityVote(MajorityVoteOptions()), pool, questions=questions, dev=examples(3))
+    outcome = run_method(MajorityVote(Options()), pool, questions=questions, dev=examples(3))
     assert outcome.calls["fit"] == 0
     for question in questions:
         (call,) = [c for c in pool.history if question.prompt in c.transcript]
@@ -136,7 +154,7 @@ def test_ties_go_to_the_best_dev_model():
 def test_random_ties_depend_on_seed_and_question_alone():
     pool = says("A", "B")
     questions = [Question(id=f"q{i}", prompt="?") for i in range(40)]
-    method = MajorityVote(MajorityVoteOptions(tie="random"))
+    method = MajorityVote(Options(tie="random"))
 
     def winners(**keywords):
         replies = run_method(method, pool, questions=questions, **keywords).replies
@@ -148,7 +166,7 @@ def test_random_ties_depend_on_seed_and_question_alone():
     assert first == winners()[::-1]
     questions.reverse()
     assert 10 < first.count("a") < 30 and first != winners(seed=1)
-    other = MajorityVote(MajorityVoteOptions(tie="random", seed=5))
+    other = MajorityVote(Options(tie="random", seed=5))
     assert first != [run_method(other, pool, questions=questions).replies[q.id].meta["answer"] for q in questions]
 
 
@@ -187,7 +205,7 @@ def test_open_questions_vote_by_bleu_over_whole_replies():
     pool = ScriptedPool({"a": "nothing of the kind", "b": "the cat sat on the mat", "c": "the cat sat on a mat"})
     reply = vote(pool, question)
     assert reply.text == "the cat sat on the mat" and "unparsed" not in reply.meta
-    outcome = run_method(MajorityVote(MajorityVoteOptions(similarity="exact")), pool, questions=[question])
+    outcome = run_method(MajorityVote(Options(similarity="exact")), pool, questions=[question])
     assert "compared exactly" in outcome.warnings[0]
 
 
@@ -199,22 +217,22 @@ def test_embedding_similarity_asks_the_model_that_can_embed():
     assert reply.text == "red green blue"
     (call,) = [c for c in pool.history if c.kind == "embed"]
     assert call.model == "b" and call.given["texts"] == ["zebra", "red green blue", "red green pink"]
-    method = MajorityVote(MajorityVoteOptions(similarity="embedding"))
+    method = MajorityVote(Options(similarity="embedding"))
     blind = [attrs.evolve(m, capabilities=frozenset({"generate"})) for m in pool.pool]
     assert "embed" in method.needs().problems(blind)[0]
-    with pytest.raises(ConfigError, match="'a' cannot embed"):
-        run_method(MajorityVote(MajorityVoteOptions(similarity="embedding", embedder="a")), models)
+    named = MajorityVote(Options(similarity="embedding", embedder="a"))
+    assert named.needs().problems(models) == ["embedder: model 'a' cannot embed; name one that can"]
 
 
 def test_samples_are_numbered_and_independent_of_the_others():
     """Sample k of a model has one seed, however many samples are drawn and whatever the order of completion."""
     pool = ScriptedPool.copies(2, fallible)
     question = example_questions(1)[0]
-    run_method(MajorityVote(MajorityVoteOptions(samples=3)), pool, questions=[question])
+    run_method(MajorityVote(Options(samples=3)), pool, questions=[question])
     few = {(c.model, c.seed) for c in pool.history}
     assert len(few) == 6 and len({seed for _, seed in few}) == 6
     more = ScriptedPool.copies(2, fallible)
-    run_method(MajorityVote(MajorityVoteOptions(samples=5)), more, questions=[question])
+    run_method(MajorityVote(Options(samples=5)), more, questions=[question])
     assert few < {(c.model, c.seed) for c in more.history}
 
 
@@ -226,7 +244,7 @@ def test_fit_costs_only_where_dev_decides():
         ({"tie": "random"}, 0),
         ({"tie": "order", "weights": "dev"}, 15),
     ]:
-        method = MajorityVote(MajorityVoteOptions(**options))
+        method = MajorityVote(Options(**options))
         assert run_method(method, pool, dev=dev).calls["fit"] == method.cost(3, 5).fit == calls
 
 
@@ -262,7 +280,7 @@ def test_shortest_reply_of_the_winner():
 
 def test_bad_options():
     with pytest.raises(ConfigError, match="temperature: expected number > 0 with samples > 1"):
-        build(MajorityVoteOptions, {"samples": 2, "temperature": 0})
+        build(Options, {"samples": 2, "temperature": 0})
     with pytest.raises(ConfigError, match=r"majority_vote\.weights: dev needs dev examples"):
         vote(says("A"), weights="dev")
 
@@ -280,7 +298,7 @@ def test_numbers_in_other_forms_are_one_vote(kind):
 def test_replies_follow_the_methods_sampling_and_the_runs_budget():
     pool = says("A", "B")
     run_method(
-        MajorityVote(MajorityVoteOptions(temperature=0.3, top_p=0.8)),
+        MajorityVote(Options(temperature=0.3, top_p=0.8)),
         pool,
         questions=[QUESTION],
         sampling=Sampling(max_new_tokens=99, stop=("X",)),
@@ -294,6 +312,98 @@ def test_replies_follow_the_methods_sampling_and_the_runs_budget():
             "min_p": 0.0,
             "stop": ["X"],
         }
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (0.2, 0.9, 5)),  # one reply is the model's own, whatever the run decodes with
+        ({"temperature": 0.4}, (0.4, 0.9, 5)),
+        ({"samples": 2}, (0.7, 1.0, 5)),
+        ({"samples": 2, "temperature": 1.0, "top_p": 0.8, "top_k": 40}, (1.0, 0.8, 40)),
+    ],
+)
+def test_one_reply_takes_the_runs_decoding_and_several_the_papers(options, expected):
+    found = Options(**options).sampling(Sampling(temperature=0.2, top_p=0.9, top_k=5, min_p=0.1))
+    assert (found.temperature, found.top_p, found.top_k, found.min_p) == (*expected, 0.1)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_one_reply_per_model_shares_every_call_with_the_single_models(temperature):
+    """What a baseline asks, on dev and on test, is not asked again."""
+    cache, dev, questions = Cache(None), examples(3, prefix="d"), example_questions(4)
+    sampling = Sampling(temperature=temperature, top_p=0.9)
+    pool = ScriptedPool(dict.fromkeys("ab", fallible))
+
+    async def baselines():
+        async with open_session(sampling=sampling, cache=cache) as session:
+            for question in (*questions, *(e.question for e in dev)):
+                for model in pool.pool:
+                    await session.context("respond", question).generate(model, question)
+
+    asyncio.run(baselines())
+    served = len(pool.history)
+    assert served == 2 * 7
+    together = run_method(
+        MajorityVote(Options()), pool, dev=dev, questions=questions, sampling=sampling, cache=cache
+    )
+    assert len(together.replies) == 4 and len(pool.history) == served
+
+
+def test_probability_weights_are_the_mean_token_probability():
+    """exp of the mean log-probability: 0.9 against 0.2 + 0.3."""
+
+    def sure(text, *probabilities):
+        return Generation(text=text, token_ids=range(len(probabilities)), token_logprobs=map(math.log, probabilities))
+
+    pool = ScriptedPool(
+        {
+            "sure": lambda c: sure("the answer is A", 0.9, 0.9),
+            "unsure": lambda c: sure("the answer is B", 0.1, 0.4),
+            "other": lambda c: sure("the answer is B", 0.3),
+        }
+    )
+    assert vote(pool, tie="order").meta["answer"] == "b"
+    reply = vote(pool, tie="order", weights="probability")
+    assert reply.meta["answer"] == "a" and reply.meta["support"] == pytest.approx({"a": 0.9, "b": 0.5})
+    blind = [attrs.evolve(m, capabilities=frozenset({"generate"})) for m in pool.pool]
+    assert "log-probabilities" in MajorityVote(Options(weights="probability")).needs().problems(blind)[0]
+
+
+def test_probability_weights_need_no_dev_split_and_fall_back_to_equal_votes():
+    said = {"a": "the answer is A", "b": "the answer is B", "c": "the answer is B"}
+    pool = ScriptedPool({name: lambda c, text=text: Generation(text=text) for name, text in said.items()})
+    reply = vote(pool, tie="order", weights="probability")
+    assert reply.meta["support"] == {"a": 1.0, "b": 2.0}  # nobody told a probability
+
+
+def test_the_fit_tells_how_alike_the_models_err():
+    dev = examples(4)
+    right = {e.question.prompt: _right(e) for e in dev}
+
+    def knows(*numbers):
+        def script(call):
+            for number, (prompt, answer) in enumerate(right.items()):
+                if prompt in call.transcript:
+                    return f"the answer is {answer if number in numbers else 'nonsense'}"
+            return "no idea"
+
+        return script
+
+    pool = ScriptedPool({"a": knows(0, 1), "b": knows(2, 3), "c": knows(0, 1), "d": knows(0, 1, 2, 3)})
+    outcome = run_method(MajorityVote(Options()), pool, dev=dev)
+    assert outcome.calls["fit"] == 16
+    found = outcome.noted("error_correlation")
+    expected = [[1, -1, 1, None], [-1, 1, -1, None], [1, -1, 1, None], [None] * 4]
+    assert [[c if c is None else round(c, 9) for c in row] for row in found] == expected
+
+
+def test_a_system_that_an_earlier_version_saved_is_read_and_saved_alike():
+    state = {"tie": "best_model", "tally": [[3.0, 4], [1.5, 4]]}
+    system = MajorityVote(Options()).restore(says("A", "B").pool, json.loads(json.dumps(state)), None)
+    assert system.tally == ((3.0, 4), (1.5, 4)) and json.loads(json.dumps(system.state())) == state
+    bare = {"tie": "order", "tally": None}
+    assert MajorityVote(Options()).restore(says("A").pool, bare, None).state() == bare
 
 
 def test_relabelling_the_models_changes_ties_only():

@@ -55,7 +55,8 @@ class Outcome:
     """What came out of fitting and asking. ``errors`` holds the questions that failed; ``calls`` counts by phase.
 
     ``calls`` has the model calls of ``fit``, ``respond`` and ``metric``; ``calls_per_question`` those of each question,
-    answered from the cache or not. ``files`` are the names that the system's ``save_files`` wrote.
+    answered from the cache or not. ``files`` are the names that the system's ``save_files`` wrote, ``notes`` the lines of
+    the fit log.
     """
 
     state: Mapping[str, Any] = attrs.field(factory=dict)
@@ -65,6 +66,14 @@ class Outcome:
     calls: Counter[str] = attrs.field(factory=Counter)
     calls_per_question: dict[str, int] = attrs.field(factory=dict)
     warnings: list[str] = attrs.field(factory=list)
+    notes: list[Mapping[str, Any]] = attrs.field(factory=list)
+
+    def noted(self, name: str) -> Any:
+        """Return what the fit log says last under a name. Raises KeyError if it says nothing."""
+        for note in reversed(self.notes):
+            if name in note:
+                return note[name]
+        raise KeyError(name)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -121,6 +130,7 @@ async def _run(
 ) -> Outcome:
     outcome = Outcome()
     async with session_of() as session:
+        session.on_note = lambda phase, note: outcome.notes.append(note)
         system = await method.fit(pool, dev, session.context("fit", allowed=allowed))
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)

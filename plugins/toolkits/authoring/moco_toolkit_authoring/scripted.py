@@ -162,7 +162,9 @@ class ScriptedEngine(Engine):
         if call.kind == "generate":
             return self._generate(call, seen)
         if call.kind == "score":
-            return tuple(_score(seen, text) for text in seen.given["continuations"])
+            scores = [_score(seen, text) for text in seen.given["continuations"]]
+            read = len(seen.transcript.split())  # once, whatever the number of continuations
+            return tuple(attrs.evolve(score, prompt_tokens=0 if i else read) for i, score in enumerate(scores))
         if call.kind == "embed":
             return tuple(_embedding(text) for text in seen.given["texts"])
         if call.kind == "reward":

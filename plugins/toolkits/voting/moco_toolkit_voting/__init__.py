@@ -1,6 +1,7 @@
 """Voting among replies: tallies, tie rules, voter weights and similarities of answers."""
 
 from moco_toolkit_voting.ballots import OPEN_KINDS, ballots, metric_utility
+from moco_toolkit_voting.diagnostics import correlations
 from moco_toolkit_voting.similarity import bleu, cosine, token_f1
 from moco_toolkit_voting.tally import Tie, Utility, Vote, log_odds, smoothed_accuracy, support, vote
 
@@ -11,6 +12,7 @@ __all__ = [
     "Vote",
     "ballots",
     "bleu",
+    "correlations",
     "cosine",
     "log_odds",
     "metric_utility",

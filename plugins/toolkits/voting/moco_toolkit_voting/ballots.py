@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from moco_core import Answer, Context, Metric, Question
+from moco_core.context import Judge
 from moco_toolkit_voting.tally import Utility
 
 __all__ = ["OPEN_KINDS", "ballots", "metric_utility"]
@@ -31,7 +31,7 @@ def ballots(context: Context, question: Question, texts: Sequence[str | None]) -
     return out
 
 
-def metric_utility(metric: Metric[Any], question: Question, answers: Sequence[Answer]) -> Utility | None:
+def metric_utility(metric: Judge, question: Question, answers: Sequence[Answer]) -> Utility | None:
     """Return the metric's utility as a function of keys, or None if it is equality of keys."""
     if type(metric).utility is Metric.utility:
         return None

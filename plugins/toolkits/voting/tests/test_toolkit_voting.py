@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moco_toolkit_voting import bleu, cosine, log_odds, smoothed_accuracy, support, token_f1, vote
+from moco_toolkit_voting import bleu, correlations, cosine, log_odds, smoothed_accuracy, support, token_f1, vote
 
 KEYS = st.lists(st.sampled_from([None, "a", "b", "c", "d"]), max_size=12)
 
@@ -158,3 +158,23 @@ def test_bleu_says_what_to_install(monkeypatch):
 def test_cosine():
     assert cosine((1, 0), (1, 1)) == pytest.approx(math.sqrt(0.5))
     assert cosine((1, 0), (-1, 0)) == 0.0 and cosine((0, 0), (1, 0)) == 0.0
+
+
+SCORES = st.lists(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=5, max_size=5), min_size=2, max_size=4)
+
+
+@settings(deadline=None)
+@given(SCORES)
+def test_correlations_of_voters_equal_those_of_the_standard_library(scores):
+    found = correlations(scores)
+    for i, one in enumerate(scores):
+        for j, other in enumerate(scores):
+            if len(set(one)) == 1 or len(set(other)) == 1:
+                assert found[i][j] is None
+            else:
+                assert found[i][j] == pytest.approx(statistics.correlation(one, other))
+
+
+def test_correlations_leave_out_what_one_of_two_voters_has_no_score_for():
+    assert correlations([[1, 0, None, 1], [1, 0, 1, None]]) == [[pytest.approx(1), 1], [1, pytest.approx(1)]]
+    assert correlations([[None, 1.0], [1.0, None]])[0][1] is None
