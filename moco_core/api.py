@@ -20,21 +20,44 @@ from typing import Any
 import attrs
 
 from moco_core.catalogue import Catalogue, installed
-from moco_core.config import Plugin, default_cache_path, parse_settings, plugin_of
+from moco_core.config import (
+    DEFAULT_POOL,
+    Plugin,
+    SamplingOptions,
+    default_cache_path,
+    metric_plugin,
+    parse_settings,
+    plugin_of,
+)
 from moco_core.context import Context
-from moco_core.errors import CapabilityError, StoreError, suggest
+from moco_core.errors import CapabilityError, ConfigError, StoreError, suggest
+from moco_core.executors import JobConfig
 from moco_core.methods import Method, System
 from moco_core.models import Pool
+from moco_core.options import build, plain
+from moco_core.runs.loading import bound_metric, load_split, open_pool, single_plugin
 from moco_core.runs.observe import Observers
-from moco_core.runs.records import FORMAT
+from moco_core.runs.records import check_format
 from moco_core.runs.report import Report, make_reports
 from moco_core.runs.results import RunResult
-from moco_core.runs.runner import Benchmark, bound_metric, open_pool, single_plugin
+from moco_core.runs.runner import Benchmark
 from moco_core.runtime.portal import Portal
 from moco_core.runtime.systems import Asked, OpenSystem, SystemParts
 from moco_core.types import Example, Question, Sampling
 
-__all__ = ["Asked", "LoadedSystem", "OpenSystem", "Results", "fitted", "load", "open", "register", "run"]
+__all__ = [
+    "Asked",
+    "LoadedSystem",
+    "OpenSystem",
+    "Results",
+    "fit",
+    "fitted",
+    "load",
+    "open",
+    "register",
+    "run",
+    "run_job",
+]
 
 
 def register(cls: Any, name: str | None = None) -> Any:
@@ -47,7 +70,11 @@ def register(cls: Any, name: str | None = None) -> Any:
 
 @attrs.frozen
 class Results:
-    """The runs of one call. ``results["label"]`` is one run; ``str(results)`` is the comparison table."""
+    """The runs of one call; ``str(results)`` is the comparison table.
+
+    ``results["label"]`` is one run. Where several have a label, its seed, its dataset or both say which one:
+    ``results["cascade", 1]``, ``results["cascade", "gsm8k", 1]``.
+    """
 
     runs: tuple[RunResult, ...]
 
@@ -55,12 +82,17 @@ class Results:
     def reports(self) -> list[Report]:
         return make_reports(self.runs)
 
-    def __getitem__(self, label: str) -> RunResult:
-        for result in self.runs:
-            if result.job.label == label:
-                return result
-        labels = [r.job.label for r in self.runs]
-        raise KeyError(f"no run {label!r} ({', '.join(labels)}){suggest(label, labels)}")
+    def __getitem__(self, key: str | tuple[str | int, ...]) -> RunResult:
+        label, *parts = (key,) if isinstance(key, str) else key
+        labelled = [r for r in self.runs if r.label == label]
+        found = [r for r in labelled if all(part in (r.seed, r.dataset) for part in parts)]
+        if len(found) == 1:
+            return found[0]
+        if not labelled:
+            labels = list(dict.fromkeys(r.label for r in self.runs))
+            raise KeyError(f"no run {label!r} ({', '.join(labels)}){suggest(str(label), labels)}")
+        keys = ", ".join(str((r.label, r.dataset, r.seed)) for r in labelled)
+        raise KeyError(f"{key!r} names {len(found) or 'none'} of these runs: {keys}")
 
     def __str__(self) -> str:
         from moco_core.cli.display import report_text
@@ -75,7 +107,31 @@ def run(*, cache: Path | None = None, observers: Observers | None = None, **conf
     """
     settings = parse_settings(config, installed())
     job = Benchmark(settings, installed(), cache=cache or default_cache_path(os.environ), observers=observers)
-    return Results(tuple(asyncio.run(job.run())))
+    return Results(tuple(_do(job)))
+
+
+def run_job(job: JobConfig) -> RunResult:
+    """Do one run of a grid, in whatever process this is called: what executors call elsewhere. Raises what :func:`run` does."""
+    known, data = installed(), dict(job.config)
+    for path in job.plugins:
+        known.register_file(path)
+    if job.role == "baseline":
+        del data["method"]
+    (result,) = _do(Benchmark(parse_settings(data, known), known, cache=job.cache, plugins=job.plugins, only=job))
+    return result
+
+
+def _do(job: Benchmark) -> list[RunResult]:
+    """Do the runs to their end, also where an event loop is running already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(job.run())
+    portal = Portal()
+    try:
+        return portal.call(job.run())
+    finally:
+        portal.close()
 
 
 class LoadedSystem:
@@ -135,7 +191,6 @@ def fitted(
     pool: Plugin,
     metric: Plugin,
     *,
-    plugins: Catalogue,
     cache: Path,
     dev: Sequence[Example] = (),
     sampling: Sampling | None = None,
@@ -144,7 +199,7 @@ def fitted(
     """Return a system that is fitted on ``dev`` when it is entered. Raises CapabilityError or ConfigError."""
     made, models, judges = method.make(), open_pool(pool), dict[str, Pool]()
     # whether a method scores dev is known when it does: without models to score with it is told then
-    judge = bound_metric(metric, plugins, judges, scores=False)
+    judge = bound_metric(metric, judges, scores=False)
     _check_needs(method.name, made, models)
 
     async def fit(context: Context) -> System:
@@ -161,6 +216,49 @@ def fitted(
         judges=tuple(judges.values()),
     )
     return OpenSystem(parts, cache)
+
+
+def fit(
+    *,
+    dev: int = 50,
+    seed: int = 0,
+    choices: bool = False,
+    plugins: Catalogue | None = None,
+    cache: Path | None = None,
+    **config: Any,
+) -> OpenSystem:
+    """Return a system to be entered with ``async with``, and fitted then, from a configuration given as keywords.
+
+    These are ``method``, ``pool``, ``dataset`` (it is fitted on the first ``dev`` examples of its dev split), ``metric`` (by
+    default the dataset's; without a dataset an installed one that reads ``choices``, or texts) and ``sampling``. Raises
+    ConfigError, PluginError or CapabilityError.
+    """
+    known = plugins or installed()
+    keys = ("method", "pool", "dataset", "metric", "sampling")
+    if unknown := [k for k in config if k not in keys]:
+        raise ConfigError(
+            [f"{k}: unknown key{suggest(k, keys) or '; known keys: ' + ', '.join(keys)}" for k in unknown]
+        )
+    examples: tuple[Example, ...] = ()
+    datasets: list[Plugin] = []
+    if config.get("dataset") is not None:
+        datasets = [plugin_of(known, "dataset", config["dataset"], "dataset")]
+        made = datasets[0].make()
+        examples = load_split(made, datasets[0].name, "dev", dev).examples
+        default = made.facts.metric
+    else:
+        (default,) = known.able("metric", "reads-choices" if choices else "reads-text")[:1] or (None,)
+    if config.get("metric") is None and default is None:
+        raise ConfigError("metric: missing; name one that reads answers: -o metric=NAME (moco list metric)")
+    return fitted(
+        plugin_of(known, "method", config.get("method"), "method"),
+        plugin_of(known, "pool", config.get("pool", DEFAULT_POOL), "pool"),
+        metric_plugin(known, config.get("metric") or default, datasets),
+        dev=examples,
+        sampling=Sampling(**plain(build(SamplingOptions, config.get("sampling"), "sampling"))),
+        seed=seed,
+        cache=cache or default_cache_path(os.environ),
+    )
 
 
 def _check_needs(name: str, method: Method[Any], pool: Pool) -> None:
@@ -187,7 +285,7 @@ def _saved(path: Path, known: Catalogue) -> SystemParts:
         return system
 
     judges: dict[str, Pool] = {}
-    metric = bound_metric(plugin_of(known, "metric", body["metric"], "metric"), known, judges, scores=False)
+    metric = bound_metric(plugin_of(known, "metric", body["metric"], "metric"), judges, scores=False)
     return SystemParts(
         method=made,
         pool=pool,
@@ -203,8 +301,7 @@ def _check_body(file: Path, body: Any) -> None:
     """Raise StoreError if the file is of another format, or lacks a part."""
     if not isinstance(body, Mapping):
         raise StoreError(f"{file}: not a saved system; run the method again")
-    if body.get("format") != FORMAT:
-        raise StoreError(f"{file}: format {body.get('format')!r}, this version reads {FORMAT}; run the method again")
+    check_format(body.get("format"), file)
     parts = {"pool": Mapping, "method": Mapping, "metric": Mapping, "sampling": Mapping, "state": Mapping, "seed": int}
     for name, kind in parts.items():
         if not isinstance(body.get(name), kind):

@@ -175,6 +175,10 @@ class Catalogue:
             hint += " (MOCO_PLUGINS restricts what is seen)"
         raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}; try: pip install {distribution_name(kind, name)}")
 
+    def able(self, kind: str, keyword: str) -> list[str]:
+        """Return the plugins of a kind that carry a keyword, such as ``can-step``: what they do is known without import."""
+        return [name for name, card in self.cards(kind).items() if keyword in card.keywords]
+
     def named(self, words: Sequence[str]) -> tuple[str, str]:
         """Return the (kind, name) that a person means by ``[KIND] NAME``; a name nobody has is taken for a method's.
 

@@ -64,7 +64,9 @@ class Settings:
     dev: int | None = option(None, ge=0, help="use the first n dev examples")
     test: int | None = option(None, ge=1, help="use the first n test examples")
     in_flight: int = option(256, ge=1, help="questions worked on at once")
+    parallel: int = option(4, ge=1, help="runs of a grid worked on at once")
     out: str = option("runs", help="where run folders go")
+    wait: bool = option(False, help="wait where another process writes a run folder, instead of stopping")
     baselines: bool = option(True, help="also run every single model of the pool")
 
 

@@ -40,10 +40,11 @@ class Observer(Generic[OptionsT]):
 
 @attrs.frozen(kw_only=True)
 class BenchmarkStarted:
-    """A grid of ``runs`` runs begins; their folders will lie in ``folder``. A single run is a grid, too."""
+    """A grid of ``runs`` runs over ``models`` models begins; its folders will lie in ``folder``. One run is a grid, too."""
 
     runs: int
     folder: Path
+    models: int = 0
 
 
 @attrs.frozen(kw_only=True)

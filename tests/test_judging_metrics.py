@@ -182,7 +182,7 @@ def test_a_missing_pool_is_one_line_before_any_question(moco, tmp_path, metric):
     assert line.startswith(f"error: metric.pool: missing; {metric} scores with a model, name its pool: -m {metric} -o")
     assert not (tmp_path / "served.log").exists() and not (tmp_path / "runs").exists()
     # what the line says to write is what works
-    written = line.partition("-o '")[2].rstrip("'").replace("{name: transformers, models: [MODEL]}", "{name: judges}")
+    written = line.partition("-o '")[2].rstrip("'").replace("{name: POOL, models: [MODEL]}", "{name: judges}")
     if metric == "answer_verifier":
         assert moco("run", "majority_vote", "-p", "parrots", *ITEMS, "-m", metric, "-o", written)[0] == 0
 

@@ -12,7 +12,6 @@ import click
 
 from moco_core import api
 from moco_core.api import Asked, OpenSystem
-from moco_core.catalogue import Catalogue
 from moco_core.cli.common import (
     cache_file,
     cache_option,
@@ -25,11 +24,9 @@ from moco_core.cli.common import (
 )
 from moco_core.cli.display import call_lines, spans_text
 from moco_core.cli.screen import printable, say
-from moco_core.config import Plugin, SamplingOptions, apply_overrides, metric_plugin, plugin_of
+from moco_core.config import DEFAULT_POOL, apply_overrides
 from moco_core.errors import ConfigError
-from moco_core.options import build, plain
-from moco_core.runs.runner import load_split
-from moco_core.types import Example, Question, Sampling
+from moco_core.types import Question
 
 __all__ = ["ask_command"]
 
@@ -85,46 +82,17 @@ def ask_command(
             raise ConfigError("a saved system has its pool and options already; drop --pool, --dataset and -o")
         opened = api.open(system, plugins=catalogue, cache=cache_file(cache_path))
     else:
-        data: dict[str, Any] = {"method": system, "pool": pool or "tiny", "dataset": dataset}
-        opened = _fitted(data, overrides, item, seed, dev, catalogue, cache_file(cache_path))
+        named = {"method": system, "pool": pool or DEFAULT_POOL, "dataset": dataset}
+        data = apply_overrides({k: v for k, v in named.items() if v is not None}, list(overrides))
+        opened = api.fit(
+            dev=dev, seed=seed, choices=bool(choices), plugins=catalogue, cache=cache_file(cache_path), **data
+        )
     _show(asyncio.run(_ask(opened, item)), messages, as_json)
 
 
 async def _ask(opened: OpenSystem, question: Question) -> Asked:
     async with opened as system:
         return await system.ask(question)
-
-
-def _fitted(
-    data: dict[str, Any],
-    overrides: tuple[str, ...],
-    question: Question,
-    seed: int,
-    dev: int,
-    catalogue: Catalogue,
-    cache: Path,
-) -> OpenSystem:
-    data = apply_overrides({k: v for k, v in data.items() if v is not None}, list(overrides))
-    examples: tuple[Example, ...] = ()
-    default = "multiple_choice" if question.choices else "exact_match"
-    datasets: list[Plugin] = []
-    method = plugin_of(catalogue, "method", data["method"], "method")
-    pool = plugin_of(catalogue, "pool", data["pool"], "pool")
-    if "dataset" in data:
-        plugin = plugin_of(catalogue, "dataset", data["dataset"], "dataset")
-        dataset = plugin.make()
-        datasets, default = [plugin], dataset.facts.metric
-        examples = load_split(dataset, plugin.name, "dev", dev).examples
-    return api.fitted(
-        method,
-        pool,
-        metric_plugin(catalogue, data.get("metric") or default, datasets),
-        plugins=catalogue,
-        cache=cache,
-        dev=examples,
-        sampling=Sampling(**plain(build(SamplingOptions, data.get("sampling"), "sampling"))),
-        seed=seed,
-    )
 
 
 def _text(given: str | bytes, what: str) -> str:

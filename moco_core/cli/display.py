@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moco_core.cli.screen import printable, say
-from moco_core.events import RunFinished, RunProgress, RunStarted
+from moco_core.events import BenchmarkStarted, RunFinished, RunProgress, RunStarted
 from moco_core.hookspecs import hookimpl
 from moco_core.runs.report import Report, Row
 from moco_core.types import CallRecord, Span
@@ -35,12 +35,18 @@ _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 
 
 class LiveProgress:
-    """An observer that shows what a run is doing. Without a terminal it prints one line per phase."""
+    """An observer that shows what runs are doing: a bar for each that is under way. Without a terminal it prints one line
+    per phase.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars: Progress | None = None
+        self._opening: TaskID | None = None
+        self._grid: TaskID | None = None
+        self._labels: dict[str, str] = {}
         self._tasks: dict[str, TaskID] = {}
+        self._phases: dict[str, dict[str, RunProgress]] = {}
 
     def __enter__(self) -> LiveProgress:
         if self._console.is_terminal:
@@ -61,37 +67,60 @@ class LiveProgress:
             self._bars.stop()
 
     @hookimpl
-    def moco_run_started(self, event: RunStarted) -> None:
+    def moco_benchmark_started(self, event: BenchmarkStarted) -> None:
         if self._bars is not None:
-            for task in self._tasks.values():
-                self._bars.remove_task(task)
-        self._tasks.clear()
+            self._opening = self._bars.add_task(f"opening {event.models} models", total=None, note="")
+            if event.runs > 1:
+                self._grid = self._bars.add_task("runs", total=event.runs, note="")
+
+    @hookimpl
+    def moco_run_started(self, event: RunStarted) -> None:
+        self._labels[event.run_id] = event.label
+        self._phases[event.run_id] = {}
 
     @hookimpl
     def moco_run_progress(self, event: RunProgress) -> None:
-        if self._bars is not None:
-            task = self._tasks.get(event.phase)
-            if task is None:
-                task = self._tasks[event.phase] = self._bars.add_task(
-                    printable(event.phase), total=event.total, note=""
-                )
-            self._bars.update(task, completed=event.done, total=event.total, note=printable(event.note))
+        if self._bars is None:
+            if event.total and event.done == event.total:
+                note = f" {event.note}" if event.note else ""
+                say(self._console, f"{self._named(event)}: {event.done}/{event.total}{note}")
             return
-        if event.total and event.done == event.total:
-            note = f" {event.note}" if event.note else ""
-            say(self._console, f"{event.phase}: {event.done}/{event.total}{note}")
+        if self._opening is not None:
+            self._bars.remove_task(self._opening)
+            self._opening = None
+        phases = self._phases[event.run_id]
+        phases[event.phase] = event
+        # of several phases at once, the first that is not done is shown until it is
+        shown = next((p for p in phases.values() if p.total is None or p.done < p.total), event)
+        if event.run_id not in self._tasks:
+            self._tasks[event.run_id] = self._bars.add_task("", total=None, note="")
+        self._bars.update(
+            self._tasks[event.run_id],
+            description=printable(self._named(shown)),
+            completed=shown.done,
+            total=shown.total,
+            note=printable(shown.note),
+        )
 
     @hookimpl
     def moco_run_finished(self, event: RunFinished) -> None:
-        score = event.summary.get("score")
-        text = f"{score['mean']:.3f}" if score else "-"
-        seconds = event.summary["timings"]["total"]
+        if self._bars is not None:
+            if event.run_id in self._tasks:
+                self._bars.remove_task(self._tasks.pop(event.run_id))
+            if self._grid is not None:
+                self._bars.advance(self._grid)
         if event.status == "interrupted":
             return  # who stopped it says why
         if event.status == "failed":
             say(self._console, f"{event.run_id}: {event.status}: {event.summary.get('error', '')}")
         elif self._bars is None:
+            score, seconds = event.summary.get("score"), event.summary["timings"]["total"]
+            text = f"{score['mean']:.3f}" if score else "-"
             say(self._console, f"{event.run_id}: score {text} in {seconds:.1f} s")
+
+    def _named(self, event: RunProgress) -> str:
+        label = self._labels[event.run_id]
+        return event.phase if label in event.phase else f"{label}: {event.phase}"
 
 
 def _name(row: Row) -> str:

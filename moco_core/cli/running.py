@@ -57,6 +57,7 @@ _OPTIONS = (
         shell_complete=complete_plugin("observer"),
         help="Observer that watches the runs, such as an experiment tracker (repeatable).",
     ),
+    click.option("--wait", is_flag=True, help="Wait where another process writes a run folder, instead of stopping."),
     click.option("--no-baselines", is_flag=True, help="Do not run the single models of the pool."),
     override_option,
     plugin_option,
@@ -94,7 +95,7 @@ def run_command(method: str, datasets: tuple[str, ...], **given: Any) -> int:
     catalogue, config = _configured(source, named, given)
     if len(config.methods) != 1:
         raise ConfigError(f"moco run takes one method, the configuration names {len(config.methods)}; use moco bench")
-    return _do(config, catalogue, cache_file(given["cache_path"]), given["as_json"])
+    return _do(config, catalogue, given)
 
 
 @click.command("bench")
@@ -112,7 +113,7 @@ def bench_command(config_file: str | None, methods: tuple[str, ...], datasets: t
     """
     named = _one_or_many("method", methods) | _one_or_many("dataset", datasets)
     catalogue, config = _configured(config_file, named, given)
-    return _do(config, catalogue, cache_file(given["cache_path"]), given["as_json"])
+    return _do(config, catalogue, given)
 
 
 def _one_or_many(kind: str, names: Sequence[str]) -> dict[str, Any]:
@@ -126,16 +127,17 @@ def _configured(source: str | None, named: Mapping[str, Any], given: Mapping[str
     extra = {**{key: given[key] for key in _SETTINGS}, **named}
     if given["no_baselines"]:
         extra["baselines"] = False
+    if given["wait"]:
+        extra["wait"] = True
     extra |= _one_or_many("observer", given["observers"])
     return catalogue, read_config(source, extra, given["overrides"], catalogue)
 
 
-def _do(config: RunConfig, catalogue: Catalogue, cache: Path, as_json: bool) -> int:
-    status, results = status_console(), []
+def _do(config: RunConfig, catalogue: Catalogue, given: Mapping[str, Any]) -> int:
+    status, cache, as_json = status_console(), cache_file(given["cache_path"]), given["as_json"]
     said: set[str] = set()
 
     def on_result(result: RunResult) -> None:
-        results.append(result)
         for warning in result.warnings:
             if warning not in said:
                 said.add(warning)
@@ -143,15 +145,15 @@ def _do(config: RunConfig, catalogue: Catalogue, cache: Path, as_json: bool) -> 
 
     with LiveProgress(status) as live:
         observers = Observers(catalogue.manager(), [live], report=lambda line: say(status, line))
-        benchmark = Benchmark(config, catalogue, cache=cache, observers=observers, on_result=on_result)
-        asyncio.run(benchmark.run())
+        benchmark = Benchmark(
+            config, catalogue, cache=cache, observers=observers, on_result=on_result, plugins=given["plugin_files"]
+        )
+        results = asyncio.run(benchmark.run())
     _show(results, as_json)
     failed = [r for r in results if r.status != "finished"]
     for result in failed:
-        say(
-            status,
-            f"error: {result.job.label}: {result.failed} of {result.questions} questions failed: {result.first_error}",
-        )
+        how_many = f"{result.failed} of {result.questions} questions failed: " if result.failed else ""
+        say(status, f"error: {result.label}: {how_many}{result.first_error}")
     if not as_json:
         folders = {str(r.folder.parent) for r in results}
         calls, cached = sum(r.calls for r in results), sum(r.cached_calls for r in results)

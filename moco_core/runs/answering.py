@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import attrs
 
 from moco_core.context import Context
 from moco_core.data import Scored
-from moco_core.errors import MocoError, PoolError, StoreError
+from moco_core.errors import MocoError, PluginError, PoolError, StoreError
 from moco_core.events import QuestionAnswered
 from moco_core.methods import System
+from moco_core.runs.folder import RunFolder
 from moco_core.runs.observe import Observers
-from moco_core.runs.records import RunFolder
 from moco_core.runtime.contexts import RunState
-from moco_core.types import Example, Score
+from moco_core.types import CallRecord, Example, Reply, Score
 
 __all__ = ["Answers", "error_line"]
 
@@ -23,68 +26,110 @@ __all__ = ["Answers", "error_line"]
 class Answers:
     """Answers and scores the test questions of one run, and records each as it is done.
 
-    ``rows`` are the answered questions in their order; ``failed`` counts the others, with the first one's error.
+    ``rows`` are the answered questions and ``failures`` the errors of the others, each by its place in the dataset.
     """
 
-    def __init__(self, *, label: str, session: RunState, folder: RunFolder, observers: Observers, run_id: str) -> None:
+    def __init__(self, *, label: str, state: RunState, folder: RunFolder, observers: Observers, run_id: str) -> None:
         self.label = label
-        self.session = session
+        self.state = state
         self.folder = folder
         self.observers = observers
         self.run_id = run_id
-        self.rows: list[Scored] = []
-        self.failed = 0
-        self.first_error = ""
-        self.cause: Exception | None = None
+        self.failures: dict[int, tuple[str, Exception]] = {}
+        self._done: dict[int, Scored] = {}
+
+    @property
+    def rows(self) -> list[Scored]:
+        return [self._done[index] for index in sorted(self._done)]
+
+    @property
+    def failure(self) -> tuple[str, Exception | None]:
+        """The first failed question's error, as a line and as it is; an empty line and None if none failed."""
+        return self.failures[min(self.failures)] if self.failures else ("", None)
 
     async def answer(self, system: System, examples: Sequence[Example], allowed: frozenset[str]) -> None:
         """Ask every question; one that fails is recorded with its error and does not lose the others."""
-        root = self.session.context("respond", allowed=allowed)
-        done: dict[str, Scored] = {}
+        places = {example.id: index for index, example in enumerate(examples)}
 
         async def one(example: Example, context: Context) -> None:
             started = time.monotonic()
-            row: dict[str, Any] = {"id": example.id, "subset": example.question.subset}
+            index = places[example.id]
+            told: dict[str, Any] = {"index": index, "question": example.question.text()}
+            row: dict[str, Any] = {
+                "index": index,
+                "id": example.id,
+                "subset": example.question.subset,
+                **_asked(example),
+            }
             try:
                 reply = await system.respond(example.question, context)
-                score: Score = await context.grade(example, reply)
+                score = _checked(await context.grade(example, reply))
             except (StoreError, PoolError, asyncio.CancelledError):
                 raise
             except Exception as error:
-                self.failed += 1
-                self.first_error = self.first_error or f"question {example.id}: {error_line(error)}"
-                self.cause = self.cause or error
-                row |= {"score": None, "error": error_line(error)}
-                event = QuestionAnswered(
-                    run_id=self.run_id, question_id=example.id, score=None, status="failed", error=error_line(error)
-                )
+                line = error_line(error)
+                self.failures[index] = (f"question {example.id}: {line}", error)
+                row |= {"score": None, "error": line}
+                told |= {"score": None, "status": "failed", "error": line}
             else:
-                done[example.id] = Scored(example=example, reply=reply, score=score)
-                row |= {
-                    "reply": {
-                        "text": reply.text,
-                        "finish": reply.finish_reason,
-                        "spans": [[s.model, s.text, s.tokens] for s in reply.spans],
-                        "meta": dict(reply.meta),
-                    },
-                    "answer": {"text": score.answer.text, "key": score.answer.key, "status": score.answer.status},
-                    "score": score.value,
-                    "score_meta": dict(score.meta),
-                    "error": "",
-                }
-                event = QuestionAnswered(
-                    run_id=self.run_id, question_id=example.id, score=score.value, status=score.answer.status
-                )
+                self._done[index] = Scored(example=example, reply=reply, score=score)
+                row |= _answered(reply, score)
+                told |= {"score": score.value, "status": score.answer.status}
+                told |= {"reply": reply.text, "answer": score.answer.text}
             row["calls"] = [_call_row(c) for c in context.calls]
             row["seconds"] = round(time.monotonic() - started, 4)
             self.folder.record(row)
+            event = QuestionAnswered(run_id=self.run_id, question_id=example.id, **told)
             self.observers.tell("moco_question_answered", event)
 
-        await root.each(examples, one, label=f"test {self.label}")
-        self.rows = [done[e.id] for e in examples if e.id in done]
+        await self.state.context("respond", allowed=allowed).each(examples, one, label=f"test {self.label}")
 
 
-def _call_row(call: Any) -> dict[str, Any]:
+def _asked(example: Example) -> dict[str, Any]:
+    """Return what was asked and what is right, as a record has it; ``choice`` is the index of the right choice."""
+    question = example.question
+    row: dict[str, Any] = {
+        "question": question.text(),
+        "references": list(example.references),
+        "choice": example.answer,
+    }
+    if question.system:
+        row["system"] = question.system
+    if question.history:
+        row["history"] = [[m.role, m.content] for m in question.history]
+    return row
+
+
+def _checked(score: Score) -> Score:
+    """Return a score whose value is a float or None. Raises PluginError for any other."""
+    value = score.value
+    if value is None or (type(value) is float and math.isfinite(value)):
+        return score
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise PluginError(f"the metric's score is {value!r}, expected a finite number or None")
+    return attrs.evolve(score, value=number)
+
+
+def _answered(reply: Reply, score: Score) -> dict[str, Any]:
+    return {
+        "reply": {
+            "text": reply.text,
+            "finish": reply.finish_reason,
+            "spans": [[s.model, s.text, s.tokens] for s in reply.spans],
+            "meta": dict(reply.meta),
+        },
+        "answer": {"text": score.answer.text, "key": score.answer.key, "status": score.answer.status},
+        "score": score.value,
+        "score_meta": dict(score.meta),
+        "error": "",
+    }
+
+
+def _call_row(call: CallRecord) -> Mapping[str, Any]:
     return {
         "model": call.model,
         "kind": call.kind,

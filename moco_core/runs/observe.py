@@ -31,7 +31,8 @@ class Observers:
             manager = pluggy.PluginManager("moco")
             manager.add_hookspecs(hookspecs)
         self._manager = manager
-        self._report = report
+        self.report = report
+        """Tells the user one line."""
         for item in objects:
             manager.register(item)
 
@@ -45,7 +46,7 @@ class Observers:
         except Exception as error:
             if self._manager.is_registered(made):
                 self._manager.unregister(made)
-            self._report(f"observer {plugin.name!r} is switched off: {type(error).__name__}: {_one_line(error)}")
+            self.report(f"observer {plugin.name!r} is switched off: {type(error).__name__}: {_one_line(error)}")
 
     def tell(self, hook: str, event: Any) -> None:
         """Call one hook of every observer that has it, one by one. Never raises."""
@@ -57,7 +58,7 @@ class Observers:
                 alone(event=event)
             except Exception as error:
                 self._manager.unregister(impl.plugin)
-                self._report(
+                self.report(
                     f"observer {impl.plugin_name!r} is switched off: {hook}: {type(error).__name__}: {_one_line(error)}"
                 )
 

@@ -1,172 +1,116 @@
-"""Run folders: everything needed to check a run, written while it runs and readable at any moment.
+"""Run folders, read: everything needed to check a run, whoever wrote it and however it ended.
 
-``run.json`` holds configuration, versions, seeds, timings, tokens and scores; ``records.jsonl`` one line per test question;
-``fit.jsonl`` what fitting noted; ``system/`` the fitted system. What is secret is masked before it comes here: everything
-else, a method's options and state above all, is written as it is.
+``run.json`` holds configuration, versions, seeds, timings, costs and scores; ``records.jsonl`` one line per test question;
+``units.jsonl`` what statistics count; ``fit.jsonl`` what fitting noted; ``system/`` the fitted system. Whoever writes a folder
+holds a lock on its file ``.lock``.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import time
-from collections.abc import Iterator, Mapping
-from importlib import metadata
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from moco_core.errors import StoreError
-from moco_core.secrets import MASK, is_secret_name
+from moco_core.runtime.locks import FileLock
 from moco_core.types import Unit
 
-__all__ = ["FORMAT", "RunFolder", "environment", "masked", "read_records", "read_run"]
+__all__ = ["FORMAT", "LOCK", "check_format", "read_records", "read_run", "read_units"]
 
 FORMAT = 1
-"""Version of the run folder's form. Readers accept all versions up to their own."""
+"""Version of the run folder's form. Readers accept all versions up to their own; what is only added raises no number."""
+
+LOCK = ".lock"
+_AGAIN = "run it again (what is in the call cache is not computed again)"
+_INDEX = re.compile(rb'\{"index": (\d+)')
 
 
-def masked(value: Any, name: str = "") -> Any:
-    """Return the options of a pool with texts under secret-looking keys masked: not every pool declares them as Secret."""
-    if isinstance(value, Mapping):
-        return {k: masked(v, str(k)) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [masked(v, name) for v in value]
-    return MASK if isinstance(value, str) and value and is_secret_name(name) else value
-
-
-def environment(distributions: Mapping[str, str]) -> dict[str, Any]:
-    """Return hardware and versions, as a record states them."""
-    versions = dict(distributions)
-    for name in ("moco-core", "torch", "transformers", "vllm", "openai", "peft", "mergekit", "datasets"):
-        try:
-            versions.setdefault(name, metadata.version(name))
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "versions": dict(sorted(versions.items())),
-    }
-
-
-class RunFolder:
-    """Writes one run. A folder that holds an earlier run keeps it until this one is finished.
-
-    Every method raises StoreError with one line if the disk is full or read-only.
-    """
-
-    def __init__(self, path: Path, head: Mapping[str, Any]) -> None:
-        self.path = path
-        self._head = dict(head)
-        self._started = time.time()
-        self._records: IO[str] | None = None
-        self._fit: IO[str] | None = None
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            for name in ("records.jsonl", "run.json", "fit.jsonl"):
-                if (path / name).exists():
-                    os.replace(path / name, path / f"previous.{name}")
-        except OSError as error:
-            raise self._problem(error) from None
-        self.update(status="running")
-        try:
-            self._records = (path / "records.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise self._problem(error) from None
-
-    def _problem(self, error: OSError) -> StoreError:
-        reason = error.strerror or str(error)
-        return StoreError(f"cannot write the run folder {self.path}: {reason}; choose another place with --out")
-
-    def update(self, **data: Any) -> None:
-        """Merge facts into ``run.json`` and write it atomically."""
-        self._head.update(data)
-        body = {"format": FORMAT, **self._head, "started": self._started, "updated": time.time()}
-        self._write_json(self.path / "run.json", body)
-
-    def _write_json(self, path: Path, body: Any) -> None:
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-                json.dump(body, file, indent=1, ensure_ascii=False)
-                file.write("\n")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise self._problem(error) from None
-
-    def record(self, row: Mapping[str, Any]) -> None:
-        """Append one question's record."""
-        assert self._records is not None
-        self._append(self._records, row)
-
-    def note(self, phase: str, data: Mapping[str, Any]) -> None:
-        """Append one line to the fit log."""
-        try:
-            if self._fit is None:
-                self._fit = (self.path / "fit.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise self._problem(error) from None
-        self._append(self._fit, {"phase": phase, **data})
-
-    def _append(self, file: IO[str], row: Mapping[str, Any]) -> None:
-        try:
-            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-            file.flush()
-        except OSError as error:
-            raise self._problem(error) from None
-
-    def save_system(self, body: Mapping[str, Any]) -> Path:
-        """Write ``system/system.json`` and return the folder for the system's files."""
-        folder = self.path / "system"
-        try:
-            folder.mkdir(exist_ok=True)
-            (folder / "files").mkdir(exist_ok=True)
-        except OSError as error:
-            raise self._problem(error) from None
-        self._write_json(folder / "system.json", {"format": FORMAT, **body})
-        return folder / "files"
-
-    def close(self, **data: Any) -> None:
-        """Write the final facts. A finished run replaces what the folder held before."""
-        for file in (self._records, self._fit):
-            if file is not None and not file.closed:
-                try:
-                    file.close()
-                except OSError as error:
-                    raise self._problem(error) from None
-        self.update(**data)
-        if data.get("status") == "finished":
-            for name in ("records.jsonl", "run.json", "fit.jsonl"):
-                (self.path / f"previous.{name}").unlink(missing_ok=True)
+def check_format(found: Any, where: Path) -> None:
+    """Raise StoreError if a file says that it has another format than those that can be read."""
+    if type(found) is not int or not 1 <= found <= FORMAT:
+        newer = type(found) is int and found > FORMAT
+        raise StoreError(
+            f"{where}: format {found!r}, this version reads {FORMAT}; {'upgrade moco-core' if newer else _AGAIN}"
+        )
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Read ``run.json``. Raises StoreError if it is absent, damaged or of a later format."""
+    """Read ``run.json``. A run whose process was killed is said to be interrupted.
+
+    Raises StoreError if it is absent, damaged or of a later format.
+    """
+    path = folder / "run.json"
     try:
-        data = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StoreError(f"{folder}: not a run folder (no run.json)") from None
     except (OSError, ValueError) as error:
-        raise StoreError(f"{folder}/run.json: cannot be read: {error}") from None
-    if not isinstance(data, dict) or data.get("format", 0) > FORMAT:
-        raise StoreError(f"{folder}: run format {data.get('format')} is newer than this moco-core; upgrade it")
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(data, dict):
+        raise StoreError(f"{path}: damaged, expected a mapping; {_AGAIN}")
+    check_format(data.get("format"), path)
+    if data.get("status") == "running" and not FileLock(folder / LOCK).held():
+        data |= {"status": "interrupted", "error": "its process was killed"}
     return data
 
 
-def read_records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a run; a last line that was cut by a crash is skipped."""
+def read_units(folder: Path) -> tuple[Unit, ...]:
+    """Read what statistics count of a run. Raises StoreError if a line is damaged or the file is absent."""
+    path = folder / "units.jsonl"
+    units = []
     try:
-        with (folder / "records.jsonl").open(encoding="utf-8") as file:
-            for line in file:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
                 try:
-                    yield json.loads(line)
-                except ValueError:
-                    return
+                    row = json.loads(line)
+                    units.append(Unit(str(row["id"]), float(row["score"]), str(row["subset"])))
+                except (ValueError, TypeError, KeyError):
+                    raise StoreError(f"{path}: line {number} is damaged; {_AGAIN}") from None
+    except FileNotFoundError:
+        raise StoreError(f"{path}: missing, the run was killed or an earlier version wrote it; {_AGAIN}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    return tuple(units)
+
+
+def read_records(folder: Path, problems: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the records of a run in the dataset's order. What a crash cut off at the end is left out.
+
+    Any other damaged line raises StoreError; where ``problems`` is given, it is told there and left out.
+    """
+    path = folder / "records.jsonl"
+    try:
+        file = path.open("rb")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    with file:
+        for number, line in in_order(file):
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("no mapping")
+            except ValueError:
+                told = f"{path}: line {number} is damaged; {_AGAIN}"
+                if problems is None:
+                    raise StoreError(told) from None
+                problems.append(told)
+                continue
+            yield row
 
 
-def plain_units(units: list[Unit]) -> list[list[Any]]:
-    return [[u.id, u.score, u.subset] for u in units]
+def in_order(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield number and text of the lines of a file of records by the question's index; one without is taken as it comes."""
+    places: list[tuple[int, int, int]] = []
+    offset = 0
+    for number, line in enumerate(file):
+        if line.endswith(b"\n"):  # else a crash cut it off
+            found = _INDEX.match(line)
+            places.append((int(found[1]) if found else number, number, offset))
+        offset += len(line)
+    for _, number, place in sorted(places):
+        file.seek(place)
+        yield number + 1, file.readline()

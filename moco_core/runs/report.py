@@ -9,6 +9,7 @@ import attrs
 
 from moco_core.runs.results import RunResult
 from moco_core.runs.stats import Comparison, Estimate, compare, estimate
+from moco_core.types import canonical
 
 __all__ = ["Report", "Row", "best_single", "make_reports"]
 
@@ -51,7 +52,7 @@ def best_single(results: Sequence[RunResult]) -> tuple[RunResult | None, str]:
 
     None and an empty text if no single model has a score.
     """
-    singles = [r for r in results if r.job.role == "baseline" and r.units]
+    singles = [r for r in results if r.role == "baseline" and r.units]
     if not singles:
         return None, ""
     if all(r.dev_mean is not None for r in singles):
@@ -61,13 +62,14 @@ def best_single(results: Sequence[RunResult]) -> tuple[RunResult | None, str]:
 
 
 def make_reports(results: Iterable[RunResult]) -> list[Report]:
-    """Group runs by dataset and seed and compare them."""
-    groups: dict[tuple[str, int, str, int], list[RunResult]] = {}
-    for result in results:
-        key = (result.job.dataset.name, id(result.job.dataset), result.job.metric.name, result.job.seed)
-        groups.setdefault(key, []).append(result)
+    """Compare runs with each other that differ in their method alone: on one dataset, with one seed and pool."""
+    groups: dict[str, list[RunResult]] = {}
+    for result in sorted(results, key=lambda r: r.position):
+        compared = {name: part for name, part in result.config.items() if name not in ("pool", "method")}
+        groups.setdefault(canonical([compared, result.models]), []).append(result)
     reports = []
-    for (dataset, _, metric, seed), members in groups.items():
+    for members in groups.values():
+        seed = members[0].seed
         best, chosen_on = best_single(members)
         rows = []
         for result in members:
@@ -76,8 +78,8 @@ def make_reports(results: Iterable[RunResult]) -> list[Report]:
                 versus = compare(result.units, best.units, seed)
             rows.append(
                 Row(
-                    label=result.job.label,
-                    role=result.job.role,
+                    label=result.label,
+                    role=result.role,
                     best=result is best,
                     estimate=estimate(result.units, seed),
                     versus=versus,
@@ -85,7 +87,15 @@ def make_reports(results: Iterable[RunResult]) -> list[Report]:
                 )
             )
         rows.sort(key=lambda r: (r.role == "method", r.estimate.mean if r.estimate else -1.0))
-        reports.append(Report(dataset=dataset, seed=seed, metric=metric, rows=tuple(rows), chosen_on=chosen_on))
+        reports.append(
+            Report(
+                dataset=members[0].dataset,
+                seed=seed,
+                metric=members[0].metric,
+                rows=tuple(rows),
+                chosen_on=chosen_on,
+            )
+        )
     return reports
 
 

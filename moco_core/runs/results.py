@@ -1,46 +1,41 @@
-"""What a run came to: its result in memory and the summary that closes its folder."""
+"""What a run came to: in memory at its end, or read from its folder at any time later."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from moco_core.config import Plugin
-from moco_core.errors import MocoError
-from moco_core.runs.answering import Answers
-from moco_core.runs.stats import estimate
-from moco_core.runtime.contexts import RunState
+from moco_core.errors import StoreError
+from moco_core.runs.records import read_run, read_units
 from moco_core.runtime.ledger import Ledger
 from moco_core.types import Unit, Usage
 
-__all__ = ["Job", "RunResult", "run_result", "summary_of"]
-
-
-@attrs.frozen(kw_only=True)
-class Job:
-    """One run to do: a method (or a single model) on a dataset with a seed. ``role`` is ``method`` or ``baseline``."""
-
-    method: Plugin
-    dataset: Plugin
-    metric: Plugin
-    seed: int
-    role: str
-    label: str
+__all__ = ["RunResult", "costs_of", "read_results", "subsets_of"]
 
 
 @attrs.frozen(kw_only=True)
 class RunResult:
-    """What a run came to. ``units`` are what statistics count; shares are of all test questions.
+    """What a run came to, as data: everything a table needs, and nothing that only a process has.
 
+    ``config`` is the effective configuration (pool, method, dataset, metric, seed, sampling, dev, test), ``models`` maps the
+    pool's names to fingerprints, ``notes`` are the dataset's. ``role`` is ``method`` or ``baseline``, ``label`` the system's
+    name in tables, ``position`` the run's place in its grid. ``units`` are what statistics count; the shares ``unparsed`` and
+    ``truncated`` are of the answered questions. ``costs`` are the ``tokens`` of ``run.json``, by phase and model.
     ``figures`` are further figures by name: the mean over subsets, and what the metric adds (macro F1, say). ``refused``
     says that the configuration was found wrong before any model was asked.
     """
 
-    job: Job
     folder: Path
+    id: str
+    role: str
+    label: str
+    position: int
+    config: Mapping[str, Any]
+    models: Mapping[str, str]
+    notes: Mapping[str, Any]
     status: str
     units: tuple[Unit, ...]
     dev_mean: float | None
@@ -48,9 +43,7 @@ class RunResult:
     failed: int
     unparsed: float
     truncated: float
-    calls: int
-    cached_calls: int
-    usage: Usage
+    costs: Mapping[str, Mapping[str, Mapping[str, Any]]]
     seconds: float
     warnings: tuple[str, ...] = ()
     binary: bool = True
@@ -58,69 +51,106 @@ class RunResult:
     refused: bool = False
     figures: Mapping[str, float] = attrs.field(factory=dict)
 
+    @classmethod
+    def of(cls, folder: Path, head: Mapping[str, Any], units: Sequence[Unit]) -> RunResult:
+        """Return the result that ``run.json`` tells of. Raises StoreError if a part of it is missing."""
+        try:
+            return cls(
+                folder=folder,
+                id=head["id"],
+                role=head["role"],
+                label=head["label"],
+                position=head["position"],
+                config=head["config"],
+                models={m["name"]: m["fingerprint"] for m in head["models"]},
+                notes=head["dataset"]["notes"],
+                status=head["status"],
+                units=tuple(units),
+                dev_mean=head.get("dev_mean"),
+                questions=head["dataset"]["test"],
+                failed=head.get("failed", 0),
+                unparsed=head.get("unparsed", 0.0),
+                truncated=head.get("truncated", 0.0),
+                costs=head.get("tokens", {}),
+                seconds=head.get("timings", {}).get("total", 0.0),
+                warnings=tuple(head.get("warnings", ())),
+                binary=head.get("binary", True),
+                first_error=head.get("error", ""),
+                refused=head.get("refused", False),
+                figures=head.get("figures", {}),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(f"{folder}/run.json: damaged: {type(error).__name__}: {error}; run it again") from None
+
+    @classmethod
+    def read(cls, folder: Path | str) -> RunResult:
+        """Read a run folder. A run that never ended has no units.
+
+        Raises StoreError if it is damaged, of a later format, or by an earlier version, which kept no units.
+        """
+        path = Path(folder)
+        head = read_run(path)
+        return cls.of(path, head, read_units(path) if "score" in head else ())
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @property
+    def method(self) -> str:
+        return str(self.config["method"]["name"])
+
+    @property
+    def dataset(self) -> str:
+        return str(self.config["dataset"]["name"])
+
+    @property
+    def metric(self) -> str:
+        return str(self.config["metric"]["name"])
+
+    @property
+    def calls(self) -> int:
+        """Model calls, those that the cache answered included."""
+        return self.cached_calls + int(self._sum("calls"))
+
+    @property
+    def cached_calls(self) -> int:
+        return int(self._sum("cached"))
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens read and written, those of the calls that the cache answered included."""
+        return Usage(int(self._sum("prompt")), int(self._sum("completion")))
+
+    def _sum(self, what: str) -> float:
+        return sum(float(row[what]) for phase in self.costs.values() for row in phase.values())
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many rows the dataset left out, by split."""
+        splits = self.notes.get("dropped")
+        if not isinstance(splits, Mapping):
+            return {}
+        return {split: sum(reasons.values()) for split, reasons in splits.items() if isinstance(reasons, Mapping)}
+
     @property
     def subsets(self) -> dict[str, dict[str, float]]:
-        """Mean score and number of units of every subset, by name."""
-        groups: dict[str, list[float]] = {}
-        for unit in self.units:
-            if unit.subset:
-                groups.setdefault(unit.subset, []).append(unit.score)
-        return {name: {"mean": sum(v) / len(v), "n": len(v)} for name, v in sorted(groups.items())}
+        return subsets_of(self.units)
 
 
-def run_result(
-    job: Job, work: Answers, status: str, dev_mean: float | None, questions: int, seconds: float
-) -> RunResult:
-    """Return what a run came to, finished or not."""
-    answered = max(len(work.rows), 1)
-    session = work.session
-    calls = session.ledger.calls
-    result = RunResult(
-        job=job,
-        folder=work.folder.path,
-        status=status,
-        units=tuple(session.metric.units(work.rows)),
-        dev_mean=dev_mean,
-        questions=questions,
-        failed=work.failed,
-        unparsed=sum(r.score.answer.status != "parsed" for r in work.rows) / answered,
-        truncated=sum(r.reply.finish_reason == "length" for r in work.rows) / answered,
-        calls=calls,
-        cached_calls=session.ledger.cached,
-        usage=session.ledger.usage,
-        seconds=seconds,
-        warnings=tuple(session.warnings),
-        binary=session.metric.binary,
-        first_error=work.first_error,
-        refused=isinstance(work.cause, MocoError) and work.cause.exit_code == 2 and not calls,
-    )
-    return attrs.evolve(result, figures=_figures(result, session.metric.figures(work.rows)))
+def subsets_of(units: Sequence[Unit]) -> dict[str, dict[str, float]]:
+    """Return mean score and number of units of every subset, by name."""
+    groups: dict[str, list[float]] = {}
+    for unit in units:
+        if unit.subset:
+            groups.setdefault(unit.subset, []).append(unit.score)
+    return {name: {"mean": sum(v) / len(v), "n": len(v)} for name, v in sorted(groups.items())}
 
 
-def _figures(result: RunResult, told: Mapping[str, float]) -> dict[str, float]:
-    """Return the mean over subsets, where there are several, and what the metric tells."""
-    means = [s["mean"] for s in result.subsets.values()]
-    over = {"subset_mean": sum(means) / len(means)} if len(means) > 1 else {}
-    return over | {name: float(value) for name, value in told.items()}
-
-
-def summary_of(result: RunResult, session: RunState, timings: Mapping[str, float], error: str) -> dict[str, Any]:
-    """Return the closing part of ``run.json``: scores, shares, tokens per phase and model, timings in seconds."""
-    score = estimate(result.units, result.job.seed)
-    return {
-        "score": None if score is None else attrs.asdict(score),
-        "figures": dict(result.figures),
-        "subsets": result.subsets,
-        "dev_mean": result.dev_mean,
-        "questions": result.questions,
-        "failed": result.failed,
-        "unparsed": result.unparsed,
-        "truncated": result.truncated,
-        "tokens": costs_of(session.ledger),
-        "timings": {**timings, "total": result.seconds},
-        "warnings": list(result.warnings),
-        "error": error,
-    }
+def read_results(folder: Path | str) -> list[RunResult]:
+    """Read all run folders below a folder, in the order of their grid. Raises what :meth:`RunResult.read` raises."""
+    found = [RunResult.read(file.parent) for file in Path(folder).glob("**/run.json")]
+    return sorted(found, key=lambda r: (r.position, r.id))
 
 
 def costs_of(ledger: Ledger) -> dict[str, dict[str, dict[str, Any]]]:

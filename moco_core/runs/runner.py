@@ -1,11 +1,9 @@
-"""Runs: fit on dev, answer test, score, record. A benchmark is a grid of runs over one pool."""
+"""Benchmarks: a grid of runs over one pool, one cache and one scheduler. A single run is a grid, too."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,94 +11,32 @@ import attrs
 
 from moco_core.catalogue import Catalogue
 from moco_core.config import Plugin, RunConfig, plugin_of
-from moco_core.context import Context
-from moco_core.data import Dataset, Metric, Split
-from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError, PoolError, StoreError
-from moco_core.events import RunFinished, RunProgress, RunStarted
-from moco_core.methods import System
-from moco_core.models import Pool, PoolSource
-from moco_core.runs.answering import Answers, error_line
-from moco_core.runs.baseline import Single, SingleOptions
+from moco_core.data import Metric, Split
+from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError
+from moco_core.events import BenchmarkFinished, BenchmarkStarted
+from moco_core.executors import Executor, JobConfig
+from moco_core.models import Pool
+from moco_core.runs.executing import InProcess
+from moco_core.runs.folder import FolderBusy, RunFolder, environment
+from moco_core.runs.job import Job, Run, without_secrets
+from moco_core.runs.loading import LoadedSplit, bound_metric, load_split, open_pool, single_plugin
 from moco_core.runs.observe import Observers
-from moco_core.runs.records import RunFolder, environment, masked
-from moco_core.runs.results import Job, RunResult, run_result, summary_of
+from moco_core.runs.report import make_reports
+from moco_core.runs.results import RunResult
 from moco_core.runtime.runtime import Runtime
-from moco_core.runtime.systems import allowed_by
-from moco_core.types import Example, canonical, digest
+from moco_core.types import digest
 
 __all__ = ["Benchmark", "Job", "RunResult", "bound_metric", "load_split", "open_pool", "single_plugin"]
 
-
-@attrs.frozen(kw_only=True)
-class _Split:
-    examples: tuple[Example, ...]
-    fingerprint: str
-
-
-def open_pool(plugin: Plugin) -> Pool:
-    """Describe the models of a pool plugin; nothing is loaded."""
-    source: PoolSource[Any] = plugin.make()
-    models = source.models()
-    if not models:
-        raise CapabilityError(f"pool {plugin.name!r} has no models")
-    return Pool(models)
-
-
-def single_plugin(model: str | int) -> Plugin:
-    """Return the baseline of one model, by its name or index."""
-    options = SingleOptions(model=model)
-    return Plugin(kind="method", name="single", given={"model": model}, options=options, cls=Single)
-
-
-def bound_metric(plugin: Plugin, catalogue: Catalogue, judges: dict[str, Pool], *, scores: bool = True) -> Metric[Any]:
-    """Make a metric and hand it the models it scores with, from ``judges``, where a pool it opens is added.
-
-    Without ``scores`` nobody may ask for scores, and a metric without models will do. Raises ConfigError or
-    CapabilityError if it has none otherwise, or none that fit.
-    """
-    metric: Metric[Any] = plugin.make()
-    if metric.needs_pool:
-        given: Plugin | None = metric.options.pool
-        if given is None:
-            if not scores:
-                return metric
-            raise ConfigError(
-                f"metric.pool: missing; {plugin.name} scores with a model, name its pool: "
-                f"-m {plugin.name} -o 'metric.pool={{name: transformers, models: [MODEL]}}'"
-            )
-        key = canonical(given.plain())
-        if key not in judges:  # one pool for all runs, so that its models are loaded once
-            judges[key] = open_pool(given)
-        metric.bind(judges[key])
-    return metric
-
-
-def load_split(dataset: Dataset[Any], name: str, split: Split, limit: int | None) -> _Split:
-    """Read a split, or its first ``limit`` examples and what completes the last one's group; check ids, fingerprint it.
-
-    Raises DatasetError.
-    """
-    examples: list[Example] = []
-    seen: set[str] = set()
-    hasher = hashlib.sha256()
-    for example in dataset.examples(split):
-        if limit is not None and len(examples) >= limit:
-            # examples that score together count only together
-            if not examples or not example.group or example.group != examples[-1].group:
-                break
-        if example.id in seen:
-            raise DatasetError(f"dataset {name!r}, {split} split: two examples have the id {example.id!r}")
-        seen.add(example.id)
-        question = example.question
-        hasher.update(
-            canonical([question.id, question.text(), question.system, example.references, example.answer]).encode()
-        )
-        examples.append(example)
-    return _Split(examples=tuple(examples), fingerprint=hasher.hexdigest()[:32])
+_PATIENCE = 0.5
+"""Seconds between two looks at a run folder that another process writes."""
 
 
 class Benchmark:
-    """Does the runs of a configuration, one after the other, over one open pool, one cache and one scheduler."""
+    """Does the runs of a configuration, or ``only`` one that another benchmark described.
+
+    ``on_result`` gets each result as its run ends; ``plugins`` are the files given as ``--plugin``.
+    """
 
     def __init__(
         self,
@@ -110,43 +46,58 @@ class Benchmark:
         cache: Path | None,
         observers: Observers | None = None,
         on_result: Callable[[RunResult], None] = lambda result: None,
+        plugins: Sequence[Path] = (),
+        only: JobConfig | None = None,
     ) -> None:
         self.config = config
         self.catalogue = catalogue
         self.cache_path = cache
         self.observers = observers or Observers()
         self.on_result = on_result
+        self.plugins = tuple(plugins)
         self.pool = open_pool(config.pool)
         self._datasets = {id(p): p.make() for p in config.datasets}
-        self._splits: dict[tuple[int, str], _Split] = {}
+        self._splits: dict[tuple[int, str], LoadedSplit] = {}
         self._judges: dict[str, Pool] = {}
-        self.jobs = self._plan()
+        self.jobs = self._plan() if only is None else [self._the_one(only)]
 
     # ---------------------------------------------------------------- before the work
 
     def _plan(self) -> list[Job]:
         jobs: list[Job] = []
+        labels = _labels(self.config.methods)
+        singles = list(self.pool) if self.config.settings.baselines else []
         for dataset in self.config.datasets:
             metric = self.metric_of(dataset)
             for seed in self.config.seeds:
-                if self.config.settings.baselines:
-                    jobs += [
-                        Job(
-                            method=single_plugin(m.name),
-                            dataset=dataset,
-                            metric=metric,
-                            seed=seed,
-                            role="baseline",
-                            label=m.name,
-                        )
-                        for m in self.pool
-                    ]
-                labels = _labels(self.config.methods)
+                systems = [(single_plugin(m.name), "baseline", m.name) for m in singles]
+                systems += [(m, "method", label) for m, label in zip(self.config.methods, labels, strict=True)]
                 jobs += [
-                    Job(method=m, dataset=dataset, metric=metric, seed=seed, role="method", label=label)
-                    for m, label in zip(self.config.methods, labels, strict=True)
+                    Job(
+                        position=len(jobs) + i,
+                        method=method,
+                        dataset=dataset,
+                        metric=metric,
+                        seed=seed,
+                        role=role,
+                        label=label,
+                    )
+                    for i, (method, role, label) in enumerate(systems)
                 ]
         return jobs
+
+    def _the_one(self, job: JobConfig) -> Job:
+        (dataset,), (seed,) = self.config.datasets, self.config.seeds
+        single = job.role == "baseline"
+        return Job(
+            position=job.position,
+            method=single_plugin(job.config["method"]["model"]) if single else self.config.methods[0],
+            dataset=dataset,
+            metric=self.metric_of(dataset),
+            seed=seed,
+            role=job.role,
+            label=job.label,
+        )
 
     def metric_of(self, dataset: Plugin) -> Plugin:
         """Return the configured metric, or the dataset's default one."""
@@ -156,23 +107,23 @@ class Benchmark:
         return plugin_of(self.catalogue, "metric", name, f"metric (default of dataset {dataset.name!r})")
 
     def problems(self) -> list[str]:
-        """Return what the pools cannot do for the configured methods and metrics, one line each."""
+        """Return what the pools cannot do for the configured methods and metrics, and what metrics lack, one line each."""
         out = []
         for method in self.config.methods:
             needs = method.make().needs()
             out += [f"method {method.name!r}: {p}" for p in needs.problems(self.pool)]
         for plugin in {id(j.metric): j.metric for j in self.jobs}.values():
             try:
-                self.metric(plugin)
+                out += [f"metric {plugin.name!r}: {p}" for p in self.metric(plugin).check()]
             except (ConfigError, CapabilityError) as error:
                 out += str(error).splitlines()
         return out
 
     def metric(self, plugin: Plugin) -> Metric[Any]:
         """Make a metric, its models those that other metrics of this benchmark have opened already."""
-        return bound_metric(plugin, self.catalogue, self._judges)
+        return bound_metric(plugin, self._judges)
 
-    def split(self, dataset: Plugin, split: Split) -> _Split:
+    def split(self, dataset: Plugin, split: Split) -> LoadedSplit:
         """Read a split once."""
         key = (id(dataset), split)
         if key not in self._splits:
@@ -186,120 +137,135 @@ class Benchmark:
     # ---------------------------------------------------------------- the work
 
     async def run(self) -> list[RunResult]:
-        """Do all runs. A run that fails leaves the others alone; a store that cannot be written stops everything, as does a
-        pool that cannot be opened.
+        """Do all runs and return what they came to, in their order.
+
+        A run that fails leaves the others alone; a store that cannot be written stops everything, as does a pool that cannot
+        be opened, and a run folder that another process writes (with ``wait`` in the configuration it is waited for).
         """
         if problems := self.problems():
             raise CapabilityError("\n".join(problems))
-        for observer in self.config.observers:
-            self.observers.add(observer)
-        for dataset in self.config.datasets:
-            dev, test = self.split(dataset, "dev"), self.split(dataset, "test")
-            shared = {e.id for e in dev.examples} & {e.id for e in test.examples}
-            if shared:
-                raise DatasetError(f"dataset {dataset.name!r}: {sorted(shared)[0]!r} is in both dev and test")
+        heads = self._heads()
+        for plugin in self.config.observers:
+            self.observers.add(plugin)
+        out = Path(self.config.settings.out)
+        started = BenchmarkStarted(runs=len(self.jobs), models=len(self.pool), folder=out)
+        self.observers.tell("moco_benchmark_started", started)
         results: list[RunResult] = []
-        engines = [e for pool in (self.pool, *self._judges.values()) for e in pool.engines]
-        async with Runtime(self.cache_path, engines) as runtime:
-            for job in self.jobs:
-                result = await self._run_job(job, runtime)
-                results.append(result)
-                self.on_result(result)
+        status: Literal["finished", "failed", "interrupted"] = "interrupted"
+        try:
+            await self._do(heads, results)
+            status = "finished" if all(r.status == "finished" for r in results) else "failed"
+        except MocoError:
+            status = "failed"
+            raise
+        finally:
+            results.sort(key=lambda r: r.position)
+            reports = tuple(r.data() for r in make_reports(results))
+            finished = BenchmarkFinished(folder=out, status=status, reports=reports)
+            self.observers.tell("moco_benchmark_finished", finished)
         return results
 
-    async def _run_job(self, job: Job, runtime: Runtime) -> RunResult:
-        dev, test = self.split(job.dataset, "dev"), self.split(job.dataset, "test")
-        head = self._head(job, dev, test)
-        run_id = head["id"]
-        folder = RunFolder(Path(self.config.settings.out) / run_id, head)
-        metric = self.metric(job.metric)
-        session = runtime.state(
-            metric,
-            seed=job.seed,
+    async def _do(self, heads: Mapping[int, dict[str, Any]], results: list[RunResult]) -> None:
+        """Hand the jobs to the executor and add what they came to."""
+        given, jobs = self.config.executor, {job.position: job for job in self.jobs}
+        executor: Executor[Any] = given.make() if given else InProcess(self.config.settings.parallel)
+        engines = [e for pool in (self.pool, *self._judges.values()) for e in pool.engines]
+        async with Runtime(self.cache_path, engines) as runtime:
+
+            async def run(job: JobConfig) -> RunResult:
+                return await self._run(jobs[job.position], heads[job.position], runtime)
+
+            done = executor.map([self._described(job, heads[job.position]) for job in self.jobs], run)
+            try:
+                async for result in done:
+                    results.append(result)
+                    self.on_result(result)
+            finally:
+                if isinstance(done, AsyncGenerator):
+                    await done.aclose()
+
+    async def _run(self, job: Job, head: dict[str, Any], runtime: Runtime) -> RunResult:
+        run = Run(
+            job,
+            pool=self.pool,
+            metric=self.metric(job.metric),
+            dev=self.split(job.dataset, "dev"),
+            test=self.split(job.dataset, "test"),
+            folder=await self._folder(head),
+            runtime=runtime,
+            observers=self.observers,
             sampling=self.config.sampling,
             in_flight=self.config.settings.in_flight,
-            on_note=folder.note,
-            on_progress=lambda what, done, total, note: self.observers.tell(
-                "moco_run_progress", RunProgress(run_id=run_id, phase=what, done=done, total=total, note=note)
-            ),
         )
-        self.observers.tell("moco_run_started", RunStarted(run_id=run_id, folder=folder.path, config=head["config"]))
-        started = time.monotonic()
-        timings: dict[str, float] = {}
-        work = Answers(label=job.label, session=session, folder=folder, observers=self.observers, run_id=run_id)
-        status: Literal["finished", "failed", "interrupted"] = "failed"
-        error = ""
-        dev_mean: float | None = None
-        try:
-            method = job.method.make()
-            allowed = allowed_by(method)
-            fit_context = session.context("fit", allowed=allowed)
-            system = await method.fit(self.pool, dev.examples, fit_context)
-            timings["fit"] = time.monotonic() - started
-            self._save(job, system, folder)
-            if job.role == "baseline" and dev.examples:
-                dev_mean = await self._dev_mean(job, fit_context, dev.examples)
-            answering = time.monotonic()
-            await work.answer(system, test.examples, allowed)
-            timings["respond"] = time.monotonic() - answering
-            status = "failed" if work.failed else "finished"
-            error = work.first_error
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            status, error = "interrupted", "stopped by the user"
-            raise
-        except (StoreError, PoolError) as caught:
-            status, error = "interrupted", error_line(caught)
-            raise
-        except Exception as caught:
-            error = error_line(caught)
-            work.first_error = error
-            work.failed = len(test.examples)
-            if not isinstance(caught, MocoError):
-                session.warnings.append(f"{job.label}: {error}")
-            work.cause = caught
-        finally:
-            result = run_result(job, work, status, dev_mean, len(test.examples), time.monotonic() - started)
-            summary = summary_of(result, session, timings, error)
-            folder.close(status=status, **summary)
-            self.observers.tell(
-                "moco_run_finished",
-                RunFinished(run_id=run_id, folder=folder.path, status=status, summary=summary),
-            )
-        return result
+        return await run.do()
 
-    async def _dev_mean(self, job: Job, context: Context, examples: Sequence[Example]) -> float:
-        model = self.pool.named(job.label)
-        return (await context.evaluate([model], examples, label=f"dev {model.name}")).means()[0]
+    async def _folder(self, head: dict[str, Any]) -> RunFolder:
+        """Open a run's folder; where another process writes it, wait or refuse."""
+        path, told = Path(self.config.settings.out) / head["id"], False
+        while True:
+            try:
+                return RunFolder(path, head)
+            except FolderBusy as busy:
+                if not self.config.settings.wait:
+                    raise _refusal(busy) from None
+                if not told:
+                    self.observers.report(f"{busy}; waiting for its end")
+                told = True
+            await asyncio.sleep(_PATIENCE)
 
-    def _head(self, job: Job, dev: _Split, test: _Split) -> dict[str, Any]:
-        config = {
-            "pool": self.config.pool.plain(),
-            "method": job.method.plain(),
-            "dataset": job.dataset.plain(),
-            "metric": job.metric.plain(),
-            "seed": job.seed,
-            "sampling": attrs.asdict(self.config.sampling),
-            "dev": self.config.settings.dev,
-            "test": self.config.settings.test,
-        }
+    # ---------------------------------------------------------------- what a run is
+
+    def _heads(self) -> dict[int, dict[str, Any]]:
+        """Return the heads of all run folders by position, once none stands in the way of a run.
+
+        Raises ConfigError where two runs are the same, DatasetError, or FolderBusy.
+        """
+        heads: dict[int, dict[str, Any]] = {}
+        seen: dict[str, Job] = {}
+        for job in self.jobs:
+            dev, test = self.split(job.dataset, "dev"), self.split(job.dataset, "test")
+            if shared := {e.id for e in dev.examples} & {e.id for e in test.examples}:
+                raise DatasetError(f"dataset {job.dataset.name!r}: {sorted(shared)[0]!r} is in both dev and test")
+            head = heads[job.position] = self._head(job, dev, test)
+            if head["id"] in seen:
+                raise ConfigError(f"datasets: {job.dataset.name} is named twice with the same options; name it once")
+            seen[head["id"]] = job
+            path = Path(self.config.settings.out) / head["id"]
+            if not self.config.settings.wait and (busy := FolderBusy.of(path)):
+                raise _refusal(busy)
+        return heads
+
+    def _head(self, job: Job, dev: LoadedSplit, test: LoadedSplit) -> dict[str, Any]:
+        settings = self.config.settings
+        config = without_secrets(
+            {
+                "pool": self.config.pool.plain(),
+                "method": job.method.plain(),
+                "dataset": job.dataset.plain(),
+                "metric": job.metric.plain(),
+                "seed": job.seed,
+                "sampling": attrs.asdict(self.config.sampling),
+                "dev": settings.dev,
+                "test": settings.test,
+            }
+        )
         given = {
             "pool": {"name": self.config.pool.name, **self.config.pool.given},
             "method": {"name": job.method.name, **job.method.given},
             "dataset": {"name": job.dataset.name, **job.dataset.given},
         }
-        versions = {}
-        for plugin in (self.config.pool, job.method, job.dataset, job.metric):
-            card = self.catalogue.cards(plugin.kind).get(plugin.name)
-            if card is not None and card.distribution:
-                versions[card.distribution] = card.version
+        cards = (
+            self.catalogue.cards(plugin.kind).get(plugin.name)
+            for plugin in (self.config.pool, job.method, job.dataset, job.metric)
+        )
         name = job.label if job.role == "method" else f"single-{job.label}"
-        short = digest(config)[:8]
         return {
-            "id": _slug(f"{job.dataset.name}-{name}-s{job.seed}-{short}"),
+            "id": _slug(f"{job.dataset.name}-{name}-s{job.seed}-{digest(config)[:8]}"),
             "role": job.role,
             "label": job.label,
-            "config": _public(config),
-            "given": _public(given),
+            "position": job.position,
+            "config": config,
+            "given": without_secrets(given),
             "models": [
                 {"name": m.name, "fingerprint": m.fingerprint, "capabilities": sorted(m.capabilities)}
                 for m in self.pool
@@ -311,16 +277,24 @@ class Benchmark:
                 "test_fingerprint": test.fingerprint,
                 "notes": dict(self._datasets[id(job.dataset)].notes()),
             },
-            "environment": environment(versions),
+            "environment": environment(card.distribution for card in cards if card is not None and card.distribution),
         }
 
-    def _save(self, job: Job, system: System, folder: RunFolder) -> None:
-        made_from = _public(
-            {"pool": self.config.pool.plain(), "method": job.method.plain(), "metric": job.metric.plain()}
+    def _described(self, job: Job, head: dict[str, Any]) -> JobConfig:
+        settings = self.config.settings
+        places = {"out": settings.out, "in_flight": settings.in_flight, "wait": settings.wait, "baselines": False}
+        return JobConfig(
+            position=job.position,
+            role=job.role,
+            label=job.label,
+            config={**head["config"], **places},
+            cache=self.cache_path,
+            plugins=self.plugins,
         )
-        sampling = attrs.asdict(self.config.sampling)
-        files = folder.save_system({**made_from, "sampling": sampling, "seed": job.seed, "state": system.state()})
-        system.save_files(files)
+
+
+def _refusal(busy: FolderBusy) -> FolderBusy:
+    return FolderBusy(f"{busy}; wait for its end with --wait, or choose another place with --out")
 
 
 def _labels(methods: Sequence[Plugin]) -> list[str]:
@@ -329,18 +303,6 @@ def _labels(methods: Sequence[Plugin]) -> list[str]:
     out = []
     for index, name in enumerate(names):
         out.append(name if names.count(name) == 1 else f"{name}#{names[: index + 1].count(name)}")
-    return out
-
-
-def _public(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's sections with the keys of its pools masked: the run's own, and the one a metric scores with.
-
-    A method's options hold no secrets, and must be restored as they were.
-    """
-    out = dict(sections)
-    out["pool"] = masked(out["pool"])
-    if out.get("metric", {}).get("pool"):
-        out["metric"] = {**out["metric"], "pool": masked(out["metric"]["pool"])}
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from moco_core.models import CAPABILITIES, Call, Model
 from moco_core.options import plain
 from moco_core.runtime.artifacts import Artifacts
 from moco_core.runtime.ledger import Ledger, call_record, usage_of
+from moco_core.runtime.order import Place, enter, next_place
 from moco_core.runtime.scheduler import Scheduler
 from moco_core.types import (
     Answer,
@@ -73,6 +75,7 @@ class RunContext(Context):
         self.phase = phase
         self.question = question
         self.calls: list[CallRecord] = []
+        self._places: list[Place] = []
         self._allowed = allowed
         self._counter: Counter[str] = Counter()
 
@@ -141,7 +144,7 @@ class RunContext(Context):
         requires: str | None = None,
     ) -> Any:
         self._check(model, requires or kind)
-        request = Call(model, kind, given, params, seed, None, payload)
+        request, place = Call(model, kind, given, params, seed, None, payload), next_place()
         if not cached:
             return await self.state.scheduler.uncached_call(request)
         answered = await self.state.scheduler.cached_call(request)
@@ -150,7 +153,7 @@ class RunContext(Context):
         if isinstance(answered.value, Generation) and "warning" in answered.value.meta:
             self.warn(str(answered.value.meta["warning"]))
         if self.question is not None:
-            self.calls.append(call_record(self.phase, request, usage, answered))
+            self._add(place, call_record(self.phase, request, usage, answered))
         return answered.value
 
     def count(self, model: Model, usage: Usage, *, calls: int = 1, cached: bool = False) -> None:
@@ -162,7 +165,13 @@ class RunContext(Context):
             if (known.kind, known.model, known.cached) == (line.kind, line.model, line.cached):
                 self.calls[i] = attrs.evolve(known, usage=known.usage + usage)
                 return
-        self.calls.append(line)
+        self._add(next_place(), line)
+
+    def _add(self, place: Place, record: CallRecord) -> None:
+        """Keep the calls in the order in which the method makes them: what is cached is answered sooner."""
+        index = bisect.bisect(self._places, place)
+        self._places.insert(index, place)
+        self.calls.insert(index, record)
 
     # ---------------------------------------------------------------- computed once
 
@@ -179,8 +188,10 @@ class RunContext(Context):
     async def gather(
         self, aws: Iterable[Awaitable[T]], *, tolerate: type[Exception] | tuple[type[Exception], ...] = ()
     ) -> list[Any]:
+        place = next_place()
 
-        async def run(aw: Awaitable[T]) -> Any:
+        async def run(number: int, aw: Awaitable[T]) -> Any:
+            enter(place, number)
             if not tolerate:
                 return await aw
             try:
@@ -190,7 +201,7 @@ class RunContext(Context):
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(run(aw)) for aw in aws]
+                tasks = [group.create_task(run(i, aw)) for i, aw in enumerate(aws)]
         except BaseExceptionGroup as group_error:
             raise first_error(group_error) from None
         return [t.result() for t in tasks]

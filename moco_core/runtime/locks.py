@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 __all__ = ["FileLock"]
 
@@ -27,10 +28,9 @@ class FileLock:
             file.close()
             return False
         self._file = file
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with contextlib.suppress(OSError):  # on a full disk it is held all the same
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"{os.getpid()}\n".encode())
         return True
 
     def holder(self) -> int | None:
@@ -38,6 +38,17 @@ class FileLock:
         with contextlib.suppress(OSError, ValueError):
             return int(self.path.read_text(encoding="utf-8"))
         return None
+
+    def held(self) -> bool:
+        """Whether anybody, this process included, has the lock now."""
+        try:
+            with self.path.open("rb") as file:
+                _lock(file)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return False
 
     def release(self) -> None:
         """Give the lock up; does nothing if it is not held."""
@@ -49,11 +60,16 @@ class FileLock:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: IO[str]) -> None:
+    def _lock(file: IO[Any]) -> None:
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 else:
     import fcntl
 
-    def _lock(file: IO[str]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _lock(file: IO[Any]) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            # a file system without locks: nobody can be kept out

@@ -138,7 +138,7 @@ def start(moco, toys, *extra):
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_run_goes_on_where_it_was(moco, toys, served, how):
     process = start(moco, toys)
     deadline = time.monotonic() + 60
@@ -148,12 +148,14 @@ def test_an_interrupted_run_goes_on_where_it_was(moco, toys, served, how):
     _, err = process.communicate(timeout=60)
     before = served()
     assert 60 <= len(before) < 240
-    if how is signal.SIGINT:
-        assert process.returncode == 130 and b"run the same command again" in err and b"Traceback" not in err
-        statuses = {read_run(p.parent)["status"] for p in (moco.folder / "runs").glob("*/run.json")}
-        assert "interrupted" in statuses
+    heads = [read_run(p.parent) for p in (moco.folder / "runs").glob("*/run.json")]
+    assert "interrupted" in {h["status"] for h in heads} <= {"interrupted", "finished"}
+    why = {h["error"] for h in heads if h["status"] == "interrupted"}
+    if how is signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL and why == {"its process was killed"}
     else:
-        assert process.returncode == -signal.SIGKILL
+        assert process.returncode == 130 and b"run the same command again" in err and b"Traceback" not in err
+        assert why == {"stopped before its end"}
     again = start(moco, toys)
     _, err = again.communicate(timeout=60)
     assert again.returncode == 0, err.decode()
@@ -162,6 +164,9 @@ def test_an_interrupted_run_goes_on_where_it_was(moco, toys, served, how):
     repeated = len(calls) - len(set(calls))
     assert repeated <= (4 if how is signal.SIGKILL else 0)
     assert len(set(calls)) == 240
+    heads = [read_run(p.parent) for p in (moco.folder / "runs").glob("*/run.json")]
+    assert [h["status"] for h in heads] == ["finished"] * 4
+    assert not list((moco.folder / "runs").glob("*/previous.*"))
 
 
 def test_two_runs_at_once_on_one_cache(moco, toys, served):

@@ -12,7 +12,16 @@ from moco_core.runtime.runtime import Runtime
 from moco_core.runtime.scheduler import Scheduler
 from moco_core.types import Generation, Question
 
-ODD = [None, {"text": "x"}, "x", b"bytes", Generation(text=b"bytes"), Generation(text="x", meta={"k": object()}), [1], 3]
+ODD = [
+    None,
+    {"text": "x"},
+    "x",
+    b"bytes",
+    Generation(text=b"bytes"),
+    Generation(text="x", meta={"k": object()}),
+    [1],
+    3,
+]
 
 
 class Fine(Engine):

@@ -63,6 +63,7 @@ def test_seconds_of_calls_served_together_add_up_to_the_time_they_took():
 
     class Keeper:
         closing = False
+
         def __init__(self):
             self.timed = []
 

@@ -1,5 +1,6 @@
 """What a run folder keeps of a system, and what it must not keep of a pool."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -40,13 +41,18 @@ class Triggers(Method):
 """
 
 
+async def restored(run):
+    async with api.open(run) as opened:
+        return opened.system
+
+
 def test_a_saved_system_is_what_fitting_made_of_it_whatever_its_parts_are_called(moco):
     (moco.folder / "triggers.py").write_text(TRIGGERS)
     ran = moco("run", "triggers", "-d", "toys", "-p", "toy_pool", "--no-baselines", "--plugin", "triggers.py",
                "-o", "method.stop_token=@@@")  # fmt: skip
     assert ran.code == 0, ran.err
     (run,) = (moco.folder / "runs").iterdir()
-    system = api.load(run).system
+    system = asyncio.run(restored(run))
     assert system.options.stop_token == "@@@"
     assert (system.trigger_tokens, system.key, system.secrets) == (["wait", "hmm"], "alpha", {"password": "sesame"})
     head = json.loads((run / "run.json").read_text())

@@ -1,0 +1,88 @@
+"""Opening what a run is made of: pools, metrics with the models they score with, splits of datasets."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import attrs
+
+from moco_core.config import Plugin
+from moco_core.data import Dataset, Metric, Split
+from moco_core.errors import CapabilityError, ConfigError, DatasetError
+from moco_core.models import Pool, PoolSource
+from moco_core.runs.baseline import Single, SingleOptions
+from moco_core.types import Example, canonical
+
+__all__ = ["LoadedSplit", "bound_metric", "load_split", "open_pool", "single_plugin"]
+
+
+@attrs.frozen(kw_only=True)
+class LoadedSplit:
+    """The examples of a split that are used, and a digest of all that they say."""
+
+    examples: tuple[Example, ...]
+    fingerprint: str
+
+
+def open_pool(plugin: Plugin) -> Pool:
+    """Describe the models of a pool plugin; nothing is loaded."""
+    source: PoolSource[Any] = plugin.make()
+    models = source.models()
+    if not models:
+        raise CapabilityError(f"pool {plugin.name!r} has no models")
+    return Pool(models)
+
+
+def single_plugin(model: str | int) -> Plugin:
+    """Return the baseline of one model, by its name or index."""
+    options = SingleOptions(model=model)
+    return Plugin(kind="method", name="single", given={"model": model}, options=options, cls=Single)
+
+
+def bound_metric(plugin: Plugin, judges: dict[str, Pool], *, scores: bool = True) -> Metric[Any]:
+    """Make a metric and hand it the models it scores with, from ``judges``, where a pool it opens is added.
+
+    Without ``scores`` nobody may ask for scores, and a metric without models will do. Raises ConfigError or
+    CapabilityError if it has none otherwise, or none that fit.
+    """
+    metric: Metric[Any] = plugin.make()
+    if metric.needs_pool:
+        given: Plugin | None = metric.options.pool
+        if given is None:
+            if not scores:
+                return metric
+            raise ConfigError(
+                f"metric.pool: missing; {plugin.name} scores with a model, name its pool: "
+                f"-m {plugin.name} -o 'metric.pool={{name: POOL, models: [MODEL]}}'"
+            )
+        key = canonical(given.plain())
+        if key not in judges:  # one pool for all runs, so that its models are loaded once
+            judges[key] = open_pool(given)
+        metric.bind(judges[key])
+    return metric
+
+
+def load_split(dataset: Dataset[Any], name: str, split: Split, limit: int | None) -> LoadedSplit:
+    """Read a split, or its first ``limit`` examples and what completes the last one's group; check ids, fingerprint it.
+
+    Raises DatasetError.
+    """
+    examples: list[Example] = []
+    seen: set[str] = set()
+    hasher = hashlib.sha256()
+    for example in dataset.examples(split):
+        if limit is not None and len(examples) >= limit:
+            # examples that score together count only together
+            if not examples or not example.group or example.group != examples[-1].group:
+                break
+        if example.id in seen:
+            raise DatasetError(f"dataset {name!r}, {split} split: two examples have the id {example.id!r}")
+        seen.add(example.id)
+        question = example.question
+        said: list[Any] = [question.id, question.text(), question.system, example.references, example.answer]
+        if question.history:
+            said.append([[m.role, m.content] for m in question.history])
+        hasher.update(canonical(said).encode("utf-8", "surrogatepass"))
+        examples.append(example)
+    return LoadedSplit(examples=tuple(examples), fingerprint=hasher.hexdigest()[:32])
