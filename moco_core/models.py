@@ -267,8 +267,8 @@ class Needs:
 
     ``capabilities`` must be met by every model, ``roles`` by the model at that index only (``{0: {"step"}}``).
     ``optional`` names capabilities that only some models need, or that are used where a model has them; ``check`` gets the
-    pool and returns what else is missing, one sentence each. ``same_tokenizer``, ``same_architecture`` and ``same_base``
-    compare all models; ``adapters`` asks for LoRA adapters.
+    pool and returns what else is missing, one sentence each. ``same_engine``, ``same_tokenizer``, ``same_architecture`` and
+    ``same_base`` compare all models; ``adapters`` asks for LoRA adapters.
     """
 
     capabilities: frozenset[str] = attrs.field(default=frozenset({"generate"}), converter=_names)
@@ -276,6 +276,7 @@ class Needs:
     optional: frozenset[str] = attrs.field(default=frozenset(), converter=_names)
     min_models: int = 1
     max_models: int | None = None
+    same_engine: bool = False
     same_tokenizer: bool = False
     same_architecture: bool = False
     same_base: bool = False
@@ -300,15 +301,16 @@ class Needs:
                 what = CAPABILITIES.get(name, name)
                 out.append(f"model {model.name!r} cannot {what} (capability {name!r}); {_remedy(name)}")
         for flag, attribute, what, remedy in (
-            (self.same_tokenizer, "tokenizer", "tokenizer", "choose models of one family"),
-            (self.same_architecture, "architecture", "architecture", "choose checkpoints of one architecture and size"),
-            (self.same_base, "base", "base model", "choose adapters trained on one base"),
+            (self.same_engine, "engine", "an engine", "open them in one pool, by one engine, to combine them"),
+            (self.same_tokenizer, "tokenizer", "a tokenizer", "choose models of one family"),
+            (self.same_architecture, "architecture", "an architecture", "choose checkpoints of one architecture and size"),
+            (self.same_base, "base", "a base model", "choose adapters trained on one base"),
         ):
             if flag and len(pool) > 1:
                 first = pool[0]
                 other = next((m for m in pool if getattr(m, attribute) != getattr(first, attribute)), None)
                 if other is not None:
-                    out.append(f"models {first.name!r} and {other.name!r} do not share a {what}; {remedy}")
+                    out.append(f"models {first.name!r} and {other.name!r} do not share {what}; {remedy}")
         if self.adapters:
             plain = next((m for m in pool if not m.adapter), None)
             if plain is not None:

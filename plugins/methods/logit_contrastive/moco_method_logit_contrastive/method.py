@@ -84,6 +84,8 @@ class LogitContrastive(Method[Options]):
         models = [pool[i] for i in used]
         if not all(m.can("step") for m in models):
             return []  # that, too
+        if apart := Needs(capabilities=frozenset(), same_engine=True).problems(models):
+            return apart
         found = decoding.report(models)
         if found.relation == "different":
             remedy = "" if explicit else ", name them in candidates"

@@ -137,6 +137,8 @@ def test_bad_options(options, what):
 
 
 def test_bad_pools():
+    apart = [pool(1)[0], pool(1, 2)[1]]
+    assert "do not share an engine" in LogitContrastive(Options()).needs().problems(apart)[0]
     assert LogitContrastive(Options(k=2)).needs().problems(pool(1, 2, 3))
     explicit = Options(roles="explicit", experts=("m1",), anti_experts=("nobody",))
     strange, twice = (Options(candidates=c) for c in (("m1", "who"), ("m1", 1)))

@@ -62,7 +62,9 @@ class LogitFusion(Method[Options]):
     paper: ClassVar[str] = "arXiv 2601.21257"
 
     def needs(self) -> Needs:
-        return Needs(capabilities=frozenset({"generate", "step"}), min_models=2, check=self._problems)
+        return Needs(
+            capabilities=frozenset({"generate", "step"}), min_models=2, same_engine=True, check=self._problems
+        )
 
     def _problems(self, pool: Sequence[Model]) -> list[str]:
         """Return what is wrong with a pool, before any weight is loaded."""

@@ -183,3 +183,5 @@ def test_bad_pools():
     assert "cannot advance token by token" in needs.problems(texts)[0]
     with pytest.raises(ConfigError, match="dev"):
         fused(pool(1, 2), dev=(), weights="search")
+    (line,) = needs.problems([*pool(1), *pool(2)])  # two engines: before the dev evaluation
+    assert line.startswith("models 'm0' and 'm0' do not share an engine; open them in one pool")

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from moco_core.config import default_cache_path
+from moco_core.errors import ConfigError
 from moco_core.models import Engine, Model
+from moco_pool_transformers.architectures import capabilities, loader
 from moco_pool_transformers.options import Entry, Options
 from moco_toolkit_checkpoints.describe import Checkpoint, Described
 from moco_toolkit_checkpoints.describe import describe as describe_checkpoint
 
 __all__ = ["describe", "model_of"]
-
-_RECURRENT = ("mamba", "rwkv", "recurrent", "linear_attention", "xlstm", "conv")
-
-
-GENERATIVE = frozenset({"generate", "logprobs", "score", "step", "hidden", "embed", "weights", "train"})
-CLASSIFYING = frozenset({"reward", "hidden", "embed", "weights"})
 
 
 def describe(entry: Entry, options: Options, where: str) -> Described:
@@ -43,7 +39,16 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         ),
         where,
     )
-    return attrs.evolve(described, spec=attrs.evolve(described.spec, entry=attrs.asdict(entry)))
+    config, spec = described.config, described.spec
+    name = loader(config, spec.classifier)
+    if name is None and not config.get("auto_map"):
+        raise ConfigError(
+            f"{where}: {entry.model}: transformers {version('transformers')} opens no {' or '.join(config['architectures'])} "
+            "as a model that writes text; upgrade it (pip install -U transformers), or use another engine"
+        )
+    return attrs.evolve(
+        described, spec=attrs.evolve(spec, entry=attrs.asdict(entry), loader=name or "AutoModelForCausalLM")
+    )
 
 
 def model_of(
@@ -55,7 +60,7 @@ def model_of(
     return Model(
         name=name,
         fingerprint=described.fingerprint,
-        capabilities=_capabilities(described.config, spec.classifier),
+        capabilities=capabilities(described.config, spec.classifier),
         engine=engine,
         description=entry.description,
         tokenizer=described.tokenizer,
@@ -70,13 +75,3 @@ def model_of(
         prices=entry.prices,
         info={"spec": spec, "replicas": tuple(more)} if more else {"spec": spec},
     )
-
-
-def _capabilities(config: Mapping[str, Any], classifier: bool) -> frozenset[str]:
-    if classifier:
-        return CLASSIFYING
-    text = config.get("text_config") or config
-    kinds = [str(k) for k in text.get("layer_types") or []] + [str(config.get("model_type", ""))]
-    if any(r in k for k in kinds for r in _RECURRENT):
-        return GENERATIVE - {"step"}  # recurrent states cannot be rolled back
-    return GENERATIVE

@@ -189,7 +189,7 @@ class TransformersEngine(Engine):
         return {**spec.entry, "model": spec.local_folder(), "adapter": spec.adapter, "dtype": spec.dtype}
 
     def export(self, model: Model, folder: Path) -> None:
-        from moco_pool_transformers.derived import export
+        from moco_pool_transformers.export import export
 
         export(model, folder)
 

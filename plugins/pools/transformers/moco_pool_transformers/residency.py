@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from moco_core.errors import ConfigError, EngineOutOfMemory
 from moco_core.local import Weights
@@ -19,7 +19,7 @@ from moco_core.models import Model
 from moco_pool_transformers.adapting import Adapters
 from moco_pool_transformers.loaded import LoadedModel, memory_errors
 from moco_pool_transformers.placement import SHARE
-from moco_pool_transformers.weights import LOADING, ComputedWeights, state_of, weights_of
+from moco_pool_transformers.weights import LOADING, ComputedWeights, StoredWeights, auto_class, state_of, weights_of
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_checkpoints.specs import Spec
 from moco_toolkit_decoding.runner import CacheProbe
@@ -46,7 +46,7 @@ class Base:
     stale: bool = False  # content is claimed but not written yet
     content: str = ""  # fingerprint of the computed weights that are in the module
     state: dict[str, Any] = attrs.field(factory=dict)  # the module's tensors by name, once they were overwritten
-    opened: dict[str, Weights] = attrs.field(factory=dict)  # sources of computed weights, mapped, by fingerprint
+    opened: dict[str, StoredWeights] = attrs.field(factory=dict)  # sources of computed weights, mapped, by fingerprint
     probe: CacheProbe = attrs.field(factory=CacheProbe)
 
 
@@ -207,20 +207,26 @@ class Residency:
 
     def _load(self, spec: Spec, name: str) -> Any:
         self.loads += 1
-        cls: Any = AutoModelForSequenceClassification if spec.classifier else AutoModelForCausalLM
         try:
             with memory_errors(name), LOADING, _quiet():
-                module = cls.from_pretrained(
+                module, info = auto_class(spec.loader).from_pretrained(
                     spec.local_folder(),
                     dtype=getattr(torch, spec.dtype),
                     use_safetensors=True,
                     trust_remote_code=self.trust_remote_code,
                     local_files_only=True,
+                    output_loading_info=True,
                 )
-                return module.to(spec.device).eval().requires_grad_(False)
-        except OSError as error:
-            text = str(error).splitlines()[0]
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+            text = " ".join(str(error).split())[:300]
             raise ConfigError(f"model {name!r}: cannot load {spec.folder}: {text}") from error
+        # the library fills what it does not find with random numbers, and only warns
+        if absent := sorted(info["missing_keys"]):
+            raise ConfigError(
+                f"model {name!r}: {spec.folder} lacks {len(absent)} of its tensors ({absent[0]}, ...); it is incomplete"
+            )
+        with memory_errors(name):
+            return module.to(spec.device).eval().requires_grad_(False)
 
     def _adapter(self, model: Model, spec: Spec, base: Base, slots: list[tuple[Adapters, str]]) -> str:
         """Put the model's adapter on its base, if it is not there, and return its name there."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
 import torch
@@ -27,14 +27,21 @@ from moco_toolkit_checkpoints.specs import Spec, weight_files
 if TYPE_CHECKING:
     from moco_core.local import AdapterRecipe, WeightRecipe
 
-__all__ = ["LOADING", "adapter_of", "read_adapter", "weights_of"]
+__all__ = ["LOADING", "StoredWeights", "adapter_of", "auto_class", "read_adapter", "weights_of"]
 
 LOADING = threading.RLock()
 """Held while modules are built: the libraries switch state of the whole process meanwhile, and engines have threads of their
 own. Two that load at once would find their parameters on the device ``meta``."""
 
 
-def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None) -> Weights:
+class StoredWeights(Weights, Protocol):
+    """Weights that know which checkpoint's form they have."""
+
+    @property
+    def files(self) -> FileWeights: ...
+
+
+def weights_of(model: Model, opened: MutableMapping[str, StoredWeights] | None = None) -> StoredWeights:
     """See :meth:`moco_core.local.LocalEngine.weights`. ``opened`` keeps what lies in files open between calls."""
     if opened is not None and model.fingerprint in opened:
         return opened[model.fingerprint]
@@ -45,7 +52,7 @@ def weights_of(model: Model, opened: MutableMapping[str, Weights] | None = None)
     if kind == "weights":
         return ComputedWeights(model, opened)
     files = FileWeights(model, spec)
-    found: Weights = _merged(files, spec, model) if model.adapter else files
+    found: StoredWeights = _merged(files, spec, model) if model.adapter else files
     if opened is not None and kind == "checkpoint":
         opened[model.fingerprint] = found
     return found
@@ -117,12 +124,31 @@ class FileWeights:
         for path in weight_files(self._folder):
             for name, (_, shape) in read_header(path).items():
                 self._where[name], self._shapes[name] = path, shape
-        skeleton = _skeleton(self._folder, spec.classifier)
+        skeleton = _skeleton(self._folder, spec.loader)
         self.names: Sequence[str] = list(skeleton)
         self._module: dict[str, Tensor] | None = None
+        self._conversions: Any = None
         if any(self._shapes.get(n) != s for n, s in skeleton.items()):
-            self._module = _through_module(self._folder, spec.classifier)
+            self._module, self._conversions = _through_module(self._folder, spec.loader)
             self._shapes = {n: tuple(t.shape) for n, t in self._module.items()}
+
+    @property
+    def files(self) -> FileWeights:
+        return self
+
+    def as_stored(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors of a module under the names, and in the parts, that the checkpoint's files have.
+
+        What the files have as one tensor must come together.
+        """
+        if self._module is None:
+            return state
+        from transformers.core_model_loading import revert_weight_conversion
+
+        shell = _shell(self._folder, self._spec.loader)
+        shell._weight_conversions = self._conversions
+        found: dict[str, Tensor] = revert_weight_conversion(shell, state)
+        return found
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._shapes[name]
@@ -137,20 +163,24 @@ class FileWeights:
         return tensor
 
 
-def _skeleton(folder: Path, classifier: bool) -> Mapping[str, tuple[int, ...]]:
+def _skeleton(folder: Path, loader: str) -> Mapping[str, tuple[int, ...]]:
     """Return the names and shapes of a checkpoint's module, in order, tied tensors once, without allocating it."""
-    return _shapes(folder, classifier, (folder / "config.json").stat().st_mtime_ns)
+    return _shapes(folder, loader, (folder / "config.json").stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)  # building even an empty module takes longer than merging a small one's weights
-def _shapes(folder: Path, classifier: bool, changed: int) -> Mapping[str, tuple[int, ...]]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+def _shapes(folder: Path, loader: str, changed: int) -> Mapping[str, tuple[int, ...]]:
+    return {n: tuple(t.shape) for n, t in state_of(_shell(folder, loader)).items()}
 
-    cls: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
+
+def _shell(folder: Path, loader: str) -> Any:
+    """Return a checkpoint's module without its tensors."""
+    from transformers import AutoConfig
+
     with LOADING, torch.device("meta"):
-        module = cls.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        module = auto_class(loader).from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
         module.tie_weights()
-    return {n: tuple(t.shape) for n, t in state_of(module).items()}
+    return module
 
 
 def state_of(module: Any) -> dict[str, Tensor]:
@@ -161,20 +191,25 @@ def state_of(module: Any) -> dict[str, Tensor]:
     return state
 
 
-def _through_module(folder: Path, classifier: bool) -> dict[str, Tensor]:
+def _through_module(folder: Path, loader: str) -> tuple[dict[str, Tensor], Any]:
+    """Return a checkpoint's tensors by the names in its module, and how the library got there."""
     with LOADING:
-        module = _loaded(folder, classifier, "auto")
-    return {n: t.detach() for n, t in state_of(module).items()}
+        module = _loaded(folder, loader, "auto")
+    return {n: t.detach() for n, t in state_of(module).items()}, module._weight_conversions
 
 
-def _loaded(folder: Path, classifier: bool, dtype: Any) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+def auto_class(loader: str) -> Any:
+    """Return transformers' class of that name."""
+    import transformers
 
-    cls: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-    return cls.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return getattr(transformers, loader)
 
 
-def _merged(base: FileWeights, spec: Spec, model: Model) -> Weights:
+def _loaded(folder: Path, loader: str, dtype: Any) -> Any:
+    return auto_class(loader).from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+
+
+def _merged(base: FileWeights, spec: Spec, model: Model) -> StoredWeights:
     """Return a base with an adapter merged in: from the factors where that is all there is, else by peft."""
     if spec.computed:
         return MergedWeights(base, adapter_of(model))
@@ -187,8 +222,8 @@ def _merged(base: FileWeights, spec: Spec, model: Model) -> Weights:
 class MergedWeights:
     """A base with a plain LoRA adapter merged in, tensor by tensor: W + scale * B A, in float32."""
 
-    def __init__(self, base: Weights, adapter: AdapterWeights) -> None:
-        self._base, self._adapter = base, adapter
+    def __init__(self, base: FileWeights, adapter: AdapterWeights) -> None:
+        self._base, self._adapter, self.files = base, adapter, base.files
         self.model, self.config, self.names = base.model, base.config, base.names
         self._pairs: dict[str, dict[str, Tensor]] = {}
         for key, tensor in adapter.tensors.items():
@@ -231,7 +266,7 @@ class PeftWeights:
     """A base with an adapter of any kind merged in by peft, in float32; the whole module is in memory."""
 
     def __init__(self, base: FileWeights, spec: Spec) -> None:
-        self._spec = spec
+        self._spec, self.files = spec, base
         self.model, self.config, self.names = base.model, base.config, base.names
         self._shapes = {n: base.shape(n) for n in base.names}
 
@@ -241,7 +276,7 @@ class PeftWeights:
 
         with LOADING, torch.random.fork_rng([]):
             torch.manual_seed(0)
-            module = _loaded(Path(self._spec.local_folder()), self._spec.classifier, torch.float32)
+            module = _loaded(Path(self._spec.local_folder()), self._spec.loader, torch.float32)
             wrapped = PeftModel.from_pretrained(module, self._spec.adapter).eval()
             before = _probe(wrapped)
             merged = wrapped.merge_and_unload()
@@ -273,11 +308,16 @@ def _probe(module: Any) -> Tensor:
 class ComputedWeights:
     """What a weight recipe makes of its sources."""
 
-    def __init__(self, model: Model, opened: MutableMapping[str, Weights] | None = None) -> None:
+    def __init__(self, model: Model, opened: MutableMapping[str, StoredWeights] | None = None) -> None:
         self.model = model
         self._recipe = cast("WeightRecipe", model.recipe)
         self._sources = [weights_of(s, opened) for s in model.sources]
         self.config, self.names = self._sources[0].config, self._sources[0].names
+
+    @property
+    def files(self) -> FileWeights:
+        """The checkpoint whose form the result has."""
+        return self._sources[0].files
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._sources[0].shape(name)

@@ -12,6 +12,7 @@ import attrs
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers_tiny import ask, build, checkpoint, pool, serve, tokenizer
 
@@ -19,6 +20,8 @@ from moco_core.errors import CapabilityError, ConfigError
 from moco_core.local import AdapterWeights, LocalEngine, ModelFiles, Weights, local_engine
 from moco_core.models import Inbox, Model, Pool
 from moco_core.types import digest
+from moco_pool_transformers import export
+from moco_toolkit_checkpoints.specs import weight_files
 from moco_toolkit_decoding.runner import ModelRunner
 
 ROW = torch.tensor([[0, 40, 50, 60, 70, 80]])
@@ -240,6 +243,51 @@ def test_exported_weights_reload_to_the_same_function(tmp_path: Path) -> None:
         source.export(derived, tmp_path / "out")
     with pytest.raises(CapabilityError, match="export it first"):
         source.engine.folder(derived)
+
+
+@pytest.mark.parametrize("shard", [1, 1 << 30])
+def test_an_export_has_the_names_and_parts_of_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int
+) -> None:
+    """In memory the experts of a layer are one tensor; in files, and for other engines, they are not."""
+    monkeypatch.setattr(export, "SHARD", shard)
+    folders = [checkpoint(tmp_path / f"m{i}", "mixtral", seed=i) for i in range(2)]
+    source = pool(*folders, cache=tmp_path)
+    a, b = source.models()
+    derived = source.engine.derive("ab", Mean((a, b)), [a, b])
+    assert any("gate_up_proj" in n for n in source.engine.weights(a).names)
+    source.export(derived, tmp_path / "out")
+    stored = [
+        {k: v for p in weight_files(f) for k, v in load_file(p).items()}
+        for f in (*map(Path, folders), tmp_path / "out")
+    ]
+    assert stored[0].keys() == stored[2].keys() and any("experts.1.w2" in n for n in stored[2])
+    for name in stored[0]:
+        assert torch.allclose(stored[2][name], (stored[0][name] + stored[1][name]) / 2, atol=1e-6), name
+    assert (len(weight_files(tmp_path / "out")) > 1) == (shard == 1)
+    again = pool(str(tmp_path / "out"), cache=tmp_path).models()[0]
+    assert again.architecture == a.architecture  # so it can be merged again
+    assert torch.allclose(logits(again), logits(derived), atol=1e-5)
+
+
+def test_a_checkpoint_that_lacks_tensors_is_refused_and_not_filled_at_random(tmp_path: Path) -> None:
+    folder = Path(checkpoint(tmp_path / "m", tie_word_embeddings=False))
+    tensors = load_file(folder / "model.safetensors")
+    lost = tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (model,) = pool(str(folder), cache=tmp_path).models()
+    with pytest.raises(ConfigError, match=r"lacks 1 of its tensors \(model\.layers\.1\.mlp\.up_proj\.weight") as caught:
+        logits(model)
+    assert "\n" not in str(caught.value)
+    save_file(
+        {**tensors, "model.layers.1.mlp.up_proj.weight": lost[:-1]},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    (model,) = pool(str(folder), cache=tmp_path).models()
+    with pytest.raises(ConfigError, match="cannot load") as caught:
+        logits(model)
+    assert "\n" not in str(caught.value)
 
 
 @attrs.frozen

@@ -19,9 +19,12 @@ from transformers_tiny import TEMPLATE, build, checkpoint, edit, pool, tokenizer
 from moco_core.errors import ConfigError
 from moco_core.models import Model, Needs
 from moco_pool_transformers import placement
+from moco_pool_transformers.architectures import capabilities
 from moco_pool_transformers.placement import missing, spread
 from moco_toolkit_checkpoints import describe, finding, hub
+from moco_toolkit_checkpoints.fingerprints import read_header
 from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, split
+from moco_toolkit_decoding.compatibility import report
 
 
 def one(folder: str | Path, cache: Path, **options: Any) -> Model:
@@ -227,6 +230,71 @@ def test_unusable_checkpoints_are_refused_in_one_line(folder: Path, tmp_path: Pa
     assert len(caught.value.problems) == 1 and said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_what_this_transformers_cannot_open_is_refused_before_any_work(folder: Path, tmp_path: Path) -> None:
+    for name, kind in (
+        ("SomethingNewForCausalLM", "something_new"),
+        ("Qwen2AudioForConditionalGeneration", "qwen2_audio"),
+    ):
+        edit(folder / "config.json", architectures=[name], model_type=kind)
+        with pytest.raises(
+            ConfigError, match=rf"models\[0\]: .*: transformers \S+ opens no {name} as a model that writes text"
+        ):
+            one(folder, tmp_path)
+    edit(folder / "config.json", architectures=["Mistral3ForConditionalGeneration"], model_type="mistral3")
+    assert one(folder, tmp_path).info["spec"].loader == "AutoModelForImageTextToText"
+
+
+@pytest.mark.parametrize(
+    ("config", "steps"),
+    [
+        ({"model_type": "llama"}, True),
+        ({"model_type": "qwen2", "layer_types": ["sliding_attention", "full_attention"]}, True),
+        ({"model_type": "bloom"}, False),
+        ({"model_type": "falcon", "alibi": True}, False),
+        ({"model_type": "falcon", "alibi": False}, True),
+        ({"model_type": "jamba"}, False),
+        ({"model_type": "llama4", "text_config": {"model_type": "llama4_text"}}, False),
+        ({"model_type": "qwen3_next", "layer_types": ["linear_attention", "full_attention"]}, False),
+        ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, False),
+        ({"model_type": "falcon_mamba"}, False),
+        ({"model_type": "gemma3", "text_config": {"layer_types": ["sliding_attention"]}}, True),
+    ],
+)
+def test_steps_are_declared_where_the_state_can_be_rolled_back(config: dict[str, Any], steps: bool) -> None:
+    assert ("step" in capabilities(config, classifier=False)) == steps
+
+
+def test_a_model_with_two_rotary_tables_reads_no_further_than_the_first(folder: Path, tmp_path: Path) -> None:
+    """Which table serves is decided for a whole batch: a long row would change what a short one says."""
+    assert one(folder, tmp_path).context_length == 256
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 64}
+    edit(folder / "config.json", rope_parameters=rope)
+    assert one(folder, tmp_path).context_length == 64
+    edit(
+        folder / "config.json",
+        rope_parameters=None,
+        rope_scaling={"type": "longrope"},
+        original_max_position_embeddings=32,
+    )
+    assert one(folder, tmp_path).context_length == 32
+
+
+def test_tokenizers_are_compared_without_fetching_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = shutil.copytree(folder, tmp_path / "small", ignore=shutil.ignore_patterns("*.safetensors"))
+    edit(small / "tokenizer_config.json", extra_special_tokens=["the"])
+    header = read_header(folder / "model.safetensors")
+    monkeypatch.setattr(finding, "fetch", lambda repo, revision, weights: str(small))
+    monkeypatch.setattr(
+        describe, "remote", lambda repo, revision: hub.Remote("c", [("model.safetensors", "0")], header)
+    )
+    monkeypatch.setattr(hub, "fetch", lambda repo, revision, weights: pytest.fail("weights were fetched"))
+    models = pool("someone/model", str(folder), cache=tmp_path).models()
+    assert models[0].tokenizer != models[1].tokenizer
+    assert report(models).relation == "different"
+
+
 def test_all_problems_are_told_at_once(folder: Path, tmp_path: Path) -> None:
     entries = [
         "/no/such/folder",
@@ -279,8 +347,6 @@ def test_hub_models_are_described_without_their_weights(
     local = one(folder, tmp_path)
     small = shutil.copytree(folder, tmp_path / "small", ignore=shutil.ignore_patterns("*.safetensors"))
     import hashlib
-
-    from moco_toolkit_checkpoints.fingerprints import read_header
 
     weights = folder / "model.safetensors"
     there = hub.Remote(

@@ -19,6 +19,8 @@ from transformers import (
     LlamaForSequenceClassification,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -88,6 +90,7 @@ def build(kind: str, vocab: int, seed: int = 0, **changes: Any) -> Any:
             "llama": (LlamaConfig, LlamaForCausalLM),
             "qwen2": (Qwen2Config, Qwen2ForCausalLM),
             "mistral": (MistralConfig, MistralForCausalLM),
+            "mixtral": (MixtralConfig, MixtralForCausalLM),
             "granite": (GraniteConfig, GraniteForCausalLM),
             "reward": (LlamaConfig, LlamaForSequenceClassification),
         }[kind]

@@ -272,6 +272,10 @@ def _dtype(checkpoint: Checkpoint, config: Mapping[str, Any], tensors: Headers) 
 
 def _context(config: Mapping[str, Any]) -> int | None:
     text = config.get("text_config") or config
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    first = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
+    if "longrope" in (rope.get("rope_type"), rope.get("type")) and first:
+        return int(first)  # beyond it all positions turn by another table, for every row of a batch at once
     for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
         value = text.get(key)
         if isinstance(value, int) and value > 0:

@@ -30,11 +30,11 @@ class Spec:
     """How to open one model of the pool.
 
     ``folder`` is the base's local folder, or "" if it still has to be fetched from the Hub (``repo``, ``revision``).
-    ``base_print`` is the base's content fingerprint, ``config_print`` that of its configuration; ``base_key`` is equal for
-    models that share a module in memory, which an adapter that changes its base does with nobody. ``ends`` are the ids that
-    end a reply by the checkpoint's own configuration. ``computed`` marks weights or adapters that a recipe makes: they are
-    written into a shared module or adapter slot when the model is opened. ``replica`` marks a further copy on another device
-    than the model's own. Sizes are bytes.
+    ``loader`` names transformers' class for it. ``base_print`` is the base's content fingerprint, ``config_print`` that of its
+    configuration; ``base_key`` is equal for models that share a module in memory, which an adapter that changes its base
+    does with nobody. ``ends`` are the ids that end a reply by the checkpoint's own configuration. ``computed`` marks weights
+    or adapters that a recipe makes: they are written into a shared module or adapter slot when the model is opened.
+    ``replica`` marks a further copy on another device than the model's own. Sizes are bytes.
     """
 
     folder: str
@@ -50,6 +50,7 @@ class Spec:
     ends: tuple[int, ...]
     tokenizer_folder: str
     classifier: bool = False
+    loader: str = "AutoModelForCausalLM"
     adapter: str = ""
     adapter_key: str = ""
     repo: str = ""

@@ -98,15 +98,15 @@ def _part(tokenizer: Any, part: str) -> Any:
 def tokenizer_of(model: Model) -> Any:
     """Read a model's tokenizer from its files, without its weights. Raises CapabilityError if there are none."""
     engine: Any = model.engine
-    if not hasattr(engine, "entry"):
+    folder = engine.files(model).tokenizer if hasattr(engine, "files") else None
+    if folder is None:
         raise CapabilityError(
-            f"the tokenizer of model {model.name!r} cannot be read: {type(engine).__name__} gives none; "
+            f"the tokenizer of model {model.name!r} cannot be read: {type(engine).__name__} has none in a folder; "
             "use the transformers engine (pip install moco-pool-transformers)"
         )
     from transformers import AutoTokenizer
 
-    entry = engine.entry(model)
-    return AutoTokenizer.from_pretrained(str(entry.get("tokenizer") or entry["model"]), local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def report(models: Sequence[Model]) -> Report:

@@ -15,6 +15,7 @@ import attrs
 import torch
 
 from moco_core.errors import PromptTooLong
+from moco_core.local import ModelFiles
 from moco_core.models import Engine, Inbox, Model
 from moco_core.types import Generation, Usage, digest
 from moco_toolkit_decoding.combine import Mix
@@ -147,8 +148,8 @@ class LocalEngine(Engine):
     def _where(self, mark: str) -> str:
         return str(Path(self._folder) / mark[:12])
 
-    def entry(self, model: Model) -> Mapping[str, Any]:
-        return {"model": self._where(model.tokenizer)}
+    def files(self, model: Model) -> ModelFiles:
+        return ModelFiles(tokenizer=Path(self._where(model.tokenizer)))
 
     @contextmanager
     def use(self, *models: Model) -> Iterator[tuple[LocalLoaded, ...]]:

@@ -1,0 +1,74 @@
+"""What the installed transformers makes of an architecture, told from names alone: nothing is imported for it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["capabilities", "loader", "rolls_back"]
+
+GENERATIVE = frozenset({"generate", "logprobs", "score", "step", "hidden", "embed", "weights", "train"})
+CLASSIFYING = frozenset({"reward", "hidden", "embed", "weights"})
+
+_TABLES = {
+    "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+}
+"""The library's classes that open models here, and where it lists what each of them opens."""
+
+_ATTENTION = ("full_attention", "sliding_attention")
+_NO_ROLLBACK = frozenset(
+    # positions as biases of the attention, which no ready-made mask can say; no cache at all; states beside it
+    ["bloom", "openai-gpt", "llama4", "llama4_text", "minimax", "jamba", "bamba", "falcon_h1", "zamba", "zamba2"]
+)
+_RECURRENT = ("mamba", "rwkv", "recurrent", "xlstm")
+
+
+def loader(config: Mapping[str, Any], classifier: bool) -> str | None:
+    """Return the class of transformers that opens a checkpoint; None if the installed version knows none."""
+    classes = [str(c) for c in config.get("architectures") or []]
+    if classifier:
+        wanted = ["AutoModelForSequenceClassification"]
+    else:
+        wanted = ["AutoModelForCausalLM", "AutoModelForImageTextToText"]
+    for name in wanted:
+        known = _listed(name)
+        if known is None or config.get("model_type") in known or known.intersection(classes):
+            return name
+    return None
+
+
+@functools.cache
+def _listed(name: str) -> frozenset[str] | None:
+    """Return the model types and classes that an automatic class opens; None if that cannot be found out."""
+    spec = importlib.util.find_spec("transformers")
+    folders = spec.submodule_search_locations if spec is not None else None
+    try:
+        text = (Path(next(iter(folders or ()))) / "models" / "auto" / "modeling_auto.py").read_text("utf-8")
+    except (OSError, StopIteration):
+        return None
+    table = re.search(rf"^{_TABLES[name]} = OrderedDict\((.*?)^\)", text, re.S | re.M)
+    return frozenset(re.findall(r'"([\w.-]+)"', table[1])) if table else None
+
+
+def capabilities(config: Mapping[str, Any], classifier: bool) -> frozenset[str]:
+    """Return what a model of this configuration can do on this engine."""
+    if classifier:
+        return CLASSIFYING
+    return GENERATIVE if rolls_back(config) else GENERATIVE - {"step"}
+
+
+def rolls_back(config: Mapping[str, Any]) -> bool:
+    """Return whether its state is keys and values that can be cropped, under a mask that is given to it."""
+    text = config.get("text_config") or config
+    types = {str(c.get("model_type", "")) for c in (config, text)}
+    if types & _NO_ROLLBACK or any(name in kind for kind in types for name in _RECURRENT):
+        return False
+    if text.get("alibi") and "falcon" in types:
+        return False
+    return all(kind in _ATTENTION for kind in text.get("layer_types") or ())
