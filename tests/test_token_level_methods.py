@@ -1,4 +1,4 @@
-"""The methods that work token by token, through the command line: who wrote what, and bad input."""
+"""The methods that work token by token: who wrote what and bad input, through the command line; fits and saved systems."""
 
 import json
 import os
@@ -12,9 +12,13 @@ import command_line
 import pytest
 from command_line import stored
 
+from moco_core import Sampling
+from moco_core.catalogue import Catalogue
+from moco_core.options import build
 from moco_core.runs.records import read_records
+from moco_core.runtime.cache import Cache
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 METHODS = ("nudging", "switch_generation", "mentor_collab", "co_llm", "logit_fusion", "logit_contrastive")
 TWO = ["-o", "pool.models=[letters, facts]"]
@@ -170,3 +174,110 @@ def test_a_mistake_in_the_middle_of_a_bench_loses_nothing(moco, tmp_path):
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == before
     code, out, _ = moco("bench", str(good), "--json")  # what was computed is all there
     assert code == 0 and all(r["calls"] == r["cached_calls"] for r in json.loads(out)[0]["rows"])
+
+
+# -------------------------------------------------------------------- one layout, one way to fit and to come back
+
+
+def small_pool(count=3):
+    from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_llama
+
+    tokenizer, engine = bpe_tokenizer(), LocalEngine()
+    return [engine.add(f"m{i}", tiny_llama(tokenizer, i), tokenizer) for i in range(count)]
+
+
+def method_of(name, options):
+    cls = Catalogue({}).load("method", name)
+    return cls(build(cls.Options, options))
+
+
+def run(name, options, models, **settings):
+    from moco_toolkit_authoring import example_questions, run_method
+
+    questions = example_questions(2)
+    return run_method(
+        method_of(name, options), models, questions=questions, sampling=Sampling(max_new_tokens=5), **settings
+    )
+
+
+FITS = {
+    "nudging": {"tune": True, "gamma_grid": [0.02, 0.4]},
+    "switch_generation": {"patch_size": 2},
+    "mentor_collab": {"verifier": "mlp", "decision_proportion": 100.0},
+    "co_llm": {"targets": "gold", "epochs": 2, "quantiles": 2},
+    "logit_fusion": {"weights": "nll"},
+    "logit_contrastive": {"alpha": "search", "grid": [0.5]},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_fitting_twice_on_one_cache_makes_no_new_call_and_no_new_forward(tmp_path, name):
+    from moco_toolkit_authoring import examples
+
+    def work(in_flight):
+        models, cache = small_pool(), Cache(tmp_path / "calls.sqlite")
+        outcome = run(name, FITS[name], models, dev=examples(4, prefix="d"), cache=cache, in_flight=in_flight)
+        assert not outcome.errors
+        engine = models[0].engine
+        return outcome, sum(engine.calls.values()) + sum(one.forwards for one in engine.loaded.values())
+
+    first, made = work(8)
+    again, more = work(1)
+    assert made > 0 and more == 0
+    assert (again.state, again.texts) == (first.state, first.texts)
+    assert again.calls == first.calls  # and yet nobody's work looks free
+
+
+SAVED = {
+    "nudging": {"base": 0, "nudging": 2, "gamma": 0.3},
+    "switch_generation": {},
+    "mentor_collab": {"generator": 0, "mentor": 1, "probe": True},
+    "co_llm": {"base": 0, "assistant": 1, "threshold": 0.25},
+    "logit_fusion": {"weights": [0.5, 0.25, 0.25], "unite": False},
+    "logit_contrastive": {"base": 0, "experts": [0], "antis": [2], "strength": 1.0},
+}
+"""What version 0.1 saved; the tensors of two of them lie beside it."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_system_saved_by_version_0_1_comes_back(tmp_path, name):
+    import asyncio
+
+    from safetensors.torch import save_file
+
+    from moco_core import Pool
+    from moco_toolkit_authoring import example_questions
+    from moco_toolkit_authoring.harness import open_session
+
+    save_file({"head": torch.full((32,), 0.123456)}, tmp_path / "head.safetensors")
+    widths = {0: (64, 32), 1: (64,), 4: (32, 64), 5: (32,), 8: (16, 32), 11: (1, 16)}
+    probe = {f"layers.{i}.weight": torch.full(shape, 0.01) for i, shape in widths.items()}
+    probe |= {f"layers.{i}.bias": torch.zeros(shape[0]) for i, shape in widths.items()}
+    for i, width in ((1, 64), (5, 32)):
+        probe |= {f"layers.{i}.running_mean": torch.zeros(width), f"layers.{i}.running_var": torch.ones(width)}
+        probe[f"layers.{i}.num_batches_tracked"] = torch.tensor(3)
+    save_file(
+        {**probe, "mean": torch.zeros(32), "deviation": torch.ones(32)}, tmp_path / "probe.safetensors", {"width": "32"}
+    )
+    system = method_of(name, {}).restore(Pool(small_pool()), SAVED[name], tmp_path)
+    assert dict(system.state()) == SAVED[name]
+
+    async def ask(question):
+        async with open_session(sampling=Sampling(max_new_tokens=4)) as session:
+            return await system.respond(question, session.context("respond", question))
+
+    assert asyncio.run(ask(example_questions(1)[0])).meta["share"]
+
+
+def test_importing_a_method_imports_neither_torch_nor_its_own_modules():
+    code = "import sys; " + "; ".join(f"import moco_method_{name}" for name in METHODS)
+    code += "; print([m for m in sys.modules if m == 'torch' or m.startswith('moco_method_') and '.' in m])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_names_its_options_and_papers_as_the_others_do(name):
+    cls = Catalogue({}).load("method", name)
+    assert cls.Options.__name__ == "Options" and cls.Options.__module__ == f"moco_method_{name}.options"
+    assert cls.__module__ == cls.system.__module__ == f"moco_method_{name}.method"
+    assert re.fullmatch(r"arXiv \d{4}\.\d{5}(, \d{4}\.\d{5})*", cls.paper)

@@ -61,7 +61,7 @@ class LogitContrastive(Method[Options]):
     system = ContrastSystem
     level: ClassVar[Literal["logit"]] = "logit"
     title: ClassVar[str] = "Contrastive decoding"
-    paper: ClassVar[str] = "arXiv 2210.15097"
+    paper: ClassVar[str] = "arXiv 2210.15097, 2105.03023, 2401.08565, 2309.09117"
 
     def needs(self) -> Needs:
         return Needs(capabilities=frozenset({"generate", "step"}), min_models=self._least, check=self._problems)

@@ -59,7 +59,7 @@ class LogitFusion(Method[Options]):
     system = FusedSystem
     level: ClassVar[Literal["logit"]] = "logit"
     title: ClassVar[str] = "Logit fusion"
-    paper: ClassVar[str] = "arXiv 2601.21257"
+    paper: ClassVar[str] = "arXiv 2601.21257, 2410.03777"
 
     def needs(self) -> Needs:
         return Needs(
