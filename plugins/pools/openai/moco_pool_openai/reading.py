@@ -70,11 +70,11 @@ def generation(
         served = reply.get("model")
     except Exception as error:  # a server may answer anything
         raise Damaged(f"{name}: the server's reply is damaged ({type(error).__name__}: {error})") from None
-    if finish in _BROKEN:
-        stated = stated_failure({"error": choice["error"]}) if choice.get("error") else None
-        why = f": {stated.said}" if stated else ""
+    stated = stated_failure({"error": choice.get("error")})
+    if finish in _BROKEN or stated:
+        why = f": {stated.said}" if stated else f" ({finish})"
         passing = stated is None or stated.passing
-        raise RequestFailed(f"{name}: the server broke off while it wrote ({finish}){why}", passing=passing)
+        raise RequestFailed(f"{name}: the server broke off while it wrote{why}", passing=passing)
     meta: dict[str, Any] = {}
     if not text and refusal:
         text, meta["refusal"] = refusal, True
@@ -130,6 +130,8 @@ def _parts(message: Any) -> tuple[str, str, str]:
             thoughts.append(_text(part.get("thinking") or part.get("reasoning") or part.get("text")))
         elif kind == "refusal":
             refusals.append(_text(part.get("refusal") or part.get("text")))
+        elif isinstance(part.get("text"), str):  # a text of a kind that is new
+            answers.append(part["text"])
 
     content = message.get("content")
     for part in content if isinstance(content, list) else [] if content is None else [content]:

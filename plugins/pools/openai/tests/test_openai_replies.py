@@ -54,6 +54,7 @@ PARTS: dict[str, tuple[Any, str, str]] = {
         "2+2.",
     ),
     "a thought as text": ({"content": [{"type": "reasoning", "text": "2+2."}, {"type": "text", "text": "4"}]}, "4", "2+2."),
+    "texts of a new kind": ({"content": [{"type": "answer_text", "text": "4"}]}, "4", ""),
     "parts of other kinds": ({"content": [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "4"}]}, "4", ""),
     "reasoning_content": ({"content": "4", "reasoning_content": "2+2."}, "4", "2+2."),
     "reasoning": ({"content": "4", "reasoning": "2+2."}, "4", "2+2."),
@@ -116,9 +117,10 @@ def test_a_reply_that_was_broken_off_is_no_reply(finish: str) -> None:
         with pytest.raises(RequestFailed, match="broke off while it wrote") as caught:
             read(said({"content": text}, finish_reason=finish))
         assert caught.value.passing
-    with pytest.raises(RequestFailed, match="Payment missing") as caught:
-        read(said({"content": ""}, finish_reason=finish, error={"code": 402, "message": "Payment missing"}))
-    assert not caught.value.passing
+    for reason in (finish, None, "stop"):
+        with pytest.raises(RequestFailed, match="Payment missing") as caught:
+            read(said({"content": "The"}, finish_reason=reason, error={"code": 402, "message": "Payment missing"}))
+        assert not caught.value.passing
 
 
 def test_a_refusal_is_what_the_model_said() -> None:
