@@ -162,7 +162,7 @@ async def _positions(
 ) -> Positions | None:
     """Read a reply under both models; None if it does not fit. Its last position is the end, whichever token says so."""
     try:
-        sessions = await scope.gather(decoding.open_session(scope, m, example.question) for m in models)
+        sessions = await scope.gather(decoding.open_step_session(scope, m, example.question) for m in models)
     except PromptTooLong:
         return None
     try:

@@ -11,7 +11,7 @@ import torch
 from moco_core import Context, Model, Question
 from moco_method_co_llm.options import Options
 from moco_method_co_llm.thresholds import schedule
-from moco_toolkit_decoding import Answering, HeadGate, open_session
+from moco_toolkit_decoding import HeadGate, JointAnswer, open_step_session
 from moco_toolkit_decoding.sampling import Settings, choose
 
 __all__ = ["write"]
@@ -29,8 +29,9 @@ async def write(
 ) -> dict[str, Any]:
     """Write the answer of ``models`` (base, assistant) to one question."""
     sampling = context.sampling
-    sessions = await context.gather(open_session(context, m, question, reserve=sampling.max_new_tokens) for m in models)
-    answer = Answering(sessions, shared=True, stops=sampling.stop)
+    opening = [open_step_session(context, m, question, reserve=sampling.max_new_tokens) for m in models]
+    sessions = await context.gather(opening)
+    answer = JointAnswer(sessions, shared=True, stops=sampling.stop)
     size = min(s.vocabulary.size for s in sessions)
     ends = frozenset(sessions[BASE].vocabulary.ends | sessions[ASSISTANT].vocabulary.ends)
     gate = HeadGate(torch.tensor(head, dtype=torch.float32), schedule(eta, options))
@@ -76,7 +77,7 @@ async def write(
 
 
 async def _composed(
-    answer: Answering, gate: HeadGate, size: int, sampling: Any, generator: Any, context: Context
+    answer: JointAnswer, gate: HeadGate, size: int, sampling: Any, generator: Any, context: Context
 ) -> tuple[int, float, int]:
     """Choose from (1 - sigma) P_base + sigma P_assistant; the token is owed to whoever gives it more of its mass."""
     base, assistant = answer.turn(BASE), answer.turn(ASSISTANT)

@@ -86,7 +86,7 @@ async def _reference_scores(
     texts = {example.id: text for example, text in usable}
 
     async def one(example: Example, scope: Context) -> tuple[list[int], list[Any]]:
-        sessions = await scope.gather(decoding.open_session(scope, model, example.question) for model in pool)
+        sessions = await scope.gather(decoding.open_step_session(scope, model, example.question) for model in pool)
         try:
             ids = [session.vocabulary.encode(texts[example.id].encode()) for session in sessions]
             if any(other != ids[0] for other in ids):

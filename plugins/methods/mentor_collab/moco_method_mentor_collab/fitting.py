@@ -79,7 +79,7 @@ async def _choices(
         inner = scope.on(example.question)
         found: list[Any] = []
 
-        async def tell(session: decoding.StepSession, a: Segment, b: Segment) -> None:
+        async def tell(session: decoding.DecodingSession, a: Segment, b: Segment) -> None:
             endings = await inner.gather(_endings(session, s, options.label_samples, sampling, inner) for s in (a, b))
             found.append([list(session.ids), a.shown(), b.shown(), *endings])
 
@@ -108,7 +108,7 @@ async def _choices(
 
 
 async def _endings(
-    session: decoding.StepSession, segment: Segment, samples: int, sampling: Sampling, scope: Context
+    session: decoding.DecodingSession, segment: Segment, samples: int, sampling: Sampling, scope: Context
 ) -> list[str]:
     """Return the answers that the generator writes alone after this segment, as a run would return them."""
     out = []

@@ -8,11 +8,11 @@ from typing import Any
 from moco_method_mentor_collab.options import Options
 from moco_method_mentor_collab.probe import Probe
 from moco_method_mentor_collab.prompts import LABELS, Segment, choice, consultation
-from moco_toolkit_decoding import StepSession
+from moco_toolkit_decoding import DecodingSession
 
 __all__ = ["Verifier", "features", "verifier_of"]
 
-Verifier = Callable[[StepSession, Segment, Segment], Awaitable[bool]]
+Verifier = Callable[[DecodingSession, Segment, Segment], Awaitable[bool]]
 """Returns whether the mentor's segment is taken; it leaves the generator's session as it was."""
 TIE = 1e-5
 """A lead below this is rounding noise of a batch, and no lead."""
@@ -21,13 +21,13 @@ TIE = 1e-5
 def verifier_of(options: Options, probe: Probe | None) -> Verifier:
     """Return the verifier that the options and the trained probe say."""
 
-    async def by_prompt(session: StepSession, a: Segment, b: Segment) -> bool:
+    async def by_prompt(session: DecodingSession, a: Segment, b: Segment) -> bool:
         lead = await _preference(session, a, b, options.wording)
         if options.debias:
             lead -= await _preference(session, b, a, options.wording)
         return lead > options.margin + TIE
 
-    async def by_probe(session: StepSession, a: Segment, b: Segment) -> bool:
+    async def by_probe(session: DecodingSession, a: Segment, b: Segment) -> bool:
         assert probe is not None
         hidden = await features(session, consultation(a.shown(), b.shown(), options.wording))
         return probe.keeps(hidden) <= options.mlp_threshold
@@ -35,7 +35,7 @@ def verifier_of(options: Options, probe: Probe | None) -> Verifier:
     return by_prompt if probe is None else by_probe
 
 
-async def features(session: StepSession, shown: bytes) -> Any:
+async def features(session: DecodingSession, shown: bytes) -> Any:
     """Return the generator's hidden state at the end of a consultation, before the choice, float32 (H,)."""
     here = session.mark()
     session.append_text(shown)
@@ -45,7 +45,7 @@ async def features(session: StepSession, shown: bytes) -> Any:
         session.rollback(here)
 
 
-async def _preference(session: StepSession, a: Segment, b: Segment, wording: str) -> float:
+async def _preference(session: DecodingSession, a: Segment, b: Segment, wording: str) -> float:
     """Return how much the generator prefers the label B to the label A, in log-probability over the labels' forms."""
     here = session.mark()
     session.append_text(consultation(a.shown(), b.shown(), wording) + choice(wording))

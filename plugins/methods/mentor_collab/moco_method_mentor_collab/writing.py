@@ -13,7 +13,7 @@ from moco_core import Context, Model, Question
 from moco_method_mentor_collab.options import Options
 from moco_method_mentor_collab.prompts import Segment
 from moco_method_mentor_collab.verifying import Verifier
-from moco_toolkit_decoding import Answering, StepSession, open_session
+from moco_toolkit_decoding import DecodingSession, JointAnswer, open_session
 
 __all__ = ["Writing"]
 
@@ -26,12 +26,12 @@ _PROBLEM = re.compile(r"\n\s*(?:Question|Problem)\b")
 class Writing:
     """The state of one answer. ``on_choice`` is told of every pair of segments, for training a probe."""
 
-    answer: Answering
+    answer: JointAnswer
     options: Options
     limit: int
     context: Context
     generator: random.Random
-    on_choice: Callable[[StepSession, Segment, Segment], Awaitable[None]] | None = None
+    on_choice: Callable[[DecodingSession, Segment, Segment], Awaitable[None]] | None = None
     steps: int = 0
     words: int = 0
     consultations: int = 0
@@ -51,7 +51,7 @@ class Writing:
         """Open the sessions of ``models`` (generator, mentor); ``shared`` tells that they have one tokenizer."""
         sampling = context.sampling
         opening = (open_session(context, m, question, reserve=sampling.max_new_tokens) for m in models)
-        answer = Answering(await context.gather(opening), shared=shared, stops=sampling.stop)
+        answer = JointAnswer(await context.gather(opening), shared=shared, stops=sampling.stop)
         return cls(answer, options, sampling.max_new_tokens, context, context.rng("mentor_collab"))
 
     async def run(self, verifier: Verifier) -> dict[str, Any]:

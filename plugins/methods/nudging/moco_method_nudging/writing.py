@@ -10,7 +10,7 @@ from typing import Any
 
 from moco_core import Context, Model, Question, Sampling
 from moco_method_nudging.options import Options
-from moco_toolkit_decoding import Answering, StepSession, TextSession, TopGate, open_session
+from moco_toolkit_decoding import DecodingSession, JointAnswer, TopGate, open_session
 from moco_toolkit_decoding.text import common
 
 __all__ = ["Writing", "repeats", "without_repeated_end", "write"]
@@ -33,7 +33,7 @@ async def write(
 ) -> dict[str, Any]:
     """Write the answer of ``models`` (base, nudging) to one question; ``shared`` tells that they have one tokenizer.
 
-    Returns what ``Answering.result`` does.
+    Returns what ``JointAnswer.result`` does.
     """
     limit = sampling.max_new_tokens
     if options.base_prompt == "plain":
@@ -43,7 +43,7 @@ async def write(
     else:
         opening = open_session(context, models[BASE], question, reserve=limit)
     sessions = await context.gather([opening, open_session(context, models[NUDGING], question, reserve=limit)])
-    answer = Answering(sessions, shared=shared, stops=sampling.stop)
+    answer = JointAnswer(sessions, shared=shared, stops=sampling.stop)
     writing = Writing(answer, options, gamma, sampling, context.rng("nudging"))
     try:
         return await writing.run()
@@ -55,7 +55,7 @@ class Writing:
     """The state of one answer."""
 
     def __init__(
-        self, answer: Answering, options: Options, gamma: float, sampling: Sampling, generator: random.Random
+        self, answer: JointAnswer, options: Options, gamma: float, sampling: Sampling, generator: random.Random
     ) -> None:
         self.answer, self.options, self.gamma = answer, options, gamma
         self.sampling, self.generator = sampling, generator
@@ -137,12 +137,12 @@ class Writing:
         pieces = [self.answer.drafted(NUDGING, word) for word in words]
         base = self.answer.turn(BASE)
         looks: list[tuple[int, float]] = []
-        if not isinstance(base, TextSession):
+        if base.tokenizes:
             looks = await self._looks(base, [list(w) for w in words[:-1]], pieces[:-1])
         for j in range(1, len(words)):
             # a model that only writes text looks at one place after the other, and no further than needed
             token, logprob = looks[j - 1] if looks else await self._look_at_text(base, b"".join(pieces[:j]))
-            opening = base.vocabulary.piece(token)
+            opening = base.piece(token)
             sure = math.exp(logprob) >= self.gamma
             agrees = self.options.agreement_rule and bool(opening) and pieces[j].startswith(opening)
             if sure or agrees:
@@ -152,7 +152,7 @@ class Writing:
         return None
 
     @staticmethod
-    async def _look_at_text(session: StepSession, text: bytes) -> tuple[int, float]:
+    async def _look_at_text(session: DecodingSession, text: bytes) -> tuple[int, float]:
         here = session.mark()
         session.append_text(text)
         try:
@@ -162,7 +162,7 @@ class Writing:
         return seen.ids[0], seen.logprobs[0]
 
     async def _looks(
-        self, session: StepSession, words: Sequence[list[int]], pieces: Sequence[bytes]
+        self, session: DecodingSession, words: Sequence[list[int]], pieces: Sequence[bytes]
     ) -> list[tuple[int, float]]:
         """Return the base model's top token and log-probability after each of ``words``, in one forward where possible."""
         here = session.mark()
@@ -194,7 +194,7 @@ class Writing:
         return out
 
     @staticmethod
-    async def _look_alone(session: StepSession, ids: list[int]) -> tuple[int, float]:
+    async def _look_alone(session: DecodingSession, ids: list[int]) -> tuple[int, float]:
         here = session.mark()
         session.rollback(len(session.ids))
         session.append_tokens(ids)

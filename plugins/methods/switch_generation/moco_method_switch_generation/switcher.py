@@ -8,7 +8,7 @@ from typing import Protocol
 
 from moco_core import Context, Model, Question
 from moco_method_switch_generation.prompts import conversation, labels_of
-from moco_toolkit_decoding import StepSession, open_session
+from moco_toolkit_decoding import DecodingSession, open_session
 
 __all__ = ["ModelSwitcher", "RandomSwitcher", "Switcher"]
 
@@ -39,7 +39,7 @@ class ModelSwitcher:
     ) -> None:
         self.model, self.question, self.context, self.tags = model, question, context, tags
         self.descriptions = [m.description or m.name for m in writers]
-        self.session: StepSession | None = None
+        self.session: DecodingSession | None = None
 
     async def choose(self, patches: Sequence[tuple[int, str]]) -> int:
         asked = conversation(self.question, self.descriptions, patches, tags=self.tags)

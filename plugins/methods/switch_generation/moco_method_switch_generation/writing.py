@@ -10,7 +10,7 @@ import attrs
 from moco_core import Context, Model, PromptTooLong, Question
 from moco_method_switch_generation.options import Options
 from moco_method_switch_generation.switcher import Switcher
-from moco_toolkit_decoding import Answering, StepSession, open_session
+from moco_toolkit_decoding import DecodingSession, JointAnswer, open_session
 from moco_toolkit_decoding.text import valid_prefix
 
 __all__ = ["Patch", "texts_of", "write"]
@@ -52,10 +52,10 @@ async def write(
     switcher: Switcher,
     context: Context,
 ) -> dict[str, Any]:
-    """Write one answer; ``shared`` tells that all writers have one tokenizer. See ``Answering.result`` for what comes back."""
+    """Write one answer; ``shared`` tells that all writers have one tokenizer. See ``JointAnswer.result``."""
     limit = context.sampling.max_new_tokens
     sessions = await context.gather(open_session(context, m, question, reserve=limit) for m in writers)
-    answer = Answering(sessions, shared=shared, stops=context.sampling.stop)
+    answer = JointAnswer(sessions, shared=shared, stops=context.sampling.stop)
     try:
         writing = Writing(answer, options, switcher, context)
         return await writing.run()
@@ -67,7 +67,7 @@ async def write(
 class Writing:
     """The state of one answer."""
 
-    def __init__(self, answer: Answering, options: Options, switcher: Switcher, context: Context) -> None:
+    def __init__(self, answer: JointAnswer, options: Options, switcher: Switcher, context: Context) -> None:
         self.answer, self.options, self.switcher, self.context = answer, options, switcher, context
         self.limit = context.sampling.max_new_tokens
         self.generator = context.rng("switch_generation")
@@ -167,12 +167,12 @@ class Writing:
 
     def _put(self, who: int, text: str) -> None:
         """Write a cue in the name of a model; it counts."""
-        before = sum(p.tokens for p in self.answer.pieces)
+        before = sum(p.tokens for p in self.answer.segments)
         self.answer.commit_text(who, text.encode())
-        self.used += max(1, sum(p.tokens for p in self.answer.pieces) - before)
+        self.used += max(1, sum(p.tokens for p in self.answer.segments) - before)
 
     @staticmethod
-    def _tokens_of(session: StepSession, text: str) -> int:
+    def _tokens_of(session: DecodingSession, text: str) -> int:
         """Return how many tokens a text takes here; at least one."""
         here, before = session.mark(), session.n_tokens
         session.append_text(text)

@@ -19,7 +19,7 @@ from moco_method_switch_generation.switcher import ModelSwitcher
 from moco_method_switch_generation.writing import Patch, texts_of, write
 from moco_toolkit_authoring import ScriptedPool, example_questions, method_checks, run_method
 from moco_toolkit_authoring.harness import open_session
-from moco_toolkit_decoding import Answering
+from moco_toolkit_decoding import JointAnswer
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import (
     LocalEngine,
@@ -207,12 +207,12 @@ def test_after_every_handover_the_caches_are_those_of_a_fresh_prefill(monkeypatc
     models = pool(1, 2, 3)
     answers = []
 
-    class Watched(Answering):
+    class Watched(JointAnswer):
         def __init__(self, *args, **settings):
             super().__init__(*args, **settings)
             answers.append(self)
 
-    monkeypatch.setattr("moco_method_switch_generation.writing.Answering", Watched)
+    monkeypatch.setattr("moco_method_switch_generation.writing.JointAnswer", Watched)
 
     class Looking(Always):
         async def choose(self, patches):

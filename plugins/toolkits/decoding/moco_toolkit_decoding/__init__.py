@@ -5,7 +5,7 @@ Two ways to work on several models at once, both on top of an engine whose model
 - :class:`JointRecipe` and :class:`UnionRecipe` make a *derived model* out of several: their next-token distributions are
   combined at every step, over a shared vocabulary or, for different tokenizers, over the union of their best strings. The
   derived model answers like any other: ``await context.generate(fused, question)``.
-- :class:`StepSession` is one model and one growing text: look at the next token, draft, score, roll back, fork, continue
+- A :class:`DecodingSession` is one model and one growing text: look at the next token, draft, score, roll back, fork, continue
   with somebody else's words. Sessions of all questions advance together, one forward per model and step.
 """
 
@@ -18,28 +18,31 @@ if TYPE_CHECKING:
     from moco_toolkit_decoding.combine import Combiner, Contrast, Mix
     from moco_toolkit_decoding.compatibility import Report, report, require_same
     from moco_toolkit_decoding.fits import Spent, auroc, fit_once, gold_text
-    from moco_toolkit_decoding.handover import Answering, answer_once
+    from moco_toolkit_decoding.handover import JointAnswer, answer_once
     from moco_toolkit_decoding.joint import JointRecipe
-    from moco_toolkit_decoding.ops import HeadGate, TopGate
+    from moco_toolkit_decoding.opening import inspect, open_session, open_step_session
+    from moco_toolkit_decoding.ops import Draft, HeadGate, TopGate
     from moco_toolkit_decoding.roles import exchange_ids, role_problems, two_roles
-    from moco_toolkit_decoding.session import Draft, StepSession, inspect, open_session
+    from moco_toolkit_decoding.session import DecodingSession
+    from moco_toolkit_decoding.step_session import StepSession
     from moco_toolkit_decoding.text import Vocabulary
-    from moco_toolkit_decoding.texts import TextSession
+    from moco_toolkit_decoding.text_session import TextSession
     from moco_toolkit_decoding.tuning import graded_replies, mean_score
     from moco_toolkit_decoding.union import UnionRecipe
 
 _WHERE = {
-    "Answering": "handover",
     "Combiner": "combine",
     "Contrast": "combine",
-    "Draft": "session",
+    "DecodingSession": "session",
+    "Draft": "ops",
     "HeadGate": "ops",
+    "JointAnswer": "handover",
     "JointRecipe": "joint",
     "Mix": "combine",
     "Report": "compatibility",
     "Spent": "fits",
-    "StepSession": "session",
-    "TextSession": "texts",
+    "StepSession": "step_session",
+    "TextSession": "text_session",
     "TopGate": "ops",
     "UnionRecipe": "union",
     "Vocabulary": "text",
@@ -49,9 +52,10 @@ _WHERE = {
     "fit_once": "fits",
     "gold_text": "fits",
     "graded_replies": "tuning",
-    "inspect": "session",
+    "inspect": "opening",
     "mean_score": "tuning",
-    "open_session": "session",
+    "open_session": "opening",
+    "open_step_session": "opening",
     "report": "compatibility",
     "require_same": "compatibility",
     "role_problems": "roles",
@@ -59,11 +63,12 @@ _WHERE = {
 }
 
 __all__ = [
-    "Answering",
     "Combiner",
     "Contrast",
+    "DecodingSession",
     "Draft",
     "HeadGate",
+    "JointAnswer",
     "JointRecipe",
     "Mix",
     "Report",
@@ -82,6 +87,7 @@ __all__ = [
     "inspect",
     "mean_score",
     "open_session",
+    "open_step_session",
     "report",
     "require_same",
     "role_problems",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import attrs
 import torch
 
-from moco_toolkit_decoding.ops import Drafted, DraftOp, HeadGate, TopGate
+from moco_toolkit_decoding.ops import Draft, DraftOp, HeadGate, TopGate
 from moco_toolkit_decoding.text import Vocabulary, starts_word, valid_prefix
 
 __all__ = ["DraftInProgress", "generator_of", "head_values"]
@@ -33,8 +33,8 @@ class DraftInProgress:
 
     def finished(
         self, reason: Literal["length", "end", "gate", "word"], refused: tuple[int, float] | None = None
-    ) -> Drafted:
-        return Drafted(
+    ) -> Draft:
+        return Draft(
             ids=tuple(self.ids),
             logprobs=tuple(self.logprobs),
             tops=tuple(self.tops),
@@ -47,7 +47,7 @@ class DraftInProgress:
 
     def take(
         self, vocabulary: Vocabulary, token: int, logprob: float, top: float, gate: float | None = None
-    ) -> Drafted | None:
+    ) -> Draft | None:
         """Take or refuse the next token; return the draft if it is over.
 
         ``top`` is the largest log-probability at this place, ``gate`` the value of the draft's head, if it has one.

@@ -8,46 +8,43 @@ whole characters only and no trailing space, because the next model's tokens car
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
+from moco_core.context import Context
 from moco_core.models import Model
 from moco_core.types import FinishReason, Question, Reply, Sampling, Span, Usage
 from moco_toolkit_decoding.joint import cut_spans
-from moco_toolkit_decoding.session import Mark, StepSession
+from moco_toolkit_decoding.session import DecodingSession, Mark
 from moco_toolkit_decoding.text import common, cut_at, last_boundary, starts_word, valid_prefix
-from moco_toolkit_decoding.texts import TextSession
 
-if TYPE_CHECKING:
-    from moco_core.context import Context
-
-__all__ = ["Answering", "Written", "answer_once"]
+__all__ = ["JointAnswer", "Segment", "answer_once", "reply_of"]
 
 
 @attrs.define
-class Written:
-    """A piece of the answer: the writer's index, its bytes and its number of tokens."""
+class Segment:
+    """A part of the answer: the writer's index, its bytes and its number of tokens."""
 
     writer: int
     data: bytes
     tokens: int
 
 
-class Answering:
+class JointAnswer:
     """The answer in progress.
 
     ``sessions[i]`` belongs to writer i; ``shared`` tells that all have one tokenizer. ``stops`` are stop strings. ``finish`` is
     None until the answer has ended.
     """
 
-    def __init__(self, sessions: Sequence[StepSession], *, shared: bool, stops: Sequence[str] = ()) -> None:
+    def __init__(self, sessions: Sequence[DecodingSession], *, shared: bool, stops: Sequence[str] = ()) -> None:
         self.sessions = list(sessions)
         self.shared = shared
         self.stops = tuple(stops)
         self.ids: list[int] = []
         self.data = b""
-        self.pieces: list[Written] = []
+        self.segments: list[Segment] = []
         self.finish: FinishReason | None = None
 
     # ---------------------------------------------------------------- reading
@@ -57,7 +54,7 @@ class Answering:
         """The answer so far."""
         return self.data.decode("utf-8", "replace")
 
-    def turn(self, i: int) -> StepSession:
+    def turn(self, i: int) -> DecodingSession:
         """Return writer i's session, brought up to the truth."""
         session = self.sessions[i]
         if self.shared:
@@ -67,7 +64,6 @@ class Answering:
                 session.rollback(n - kept)
                 n = kept
             session.append_tokens(self.ids[n:])
-            session.counter.read += len(self.ids) - n
         elif session.data != self.data:
             if not self.data.startswith(session.data):
                 session.rollback(Mark(()))
@@ -78,27 +74,22 @@ class Answering:
         """Return the length of the answer in writer i's tokens, or in its writers' own if no tokenizer is at hand."""
         if self.shared:
             return len(self.ids)
-        session = self.sessions[i]
-        return sum(p.tokens for p in self.pieces) if isinstance(session, TextSession) else self.turn(i).n_tokens
+        if not self.sessions[i].tokenizes:
+            return sum(s.tokens for s in self.segments)
+        return self.turn(i).n_tokens
 
     def drafted(self, i: int, ids: Sequence[int]) -> bytes:
         """Return the bytes that these tokens add to the answer."""
         session = self.sessions[i]
-        raw = b"".join(map(session.vocabulary.piece, ids))
-        opens = not session.ids and session.vocabulary.drops_first_space and raw.startswith(b" ")
-        return raw[1:] if opens else raw
+        return session.spell(ids, first=not session.ids)
 
     def words(self, i: int, ids: Sequence[int]) -> list[list[int]]:
         """Cut a draft into words of whole tokens: a token that starts a new word opens the next one."""
         out: list[list[int]] = []
         before = b""
-        vocabulary = self.sessions[i].vocabulary
         for token in ids:
-            piece = vocabulary.piece(token)
-            if out and starts_word(before, piece):
-                out.append([token])
-                before = piece
-            elif out:
+            piece = self.sessions[i].piece(token)
+            if out and not starts_word(before, piece):
                 out[-1].append(token)
                 before += piece
             else:
@@ -123,7 +114,7 @@ class Answering:
     async def completed(self, i: int, ids: Sequence[int], room: int, **settings: Any) -> list[int]:
         """Return a draft of writer i and up to three more of its tokens, until the character that the draft ends in is whole.
 
-        ``room`` bounds the further tokens, ``settings`` are those of :meth:`StepSession.draft`. The session stays where it is.
+        ``room`` bounds the further tokens, ``settings`` are those of a session's ``draft``. The session stays where it is.
         """
         session, out = self.sessions[i], list(ids)
         if not out:
@@ -132,7 +123,7 @@ class Answering:
         session.append_tokens(ids)
         try:
             for _ in range(min(3, room)):
-                data = b"".join(map(session.vocabulary.piece, out))
+                data = session.spell(out, first=False)
                 if data and valid_prefix(data) == data:
                     break
                 more = await session.draft(1, commit=True, **settings)
@@ -179,11 +170,11 @@ class Answering:
 
     def _written(self, i: int, data: bytes, tokens: int) -> None:
         self.data += data
-        if self.pieces and self.pieces[-1].writer == i:
-            self.pieces[-1].data += data
-            self.pieces[-1].tokens += tokens
+        if self.segments and self.segments[-1].writer == i:
+            self.segments[-1].data += data
+            self.segments[-1].tokens += tokens
         else:
-            self.pieces.append(Written(i, data, tokens))
+            self.segments.append(Segment(i, data, tokens))
         if self.stops:
             longest = max(len(s.encode()) for s in self.stops)
             start = len(valid_prefix(self.data[: max(0, len(self.data) - len(data) - longest)]))
@@ -198,8 +189,8 @@ class Answering:
             return False
         if self.shared:
             self.ids = self.ids[:limit]
-            data = self.sessions[i].vocabulary.text(self.ids)
-        elif isinstance(self.sessions[i], TextSession):
+            data = self.sessions[i].spell(self.ids, first=True)
+        elif not self.sessions[i].tokenizes:
             data = self.data  # nothing is drafted beyond the limit, and text alone cannot be cut by tokens
         else:
             session = self.turn(i)
@@ -214,8 +205,7 @@ class Answering:
 
     def result(self, **meta: Any) -> dict[str, Any]:
         """Return the finished answer as JSON data, with writers as indices; see :func:`reply_of`."""
-        pieces = [(str(p.writer), p.data, p.tokens) for p in self.pieces]
-        spans = cut_spans(pieces, self.text)
+        spans = cut_spans([(str(s.writer), s.data, s.tokens) for s in self.segments], self.text)
         return {
             "text": self.text,
             "finish": self.finish or "length",
@@ -272,7 +262,7 @@ async def answer_once(
     used = sampling or context.sampling
     what = {
         "kind": kind,
-        "version": 4,
+        "version": 5,
         "models": [m.fingerprint for m in models],
         "question": [question.id if seeded else "", [[m.role, m.content] for m in question.messages()]],
         "sampling": used.params(),
@@ -291,5 +281,6 @@ async def answer_once(
     data = await context.once(what, work)
     if not fresh:  # sessions count themselves; an answer that was written before is counted as it was then
         for model, read, written in zip([*models, *also], data["read"], data["written"], strict=True):
-            context.count(model, Usage(read, written), cached=True)
+            if read or written:
+                context.count(model, Usage(read, written), cached=True)
     return reply_of(data, models, also)

@@ -24,9 +24,9 @@ from moco_core.types import Generation, Sampling, Span, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.runner import runner_of
 from moco_toolkit_decoding.sampling import Settings, choose, sampling_device
-from moco_toolkit_decoding.text import Vocabulary, cut_at
+from moco_toolkit_decoding.text import cut_at, vocabulary_of
 
-__all__ = ["JointRecipe", "shared_vocabulary", "vocabulary_of"]
+__all__ = ["JointRecipe", "shared_vocabulary"]
 
 MAX_ROWS = 128
 VERSION = 1
@@ -287,15 +287,6 @@ def cut_spans(pieces: Sequence[tuple[str, bytes, int]], text: str) -> tuple[Span
             out.append(Span(name, part[low - at : high - at], tokens))
         at += len(part)
     return tuple(out)
-
-
-def vocabulary_of(loaded: Any) -> Vocabulary:
-    """Return the byte view of a loaded model's tokenizer, made once per loaded model."""
-    key = "moco_toolkit_decoding.vocabulary"
-    found = loaded.scratch.get(key)
-    if found is None:
-        found = loaded.scratch[key] = Vocabulary(loaded.tokenizer, loaded.end_ids)
-    return found  # type: ignore[no-any-return]
 
 
 def shared_vocabulary(loaded: Sequence[Any]) -> tuple[int, Tensor | None]:

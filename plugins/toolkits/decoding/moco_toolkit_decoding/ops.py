@@ -1,4 +1,4 @@
-"""The operations of step sessions, as payloads of private calls: what is asked, and what comes back.
+"""The operations of step sessions: what is asked, and what comes back.
 
 Each operation states the *whole* token sequence it wants to stand on. What the cache of its session already holds is reused,
 what differs is rolled back, what is missing is read. So rolling back and forking cost nothing, the cache may be dropped at any
@@ -8,19 +8,18 @@ time, and a repeated operation gives the same result: the token ids are the trut
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
 from torch import Tensor
 
-from moco_core.models import Call
 from moco_core.types import Sampling
 from moco_toolkit_decoding.text import Vocabulary
 
 __all__ = [
+    "Draft",
     "DraftOp",
-    "Drafted",
     "HeadGate",
     "InspectOp",
     "OpenOp",
@@ -34,7 +33,6 @@ __all__ = [
     "Traced",
 ]
 
-GROUP = "moco_toolkit_decoding.step"
 GREEDY = Sampling()
 
 
@@ -82,7 +80,7 @@ class Opened:
 
 
 @attrs.frozen(kw_only=True)
-class Drafted:
+class Draft:
     """Tokens a model proposed.
 
     ``logprobs`` and ``tops`` are, per token, its log-probability and the largest one at its position (temperature 1).
@@ -129,22 +127,7 @@ class Seen:
 
 
 class StepOp:
-    """Base of the payloads: all of them run together."""
-
-    @property
-    def group(self) -> Hashable:
-        return GROUP
-
-    def run(self, loaded: Any, calls: Sequence[Call]) -> Sequence[Any]:
-        from moco_toolkit_decoding.runner import runner_of
-        from moco_toolkit_decoding.steps import StepServer
-
-        server = loaded.scratch.get(GROUP)
-        if server is None:
-            server = loaded.scratch[GROUP] = StepServer(loaded)
-        # the cache belongs to the weights, not to the passing object that hands them out
-        server.loaded, server.runner = loaded, runner_of(loaded)
-        return server.run([call.payload for call in calls])  # type: ignore[no-any-return]
+    """Base of the operations."""
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from moco_core.errors import ModelCallError
+from moco_core.models import Call
 from moco_toolkit_decoding.drafting import DraftInProgress, generator_of, head_values
-from moco_toolkit_decoding.joint import vocabulary_of
 from moco_toolkit_decoding.ops import (
     DraftOp,
     HeadGate,
@@ -23,15 +23,36 @@ from moco_toolkit_decoding.ops import (
     RowHandle,
     ScoreOp,
     Seen,
+    StepOp,
     Traced,
 )
 from moco_toolkit_decoding.runner import runner_of
 from moco_toolkit_decoding.sampling import Settings, choose, sampling_device
-from moco_toolkit_decoding.text import common
+from moco_toolkit_decoding.text import common, vocabulary_of
 
-__all__ = ["StepServer"]
+__all__ = ["Served", "StepServer"]
 
 MAX_ROWS = 256
+GROUP = "moco_toolkit_decoding.step"
+
+
+@attrs.frozen(eq=False)
+class Served:
+    """The payload of a private call that carries an operation: all that wait for one model run together."""
+
+    op: StepOp
+
+    @property
+    def group(self) -> Hashable:
+        return GROUP
+
+    def run(self, loaded: Any, calls: Sequence[Call]) -> Sequence[Any]:
+        server = loaded.scratch.get(GROUP)
+        if server is None:
+            server = loaded.scratch[GROUP] = StepServer(loaded)
+        # the cache belongs to the weights, not to the passing object that hands them out
+        server.loaded, server.runner = loaded, runner_of(loaded)
+        return server.run([call.payload.op for call in calls])  # type: ignore[no-any-return]
 
 
 @attrs.define(eq=False)

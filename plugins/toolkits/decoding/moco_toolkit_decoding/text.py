@@ -15,7 +15,7 @@ from typing import Any
 
 from moco_core.errors import CapabilityError
 
-__all__ = ["Vocabulary", "common", "cut_at", "last_boundary", "starts_word", "valid_prefix", "words"]
+__all__ = ["Vocabulary", "common", "cut_at", "last_boundary", "starts_word", "valid_prefix", "vocabulary_of", "words"]
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _PROBES = ("Hello world", "The end of 12 days.")
@@ -235,6 +235,15 @@ class Vocabulary:
             return all(self.text(self.encode(p.encode())) == p.encode() for p in _PROBES)
         except CapabilityError:
             return False
+
+
+def vocabulary_of(loaded: Any) -> Vocabulary:
+    """Return the byte view of a loaded model's tokenizer, made once per loaded model."""
+    key = "moco_toolkit_decoding.vocabulary"
+    found = loaded.scratch.get(key)
+    if found is None:
+        found = loaded.scratch[key] = Vocabulary(loaded.tokenizer, loaded.end_ids)
+    return found  # type: ignore[no-any-return]
 
 
 def _kinds(part: Any) -> set[str]:

@@ -21,10 +21,10 @@ from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
-from moco_toolkit_decoding.joint import MAX_ROWS, cut_spans, vocabulary_of
+from moco_toolkit_decoding.joint import MAX_ROWS, cut_spans
 from moco_toolkit_decoding.runner import runner_of
 from moco_toolkit_decoding.sampling import Settings, choose
-from moco_toolkit_decoding.text import Vocabulary, cut_at
+from moco_toolkit_decoding.text import Vocabulary, cut_at, vocabulary_of
 
 __all__ = ["UnionRecipe"]
 

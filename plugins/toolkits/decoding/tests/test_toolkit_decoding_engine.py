@@ -148,16 +148,43 @@ def test_sessions_survive_eviction_and_lost_caches(mixed):
     assert run(lambda c: work(c, 2)) == run(lambda c: work(c, 256))
 
 
-def test_a_session_feeds_each_token_once(mixed):
+def test_what_is_counted_is_what_the_model_read(mixed):
     engine, pool = mixed
 
     async def work(context):
         engine.loaded["gpt2"].scratch.clear()
         session = await open_session(context, pool.named("gpt2"), PROMPTS[2])
+        prompt = len(session.opened.prompt)
+
+        def fed():
+            server = next(v for v in engine.loaded["gpt2"].scratch.values() if isinstance(v, StepServer))
+            return server.cache.tokens
+
+        counter = session.counter
+        assert (counter.read, counter.written) == (0, 0)  # nothing is read before somebody looks
         await session.draft(10, commit=True, ends=frozenset())
-        server = next(v for v in engine.loaded["gpt2"].scratch.values() if isinstance(v, StepServer))
-        # the last chosen token needs no forward
-        assert server.cache.tokens == len(session.opened.prompt) + 10 - 1
+        assert (counter.read, counter.written) == (prompt, 10)
+        assert fed() == prompt + 10 - 1  # the last chosen token needs no forward yet
+        here = session.mark()
+        for text in (" brown", " brown fox", " lazy"):  # looked at and rolled back: each adds to what the others share
+            session.append_text(text)
+            await session.peek()
+            session.rollback(here)
+        brown, fox, lazy = (
+            len(session.vocabulary.extend(session.ids, t)[1]) for t in (b" brown", b" brown fox", b" lazy")
+        )
+        # nothing in front of the seam was replaced, and the first two have their first tokens in common
+        assert session.vocabulary.extend(session.ids, b" brown fox")[0] == 10
+        assert (counter.read, counter.written) == (prompt + fox + lazy, 10)
+        assert fed() == prompt + 10 + fox + lazy
+        await session.trace(
+            session.ids, 4
+        )  # all of it is in the cache, but scores are not: the last six are read again
+        assert counter.read == prompt + fox + lazy + 6
+        other = session.fork()
+        await other.draft(4, ends=frozenset())
+        assert (counter.read, counter.written) == (prompt + fox + lazy + 6, 14)
+        assert brown < fox
 
     run(work)
 

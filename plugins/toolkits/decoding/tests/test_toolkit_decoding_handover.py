@@ -15,7 +15,7 @@ from moco_core.runtime.cache import Cache
 from moco_core.types import Question, Sampling, Usage
 from moco_toolkit_authoring.harness import open_session as open_run
 from moco_toolkit_decoding import (
-    Answering,
+    JointAnswer,
     TextSession,
     TopGate,
     Vocabulary,
@@ -70,7 +70,7 @@ def test_after_every_turn_all_sessions_hold_the_same_text(pieces):
 
     async def work(context):
         sessions = await context.gather(open_session(context, m, QUESTION) for m in models)
-        answer = Answering(sessions, shared=False)
+        answer = JointAnswer(sessions, shared=False)
         fresh = [len(s.opened.prompt) for s in sessions]
         for n, piece in enumerate(pieces):
             who = n % 2
@@ -102,7 +102,7 @@ def test_a_receivers_tokens_are_those_of_the_whole_text():
 
     async def work(context):
         sessions = await context.gather(open_session(context, m, QUESTION) for m in models)
-        answer = Answering(sessions, shared=False)
+        answer = JointAnswer(sessions, shared=False)
         for piece in ("inter", "nation", "al rivers", " 1", "2 +"):
             answer.commit_text(0, piece.encode())
             answer.turn(1)
@@ -116,7 +116,7 @@ def test_what_is_held_back_at_a_seam():
 
     async def work(context):
         sessions = await context.gather(open_session(context, m, QUESTION) for m in models)
-        answer = Answering(sessions, shared=False)
+        answer = JointAnswer(sessions, shared=False)
         view = sessions[0].vocabulary
         bytewise = [view.single[bytes([b])] for b in "ok \U0001f600".encode()]
 
@@ -146,7 +146,7 @@ def test_no_part_of_a_character_is_handed_over():
 
     async def work(context):
         session = await open_session(context, models[0], "go", raw=True)
-        answer = Answering([session, session], shared=False)
+        answer = JointAnswer([session, session], shared=False)
         draft = await session.draft(2)
         answer.commit(0, draft.ids)
         for cut in (1, 2, 3):
@@ -182,7 +182,7 @@ def test_steps_are_counted_once_and_again_when_the_answer_comes_from_the_cache()
         async def work(context):
             async def compute():
                 sessions = await context.gather(open_session(context, m, QUESTION) for m in models)
-                answer = Answering(sessions, shared=True)
+                answer = JointAnswer(sessions, shared=True)
                 for who, n in ((0, 3), (1, 4), (0, 2)):
                     draft = await answer.turn(who).draft(n, ends=frozenset())
                     answer.commit(who, draft.ids)
@@ -268,7 +268,7 @@ def test_gated_text_is_what_gated_steps_write(chunk):
                     session.n_tokens,
                     first.reason,
                     second.reason,
-                    session.vocabulary.piece(seen.ids[0]),
+                    session.piece(seen.ids[0]),
                     round(seen.logprobs[0], 5),
                 )
             )

@@ -71,6 +71,15 @@ def _spread(module: Any, spread: float) -> Any:
     return module.eval()
 
 
+class _Reader(nn.Module):
+    """What a scripted model has below its script: the ids in the cache."""
+
+    def forward(self, input_ids: Tensor, past_key_values: Any, **_: Any) -> Tensor:
+        written = input_ids.to(torch.float32)[:, None, :, None]
+        keys: Tensor = past_key_values.update(written, written, 0)[0]
+        return keys[:, 0, :, 0].long()
+
+
 class ScriptedModule(nn.Module):
     """A causal model whose scores a function computes: ``script(ids) -> {token: logit}`` for the ids read so far.
 
@@ -78,12 +87,14 @@ class ScriptedModule(nn.Module):
     ``layers``.
     """
 
+    base_model_prefix = "reader"
     dtype = torch.float32
     layers = (LayerShape(1, 1, 1, 1),)
 
     def __init__(self, size: int, script: Callable[[list[int]], Mapping[int, float]], *, hidden: int = 4) -> None:
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(1))
+        self.reader = _Reader()
         self.size, self.script, self.width = size, script, hidden
         self.config = SimpleNamespace(_attn_implementation="sdpa")
 
@@ -97,8 +108,7 @@ class ScriptedModule(nn.Module):
         **_: Any,
     ) -> Any:
         rows, width = input_ids.shape
-        written = input_ids.to(torch.float32)[:, None, :, None]
-        seen = past_key_values.update(written, written, 0)[0][:, 0, :, 0].long()
+        seen = self.reader(input_ids, past_key_values)
         columns = range(width - logits_to_keep if logits_to_keep else 0, width)
         logits = torch.full((rows, len(columns), self.size), -10.0)
         for row in range(rows):

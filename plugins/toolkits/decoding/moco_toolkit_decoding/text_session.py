@@ -1,9 +1,8 @@
 """Sessions of models that only write text: a server, say.
 
-A :class:`TextSession` is used like a :class:`~moco_toolkit_decoding.session.StepSession`, and asks the model for pieces of text
-that continue the answer. What is a token there is a word here: its ids number pieces of text. Log-probabilities of the
-emitted tokens (capability ``logprobs``) serve gates and :meth:`TextSession.peek`; nothing else needs them. All calls go
-through the cache, and are counted and recorded like any other.
+The model is asked for pieces of text that continue the answer. Log-probabilities of the emitted tokens (capability
+``logprobs``) serve gates and ``peek``; nothing else needs them. All calls go through the cache, and are counted and recorded
+like any other.
 """
 
 from __future__ import annotations
@@ -12,19 +11,17 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import attrs
 
+from moco_core.context import Context
 from moco_core.errors import CapabilityError
 from moco_core.models import Model
 from moco_core.types import Generation, Message, Prompt, Sampling, as_messages
-from moco_toolkit_decoding.ops import Drafted, HeadGate, Opened, Seen, TopGate
-from moco_toolkit_decoding.session import CHUNK, Draft, Mark, StepSession, logsumexp
-from moco_toolkit_decoding.text import Vocabulary, words
-
-if TYPE_CHECKING:
-    from moco_core.context import Context
+from moco_toolkit_decoding.ops import Draft, HeadGate, Seen, TopGate, Traced
+from moco_toolkit_decoding.session import CHUNK, Counter, Mark, logsumexp
+from moco_toolkit_decoding.text import words
 
 __all__ = ["TextSession"]
 
@@ -32,86 +29,97 @@ LABEL_TOKENS = 4
 """Tokens in which a model that gives no scores may name its choice."""
 
 
-class Pieces(Vocabulary):
-    """Pieces of text by number; ``weights[id]`` is how many tokens of the model a piece took."""
+class TextSession:
+    """See :class:`~moco_toolkit_decoding.session.DecodingSession`; ids number pieces of text.
 
-    def __init__(self) -> None:
-        self.tokenizer = self._backend = None
-        self.special = self.ends = self.defined = frozenset()
-        self.size = 0
-        self.pieces: list[bytes] = []
-        self.weights: list[int] = []
-        self.single = {}
-        self.drops_first_space, self.exact = False, True
+    ``prompt`` is text to be continued as it is, or a conversation.
+    """
 
-    def add(self, data: bytes, weight: int) -> int:
-        """Number a piece and return its number."""
-        self.pieces.append(data)
-        self.weights.append(weight)
-        self.size = len(self.pieces)
-        return self.size - 1
+    tokenizes = False
 
-    def cut(self, text: str, tokens: int) -> list[int]:
-        """Number the words of a text that took so many tokens, shared out by length."""
-        out, total, done, given = [], len(text), 0, 0
-        for word in words(text):
-            done += len(word)
-            share = round(tokens * done / total)
-            out.append(self.add(word.encode(), share - given))
-            given = share
-        return out
+    def __init__(
+        self,
+        context: Context,
+        model: Model,
+        prompt: str | tuple[Message, ...],
+        *,
+        origin: TextSession | None = None,
+    ) -> None:
+        self.context = context
+        self.model = model
+        self.prompt = prompt
+        self.ids: list[int] = list(origin.ids) if origin is not None else []
+        self.counter: Counter = origin.counter if origin is not None else Counter()
+        # every piece so far, and how many tokens of the model it took; a session and its forks number them together
+        self._pieces: list[tuple[bytes, int]] = origin._pieces if origin is not None else []
 
-
-class TextSession(StepSession):
-    """One model, its prompt, and the continuation so far, asked for piece by piece. See :func:`open_session`."""
-
-    prompt: str | tuple[Message, ...]
-
-    @classmethod
-    def on(cls, context: Context, model: Model, prompt: Prompt, *, raw: bool) -> TextSession:
-        """Open a session; ``raw`` takes text as it is."""
-        opened = Opened(vocabulary=Pieces(), prompt=(), context_length=model.context_length, meta={})
-        session = cls(context, model, opened)
-        session.prompt = str(prompt) if raw else as_messages(prompt)
-        return session
+    # ---------------------------------------------------------------- where it stands
 
     @property
-    def _pieces(self) -> Pieces:
-        assert isinstance(self.vocabulary, Pieces)
-        return self.vocabulary
+    def data(self) -> bytes:
+        return self.spell(self.ids, first=True)
+
+    @property
+    def text(self) -> str:
+        return self.data.decode("utf-8", "replace")
 
     @property
     def n_tokens(self) -> int:
         return self.weigh(self.ids)
 
     def weigh(self, ids: Sequence[int]) -> int:
-        return sum(self._pieces.weights[i] for i in ids)
+        return sum(self._pieces[i][1] for i in ids)
+
+    def piece(self, token: int) -> bytes:
+        return self._pieces[token][0]
+
+    def spell(self, ids: Sequence[int], *, first: bool) -> bytes:
+        return b"".join(map(self.piece, ids))
+
+    def append_tokens(self, ids: Sequence[int]) -> None:
+        self.ids += ids
 
     def append_text(self, text: str | bytes) -> None:
         data = text.encode() if isinstance(text, str) else text
         if data:
             # nobody tells how many tokens this is: about one for four letters
-            self.append_tokens([self._pieces.add(data, -(-len(data) // 4))])
+            self.append_tokens([self._add(data, -(-len(data) // 4))])
+
+    def mark(self) -> Mark:
+        return Mark(tuple(self.ids))
 
     def rollback(self, to: Mark | int) -> None:
         if isinstance(to, Mark):
-            return super().rollback(to)
-        kept = list(self.ids)
-        while kept and self.weigh(self.ids) - self.weigh(kept) < to:
-            kept.pop()
-        return super().rollback(Mark(tuple(kept)))
+            self.ids = list(to.ids)
+            return
+        before = self.n_tokens
+        while self.ids and before - self.n_tokens < to:
+            self.ids.pop()
 
     def fork(self) -> TextSession:
-        other = TextSession(self.context, self.model, self.opened, ids=self.ids, counter=self.counter)
-        other.prompt = self.prompt
-        return other
+        return TextSession(self.context, self.model, self.prompt, origin=self)
 
     def close(self) -> None:
-        self._handle.closed = True  # its calls were counted one by one
+        """Do nothing: its calls were counted one by one."""
 
     async def reopen(self, prompt: Prompt) -> None:
         self.prompt = as_messages(prompt)
-        super().rollback(Mark(()))
+        self.ids = []
+
+    def _add(self, data: bytes, weight: int) -> int:
+        """Number a piece."""
+        self._pieces.append((data, weight))
+        return len(self._pieces) - 1
+
+    def _cut(self, text: str, tokens: int) -> list[int]:
+        """Number the words of a text that took so many tokens, shared out by length."""
+        out, total, done, given = [], len(text), 0, 0
+        for word in words(text):
+            done += len(word)
+            share = round(tokens * done / total)
+            out.append(self._add(word.encode(), share - given))
+            given = share
+        return out
 
     # ---------------------------------------------------------------- asking
 
@@ -148,11 +156,11 @@ class TextSession(StepSession):
                 break
         if words and reason == "length" and limit < n:
             reason = "word"
-        ids = self._pieces.cut(whole, count)
+        ids = self._cut(whole, count)
         if commit:
             self.append_tokens(ids)
         begun = min(words, len(_words(whole)))
-        return Drafted(ids=tuple(ids), logprobs=(), tops=(), reason=reason, words=begun)  # type: ignore[arg-type]
+        return Draft(ids=tuple(ids), logprobs=(), tops=(), reason=reason, words=begun)  # type: ignore[arg-type]
 
     async def _piece(
         self, so_far: str, n: int, settings: Sampling, gate: TopGate | None, free: int
@@ -177,7 +185,7 @@ class TextSession(StepSession):
         if k != 1 or want or full or temperature != 1.0:
             self._cannot("give more than its best next token")
         reply = await self._ask("", 1, Sampling())
-        token = self._pieces.add(reply.text.encode(), 1)
+        token = self._add(reply.text.encode(), 1)
         if not reply.token_logprobs and reply.finish_reason == "eos":
             return Seen(ids=(token,), logprobs=(-math.inf,))  # some servers give none for an end token
         return Seen(ids=(token,), logprobs=(self._logprobs(reply)[0],))
@@ -218,16 +226,20 @@ class TextSession(StepSession):
             f"model {self.model.name!r} cannot {what}; the transformers engine can (pip install moco-pool-transformers)"
         )
 
+    # ---------------------------------------------------------------- what text alone does not tell
+
     async def hidden(self) -> Any:
         self._cannot("return hidden states")
 
     async def look(self) -> Seen:
         self._cannot("return hidden states")
 
-    async def score(self, text: Any) -> Any:
+    async def score(self, text: str | bytes | Sequence[int]) -> Traced:
         self._cannot("score within a session")
 
-    async def trace(self, ids: Sequence[int], start: int = 0, **_: Any) -> Any:
+    async def trace(
+        self, ids: Sequence[int], start: int = 0, *, full: bool = False, hidden: bool = False, size: int | None = None
+    ) -> Traced:
         self._cannot("score within a session")
 
 
