@@ -22,7 +22,7 @@ from typing import Any
 
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
-from moco_toolkit_authoring import common, dataset, kit, method, metric, observer, pool
+from moco_toolkit_authoring import common, conduct, dataset, kit, method, metric, observer, pool
 from moco_toolkit_authoring.dataset import DatasetCase, DatasetPlan, gold_reply
 from moco_toolkit_authoring.harness import Outcome, as_pool, open_session, run_method
 from moco_toolkit_authoring.kit import Case, Check, CheckResult, NotApplicable
@@ -91,7 +91,7 @@ _PLANS: Mapping[str, type] = {
 }
 _CHECKS: Mapping[str, tuple[Check, ...]] = {
     "pool": (*common.CHECKS, *pool.CHECKS),
-    "method": (*common.CHECKS, *method.CHECKS),
+    "method": (*common.CHECKS, *method.CHECKS, *conduct.CHECKS),
     "dataset": (*common.CHECKS, *dataset.CHECKS),
     "metric": (*common.CHECKS, *metric.CHECKS),
     "observer": (*common.CHECKS, *observer.CHECKS),

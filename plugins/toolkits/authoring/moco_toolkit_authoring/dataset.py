@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from moco_core.data import Dataset, Metric
-from moco_core.errors import DatasetError, UnknownPlugin
+from moco_core.errors import DatasetError, UnknownPlugin, suggest
 from moco_core.options import build
 from moco_core.types import Example, canonical
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
@@ -19,6 +19,21 @@ from moco_toolkit_authoring.metric import score_of
 __all__ = ["CHECKS", "DatasetCase", "DatasetPlan", "gold_reply"]
 
 _LIMIT = 200  # examples looked at per split: a sample, whatever the size of the dataset
+ANSWER_KINDS = (
+    "boolean",
+    "choice",
+    "code",
+    "decimal",
+    "integer",
+    "label",
+    "letter",
+    "math",
+    "open",
+    "short",
+    "text",
+    "tokens",
+)
+"""Kinds of answers that metrics know; a dataset with a metric of its own may have others."""
 _TELLING = re.compile(
     r"^(answers?|labels?|gold|targets?|references?|solutions?|correct\w*|answer_?key)$", re.IGNORECASE
 )
@@ -85,6 +100,12 @@ def facts_are_stated(case: DatasetCase) -> None:
     require(facts is not None, "the class has no facts")
     missing = [n for n in ("title", "metric", "licence", "source") if not str(getattr(facts, n)).strip()]
     require(not missing, f"facts lack {', '.join(missing)}")
+
+
+@check(per_setting=False, after=["facts_are_stated"])
+def default_metric_is_there(case: DatasetCase) -> None:
+    """The metric that facts name is a metric of that name, which an installation of the dataset brings."""
+    case.catalogue.load("metric", case.cls.facts.metric)
 
 
 @check(after=["entry_point_resolves", "options_have_defaults"])
@@ -218,6 +239,19 @@ def empty_reply_scores_lowest(case: DatasetCase) -> None:
             require(not score.value, f"{split}: an empty reply to {row.id!r} scores {score.value}, not 0")
 
 
+@check(after=["sample_is_readable", "default_metric_is_there"])
+def examples_can_be_scored(case: DatasetCase) -> None:
+    """Examples have references or a right choice, unless a model judges them; kinds of answers are spelt as they are known."""
+    judged = case.plan.metric is None and case.catalogue.load("metric", case.cls.facts.metric).needs_pool
+    for split in ("dev", "test"):
+        for row in case.split(split):
+            kind = row.question.answer_kind
+            near = "" if kind in ANSWER_KINDS else suggest(kind, ANSWER_KINDS)
+            require(not near, f"{split}: example {row.id!r} has the unknown answer_kind {kind!r}{near}")
+            told = row.references or row.answer is not None or row.meta
+            require(judged or told, f"{split}: example {row.id!r} has no reference, no right choice and no meta to score with")
+
+
 @check(after=["sample_is_readable"])
 def notes_are_plain_data(case: DatasetCase) -> None:
     """What reading found worth telling is JSON, before and after reading."""
@@ -232,6 +266,7 @@ def notes_are_plain_data(case: DatasetCase) -> None:
 
 CHECKS: tuple[Check, ...] = (
     facts_are_stated,
+    default_metric_is_there,
     sample_is_readable,
     ids_are_unique,
     splits_are_disjoint,
@@ -240,5 +275,6 @@ CHECKS: tuple[Check, ...] = (
     questions_show_no_reference,
     gold_scores_highest,
     empty_reply_scores_lowest,
+    examples_can_be_scored,
     notes_are_plain_data,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,9 +154,9 @@ def saved_system_restores(case: MethodCase) -> None:
     """State and files restore, in a new instance, to a system with equal replies; nothing is pickled."""
     outcome = case.base()
     try:
-        canonical(outcome.state)
+        json.dumps(outcome.state, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise AssertionError(f"state() is not JSON data: {error}") from None
+        raise AssertionError(f"state() is not JSON data: {error}; infinity and NaN are not, write None") from None
     pickled = [f for f in outcome.files if Path(f).suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib")]
     require(not pickled, f"save_files writes {', '.join(pickled)}; write safetensors or JSON")
     _same(outcome, case.run(reload_with=case.method()), "after saving and restoring")

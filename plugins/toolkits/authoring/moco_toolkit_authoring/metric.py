@@ -203,6 +203,19 @@ def scores_are_in_range(case: MetricCase) -> None:
             require(score.value in (0, 1), f"{where}, but the metric is declared binary")
 
 
+@check(after=["scoring_is_deterministic"])
+def nothing_earns_nothing(case: MetricCase) -> None:
+    """An empty reply scores 0 wherever a full one is scored: it is neither rewarded nor left out of the mean."""
+    if case.cls.needs_pool:
+        raise NotApplicable("what an empty reply is worth is the opinion of its model")
+    metric = case.metric()
+    scored = {example.id for example, _, score in case.table() if score.value is not None}
+    for example in case.plan.examples:
+        if example.id in scored:
+            value = score_of(metric, example, "").value
+            require(value == 0, f"an empty reply to {example.id!r} scores {value}, not 0")
+
+
 @check(after=["scores_are_in_range", "reading_is_deterministic"])
 def scoring_is_deterministic(case: MetricCase) -> None:
     """Scoring again, in another instance and in another order, gives equal scores."""
@@ -281,6 +294,7 @@ CHECKS: tuple[Check, ...] = (
     scoring_never_raises,
     scores_are_in_range,
     scoring_is_deterministic,
+    nothing_earns_nothing,
     scoring_reads_as_read_does,
     units_ignore_order,
     no_rows_give_no_units,

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from moco_core import events, hookspecs
+from moco_toolkit_authoring.conduct import empty_folder
 from moco_toolkit_authoring.kit import Case, Check, check, require
 
 __all__ = ["CHECKS", "ObserverCase", "ObserverPlan"]
@@ -58,18 +55,6 @@ def _event(hook: str, facts: dict[str, Any]) -> Any:
     return cls(**{n: v for n, v in facts.items() if n in known}, **spare)
 
 
-@contextmanager
-def _elsewhere() -> Iterator[Path]:
-    """Work in an empty folder: what an observer writes by default does not litter the caller's."""
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            yield Path(folder)
-        finally:
-            os.chdir(before)
-
-
 def _hooks(observer: Any) -> list[str]:
     return [name for name in dir(hookspecs) if name.startswith("moco_") and callable(getattr(observer, name, None))]
 
@@ -77,7 +62,7 @@ def _hooks(observer: Any) -> list[str]:
 @check()
 def it_watches_something(case: ObserverCase) -> None:
     """It implements at least one event hook, each marked with hookimpl; no method looks like a hook that there is not."""
-    with _elsewhere():
+    with empty_folder():
         observer = case.make()
     hooks = _hooks(observer)
     require(hooks, f"{case.cls.__name__} implements none of the event hooks of moco_core.hookspecs")
@@ -90,7 +75,7 @@ def it_watches_something(case: ObserverCase) -> None:
 @check(after=["it_watches_something"])
 def every_event_is_survived(case: ObserverCase) -> None:
     """A whole benchmark, failed questions and unknown scores included, raises nothing and is told quickly."""
-    with _elsewhere() as folder:
+    with empty_folder() as folder:
         observer = case.make()
         for hook, event in _events(folder):
             if hook not in _hooks(observer):
@@ -104,7 +89,7 @@ def every_event_is_survived(case: ObserverCase) -> None:
 @check(after=["every_event_is_survived"])
 def events_are_left_as_they_are(case: ObserverCase) -> None:
     """What one observer is told, the next one is told too: nothing inside an event is changed."""
-    with _elsewhere() as folder:
+    with empty_folder() as folder:
         observer = case.make()
         for hook, event in _events(folder):
             if hook in _hooks(observer):
@@ -116,7 +101,7 @@ def events_are_left_as_they_are(case: ObserverCase) -> None:
 @check(after=["every_event_is_survived"])
 def two_benchmarks_do_not_meet(case: ObserverCase) -> None:
     """Two observers of one process, told alternately, raise nothing: state belongs to the instance."""
-    with _elsewhere() as folder:
+    with empty_folder() as folder:
         observers = [case.make(), case.make()]
         for hook, event in _events(folder):
             for observer in observers:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import math
 import sys
-from collections.abc import Sequence
-from typing import Any
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import attrs
 
 from moco_core.errors import MocoError
 from moco_core.models import CAPABILITIES, Call, Engine, Model, PoolSource
+from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.runtime.contexts import RunState
 from moco_core.types import Generation, Message, Question, Sampling
@@ -29,15 +32,20 @@ _PROMPTS = (
     "What is 7 + 8? End with: The answer is X.",
 )
 _LOADED_BYTES = 1 << 18
+_HOT = 5.0  # a temperature at which hardly any model says the same thing twice
 
 
 @attrs.frozen(kw_only=True)
 class PoolPlan:
-    """What pool checks work with. At most ``models`` models are asked, with ``max_new_tokens`` each."""
+    """What pool checks work with. At most ``models`` models are asked, with ``max_new_tokens`` each.
+
+    ``variants`` bounds how many options are varied, one at a time, to see whether they change replies.
+    """
 
     prompts: Sequence[str] = _PROMPTS
     models: int = 2
     max_new_tokens: int = 8
+    variants: int = 8
 
 
 @attrs.define(eq=False)
@@ -248,6 +256,67 @@ def batches_change_nothing(case: PoolCase) -> None:
             )
 
 
+def _variants(case: PoolCase) -> Iterator[dict[str, Any]]:
+    """Yield settings that differ from the case's in one option: the other truth value, choice, number or text."""
+    names = [m.name for m in case.source().models()]
+    hints = typing.get_type_hints(case.cls.Options)
+    for name, now in attrs.asdict(case.options(), recurse=False).items():
+        others: list[Any] = []
+        if isinstance(now, bool):
+            others = [not now]
+        elif typing.get_origin(hints[name]) is Literal:
+            others = [c for c in typing.get_args(hints[name]) if c != now]
+        elif isinstance(now, (int, float)):
+            others = [now + 1, now - 1, now / 2]
+        elif isinstance(now, str):
+            others = [now + "x"]
+        for other in others:
+            given = {**case.given, name: other}
+            try:
+                models = case.cls(build(case.cls.Options, given, case.name, plugins=case.catalogue)).models()
+            except Exception:
+                continue  # out of its range, or of what there is
+            if [m.name for m in models] == names:
+                yield given
+                break
+
+
+@check(after=["seeds_reproduce"])
+def fingerprints_tell_options_apart(case: PoolCase) -> None:
+    """An option that changes replies changes fingerprints: a cache would serve the old replies otherwise."""
+    if not case.chosen():
+        raise NotApplicable("no model generates")
+    prints = {m.name: m.fingerprint for m in case.source().models()}
+    greedy = case.once("greedy", lambda: case.texts(0.0, together=False))
+    for given in itertools.islice(_variants(case), case.plan.variants):
+        other = PoolCase(case.catalogue, case.kind, case.name, given, case.plan)
+        same = {m.name for m in other.chosen() if m.fingerprint == prints.get(m.name)}
+        if not same:
+            continue
+        (changed,) = (k for k in given if given[k] != case.given.get(k, getattr(case.options(), k)))
+        try:
+            replies = other.texts(0.0, together=False)
+        except MocoError:
+            continue  # not to be had here, a device say
+        for (name, prompt), reply in replies.items():
+            if name in same:
+                before = greedy[name, prompt].text
+                require(
+                    reply.text == before,
+                    f"{name}: {changed}={given[changed]!r} changes its reply from {before!r} to {reply.text!r} but not its "
+                    "fingerprint; put every option that decides replies into Model.fingerprint",
+                )
+
+
+@check(after=["seeds_reproduce"])
+def temperature_is_heeded(case: PoolCase) -> None:
+    """At a high temperature, another seed writes another text for some prompt."""
+    hot = [case.texts(_HOT, together=False, seed=seed) for seed in range(3)]
+    if any(len(reply.text) > 1 for reply in hot[0].values()):
+        moved = any(other[key].text != reply.text for other in hot[1:] for key, reply in hot[0].items())
+        require(moved, f"three seeds at temperature {_HOT:g} give the same replies; are temperature and seed used?")
+
+
 @check(after=["models_are_described"])
 def undeclared_calls_are_refused(case: PoolCase) -> None:
     """A call of a kind that a model does not declare fails; it is not answered with something else."""
@@ -321,4 +390,6 @@ CHECKS: tuple[Check, ...] = (
     undeclared_calls_are_refused,
     engines_close_twice,
     results_survive_the_cache,
+    fingerprints_tell_options_apart,
+    temperature_is_heeded,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from typing import Any
 
 from moco_core.context import Context
@@ -12,7 +13,7 @@ from moco_core.options import NoOptions
 from moco_core.types import Answer, Example, Question, Reply, Score, digest
 from moco_toolkit_authoring.scripted import ScriptedCall
 
-__all__ = ["LastWord", "example_questions", "examples", "fallible", "unparsable"]
+__all__ = ["LastWord", "able", "example_questions", "examples", "fallible", "unparsable"]
 
 
 def examples(count: int, *, seed: int = 0, prefix: str = "q") -> list[Example]:
@@ -54,10 +55,19 @@ def example_questions(count: int, *, seed: int = 1, prefix: str = "t") -> list[Q
 
 def fallible(call: ScriptedCall) -> str:
     """A script: adds correctly most of the time, always in a readable form. What it says depends on the call alone."""
+    return _add(call, 0.6)
+
+
+def able(share: float) -> Callable[[ScriptedCall], str]:
+    """Return a script like :func:`fallible` that is right that share of the time."""
+    return lambda call: _add(call, share)
+
+
+def _add(call: ScriptedCall, share: float) -> str:
     luck = random.Random(int(digest(call.fingerprint, call.transcript, call.seed)[:12], 16))
     found = re.findall(r"what is (\d+) \+ (\d+)\?", call.transcript)
     value = int(found[-1][0]) + int(found[-1][1]) if found else luck.randrange(20)
-    if luck.random() < 0.4:
+    if luck.random() >= share:
         value += luck.randint(1, 3)
     choices = dict(re.findall(r"^([A-Z])\) (.*)$", call.transcript, flags=re.MULTILINE))
     if choices:

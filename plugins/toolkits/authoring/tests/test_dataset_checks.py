@@ -102,8 +102,30 @@ class NotesObjects(GoodDataset):
         return {"dropped": {3}}
 
 
+class NamesNoMetric(GoodDataset):
+    """Names a metric that nobody has."""
+
+    facts = attrs.evolve(GoodDataset.facts, metric="goodmetric")
+
+
+class HasNoReferences(GoodDataset):
+    """Leaves the references out."""
+
+    def example(self, number: int) -> Example:
+        return attrs.evolve(super().example(number), references=[])
+
+
+class MisspellsTheKind(GoodDataset):
+    """Asks for answers of a kind that is not known."""
+
+    def question(self, number: int) -> Question:
+        return attrs.evolve(super().question(number), answer_kind="intger")
+
+
 BROKEN = {
     "facts_are_stated": NoLicence,
+    "default_metric_is_there": NamesNoMetric,
+    "examples_can_be_scored": HasNoReferences,
     "sample_is_readable": Unreadable,
     "ids_are_unique": RepeatsIds,
     "splits_are_disjoint": SharesQuestions,
@@ -133,6 +155,12 @@ def test_the_good_dataset_passes_everything(metrics: Catalogue) -> None:
 def test_a_fault_fails_its_own_check_alone(name: str, metrics: Catalogue, failures: Failures) -> None:
     metrics.register(BROKEN[name], "broken")
     assert failures("dataset", "broken", metrics) == [name]
+
+
+def test_a_misspelt_kind_of_answer_is_named(metrics: Catalogue) -> None:
+    metrics.register(MisspellsTheKind, "sample")
+    (wrong,) = [r for r in run_checks("dataset", "sample", catalogue=metrics) if not r.ok]
+    assert wrong.name == "examples_can_be_scored" and "did you mean 'integer'?" in wrong.message
 
 
 def test_every_dataset_check_has_its_broken_dataset() -> None:

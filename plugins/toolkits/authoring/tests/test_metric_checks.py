@@ -112,7 +112,16 @@ class Unsupportive(GoodMetric):
         return 0.0
 
 
+class RewardsSilence(GoodMetric):
+    """Scores 1 for an empty reply."""
+
+    def score(self, example: Example, reply: Reply, context: Context) -> Score:
+        score = super().score(example, reply, context)
+        return score if reply.text else attrs.evolve(score, value=1.0)
+
+
 BROKEN = {
+    "nothing_earns_nothing": RewardsSilence,
     "reading_never_raises": ChokesOnReading,
     "reading_states_its_status": MisstatesItsStatus,
     "reading_is_deterministic": ReadsByMood,

@@ -177,7 +177,38 @@ class CannotBeStored(GoodPool):
     engine_class = _Decorated
 
 
+class _Loud(GoodEngine):
+    loud = False
+
+    def write(self, sampling: Sampling, salt: str) -> Generation:
+        found = super().write(sampling, salt)
+        return attrs.evolve(found, text=found.text.upper()) if self.loud else found
+
+
+class MissesAnOption(GoodPool):
+    """Its option `name` changes replies, its fingerprints do not tell."""
+
+    engine_class = _Loud
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self.engine.loud = options.name != "x"
+
+
+class _Cold(GoodEngine):
+    def answer(self, call: Call) -> Any:
+        return super().answer(attrs.evolve(call, seed=None))
+
+
+class IgnoresTheSeed(GoodPool):
+    """Writes the same at any temperature and seed."""
+
+    engine_class = _Cold
+
+
 BROKEN = {
+    "fingerprints_tell_options_apart": MissesAnOption,
+    "temperature_is_heeded": IgnoresTheSeed,
     "models_are_described": NoFingerprint,
     "models_load_nothing": LoadsEagerly,
     "fingerprints_are_stable": ChangesFingerprints,

@@ -1,0 +1,158 @@
+"""Every check of conduct fails on a method with exactly that fault, and on no other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conforming import GoodMethod, GoodSystem
+
+from moco_core import Context, Cost, Example, ModelCallError, Pool, Question, Reply
+from moco_core.catalogue import Catalogue
+from moco_toolkit_authoring import run_checks
+from moco_toolkit_authoring.conduct import CHECKS
+
+USUAL = [2, 0, 1]
+"""How the models rank that every method is tried on first."""
+
+
+class _Forgetful(GoodSystem):
+    def state(self) -> Mapping[str, Any]:
+        return {"order": USUAL if self.order == USUAL else sorted(USUAL)}
+
+
+class LosesItsRanking(GoodMethod):
+    """Saves whether the ranking is the usual one, not what it is."""
+
+    system = _Forgetful
+
+
+class _Hashed(GoodSystem):
+    async def respond(self, question: Question, context: Context) -> Reply:
+        models = list({m.name: m for m in self.pool}.values())
+        reply = await context.generate(models[hash(question.id) % len(models)], question)
+        return Reply.of(reply)
+
+
+class PicksByHash(GoodMethod):
+    """Chooses a model by a question's hash()."""
+
+    system = _Hashed
+
+
+class _Sure(GoodSystem):
+    async def respond(self, question: Question, context: Context) -> Reply:
+        replies = await context.gather(context.generate(m, question) for m in self.pool)
+        return Reply.of(max(replies, key=lambda r: sum(r.token_logprobs) / max(len(r.token_logprobs), 1)))
+
+
+class LooksAtLogprobs(GoodMethod):
+    """Takes the surest reply without saying what it needs."""
+
+    system = _Sure
+
+
+class Overestimates(GoodMethod):
+    """Expects a thousand times the work."""
+
+    def cost(self, models: int, dev: int) -> Cost:
+        return Cost(fit=1000 * models * dev, respond=models)
+
+
+class _Silent(GoodSystem):
+    async def respond(self, question: Question, context: Context) -> Reply:
+        try:
+            return await super().respond(question, context)
+        except ModelCallError:
+            return Reply(text="I do not know.")
+
+
+class HidesErrors(GoodMethod):
+    """Makes an answer of every error."""
+
+    system = _Silent
+
+
+class _Sleepy(GoodSystem):
+    async def respond(self, question: Question, context: Context) -> Reply:
+        time.sleep(0.001)
+        return await super().respond(question, context)
+
+
+class Sleeps(GoodMethod):
+    """Waits a little between questions."""
+
+    system = _Sleepy
+
+
+class WritesADiary(GoodMethod):
+    """Notes its ranking in a file of its own."""
+
+    async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> GoodSystem:
+        system = await super().fit(pool, dev, context)
+        Path("ranking.txt").write_text(str(system.order))
+        return system
+
+
+class _Background(GoodSystem):
+    async def respond(self, question: Question, context: Context) -> Reply:
+        self.later = asyncio.ensure_future(asyncio.sleep(3600))
+        return await super().respond(question, context)
+
+
+class WorksOn(GoodMethod):
+    """Leaves something running."""
+
+    system = _Background
+
+
+BROKEN = [
+    ("what_was_learnt_is_saved", LosesItsRanking),
+    ("hash_order_changes_nothing", PicksByHash),
+    ("undeclared_fields_decide_nothing", LooksAtLogprobs),
+    ("cost_is_no_wild_guess", Overestimates),
+    ("failures_are_not_hidden", HidesErrors),
+    ("the_loop_is_never_blocked", Sleeps),
+    ("nothing_is_left_behind", WritesADiary),
+    ("nothing_is_left_behind", WorksOn),
+]
+
+
+def ours(cls: type, catalogue: Catalogue) -> dict[str, str]:
+    catalogue.register(cls, "sample")
+    names = {c.name for c in CHECKS}
+    return {r.name: r.status for r in run_checks("method", "sample", catalogue=catalogue) if r.name in names}
+
+
+def test_a_good_method_passes(catalogue: Catalogue) -> None:
+    assert set(ours(GoodMethod, catalogue).values()) == {"passed"}
+
+
+@pytest.mark.parametrize(("check", "cls"), BROKEN, ids=[c.__name__ for _, c in BROKEN])
+def test_a_fault_fails_its_own_check_alone(check: str, cls: type, catalogue: Catalogue) -> None:
+    assert [name for name, status in ours(cls, catalogue).items() if status == "failed"] == [check]
+
+
+def test_every_check_of_conduct_has_its_broken_method() -> None:
+    assert {name for name, _ in BROKEN} == {c.name for c in CHECKS}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_state_that_is_no_json_is_named(value: float, catalogue: Catalogue) -> None:
+    class Endless(GoodSystem):
+        def state(self) -> Mapping[str, Any]:
+            return {"order": self.order, "threshold": value}
+
+    class Unbounded(GoodMethod):
+        """Starts from an infinite threshold."""
+
+        system = Endless
+
+    catalogue.register(Unbounded, "sample")
+    results = {r.name: r for r in run_checks("method", "sample", catalogue=catalogue)}
+    assert results["saved_system_restores"].status == "failed"
+    assert "infinity and NaN are not" in results["saved_system_restores"].message
