@@ -1,11 +1,12 @@
 """Cascade: ask models from weak to strong and stop at the first confident reply."""
 
-from moco_core import hookimpl
-from moco_method_cascade.method import Cascade, CascadeOptions, CascadeSystem
+from typing import Any
 
-__all__ = ["Cascade", "CascadeOptions", "CascadeSystem"]
+from moco_core import Method, hookimpl
 
 
 @hookimpl
-def moco_method() -> type[Cascade]:
+def moco_method() -> type[Method[Any]]:
+    from moco_method_cascade.method import Cascade
+
     return Cascade

@@ -5,102 +5,73 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
 
 import attrs
 
 from moco_core import Context, Generation, Model, ModelCallError, Question, Sampling, Usage
-from moco_method_cascade import prompts
+from moco_method_cascade.head import Head
+from moco_method_cascade.options import Options
+from moco_method_cascade.prompts import FALSE, TRUE, p_true, self_report
+from moco_method_cascade.quantiles import chow_average, chow_quantile, chow_sum
 from moco_toolkit_voting import ballots
 
-__all__ = ["Confidence", "Kind", "chow_average", "chow_quantile", "chow_sum", "measure"]
+__all__ = ["Confidence", "measure"]
 
-Kind = Literal["chow_sum", "chow_average", "chow_quantile", "p_true", "self_report", "agreement", "scorer"]
-
-_VERDICT = re.compile(rf"\W*({prompts.TRUE}|{prompts.FALSE})\b", re.IGNORECASE)
+_VERDICT = re.compile(rf"\W*({TRUE}|{FALSE})\b", re.IGNORECASE)
 
 
 @attrs.frozen(kw_only=True)
 class Confidence:
-    """A confidence and the tokens that its own calls took. NaN and minus infinity never reach a finite threshold."""
+    """A confidence, and the calls made for it. NaN and minus infinity never reach a finite threshold.
+
+    ``mass`` is what a verifier gives its two verdicts together, where it was scored: near 0, their ratio is noise.
+    """
 
     value: float
-    usage: Usage = attrs.field(factory=Usage)
-
-
-def chow_sum(logprobs: Sequence[float]) -> float:
-    """Return sum_t log p_t, the log-probability of the reply; NaN without tokens."""
-    return math.fsum(logprobs) if logprobs else math.nan
-
-
-def chow_average(logprobs: Sequence[float]) -> float:
-    """Return (1 / T) sum_t log p_t; NaN without tokens."""
-    return math.fsum(logprobs) / len(logprobs) if logprobs else math.nan
-
-
-def chow_quantile(logprobs: Sequence[float], level: float) -> float:
-    """Return the ``level``-quantile of {log p_t}, linear between order statistics; NaN without tokens.
-
-    ``level=0`` is the least certain token, 0.5 the median. Gupta et al., arXiv 2404.10136.
-    """
-    if not logprobs:
-        return math.nan
-    ordered = sorted(logprobs)
-    position = level * (len(ordered) - 1)
-    below = min(int(position), len(ordered) - 1)
-    above = min(below + 1, len(ordered) - 1)
-    if ordered[below] == ordered[above]:  # also two equal infinities
-        return ordered[below]
-    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+    calls: tuple[Generation | Usage, ...] = ()
+    mass: float | None = None
 
 
 async def measure(
-    kind: Kind,
-    model: Model,
-    question: Question,
-    reply: Generation,
-    context: Context,
-    *,
-    quantile: float,
-    samples: int,
-    sampling: Sampling,
-    verify_tokens: int,
+    model: Model, question: Question, reply: Generation, context: Context, options: Options, head: Head | None = None
 ) -> Confidence:
-    """Return how sure ``model`` is of its own ``reply``.
+    """Return how sure ``model`` is of its own ``reply``; ``head`` is its level's, for ``confidence=deferral``.
 
     Minus infinity for an empty reply; NaN where nothing can be told: no log-probabilities came back, the verdict is
-    neither true nor false, no sample could be read, or the call failed. ``sampling`` is that of the samples of
-    ``agreement``.
+    neither true nor false, no sample could be read, or the call failed.
     """
+    kind, logprobs = options.confidence, reply.token_logprobs
     if not reply.text.strip():
         return Confidence(value=-math.inf)
     if kind == "chow_sum":
-        return Confidence(value=chow_sum(reply.token_logprobs))
+        return Confidence(value=chow_sum(logprobs))
     if kind == "chow_average":
-        return Confidence(value=chow_average(reply.token_logprobs))
+        return Confidence(value=chow_average(logprobs))
     if kind == "chow_quantile":
-        return Confidence(value=chow_quantile(reply.token_logprobs, quantile))
+        return Confidence(value=chow_quantile(logprobs, options.quantile))
+    if kind == "deferral":
+        return Confidence(value=math.nan if head is None else head.confidence(logprobs))
     try:
         if kind == "agreement":
-            return await _agreement(model, question, context, samples, sampling)
-        write = prompts.p_true if kind == "p_true" else prompts.self_report
-        return await _verdict(model, write(question.text(), reply.text), reply, context, verify_tokens)
+            sampling = attrs.evolve(options.sampling(context.sampling), temperature=options.agreement_temperature)
+            return await _agreement(model, question, context, options.samples, sampling)
+        write = p_true if kind == "p_true" else self_report
+        return await _verdict(model, write(question.text(), reply.text), context, options.verify_tokens)
     except ModelCallError:
         return Confidence(value=math.nan)
 
 
-async def _verdict(model: Model, prompt: str, reply: Generation, context: Context, tokens: int) -> Confidence:
+async def _verdict(model: Model, prompt: str, context: Context, tokens: int) -> Confidence:
     """Return P(True) / (P(True) + P(False)), or 1 and 0 for what the model says if it cannot score."""
     if model.can("score"):
-        yes, no = await context.score(model, prompt, [prompts.TRUE, prompts.FALSE])
-        # scoring reports no usage: the verifier reads the question and the reply once more
-        usage = Usage(reply.usage.prompt_tokens + reply.usage.completion_tokens, 0)
-        return Confidence(value=_share(yes.logprob, no.logprob), usage=usage)
+        yes, no = await context.score(model, prompt, [TRUE, FALSE])
+        read = Usage(sum(s.prompt_tokens + len(s.token_ids) for s in (yes, no)))
+        mass = math.exp(yes.logprob) + math.exp(no.logprob)
+        return Confidence(value=_share(yes.logprob, no.logprob), calls=(read,), mass=mass)
     said = await context.generate(model, prompt, Sampling(max_new_tokens=tokens))
     found = _VERDICT.match(said.text)
-    value = math.nan if found is None else float(found[1].casefold() == prompts.TRUE.casefold())
-    return Confidence(value=value, usage=said.usage)
+    value = math.nan if found is None else float(found[1].casefold() == TRUE.casefold())
+    return Confidence(value=value, calls=(said,))
 
 
 async def _agreement(
@@ -112,8 +83,7 @@ async def _agreement(
     )
     replies = [reply for reply in drawn if isinstance(reply, Generation)]
     keys = Counter(a.key for a in ballots(context, question, [r.text for r in replies]) if a.key is not None)
-    usage = sum((reply.usage for reply in replies), Usage())
-    return Confidence(value=max(keys.values()) / samples if keys else math.nan, usage=usage)
+    return Confidence(value=max(keys.values()) / samples if keys else math.nan, calls=tuple(replies))
 
 
 def _share(a: float, b: float) -> float:

@@ -1,26 +1,39 @@
-"""What a token costs: money where prices are known, else compute, else tokens."""
+"""What a call costs: money where prices are known, else compute, else tokens."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import attrs
 
-from moco_core import Model, Usage
+from moco_core import Generation, Model, Usage
 
 __all__ = ["Pricing", "pricing"]
 
 
 @attrs.frozen(kw_only=True)
 class Pricing:
-    """Cost per token read and written, one pair per level, and the unit of the sums."""
+    """Cost per token read and written, one pair per level, and the unit of the sums.
+
+    ``listed`` tells that the prices are the pool's own, so that an engine may know better what a call cost.
+    """
 
     unit: str
     rates: tuple[tuple[float, float], ...]
+    listed: bool = False
 
-    def cost(self, level: int, usage: Usage) -> float:
+    def cost(self, level: int, call: Generation | Usage) -> float:
+        """Return what a call of a level cost, told from its result; NaN if that is unknown, as without any usage."""
+        if isinstance(call, Generation):
+            if self.listed and "cost" in call.meta:
+                known = call.meta["cost"]
+                return math.nan if known is None else float(known)
+            call = call.usage
+        if not call.prompt_tokens:
+            return math.nan
         read, written = self.rates[level]
-        return read * usage.prompt_tokens + written * usage.completion_tokens
+        return read * call.prompt_tokens + written * call.completion_tokens
 
 
 def pricing(models: Sequence[Model], prices: Sequence[float] | None) -> Pricing:
@@ -33,7 +46,8 @@ def pricing(models: Sequence[Model], prices: Sequence[float] | None) -> Pricing:
         return Pricing(unit="money", rates=tuple((price / 1e6, price / 1e6) for price in prices))
     own = [model.prices for model in models if model.prices is not None]
     if len(own) == len(models):
-        return Pricing(unit="money", rates=tuple((read / 1e6, written / 1e6) for read, written in own))
+        rates = tuple((read / 1e6, written / 1e6) for read, written in own)
+        return Pricing(unit="money", rates=rates, listed=True)
     sizes = [model.parameters for model in models if model.parameters]
     if len(sizes) == len(models):
         return Pricing(unit="billion parameters x tokens", rates=tuple((size / 1e9, size / 1e9) for size in sizes))

@@ -11,8 +11,9 @@ from random_checkpoints import write
 from moco_core import Question, Sampling
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_method_cascade import Cascade, CascadeOptions
-from moco_method_cascade.confidence import chow_average, chow_quantile, chow_sum
+from moco_method_cascade.method import Cascade
+from moco_method_cascade.options import Options
+from moco_method_cascade.quantiles import chow_average, chow_quantile, chow_sum
 from moco_toolkit_authoring import open_session, run_method
 
 torch = pytest.importorskip("torch")
@@ -60,7 +61,7 @@ def test_chow_scores_equal_the_cross_entropy_of_the_reply(folder: str, tmp_path:
 
 def test_a_confidence_does_not_depend_on_its_batch_mates(folder: str, tmp_path: Path) -> None:
     """One question at a time and eight together, prompts of 5 to 250 tokens."""
-    method = Cascade(CascadeOptions(select="fixed", thresholds=1.0, confidence="chow_sum"))
+    method = Cascade(Options(select="fixed", thresholds=1.0, confidence="chow_sum"))
 
     def confidences(in_flight: int) -> list[float]:
         outcome = run_method(

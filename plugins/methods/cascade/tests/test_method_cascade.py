@@ -1,15 +1,14 @@
-"""The cascade against its closed forms, a brute-force optimiser and scripted models."""
+"""The cascade on scripted models: who answers, what it costs, what is learnt from dev, and what is refused."""
 
 from __future__ import annotations
 
-import itertools
+import asyncio
+import json
 import math
 import random
 
 import attrs
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from moco_core import (
     CapabilityError,
@@ -24,17 +23,19 @@ from moco_core import (
 )
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_method_cascade import Cascade, CascadeOptions
-from moco_method_cascade.confidence import chow_average, chow_quantile, chow_sum
+from moco_method_cascade.diagnostics import auroc
+from moco_method_cascade.method import Cascade
+from moco_method_cascade.options import Options
 from moco_method_cascade.prompts import FALSE, TRUE
-from moco_method_cascade.thresholds import Table, by_fraction, oracle, search, simulate
 from moco_toolkit_authoring import (
+    SCRIPTED_CAPABILITIES,
     ScriptedEngine,
     ScriptedPool,
     example_questions,
     examples,
     fallible,
     method_checks,
+    open_session,
     run_method,
 )
 
@@ -46,154 +47,12 @@ test_conformance = method_checks(
         {"confidence": "agreement", "report": False},
         {"confidence": "self_report", "select": "fixed", "thresholds": 0.5},
         {"confidence": "chow_quantile", "select": "budget", "budget": 1.0, "max_depth": 2},
+        {"confidence": "deferral"},
     ],
     identical_is_single=True,
 )
 
-LOGS = [-0.1, -2.0, -0.5, -0.4]
 INF = math.inf
-
-
-# ---------------------------------------------------------------- confidence
-
-
-def test_chow_scores_by_hand():
-    assert chow_sum(LOGS) == pytest.approx(-3.0)
-    assert chow_average(LOGS) == pytest.approx(-0.75)
-    assert chow_quantile(LOGS, 0.0) == min(LOGS)
-    assert chow_quantile(LOGS, 1.0) == max(LOGS)
-    assert chow_quantile(LOGS, 0.5) == pytest.approx(-0.45)
-    assert all(math.isnan(f) for f in (chow_sum([]), chow_average([]), chow_quantile([], 0.5)))
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-50, 0), min_size=1, max_size=20), st.floats(0, 1))
-def test_chow_scores_agree_with_numpy(logs, level):
-    numpy = pytest.importorskip("numpy")
-    assert chow_quantile(logs, level) == pytest.approx(float(numpy.quantile(logs, level)), abs=1e-9)
-    assert chow_average(logs) == pytest.approx(chow_sum(logs) / len(logs))
-
-
-# ---------------------------------------------------------------- thresholds
-
-
-@settings(deadline=None)
-@given(st.integers(2, 60), st.floats(0.05, 0.95), st.randoms(use_true_random=False))
-def test_accepted_shares_are_conditional_on_what_arrives(n, fraction, rng):
-    """With distinct confidences every level accepts f of the questions that reach it, up to one question."""
-    rows = [rng.sample(range(1000), n) for _ in range(3)]
-    thresholds, _ = by_fraction(rows, [fraction] * 3)
-    alive = list(range(n))
-    for row, tau in zip(rows, thresholds, strict=True):
-        if not alive:
-            break
-        accepted = [j for j in alive if row[j] >= tau]
-        assert abs(len(accepted) - fraction * len(alive)) <= 1
-        alive = [j for j in alive if row[j] < tau]
-
-
-def test_fractions_by_hand():
-    """0.25 accepts the top quarter, 0.75 the top three quarters; level 2 counts only what level 1 deferred."""
-    first = [0.1, 0.9, 0.5, 0.3]
-    assert by_fraction([first], [0.25]) == ([0.9], [0.25])
-    assert by_fraction([first], [0.75]) == ([0.3], [0.75])
-    thresholds, shares = by_fraction([first, [0.7, 1.0, 0.8, 0.6]], [0.25, 1 / 3])
-    assert thresholds == [0.9, 0.8] and shares == pytest.approx([0.25, 1 / 3])
-
-
-def test_equal_confidences_take_the_nearest_share_and_nan_never_counts():
-    assert by_fraction([[1.0, 1.0, 1.0, 0.0]], [0.5]) == ([1.0], [0.75])
-    assert by_fraction([[0.5, 0.5]], [0.5]) == ([0.5], [1.0])
-    assert by_fraction([[math.nan, -INF, 0.2, 0.4]], [0.5]) == ([0.2], [0.5])
-    assert by_fraction([[math.nan, -INF]], [0.5]) == ([INF], [0.0])
-    assert by_fraction([[0.5, 0.5], [0.1, 0.2]], [0.5, 0.5])[0] == [0.5, 0.2]  # nobody left: all questions count
-
-
-CONFIDENCE = [[0.9, 0.2, 0.8, 0.4, 0.6, 0.1], [0.3, 0.9, 0.5, 0.7, 0.1, 0.8]]
-SCORE = [[1, 0, 1, 0, 0, 0], [1, 1, 1, 0, 1, 0], [1, 1, 1, 1, 1, 1]]
-COST = [[1, 1, 2, 1, 1, 2], [3, 4, 3, 5, 3, 4], [10, 12, 9, 11, 10, 13]]
-CHECK = [[0.5] * 6, [0.25] * 6, [0.0] * 6]
-TABLE = Table(confidence=CONFIDENCE, score=SCORE, cost=COST, check=CHECK)
-
-
-def brute_force(table: Table, *, budget=None, target=None, max_depth=99):
-    """Every threshold that separates questions, at every level, by simulation; None if nothing is feasible."""
-    grids = [[INF, -INF, *sorted({c for c in row if math.isfinite(c)})] for row in table.confidence]
-    best = None
-    for taus in itertools.product(*grids):
-        score, cost, _ = simulate(table, taus)
-        alive = [tau for tau in (*taus, -INF) if tau != INF]
-        depth = next((k + 1 for k, tau in enumerate(alive) if tau == -INF), len(alive))
-        if depth > max_depth or (budget is not None and cost > budget + 1e-12):
-            continue
-        if target is not None and score < target - 1e-12:
-            continue
-        key = (
-            (-round(cost, 9), round(score, 9), -depth)
-            if target is not None
-            else (round(score, 9), -round(cost, 9), -depth)
-        )
-        if best is None or key > best[0]:
-            best = (key, score, cost, depth)
-    return best and best[1:]
-
-
-@pytest.mark.parametrize("budget", [1.0, 1.4, 2.0, 3.0, 4.7, 5.0, 7.0, 9.0, 11.0, 20.0])
-@pytest.mark.parametrize("max_depth", [2, 3])
-def test_budget_search_equals_brute_force(budget, max_depth):
-    found = search(TABLE, grid=40, budget=budget, max_depth=max_depth)
-    expected = brute_force(TABLE, budget=budget, max_depth=max_depth)
-    if expected is None:
-        assert found is None
-        return
-    assert (found.score, found.cost, found.depth) == pytest.approx(expected)
-    assert found.cost <= budget
-    assert simulate(TABLE, found.thresholds)[:2] == pytest.approx((found.score, found.cost))
-
-
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 1.0])
-def test_target_search_equals_brute_force(share):
-    found = search(TABLE, grid=40, target=share)
-    assert (found.score, found.cost, found.depth) == pytest.approx(brute_force(TABLE, target=share))
-    assert found.score >= share
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.randoms(use_true_random=False), st.integers(2, 4), st.integers(1, 6), st.floats(0.5, 12))
-def test_searches_equal_brute_force_on_random_tables(rng, levels, n, budget):
-    row = lambda draw: [draw() for _ in range(n)]  # noqa: E731
-    table = Table(
-        confidence=[row(lambda: rng.choice([0.1, 0.2, 0.5, 0.9, math.nan, -INF])) for _ in range(levels - 1)],
-        score=[row(lambda: rng.choice([0, 0.5, 1])) for _ in range(levels)],
-        cost=[row(lambda: rng.randint(1, 9)) for _ in range(levels)],
-        check=[row(lambda: rng.choice([0, 1])) for _ in range(levels)],
-    )
-    for goal in ({"budget": budget}, {"target": rng.random()}):
-        found, expected = search(table, grid=40, **goal), brute_force(table, **goal)
-        assert (found is None) == (expected is None)
-        if found is not None:
-            assert (found.score, found.cost, found.depth) == pytest.approx(expected)
-
-
-def test_a_coarse_grid_stays_within_the_budget():
-    rng = random.Random(1)
-    n = 200
-    table = Table(
-        confidence=[[rng.random() for _ in range(n)] for _ in range(3)],
-        score=[[float(rng.random() < p) for _ in range(n)] for p in (0.4, 0.5, 0.6, 0.7)],
-        cost=[[c * rng.uniform(0.5, 1.5) for _ in range(n)] for c in (1, 3, 9, 27)],
-        check=[[0.0] * n] * 4,
-    )
-    before = 0.0
-    for budget in (2, 5, 10, 20, 40):
-        found = search(table, grid=5, budget=budget)
-        assert found.cost <= budget and found.score >= before
-        before = found.score
-
-
-def test_oracle_stops_at_the_first_best_level():
-    assert oracle(TABLE) == pytest.approx((1.0, (1 + 5 + 2 + 17 + 4 + 19) / 6))
-
 
 # ---------------------------------------------------------------- answering
 
@@ -209,7 +68,7 @@ def three(**keywords) -> ScriptedPool:
 
 
 def fixed(*taus: float, **options) -> Cascade:
-    return Cascade(CascadeOptions(select="fixed", thresholds=taus, **options))
+    return Cascade(Options(select="fixed", thresholds=taus, **options))
 
 
 def test_minus_infinity_takes_the_first_and_asks_nobody_else():
@@ -253,6 +112,50 @@ def test_the_reported_cost_is_that_of_the_calls_made():
     assert by_size.meta["cost"] == pytest.approx(0.001 * 23) and "parameters" in by_size.meta["cost_unit"]
 
 
+KINDS = ["chow_sum", "chow_average", "chow_quantile", "p_true", "self_report", "agreement"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scoring", [True, False])
+def test_the_reported_cost_is_the_sum_over_all_calls_whatever_the_confidence(kind, scoring):
+    """Every confidence defers here, so that all three levels are asked and two of them checked."""
+    capabilities = SCRIPTED_CAPABILITIES if scoring else SCRIPTED_CAPABILITIES - {"score"}
+    pool = ScriptedPool(dict.fromkeys(("weak", "mid", "strong"), fallible), capabilities=capabilities)
+
+    async def measured():
+        async with open_session(sampling=Sampling(temperature=0.7, max_new_tokens=64)) as session:
+            system = fixed(2.0, 2.0, confidence=kind).restore(pool.pool, {"thresholds": [2.0, 2.0]}, None)
+            context = session.context("respond", QUESTIONS[0])
+            reply = await system.respond(QUESTIONS[0], context)
+            return reply, [call.usage for call in context.calls]
+
+    reply, usages = asyncio.run(measured())
+    assert reply.meta["level"] == 3 and all(u.prompt_tokens for u in usages)
+    assert len(usages) == 3 + {"p_true": 2, "self_report": 2, "agreement": 10}.get(kind, 0)
+    spent = sum(u.prompt_tokens * 1.0 + u.completion_tokens * 2.0 for u in usages) / 1e6
+    assert reply.meta["cost"] == pytest.approx(spent)
+    assert sum(level["cost"] for level in reply.meta["levels"]) == pytest.approx(spent)
+
+
+def test_what_a_call_cost_is_unknown_without_usage_and_what_the_engine_says_otherwise():
+    def call(**fields):
+        return lambda c: Generation(text="a reply", token_logprobs=(-1.0,), **fields)
+
+    def cost(say, **options):
+        pool = ScriptedPool({"a": say, "b": "b"})
+        return run_method(fixed(-9.0, **options), pool, questions=QUESTIONS[:1]).replies["t0"].meta["cost"]
+
+    assert cost(call()) is None  # no usage: unknown, not free
+    assert cost(call(usage=Usage(10, 1), meta={"cost": 0.25})) == 0.25
+    assert cost(call(usage=Usage(10, 1), meta={"cost": None})) is None
+    assert cost(call(usage=Usage(10, 1), meta={"cost": 0.25}), prices=(2.0, 2.0)) == pytest.approx(22e-6)
+    dev, pool = ranked(8)
+    pool.engine.scripts["mid"] = lambda c: attrs.evolve(ranked(8)[1].engine.scripts["mid"](c), usage=Usage())
+    with pytest.raises(ConfigError, match=r"budget needs the cost of every dev reply, and what 8 of 'mid' cost is unknown"):
+        run_method(Cascade(Options(select="budget", budget=1.0)), pool, dev=dev)
+    assert run_method(Cascade(Options()), pool, dev=dev).noted("cost") is None
+
+
 def test_an_empty_reply_a_missing_confidence_and_a_failed_call_defer():
     pool = ScriptedPool(
         {"empty": " ", "none": lambda c: generation("none"), "down": lambda c: ModelCallError("down"), "last": "last"}
@@ -262,9 +165,35 @@ def test_an_empty_reply_a_missing_confidence_and_a_failed_call_defer():
     assert reply.text == "last" and reply.meta["levels"][2] == {"model": "down", "failed": "down"}
 
 
-def test_the_question_fails_with_the_last_level():
-    pool = ScriptedPool({"a": " ", "b": lambda c: ModelCallError("down")})
-    assert "down" in str(run_method(fixed(0.0), pool, questions=QUESTIONS[:1]).errors["t0"])
+def down(call):
+    return ModelCallError("down")
+
+
+@pytest.mark.parametrize("taus", [(0.0, 0.0), (0.0, INF)])
+def test_if_the_last_level_fails_the_deepest_reply_stands_and_says_so(taus):
+    pool = ScriptedPool({"weak": lambda c: generation("weak", -1.0), "mid": down, "strong": down})
+    reply = run_method(fixed(*taus), pool, questions=QUESTIONS[:1]).replies["t0"]
+    assert reply.text == "weak" and reply.meta["fallback"] is True
+    assert (reply.meta["level"], reply.meta["model"]) == (1, "weak")
+    assert reply.meta["levels"][-1] == {"model": "strong", "failed": "down"}
+    assert reply.meta["cost"] == pytest.approx((10 + 2) / 1e6)
+    accepted = run_method(fixed(-9.0, -9.0), pool, questions=QUESTIONS[:1]).replies["t0"]
+    assert "fallback" not in accepted.meta
+
+
+def test_a_question_that_no_level_says_anything_about_fails():
+    assert "down" in str(
+        run_method(fixed(0.0), ScriptedPool({"a": " ", "b": down}), questions=QUESTIONS[:1]).errors["t0"]
+    )
+
+
+def test_dev_counts_an_earlier_reply_where_the_last_level_fails_as_a_test_does():
+    """Scores of 'mid' on the dev questions: half right; 'strong' fails on all of them."""
+    dev, pool = ranked(8)
+    pool.engine.scripts["strong"] = down
+    outcome = run_method(Cascade(Options()), pool, dev=dev, questions=[e.question for e in dev])
+    assert not outcome.errors and any("fallback" in r.meta for r in outcome.replies.values())
+    assert outcome.noted("alone") == {"weak": 0.25, "mid": 0.5, "strong": 0.5}
 
 
 def test_identical_models_give_the_single_models_reply_for_any_threshold():
@@ -355,7 +284,7 @@ def ranked(n: int) -> tuple[list[Example], ScriptedPool]:
 @pytest.mark.parametrize("fraction", [0.3, 0.5, 0.7])
 def test_fitted_shares_hold_on_the_fit_set_at_every_level(fraction):
     dev, pool = ranked(40)
-    method = Cascade(CascadeOptions(accept_fraction=fraction))
+    method = Cascade(Options(accept_fraction=fraction))
     outcome = run_method(method, pool, dev=dev, questions=[e.question for e in dev])
     levels = [reply.meta["level"] for reply in outcome.replies.values()]
     reaching = 40
@@ -365,16 +294,28 @@ def test_fitted_shares_hold_on_the_fit_set_at_every_level(fraction):
         reaching -= accepted
 
 
+@pytest.mark.parametrize("kind", ["p_true", "agreement"])
+def test_a_budget_holds_where_confidences_cost_something(kind):
+    """The verification counts with its prompt: what the chosen setting spends on dev is within the budget."""
+    dev, pool = ranked(20)
+    every = run_method(Cascade(Options(confidence=kind)), pool, dev=dev)
+    low = every.noted("levels")[0]["cost"]
+    for budget in (low * 1.05, low * 1.5, low * 2):
+        method = Cascade(Options(confidence=kind, select="budget", budget=budget))
+        outcome = run_method(method, pool, dev=dev, questions=[e.question for e in dev])
+        assert sum(r.meta["cost"] for r in outcome.replies.values()) / 20 <= budget * (1 + 1e-9)
+
+
 def test_budget_and_target_fit_on_dev():
     dev, pool = ranked(40)
     score = [0.25, 0.5, 0.75]
-    cheap = Cascade(CascadeOptions(select="target", target=1.0, prices=(1.0, 2.0, 4.0)))
+    cheap = Cascade(Options(select="target", target=1.0, prices=(1.0, 2.0, 4.0)))
     outcome = run_method(cheap, pool, dev=dev, questions=[e.question for e in dev])
     right = sum("is a" in r.text for r in outcome.replies.values()) / 40
     assert right >= score[2]
     with pytest.raises(ConfigError, match=r"cascade\.budget: 1e-06 is below the cheapest level's 1.1e-05"):
-        run_method(Cascade(CascadeOptions(select="budget", budget=1e-6, prices=(1.0, 2.0, 4.0))), pool, dev=dev)
-    spend = Cascade(CascadeOptions(select="budget", budget=2e-5, prices=(1.0, 2.0, 4.0)))
+        run_method(Cascade(Options(select="budget", budget=1e-6, prices=(1.0, 2.0, 4.0))), pool, dev=dev)
+    spend = Cascade(Options(select="budget", budget=2e-5, prices=(1.0, 2.0, 4.0)))
     outcome = run_method(spend, pool, dev=dev, questions=[e.question for e in dev])
     assert sum(r.meta["cost"] for r in outcome.replies.values()) / 40 <= 2e-5 + 1e-12
 
@@ -382,9 +323,9 @@ def test_budget_and_target_fit_on_dev():
 def test_a_wrong_order_is_told():
     dev, pool = ranked(40)
     backwards = Pool(reversed(list(pool.pool)))
-    warnings = run_method(Cascade(CascadeOptions()), backwards, dev=dev).warnings
+    warnings = run_method(Cascade(Options()), backwards, dev=dev).warnings
     assert len(warnings) == 1 and "strong (0.750) before mid (0.500)" in warnings[0]
-    assert run_method(Cascade(CascadeOptions()), pool, dev=dev).warnings == []
+    assert run_method(Cascade(Options()), pool, dev=dev).warnings == []
 
 
 @pytest.mark.parametrize(
@@ -395,18 +336,41 @@ def test_a_wrong_order_is_told():
         ({"select": "fixed", "thresholds": 0.0}, 0),
         ({"confidence": "p_true"}, 5),
         ({"confidence": "agreement", "samples": 4, "report": False}, 10),
+        ({"confidence": "deferral", "report": False}, 3),
+        ({"confidence": "deferral", "select": "fixed", "thresholds": 0.5}, 3),
     ],
 )
 def test_fit_makes_the_calls_it_predicts(options, calls):
     dev, pool = ranked(8)
-    method = Cascade(CascadeOptions(**options))
+    method = Cascade(Options(**options))
     assert run_method(method, pool, dev=dev).calls["fit"] == method.cost(3, 8).fit == calls * 8
 
 
 def test_infinite_thresholds_survive_saving():
     method = fixed(INF, -INF)
     outcome = run_method(method, three(), questions=QUESTIONS[:1], reload_with=fixed(0.0, 0.0))
-    assert outcome.state == {"thresholds": ["inf", "-inf"]} and outcome.replies["t0"].text == "mid says"
+    assert outcome.state == {"thresholds": ["inf", "-inf"], "heads": []} and outcome.replies["t0"].text == "mid says"
+
+
+def test_a_system_that_an_earlier_version_saved_is_read():
+    system = fixed(0.0, 0.0).restore(three().pool, json.loads('{"thresholds": ["inf", -0.25]}'), None)
+    assert system.thresholds == (INF, -0.25) and system.heads == ()
+
+
+def test_the_fit_log_says_how_well_each_confidence_tells_right_from_wrong():
+    dev, pool = ranked(40)
+    outcome = run_method(Cascade(Options()), pool, dev=dev)
+    first, second, last = outcome.noted("levels")
+    # at every level the confidence is a random permutation: near a half, and by brute force
+    right = [float(j % 4 < 1) for j in range(40)]
+    order = random.Random(3).sample(range(1, 41), 40)
+    assert first["auroc"] == pytest.approx(auroc([-o for o in order], right))
+    assert 0 < second["auroc"] < 1 and "auroc" not in last
+    assert len(outcome.noted("curve")) == 11
+    assert "verdict_mass" not in first
+    judged = ScriptedPool({"a": "bad reply", "b": "good reply", "c": "last"}, engine=Judge())
+    noted = run_method(Cascade(Options(confidence="p_true")), judged, dev=examples(4)).noted("levels")
+    assert noted[0]["verdict_mass"] == pytest.approx(math.exp(-0.5) + math.exp(-2.5))
 
 
 # ---------------------------------------------------------------- bad input
@@ -424,19 +388,18 @@ def test_infinite_thresholds_survive_saving():
 )
 def test_bad_options(data, message):
     with pytest.raises(ConfigError, match=message):
-        build(CascadeOptions, data)
+        build(Options, data)
 
 
 def test_bad_pools():
     blind = Pool([attrs.evolve(m, capabilities=frozenset({"generate"})) for m in three().pool])
-    needs = Cascade(CascadeOptions()).needs()
+    needs = Cascade(Options()).needs()
     problems = needs.problems(blind)
     assert len(problems) == 2 and "'weak'" in problems[0] and "logprobs" in problems[0]
     only_last = Pool([*three().pool[:2], blind[2]])
     assert needs.problems(only_last) == []
     assert "needs at least 2 models" in needs.problems(only_last[:1])[0]
-    with pytest.raises(ConfigError, match=r"cascade\.thresholds: 3 levels need 2 values, got 1"):
-        run_method(fixed(0.0), three())
+    assert fixed(0.0).needs().problems(three().pool) == ["thresholds: 3 levels need 2 values, got 1"]
     with pytest.raises(ConfigError, match="needs dev examples"):
-        run_method(Cascade(CascadeOptions()), three())
+        run_method(Cascade(Options()), three())
     assert issubclass(CapabilityError, Exception)
