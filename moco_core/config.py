@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
-import yaml
 
 from moco_core.catalogue import Catalogue
-from moco_core.errors import ConfigError, suggest
+from moco_core.errors import ConfigError, PluginError, suggest
+from moco_core.fields import Lines
 from moco_core.options import Plugin, build, build_plugin, option
+from moco_core.overrides import apply_overrides
+from moco_core.reading import load_yaml
 from moco_core.types import Sampling
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 DEFAULT_POOL = "tiny"
+_DATA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
+T = TypeVar("T")
 
 
 def default_cache_path(environ: Mapping[str, str]) -> Path:
@@ -65,7 +69,7 @@ class Settings:
     test: int | None = option(None, ge=1, help="use the first n test examples")
     in_flight: int = option(256, ge=1, help="questions worked on at once")
     parallel: int = option(4, ge=1, help="runs of a grid worked on at once")
-    out: str = option("runs", help="where run folders go")
+    out: str = option("runs", holds="path", help="where run folders go")
     wait: bool = option(False, help="wait where another process writes a run folder, instead of stopping")
     baselines: bool = option(True, help="also run every single model of the pool")
 
@@ -94,88 +98,11 @@ class RunConfig:
         return self.settings.seeds or (self.settings.seed,)
 
 
-def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read a YAML mapping; return its data and the line of every dotted path. Raises ConfigError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(f"{path}:{where}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, got {type(data).__name__}")
-    return data, dict(_lines(node, "")) if node is not None else {}
-
-
-def _lines(node: yaml.Node, path: str) -> Iterator[tuple[str, int]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            child = f"{path}.{key.value}" if path else str(key.value)
-            yield child, key.start_mark.line + 1
-            yield from _lines(value, child)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield f"{path}[{index}]", value.start_mark.line + 1
-            yield from _lines(value, f"{path}[{index}]")
-
-
-def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return ``data`` with ``key.path=value`` overrides applied; values are read as YAML. Raises ConfigError.
-
-    A plugin given by name alone becomes a mapping when one of its options is overridden; ``method=cascade`` replaces it,
-    ``seed=1`` replaces ``seeds`` too, and ``seeds=[0,1]`` a ``seed``.
-    """
-    out: dict[str, Any] = _copy(data)
-    named = {text.partition("=")[0].strip() for text in overrides}
-    for key, other in (("seed", "seeds"), ("seeds", "seed")):
-        if key in named and other not in named:
-            out.pop(other, None)
-    for text in overrides:
-        key, sign, raw = text.partition("=")
-        if not sign or not key.strip():
-            raise ConfigError(f"-o {text}: expected key=value, for example -o method.rounds=3")
-        try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError:
-            value = raw
-        target: Any = out
-        *parents, last = key.strip().split(".")
-        for part in parents:
-            child = target.get(part) if isinstance(target, dict) else None
-            if isinstance(child, str):
-                child = {"name": child}
-            elif child is None:
-                child = {}
-            elif not isinstance(child, dict):
-                raise ConfigError(f"-o {text}: {part} is a {type(child).__name__}, it has no keys")
-            target[part] = child
-            target = child
-        target[last] = value
-    return out
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _copy(v) for k, v in value.items()}
-    return [_copy(v) for v in value] if isinstance(value, list) else value
-
-
 def parse_settings(
     data: Mapping[str, Any],
     catalogue: Catalogue,
     *,
-    lines: Mapping[str, int] | None = None,
+    lines: Lines | None = None,
     source: str = "",
 ) -> RunConfig:
     """Check a whole configuration and load the plugins it names.
@@ -183,69 +110,89 @@ def parse_settings(
     Raises ConfigError with every problem of every section at once, or a PluginError for a plugin that cannot be used.
     """
     problems: list[str] = []
-    marks = lines or {}
+    unusable: list[PluginError] = []
+    marks = lines if lines is not None else Lines()
     own = {f.name for f in attrs.fields(Settings)}
     known = [*_PLUGIN_KEYS, *sorted(own)]
-    for key in data:
-        if key not in known:
-            line = f"line {marks[key]}: " if key in marks else ""
-            problems.append(
-                f"{line}{key}: unknown key{suggest(str(key), known) or '; known keys: ' + ', '.join(known)}"
-            )
-    if data.get("seed") is not None and data.get("seeds") is not None:
-        problems.append("seed: give either seed or seeds, not both")
-    settings: Settings | None = None
-    try:
-        settings = build(Settings, {k: v for k, v in data.items() if k in own}, "", marks)
-    except ConfigError as error:
-        problems.extend(error.problems)
 
-    def one(kind: str, value: Any, path: str) -> Plugin | None:
+    def located(problem: str, key: str) -> str:
+        return f"line {marks[key]}: {problem}" if marks.get(key) else problem
+
+    def tried(place: str, build: Callable[..., T], *args: Any) -> T | None:
         try:
-            return plugin_of(catalogue, kind, value, path, marks)
+            return build(*args)
         except ConfigError as error:
             problems.extend(error.problems)
-            return None
+        except PluginError as error:
+            unusable.append(type(error)(located(str(error), place)))
+            problems.append(str(unusable[-1]))
+        return None
 
-    def many(kind: str) -> list[Plugin | None]:
+    def one(kind: str, value: Any, path: str) -> Plugin | None:
+        return tried(path, plugin_of, catalogue, kind, value, path, marks)
+
+    def many(kind: str) -> tuple[Plugin, ...]:
         single, several = data.get(kind), data.get(kind + "s")
+        for key, empty in ((kind, single is None), (kind + "s", not several)):
+            if key in data and empty and kind != "observer":
+                problems.append(located(f"{key}: empty; name at least one, or leave the key out", key))
         if single is not None and several is not None:
-            problems.append(f"{kind}: give either {kind} or {kind}s, not both")
-        if several is not None:
-            if not isinstance(several, list):
-                problems.append(f"{kind}s: expected a list")
-                return []
-            return [one(kind, v, f"{kind}s[{i}]") for i, v in enumerate(several)]
-        return [] if single is None else [one(kind, single, kind)]
+            problems.append(located(f"{kind}: give either {kind} or {kind}s, not both", kind))
+        if single is not None:
+            return tuple(p for p in [one(kind, single, kind)] if p)
+        if several is not None and not isinstance(several, (list, tuple)):
+            problems.append(located(f"{kind}s: expected a list", f"{kind}s"))
+            return ()
+        found = [one(kind, v, f"{kind}s[{i}]") for i, v in enumerate(several or ())]
+        labels = [p.label for p in found if p]
+        for label in sorted({p.label for p in found if p and p.label != p.name and labels.count(p.label) > 1}):
+            problems.append(located(f"{kind}s: the label {label!r} stands there twice", f"{kind}s"))
+        return _numbered([p for p in found if p])
 
+    for key in data:
+        if key not in known:
+            near = suggest(str(key), known) or "; known keys: " + ", ".join(known)
+            problems.append(located(f"{key}: unknown key{near}", str(key)))
+    if data.get("seed") is not None and data.get("seeds") is not None:
+        problems.append("seed: give either seed or seeds, not both")
+    settings = tried("", build, Settings, {k: v for k, v in data.items() if k in own}, "", marks)
     pool = one("pool", data.get("pool", DEFAULT_POOL), "pool")
     methods, datasets, observers = many("method"), many("dataset"), many("observer")
     executor = None if data.get("executor") is None else one("executor", data["executor"], "executor")
-    metric: Plugin | None = None
-    if data.get("metric") is not None:
-        try:
-            metric = metric_plugin(catalogue, data["metric"], [d for d in datasets if d], marks)
-        except ConfigError as error:
-            problems.extend(error.problems)
-    if not datasets and "datasets" not in data and "dataset" not in data:
+    metric = (
+        None
+        if data.get("metric") is None
+        else tried("metric", metric_plugin, catalogue, data["metric"], datasets, marks)
+    )
+    if "datasets" not in data and "dataset" not in data:
         problems.append("dataset: missing; name one, for example dataset: skills")
+    where = f"{source}: " if source else ""
+    if unusable and len(problems) == 1:
+        raise type(unusable[0])(where + problems[0])
     if problems:
-        raise ConfigError([f"{source}: {p}" if source else p for p in problems])
+        raise ConfigError([where + p for p in problems])
     assert pool is not None and settings is not None
     return RunConfig(
         pool=pool,
-        methods=tuple(m for m in methods if m),
-        datasets=tuple(d for d in datasets if d),
+        methods=methods,
+        datasets=datasets,
         metric=metric,
         settings=settings,
-        observers=tuple(o for o in observers if o),
+        observers=observers,
         executor=executor,
     )
 
 
-def metric_plugin(
-    catalogue: Catalogue, given: Any, datasets: Sequence[Plugin], lines: Mapping[str, int] | None = None
-) -> Plugin:
+def _numbered(plugins: Sequence[Plugin]) -> tuple[Plugin, ...]:
+    """Number the labels of plugins that are called alike: cascade#1, cascade#2."""
+    labels = [p.label for p in plugins]
+    return tuple(
+        p if labels.count(p.label) == 1 else attrs.evolve(p, label=f"{p.label}#{labels[: i + 1].count(p.label)}")
+        for i, p in enumerate(plugins)
+    )
+
+
+def metric_plugin(catalogue: Catalogue, given: Any, datasets: Sequence[Plugin], lines: Lines | None = None) -> Plugin:
     """Load the metric that a section names; options without a name are those of the datasets' default metric.
 
     Raises ConfigError or PluginError.
@@ -260,9 +207,47 @@ def metric_plugin(
     return plugin_of(catalogue, "metric", given, "metric", lines)
 
 
-def plugin_of(catalogue: Catalogue, kind: str, value: Any, path: str, lines: Mapping[str, int] | None = None) -> Plugin:
-    """Load the plugin that a section names and build its options. Raises ConfigError or PluginError."""
-    name = value.get("name") if isinstance(value, Mapping) else value
-    if isinstance(name, str):
-        catalogue.load(kind, name)  # what cannot be used at all is told as what it is, a PluginError
-    return build_plugin(catalogue, kind, value, path, lines)
+def plugin_of(catalogue: Catalogue, kind: str, value: Any, path: str, lines: Lines | None = None) -> Plugin:
+    """Load the plugin that a section names and build its options.
+
+    A method or a dataset may have a ``label``, its name in tables; a dataset may be the path of a file, which an installed
+    dataset reads (keyword ``reads-files``). Raises ConfigError or PluginError.
+    """
+    if isinstance(value, Plugin):
+        return value
+    section = {"name": value} if isinstance(value, str) else value
+    if kind == "dataset":
+        section = _file_as_dataset(catalogue, section, path, lines)
+    label: Any = None
+    if isinstance(section, Mapping) and isinstance(section.get("name"), str):
+        # what cannot be used at all is told as what it is, a PluginError
+        own = {f.name for f in attrs.fields(catalogue.load(kind, section["name"]).Options)}
+        if kind in ("method", "dataset") and "label" in section and "label" not in own:
+            label = section["label"]
+            section = {k: v for k, v in section.items() if k != "label"}
+            if not isinstance(label, str) or not label.strip():
+                raise ConfigError(f"{path}.label: expected a text, got {label!r}")
+    plugin = build_plugin(catalogue, kind, section, path, lines)
+    return plugin if label is None else attrs.evolve(plugin, label=label, given={**plugin.given, "label": label})
+
+
+def _file_as_dataset(catalogue: Catalogue, section: Any, path: str, lines: Lines | None) -> Any:
+    """Return the section of a dataset that reads the file which stands in place of a dataset's name, or the section as it is.
+
+    The reader is told to guess what is not given. Short names of fields are taken too: ``id`` for ``id_field``.
+    """
+    file = section.get("name") if isinstance(section, Mapping) else None
+    if not isinstance(file, str) or file in catalogue.cards("dataset"):
+        return section
+    if not (file.endswith(_DATA) or "/" in file or Path(file).is_file()):
+        return section
+    readers = catalogue.able("dataset", "reads-files")
+    if not readers:
+        raise ConfigError(f"{path}: {file} is a file, and no installed dataset reads files of any form")
+    own = {f.name for f in attrs.fields(catalogue.load("dataset", readers[0]).Options)}
+    given = {k: v for k, v in section.items() if k != "name"}
+    given = {f"{k}_field" if k not in own and f"{k}_field" in own else k: v for k, v in given.items()}
+    if lines is not None and (line := lines.get(f"{path}.name") or lines.get(path)):
+        lines[f"{path}.path"] = line
+    stem = Path(file).name.partition(".")[0]
+    return {"label": stem, "guess": True, **given, "name": readers[0], "path": file}

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import attrs
 
@@ -17,6 +19,7 @@ from moco_core.secrets import Secret
 __all__ = [
     "FieldInfo",
     "Limits",
+    "Lines",
     "NoOptions",
     "Plugin",
     "Plugins",
@@ -28,6 +31,9 @@ __all__ = [
 ]
 
 _META = "moco"
+
+Holds = Literal["value", "path", "path or id"]
+"""Whether an option is a path: one that is written in a file starts from the file's folder, an id only if it is there."""
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +63,21 @@ class Limits:
         )
 
 
+class Lines(dict[str, int]):
+    """The line of every dotted path of a file, 0 where something else replaces what the file says.
+
+    ``folder`` is where relative paths that stand in the file start from.
+    """
+
+    folder: Path | None = None
+
+    def forget(self, place: str) -> None:
+        """Forget a path and all under it: the value there is no longer the file's."""
+        for key in [k for k in self if k.startswith((f"{place}.", f"{place}["))]:
+            del self[key]
+        self[place] = 0
+
+
 class Plugins(Protocol):
     """Where the plugins named in options come from: :class:`~moco_core.catalogue.Catalogue`."""
 
@@ -84,17 +105,21 @@ class FieldInfo:
     limits: Limits = Limits()
     check: Callable[[Any], str | None] | None = None
     slot: Slot | None = None
+    holds: Holds = "value"
 
     def problem(self, field: attrs.Attribute[Any], value: Any) -> str | None:
         """Return what is wrong with a value of the right type, or None."""
-        if self.limits != Limits():
-            numbers = (
-                value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
-            )
-            for number in numbers:
-                if isinstance(number, (int, float)) and not isinstance(number, bool) and not self.limits.hold(number):
-                    word = "int" if isinstance(number, int) and "float" not in str(field.type) else "number"
-                    return f"expected {word} {self.limits.text()}, got {number}"
+        numbers = (
+            value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]
+        )
+        for number in numbers:
+            if not isinstance(number, (int, float)) or isinstance(number, bool):
+                continue
+            if not math.isfinite(number):
+                return f"expected a finite number, got {number}"
+            if not self.limits.hold(number):
+                word = "int" if isinstance(number, int) and "float" not in str(field.type) else "number"
+                return f"expected {word} {self.limits.text()}, got {number}"
         if self.check is not None and value is not None:
             return self.check(value)
         return None
@@ -117,13 +142,16 @@ def option(
     le: float | None = None,
     lt: float | None = None,
     check: Callable[[Any], str | None] | None = None,
+    holds: Holds = "value",
 ) -> Any:
     """Declare one option.
 
     ``ge``, ``gt``, ``le`` and ``lt`` bound a number, or every number of a list. ``check`` returns what is wrong with a
-    value (one clause, such as "expected distinct names"), or None. ``paper`` is the value the paper uses.
+    value (one clause, such as "expected distinct names"), or None. ``paper`` is the value the paper uses. ``holds`` tells
+    files and folders from other texts: a relative path that stands in a configuration file starts from that file's folder.
     """
-    return _field(FieldInfo(help=help, paper=paper, limits=Limits(ge, gt, le, lt), check=check), default, factory)
+    info = FieldInfo(help=help, paper=paper, limits=Limits(ge, gt, le, lt), check=check, holds=holds)
+    return _field(info, default, factory)
 
 
 def plugin_option(
@@ -169,8 +197,8 @@ def _field(info: FieldInfo, default: Any, factory: Callable[[], Any] | None) -> 
 class Plugin:
     """A plugin with its options. ``given`` is what the user wrote, secrets masked, ``options`` the effective values.
 
-    ``further`` are the keys of its section that are not the plugin's own but its holder's. Two are equal if they name one
-    class with equal effective options.
+    ``further`` are the keys of its section that are not the plugin's own but its holder's. ``label`` is its name in tables.
+    Two are equal if they name one class with equal effective options.
     """
 
     kind: str
@@ -179,6 +207,11 @@ class Plugin:
     options: Any
     cls: type[Any]
     further: Any = NoOptions()
+    label: str = attrs.field(eq=False)
+
+    @label.default
+    def _name(self) -> str:
+        return self.name
 
     def make(self) -> Any:
         """Return a new instance."""

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar, Union
 import attrs
 
 from moco_core.errors import ConfigError, PluginError, suggest
-from moco_core.fields import NoOptions, Plugin, Plugins, Slot, info_of, option, plain, plugin_option
+from moco_core.fields import Lines, NoOptions, Plugin, Plugins, Slot, info_of, option, plain, plugin_option
 from moco_core.secrets import MASK, Secret
 
 __all__ = [
@@ -99,9 +99,9 @@ def build(
     data came from; ``plugins`` is the catalogue that plugins named in the data come from. Raises ConfigError with all
     problems at once.
     """
-    scope = _Scope(plugins=plugins)
+    scope = _Scope(plugins=plugins, lines=lines or {})
     value = _structure(cls, {} if data is None else data, path, scope)
-    scope.finish(lines)
+    scope.finish()
     return typing.cast(T, value)
 
 
@@ -109,9 +109,9 @@ def build_plugin(
     plugins: Plugins, kind: str, section: Any, path: str, lines: Mapping[str, int] | None = None
 ) -> Plugin:
     """Load the plugin that a section names and build its options. Raises ConfigError with all problems at once."""
-    scope = _Scope(plugins=plugins)
+    scope = _Scope(plugins=plugins, lines=lines or {})
     value = _structure_plugin(Slot(kind=kind), section, path, scope)
-    scope.finish(lines)
+    scope.finish()
     return typing.cast(Plugin, value)
 
 
@@ -138,11 +138,12 @@ def as_given(options: Any, data: Any) -> Any:
     return data
 
 
-@attrs.define(kw_only=True)
+@attrs.frozen(kw_only=True)
 class _Scope:
     """What structuring knows besides the value: where plugins come from, which may stand here, what was wrong so far."""
 
     plugins: Plugins | None
+    lines: Mapping[str, int]
     slot: Slot | None = None
     problems: list[str] = attrs.field(factory=list)
 
@@ -151,15 +152,27 @@ class _Scope:
 
     def attempt(self) -> _Scope:
         """Return a scope whose problems do not count yet."""
-        return _Scope(plugins=self.plugins, slot=self.slot)
+        return attrs.evolve(self, problems=[])
 
     def of(self, field: attrs.Attribute[Any]) -> _Scope:
         """Return the scope of a field's value."""
-        return _Scope(plugins=self.plugins, slot=info_of(field).slot, problems=self.problems)
+        return attrs.evolve(self, slot=info_of(field).slot)
 
-    def finish(self, lines: Mapping[str, int] | None) -> None:
+    def placed(self, value: Any, path: str, *, must: bool) -> Any:
+        """Return a path, or several, that stand in a file as seen from its folder; with ``must`` only if they are there."""
+        folder = self.lines.folder if isinstance(self.lines, Lines) else None
+        if folder is None:
+            return value
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.placed(v, f"{path}[{i}]", must=must) for i, v in enumerate(value))
+        if not isinstance(value, str) or not value or "://" in value or not self.lines.get(path):
+            return value
+        found = folder / value
+        return str(found) if must or found.exists() else value
+
+    def finish(self) -> None:
         if self.problems:
-            raise ConfigError([_with_line(p, lines or {}) for p in self.problems])
+            raise ConfigError([_with_line(p, self.lines) for p in self.problems])
 
 
 def _with_line(problem: str, lines: Mapping[str, int]) -> str:
@@ -168,7 +181,7 @@ def _with_line(problem: str, lines: Mapping[str, int]) -> str:
     while line is None and ("." in where or "[" in where):  # a missing key has no line of its own: show its parent's
         where = where[: max(where.rfind("."), where.rfind("["))]
         line = lines.get(where)
-    return f"line {line}: {problem}" if line is not None else problem
+    return f"line {line}: {problem}" if line else problem
 
 
 def _default(field: attrs.Attribute[Any], slot: Slot | None) -> Any:
@@ -333,9 +346,11 @@ def _structure_class(
         count = len(scope.problems)
         value = _structure(hints[name], given, f"{prefix}{name}", inner)
         if len(scope.problems) == count:
-            problem = info_of(field).problem(field, value)
-            if problem:
+            info = info_of(field)
+            if problem := info.problem(field, value):
                 scope.say(f"{prefix}{name}: {problem}")
+            if info.holds != "value":
+                value = inner.placed(value, f"{prefix}{name}", must=info.holds == "path")
         values[name] = value
     if len(scope.problems) > before:
         return None

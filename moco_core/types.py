@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import string
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -138,7 +139,7 @@ class Example:
 class Sampling:
     """How one reply is decoded. ``temperature=0`` is greedy; ``top_k=0`` and ``top_p=1`` switch a filter off."""
 
-    temperature: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    temperature: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(math.inf)])
     top_p: float = attrs.field(default=1.0, validator=[attrs.validators.gt(0), attrs.validators.le(1)])
     top_k: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     min_p: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)])

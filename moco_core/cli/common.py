@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from moco_core.config import RunConfig
+    from moco_core.fields import Lines
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,6 +27,13 @@ override_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     help="Override one setting, e.g. -o method.rounds=3 -o test=200 (repeatable).",
+)
+field_option = click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="NAME=FIELD",
+    help="Say which field of a file given as -d is what, e.g. --field question=text (repeatable).",
 )
 plugin_option = click.option(
     "--plugin",
@@ -41,6 +49,76 @@ cache_option = click.option(
     help="The call cache [default: $MOCO_CACHE or ~/.cache/moco].",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def complete_plugin(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Return a shell-completion function for the plugin names of a kind."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        return [n for n in installed().cards(kind) if n.startswith(incomplete)]
+
+    return complete
+
+
+method_option = click.option(
+    "--method", "methods", multiple=True, shell_complete=complete_plugin("method"), help="Method (repeatable)."
+)
+# What run, bench and plan take, in the order of their help.
+_RUN_OPTIONS = (
+    click.option(
+        "-d",
+        "--dataset",
+        "datasets",
+        multiple=True,
+        shell_complete=complete_plugin("dataset"),
+        help="Dataset, or a file of questions (repeatable in bench).",
+    ),
+    click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool  [default: tiny]"),
+    click.option("-m", "--metric", shell_complete=complete_plugin("metric"), help="Metric  [default: the dataset's]"),
+    click.option("--seed", type=int, help="Seed of sampling, permutations and searches."),
+    click.option("--dev", type=int, help="Use the first N dev examples."),
+    click.option("--test", type=int, help="Use the first N test examples."),
+    click.option("--out", type=click.Path(), help="Where run folders go  [default: runs]"),
+    click.option(
+        "--observer",
+        "observers",
+        multiple=True,
+        shell_complete=complete_plugin("observer"),
+        help="Observer that watches the runs, such as an experiment tracker (repeatable).",
+    ),
+    click.option("--wait", is_flag=True, help="Wait where another process writes a run folder, instead of stopping."),
+    click.option("--no-baselines", is_flag=True, help="Do not run the single models of the pool."),
+    field_option,
+    override_option,
+    plugin_option,
+    cache_option,
+    json_option,
+)
+_SETTINGS = ("pool", "metric", "seed", "dev", "test", "out")
+
+
+def run_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that say what is run."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def one_or_many(kind: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return the configuration key of plugins given by name; singular for one, so that -o dataset.path=... reaches it."""
+    return {kind: names[0]} if len(names) == 1 else {f"{kind}s": list(names)} if names else {}
+
+
+def configured(source: str | None, named: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Catalogue, RunConfig]:
+    """Return the plugins known to a command, and what it is asked to run; ``given`` are its :func:`run_options`."""
+    catalogue = known_plugins(given["plugin_files"])
+    extra = {**{key: given[key] for key in _SETTINGS}, **named}
+    if given["no_baselines"]:
+        extra["baselines"] = False
+    if given["wait"]:
+        extra["wait"] = True
+    extra |= one_or_many("observer", given["observers"])
+    return catalogue, read_config(source, extra, given["overrides"], catalogue, given["fields"])
 
 
 def console() -> Console:
@@ -71,20 +149,21 @@ def cache_file(path: Path | None) -> Path:
 
 
 def read_config(
-    source: str | None, extra: Mapping[str, Any], overrides: tuple[str, ...], catalogue: Catalogue
+    source: str | None,
+    extra: Mapping[str, Any],
+    overrides: Sequence[str],
+    catalogue: Catalogue,
+    fields: Sequence[str] = (),
 ) -> RunConfig:
-    """Merge a YAML file, command-line arguments and overrides, and check the result.
+    """Merge a YAML file or an earlier run, command-line arguments and overrides, and check the result.
 
-    A seed that is given replaces the file's ``seeds``, with a word on stderr.
+    ``fields`` are NAME=FIELD, for the datasets of the command line. A seed that is given replaces the file's ``seeds``, with
+    a word on stderr.
     """
-    from moco_core.config import DEFAULT_POOL, apply_overrides, load_yaml, parse_settings
+    from moco_core.config import DEFAULT_POOL, apply_overrides, parse_settings
+    from moco_core.fields import Lines
 
-    data: dict[str, Any] = {}
-    lines: dict[str, int] = {}
-    name = ""
-    if source is not None:
-        data, lines = load_yaml(Path(source))
-        name = source
+    data, lines = ({}, Lines()) if source is None else _read_source(Path(source))
     given = {k: v for k, v in extra.items() if v is not None}
     seeds = data.get("seeds")
     if "seed" in given:
@@ -93,18 +172,39 @@ def read_config(
         if kind in given or kind + "s" in given:
             data.pop(kind, None)
             data.pop(kind + "s", None)
+    for key in given:
+        lines.forget(key)
     data.update(given)
     data.setdefault("pool", DEFAULT_POOL)  # here already, so that -o pool.models=... reaches it
-    data = apply_overrides(data, list(overrides))
+    if fields:
+        overrides = [*(f"dataset.{field}" for field in fields), *overrides]
+    data = apply_overrides(data, overrides, lines)
+    config = parse_settings(data, catalogue, lines=lines, source=source or "")
     if seeds is not None and "seeds" not in data:
-        click.echo(f"seed {data['seed']} is run in place of the seeds {seeds} of {name}", err=True)
-    return parse_settings(data, catalogue, lines=lines, source=name)
+        click.echo(f"seed {data['seed']} is run in place of the seeds {seeds} of {source}", err=True)
+    for dataset in config.datasets:
+        if found := dataset.instance.notes().get("guessed") if dataset.given.get("guess") else None:
+            said = ", ".join(f"{name}={value}" for name, value in found.items())
+            click.echo(f"{dataset.given['path']}: guessed {said}; --field NAME=FIELD says otherwise", err=True)
+    return config
 
 
-def complete_plugin(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Return a shell-completion function for the plugin names of a kind."""
+def is_source(text: str) -> bool:
+    """Whether an argument is a configuration rather than the name of a method: a YAML file, or what a run left."""
+    path = Path(text)
+    return text.endswith((".yaml", ".yml")) or "/" in text or path.is_file() or (path / "run.json").is_file()
 
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        return [n for n in installed().cards(kind) if n.startswith(incomplete)]
 
-    return complete
+def _read_source(path: Path) -> tuple[dict[str, Any], Lines]:
+    if path.is_dir() or path.name == "run.json":
+        from moco_core.errors import ConfigError, StoreError
+        from moco_core.fields import Lines
+        from moco_core.runs.again import configuration
+
+        try:
+            return configuration(path if path.is_dir() else path.parent), Lines()
+        except StoreError as error:  # here it is what was asked for that is wrong
+            raise ConfigError(str(error)) from None
+    from moco_core.reading import load_yaml
+
+    return load_yaml(path)

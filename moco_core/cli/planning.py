@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from moco_core.catalogue import Catalogue
-from moco_core.cli.common import json_option, known_plugins, override_option, plugin_option, read_config
+from moco_core.cli.common import configured, is_source, method_option, one_or_many, run_options
 from moco_core.cli.display import plain_table
-from moco_core.cli.running import _is_file
 from moco_core.errors import MocoError
 from moco_core.models import Pool
 from moco_core.options import NoOptions
@@ -22,26 +20,17 @@ __all__ = ["plan_command"]
 
 @click.command("plan")
 @click.argument("method_or_file", required=False)
-@click.option("-d", "--dataset")
-@click.option("-p", "--pool")
-@override_option
-@plugin_option
-@json_option
-def plan_command(
-    method_or_file: str | None,
-    dataset: str | None,
-    pool: str | None,
-    overrides: tuple[str, ...],
-    plugin_files: tuple[Path, ...],
-    as_json: bool,
-) -> int:
-    """Resolve METHOD_OR_FILE, check capabilities, and predict calls and memory. Exits 2 if the pool cannot serve."""
-    catalogue = known_plugins(plugin_files)
-    source = method_or_file if method_or_file and _is_file(method_or_file) else None
-    extra: dict[str, Any] = {"dataset": dataset, "pool": pool}
+@method_option
+@run_options
+def plan_command(method_or_file: str | None, methods: tuple[str, ...], datasets: tuple[str, ...], **given: Any) -> int:
+    """Resolve METHOD_OR_FILE, check capabilities, and predict calls and memory. Exits 2 if the pool cannot serve.
+
+    It takes what `moco run` and `moco bench` take, and runs nothing.
+    """
+    source = method_or_file if method_or_file and is_source(method_or_file) else None
     if method_or_file and source is None:
-        extra["method"] = method_or_file
-    config = read_config(source, extra, overrides, catalogue)
+        methods = (method_or_file, *methods)
+    catalogue, config = configured(source, one_or_many("method", methods) | one_or_many("dataset", datasets), given)
     benchmark = Benchmark(config, catalogue, cache=None)
     problems = benchmark.problems()
     body = {
@@ -51,7 +40,7 @@ def plan_command(
         "problems": problems,
         "ruled_out": _ruled_out(catalogue, benchmark.pool),
     }
-    if as_json:
+    if given["as_json"]:
         click.echo(json.dumps(body, indent=1))
     else:
         _print(body)
@@ -79,7 +68,7 @@ def _job_row(benchmark: Benchmark, job: Any) -> dict[str, Any]:
     cost = job.method.make().cost_on(benchmark.pool, dev, benchmark.config.sampling)
     return {
         "method": job.label,
-        "dataset": job.dataset.name,
+        "dataset": job.dataset.label,
         "seed": job.seed,
         "dev": dev,
         "test": test,

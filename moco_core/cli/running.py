@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,14 +12,13 @@ import click
 from moco_core.catalogue import Catalogue
 from moco_core.cli.common import (
     cache_file,
-    cache_option,
     complete_plugin,
+    configured,
     console,
-    json_option,
-    known_plugins,
-    override_option,
-    plugin_option,
-    read_config,
+    is_source,
+    method_option,
+    one_or_many,
+    run_options,
     status_console,
 )
 from moco_core.cli.display import LiveProgress, detail_lines, report_lines, report_table
@@ -34,65 +32,25 @@ from moco_core.runs.runner import Benchmark
 
 __all__ = ["bench_command", "run_command"]
 
-# What both commands take, in the order of their help.
-_OPTIONS = (
-    click.option(
-        "-d",
-        "--dataset",
-        "datasets",
-        multiple=True,
-        shell_complete=complete_plugin("dataset"),
-        help="Dataset (repeatable in bench).",
-    ),
-    click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool  [default: tiny]"),
-    click.option("-m", "--metric", shell_complete=complete_plugin("metric"), help="Metric  [default: the dataset's]"),
-    click.option("--seed", type=int, help="Seed of sampling, permutations and searches."),
-    click.option("--dev", type=int, help="Use the first N dev examples."),
-    click.option("--test", type=int, help="Use the first N test examples."),
-    click.option("--out", type=click.Path(), help="Where run folders go  [default: runs]"),
-    click.option(
-        "--observer",
-        "observers",
-        multiple=True,
-        shell_complete=complete_plugin("observer"),
-        help="Observer that watches the runs, such as an experiment tracker (repeatable).",
-    ),
-    click.option("--wait", is_flag=True, help="Wait where another process writes a run folder, instead of stopping."),
-    click.option("--no-baselines", is_flag=True, help="Do not run the single models of the pool."),
-    override_option,
-    plugin_option,
-    cache_option,
-    json_option,
-)
-_SETTINGS = ("pool", "metric", "seed", "dev", "test", "out")
-
-
-def _run_options(command: Callable[..., int]) -> Callable[..., int]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def _is_file(text: str) -> bool:
-    return text.endswith((".yaml", ".yml")) or "/" in text or Path(text).is_file()
-
 
 @click.command("run")
 @click.argument("method", shell_complete=complete_plugin("method"))
-@_run_options
+@run_options
 def run_command(method: str, datasets: tuple[str, ...], **given: Any) -> int:
-    """Run METHOD (a plugin's name, or a YAML file) and compare it with every single model of the pool.
+    """Run METHOD (a plugin's name, a YAML file, an earlier run's folder), compare it with every single model of the pool.
 
     \b
     moco run majority_vote --dataset skills
     moco run cascade -d gsm8k -o dataset.path=gsm8k.jsonl.gz -o method.confidence=chow_quantile
+    moco run majority_vote -d mine.jsonl --field answer=gold
     moco run my_run.yaml -o test=200
+    moco run runs/skills-cascade-s0-1a2b3c4d
     """
     if len(datasets) > 1:
         raise ConfigError("--dataset: moco run takes one dataset; moco bench takes several")
-    source = method if _is_file(method) else None
+    source = method if is_source(method) else None
     named = {"dataset": datasets[0] if datasets else None} | ({} if source else {"method": method})
-    catalogue, config = _configured(source, named, given)
+    catalogue, config = configured(source, named, given)
     if len(config.methods) != 1:
         raise ConfigError(f"moco run takes one method, the configuration names {len(config.methods)}; use moco bench")
     return _do(config, catalogue, given)
@@ -100,10 +58,8 @@ def run_command(method: str, datasets: tuple[str, ...], **given: Any) -> int:
 
 @click.command("bench")
 @click.argument("config_file", required=False, type=click.Path())
-@click.option(
-    "--method", "methods", multiple=True, shell_complete=complete_plugin("method"), help="Method (repeatable)."
-)
-@_run_options
+@method_option
+@run_options
 def bench_command(config_file: str | None, methods: tuple[str, ...], datasets: tuple[str, ...], **given: Any) -> int:
     """Run a grid: methods x datasets x seeds over one pool. Resumable: what was computed is not computed again.
 
@@ -111,26 +67,9 @@ def bench_command(config_file: str | None, methods: tuple[str, ...], datasets: t
     moco bench templates/runs/demo.yaml
     moco bench --method majority_vote --method cascade --dataset skills --test 400
     """
-    named = _one_or_many("method", methods) | _one_or_many("dataset", datasets)
-    catalogue, config = _configured(config_file, named, given)
+    named = one_or_many("method", methods) | one_or_many("dataset", datasets)
+    catalogue, config = configured(config_file, named, given)
     return _do(config, catalogue, given)
-
-
-def _one_or_many(kind: str, names: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration key of plugins given by name; singular for one, so that -o dataset.path=... reaches it."""
-    return {kind: names[0]} if len(names) == 1 else {f"{kind}s": list(names)} if names else {}
-
-
-def _configured(source: str | None, named: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[Catalogue, RunConfig]:
-    """The plugins known to this command, and what it is asked to run."""
-    catalogue = known_plugins(given["plugin_files"])
-    extra = {**{key: given[key] for key in _SETTINGS}, **named}
-    if given["no_baselines"]:
-        extra["baselines"] = False
-    if given["wait"]:
-        extra["wait"] = True
-    extra |= _one_or_many("observer", given["observers"])
-    return catalogue, read_config(source, extra, given["overrides"], catalogue)
 
 
 def _do(config: RunConfig, catalogue: Catalogue, given: Mapping[str, Any]) -> int:

@@ -50,6 +50,7 @@ class RunResult:
     first_error: str = ""
     refused: bool = False
     figures: Mapping[str, float] = attrs.field(factory=dict)
+    dataset_label: str = ""
 
     @classmethod
     def of(cls, folder: Path, head: Mapping[str, Any], units: Sequence[Unit]) -> RunResult:
@@ -78,6 +79,7 @@ class RunResult:
                 first_error=head.get("error", ""),
                 refused=head.get("refused", False),
                 figures=head.get("figures", {}),
+                dataset_label=head["dataset"].get("label", ""),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{folder}/run.json: damaged: {type(error).__name__}: {error}; run it again") from None
@@ -102,7 +104,8 @@ class RunResult:
 
     @property
     def dataset(self) -> str:
-        return str(self.config["dataset"]["name"])
+        """The dataset's name in tables."""
+        return self.dataset_label or str(self.config["dataset"]["name"])
 
     @property
     def metric(self) -> str:

@@ -65,13 +65,12 @@ class Benchmark:
 
     def _plan(self) -> list[Job]:
         jobs: list[Job] = []
-        labels = _labels(self.config.methods)
         singles = list(self.pool) if self.config.settings.baselines else []
         for dataset in self.config.datasets:
             metric = self.metric_of(dataset)
             for seed in self.config.seeds:
                 systems = [(single_plugin(m.name), "baseline", m.name) for m in singles]
-                systems += [(m, "method", label) for m, label in zip(self.config.methods, labels, strict=True)]
+                systems += [(m, "method", m.label) for m in self.config.methods]
                 jobs += [
                     Job(
                         position=len(jobs) + i,
@@ -260,7 +259,7 @@ class Benchmark:
         )
         name = job.label if job.role == "method" else f"single-{job.label}"
         return {
-            "id": _slug(f"{job.dataset.name}-{name}-s{job.seed}-{digest(config)[:8]}"),
+            "id": _slug(f"{job.dataset.label}-{name}-s{job.seed}-{digest(config)[:8]}"),
             "role": job.role,
             "label": job.label,
             "position": job.position,
@@ -271,6 +270,7 @@ class Benchmark:
                 for m in self.pool
             ],
             "dataset": {
+                "label": job.dataset.label,
                 "dev": len(dev.examples),
                 "test": len(test.examples),
                 "dev_fingerprint": dev.fingerprint,
@@ -287,7 +287,7 @@ class Benchmark:
             position=job.position,
             role=job.role,
             label=job.label,
-            config={**head["config"], **places},
+            config={**head["config"], "dataset": {**head["config"]["dataset"], "label": job.dataset.label}, **places},
             cache=self.cache_path,
             plugins=self.plugins,
         )
@@ -295,15 +295,6 @@ class Benchmark:
 
 def _refusal(busy: FolderBusy) -> FolderBusy:
     return FolderBusy(f"{busy}; wait for its end with --wait, or choose another place with --out")
-
-
-def _labels(methods: Sequence[Plugin]) -> list[str]:
-    """Name the methods of a grid: their plugin's name, numbered where one appears twice."""
-    names = [m.name for m in methods]
-    out = []
-    for index, name in enumerate(names):
-        out.append(name if names.count(name) == 1 else f"{name}#{names[: index + 1].count(name)}")
-    return out
 
 
 def _slug(text: str) -> str:

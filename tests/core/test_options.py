@@ -2,7 +2,7 @@ from typing import Literal
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moco_core import Metric, PoolSource, Secret
@@ -96,7 +96,7 @@ def test_constructor_checks_too():
         Options(rounds=-1)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.builds(
         Options,

@@ -8,6 +8,7 @@ import attrs
 
 from moco_core import ConfigError, DatasetFacts, Example, hookimpl
 from moco_dataset_custom.fields import check_kind, choice_index, choice_texts, filled, reference_texts
+from moco_dataset_custom.guess import guessed, head
 from moco_dataset_custom.options import METRICS, Options
 from moco_toolkit_data import BOXED, CODE, LETTER, NUMBER, SHORT, Drop, Hub, Row, SourceDataset
 
@@ -46,6 +47,12 @@ class Custom(SourceDataset[Options]):
     def __init__(self, options: _Options) -> None:
         if bool(options.path) == bool(options.hub):
             raise ConfigError("path, hub: state one of the two, the file or folder to read or the Hub id")
+        if options.guess and not options.path:
+            raise ConfigError("guess: it looks at the file at path; name the fields of a Hub id")
+        given, self._guessed = options, dict[str, Any]()
+        if options.guess:
+            options, self._guessed = guessed(options, head(options.path))
+        self._read = options
         kind = options.kind or ("choice" if options.choices else "text")
         if (kind == "choice") != bool(options.choices):
             raise ConfigError(f"choices: {'missing for' if kind == 'choice' else 'not used with'} kind {kind}")
@@ -59,7 +66,7 @@ class Custom(SourceDataset[Options]):
         self.facts = attrs.evolve(  # of this table, not of the plugin
             self.facts, metric=options.metric or METRICS[kind], source=source, revision=options.revision
         )
-        super().__init__(options)
+        super().__init__(given)
 
     @classmethod
     def sample(cls) -> dict[str, Any]:
@@ -68,7 +75,7 @@ class Custom(SourceDataset[Options]):
 
     def record(self, row: Row) -> Example | Drop:
         """Turn a row into an example, as the options say."""
-        options = self.options
+        options = self._read
         prompt = filled(row, options.question)
         if not prompt.strip():
             return Drop("empty question")
@@ -96,6 +103,10 @@ class Custom(SourceDataset[Options]):
                 row.fail(options.answer, f"expected one of {', '.join(options.labels)}, got {wrong[0]!r}")
         check_kind(row, options.answer, references, self._kind)
         return self.text(id, prompt, references, self._kind, labels=options.labels, **named)
+
+    def notes(self) -> dict[str, Any]:
+        """Return what reading found, and what was guessed."""
+        return {**super().notes(), **({"guessed": self._guessed} if self._guessed else {})}
 
 
 @hookimpl

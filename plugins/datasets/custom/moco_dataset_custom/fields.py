@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import string
 from collections.abc import Mapping
 from typing import Any
 
+from moco_core import Question
 from moco_toolkit_answers import parse_number
 from moco_toolkit_data import Row
 
-__all__ = ["check_kind", "choice_index", "choice_texts", "filled", "reference_texts"]
+__all__ = ["TRUTHS", "check_kind", "choice_index", "choice_texts", "filled", "reference_texts"]
 
-_TRUTHS = ("true", "false", "yes", "no", "correct", "incorrect")
+TRUTHS = ("true", "false", "yes", "no", "correct", "incorrect")
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
@@ -28,7 +28,7 @@ def choice_texts(row: Row, fields: str | tuple[str, ...]) -> tuple[tuple[str, ..
     """Return labels and texts of the choices; without labels of their own they have A, B, C, ..."""
     if not isinstance(fields, str):
         texts = [_plain(row, f, row[f]) for f in fields]
-        return _letters(len(texts)), tuple(texts)
+        return _letters(texts)
     value = row[fields]
     if isinstance(value, str):
         value = row.parsed(fields)
@@ -37,7 +37,7 @@ def choice_texts(row: Row, fields: str | tuple[str, ...]) -> tuple[tuple[str, ..
     if not isinstance(value, (list, tuple)) or not value:
         row.fail(fields, "expected a list of choices or an object from label to text")
     texts = [_plain(row, f"{fields}[{i}]", v) for i, v in enumerate(value)]
-    return _letters(len(texts)), tuple(texts)
+    return _letters(texts)
 
 
 def choice_index(row: Row, field: str, labels: tuple[str, ...], texts: tuple[str, ...], first: int) -> int:
@@ -75,8 +75,8 @@ def check_kind(row: Row, field: str, references: list[str], kind: str) -> None:
             row.fail(field, f"expected a number, for kind decimal, got {text!r}")
         if kind == "integer" and (number is None or number.denominator != 1):
             row.fail(field, f"expected a whole number, for kind integer, got {text!r}")
-        if kind == "boolean" and text.strip().lower() not in _TRUTHS:
-            row.fail(field, f"expected one of {', '.join(_TRUTHS)}, for kind boolean, got {text!r}")
+        if kind == "boolean" and text.strip().lower() not in TRUTHS:
+            row.fail(field, f"expected one of {', '.join(TRUTHS)}, for kind boolean, got {text!r}")
 
 
 def _plain(row: Row, field: str, value: Any) -> str:
@@ -85,8 +85,8 @@ def _plain(row: Row, field: str, value: Any) -> str:
     return str(value)
 
 
-def _letters(count: int) -> tuple[str, ...]:
-    return tuple(string.ascii_uppercase[:count])
+def _letters(texts: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return Question(id="", prompt="", choices=texts).letters, tuple(texts)
 
 
 def _in_range(row: Row, field: str, index: int, count: int) -> int:

@@ -32,6 +32,9 @@ Kind = Literal["boolean", "choice", "code", "decimal", "integer", "label", "math
 
 @attrs.frozen(kw_only=True)
 class Options(SourceOptions):
+    guess: bool = option(
+        False, help="guess from the first rows of path what is not given: fields, kind; the notes of the run say what"
+    )
     hub: str = option("", help="Hub id to read, in place of path")
     config: str = option("", help="configuration of the Hub id")
     dev_split: str = option("validation", help="the source's split that dev comes from; the same as test_split: cut it")

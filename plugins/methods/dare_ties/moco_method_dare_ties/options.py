@@ -47,7 +47,9 @@ class Options:
     max_iterations: int = option(5, ge=1, help="weights=search: rounds after the first")
     dev_limit: int | None = option(None, ge=1, help="dev questions per evaluation; none: all")
     seed: int = option(0, help="added to the run's seed, for masks and search")
-    export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
+    export: str = option(
+        "", holds="path", help="new folder for the final model as an ordinary checkpoint; empty writes nothing"
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.weights == "search" and self.population < 2 and self.search == "swarm":

@@ -35,7 +35,9 @@ class Options:
     check: bool = option(True, help="mode=pair: score both models on dev and warn if the target is the worse one")
     exclude: tuple[str, ...] = option((), help="name patterns of parameters that stay at the target")
     dev_limit: int | None = option(None, ge=1, help="dev questions per evaluation; none: all")
-    export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
+    export: str = option(
+        "", holds="path", help="new folder for the final model as an ordinary checkpoint; empty writes nothing"
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.mode == "pair" and not self.target:

@@ -34,4 +34,6 @@ class Options:
     population: int = option(8, ge=2, help="recipe=learned: candidates per round")
     max_iterations: int = option(5, ge=1, help="recipe=learned: rounds after the first")
     seed: int = option(0, help="recipe=learned: added to the run's seed, for the search")
-    export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
+    export: str = option(
+        "", holds="path", help="new folder for the final model as an ordinary checkpoint; empty writes nothing"
+    )

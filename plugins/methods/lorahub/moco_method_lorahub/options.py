@@ -34,4 +34,4 @@ class Options:
     suggest: bool = option(False, help="try every single adapter and the uniform mixture first, inside the budget")
     num_candidates: int | None = option(None, ge=1, help="adapters drawn at random; none: all", paper="20")
     seed: int = option(42, help="added to the run's seed, for sample, candidates and optimiser", paper="42")
-    export: str = option("", help="new folder for the composed adapter; empty writes nothing")
+    export: str = option("", holds="path", help="new folder for the composed adapter; empty writes nothing")

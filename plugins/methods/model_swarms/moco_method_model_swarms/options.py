@@ -40,4 +40,6 @@ class Options:
     ensemble_top_k: int = option(1, ge=1, help="answer by majority vote of the k best personal bests", paper="1")
     dev_limit: int | None = option(None, ge=1, help="dev questions per evaluation; none: all", paper="200")
     seed: int = option(0, help="added to the run's seed, for everything drawn", paper="42")
-    export: str = option("", help="new folder for the final model as an ordinary checkpoint; empty writes nothing")
+    export: str = option(
+        "", holds="path", help="new folder for the final model as an ordinary checkpoint; empty writes nothing"
+    )

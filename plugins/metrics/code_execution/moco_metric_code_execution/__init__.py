@@ -30,7 +30,9 @@ class CodeExecutionOptions:
     samples: bool = option(False, help="run all texts of reply.meta['samples'], not the reply alone; k > 1 does so too")
     parallel: int | None = option(None, ge=1, help="programs at once; default: one per core")
     image: str = option("python:3.11-slim", help="container image (docker, podman)")
-    packages: tuple[str, ...] = option((), help="folders that programs may import from, read-only (bubblewrap)")
+    packages: tuple[str, ...] = option(
+        (), holds="path", help="folders that programs may import from, read-only (bubblewrap)"
+    )
 
 
 class CodeExecution(Metric[CodeExecutionOptions]):

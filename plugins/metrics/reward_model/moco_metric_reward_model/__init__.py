@@ -44,7 +44,9 @@ class RewardModelOptions:
     model: str = option("", help="the reward model's name in that pool; default: its first model")
     label: int = option(0, ge=0, help="which output of the head is the reward")
     report: Literal["reward", "win_rate"] = option("reward", help="the reward, or wins against the baseline's replies")
-    baseline: str = option("", help="replies to compare with: JSON lines of {id, text}, or dataset: its own")
+    baseline: str = option(
+        "", holds="path or id", help="replies to compare with: JSON lines of {id, text}, or dataset: its own"
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.report == "win_rate" and not self.baseline:

@@ -109,7 +109,9 @@ class Options:
     budget: float | None = option(None, gt=0, help="money that this pool may spend; needs prices")
     budget_tokens: int | None = option(None, gt=0, help="prompt and completion tokens that this pool may use")
     check: bool = option(True, help="ask the server for its models before the first call")
-    cache: str = option("", help="folder that remembers what servers can do; default: the user's cache folder")
+    cache: str = option(
+        "", holds="path", help="folder that remembers what servers can do; default: the user's cache folder"
+    )
 
 
 def entries_of(options: Options) -> list[Entry]:

@@ -36,7 +36,7 @@ def _usable(installed: Collection[str]) -> str:
 class Entry:
     """One model of a pool."""
 
-    model: str = option(help="Hub id, folder, or the id on a server")
+    model: str = option(holds="path or id", help="Hub id, folder, or the id on a server")
     name: str = option("", help="name within the pool; default: the last part of the id")
     description: str = option("", help="what it is good at, for methods that choose models by description")
     license: str = option("", help="its licence, as its authors state it; for people")
@@ -53,7 +53,9 @@ class Options:
     first: int | None = option(
         None, ge=1, help="only the first n models of the preset; the scaling study has 2, 4, 8 and 16"
     )
-    models: tuple[str | Entry, ...] = option((), help="other models, in order, in place of the preset's")
+    models: tuple[str | Entry, ...] = option(
+        (), holds="path or id", help="other models, in order, in place of the preset's"
+    )
     engine: Plugin | None = plugin_option(
         "pool",
         _usable,

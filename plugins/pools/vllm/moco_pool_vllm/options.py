@@ -17,10 +17,12 @@ __all__ = ["Entry", "Options"]
 class Entry:
     """One model of the pool."""
 
-    model: str = option(help="Hub id or local folder of a checkpoint in safetensors")
+    model: str = option(holds="path or id", help="Hub id or local folder of a checkpoint in safetensors")
     name: str = option("", help="name within the pool; default: the last part of the id or path")
     description: str = option("", help="what it is good at, for methods that choose models by description")
-    adapter: str = option("", help="Hub id or local folder of a LoRA adapter (peft) on that checkpoint")
+    adapter: str = option(
+        "", holds="path or id", help="Hub id or local folder of a LoRA adapter (peft) on that checkpoint"
+    )
     revision: str | None = option(None, help="branch, tag or commit of the Hub repository")
     dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = option("", help="instead of the pool's dtype")
     task: Literal["auto", "generate", "embed", "reward"] = option(
@@ -40,7 +42,9 @@ class Entry:
 class Options:
     """Options of the vLLM pool."""
 
-    models: tuple[str | Entry, ...] = option(help="the models in order: ids or folders, or mappings with details")
+    models: tuple[str | Entry, ...] = option(
+        holds="path or id", help="the models in order: ids or folders, or mappings with details"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", help="numeric type of the weights; auto: float32 on CPU, the checkpoint's own type on GPUs"
     )
@@ -69,4 +73,4 @@ class Options:
     )
     trust_remote_code: bool = option(False, help="run Python code that comes with a checkpoint")
     engine_args: Mapping[str, Any] = option(factory=dict, help="further arguments of vLLM's AsyncEngineArgs")
-    cache: str = option("", help="folder that remembers file hashes; default: the user's cache folder")
+    cache: str = option("", holds="path", help="folder that remembers file hashes; default: the user's cache folder")

@@ -5,7 +5,7 @@ from moco_toolkit_data.duplicates import DuplicateReport, content_key, normalise
 from moco_toolkit_data.formats import BOXED, CODE, LETTER, NUMBER, SHORT
 from moco_toolkit_data.hub import Hub
 from moco_toolkit_data.options import SourceOptions
-from moco_toolkit_data.readers import read_rows
+from moco_toolkit_data.readers import data_files, read_rows
 from moco_toolkit_data.rows import Drop, Row
 from moco_toolkit_data.splits import permutation, rank, shuffled
 
@@ -22,6 +22,7 @@ __all__ = [
     "SourceDataset",
     "SourceOptions",
     "content_key",
+    "data_files",
     "normalised",
     "permutation",
     "rank",

@@ -20,13 +20,17 @@ def _checksum(value: str) -> str | None:
 class SourceOptions:
     """The options every dataset has."""
 
-    path: str = option("", help="read this file or folder instead of the Hub: JSON, JSON lines, CSV, parquet, also .gz")
+    path: str = option(
+        "", holds="path", help="read this file or folder instead of the Hub: JSON, JSON lines, CSV, parquet, also .gz"
+    )
     sha256: str = option("", help="checksum of the file at path, checked before reading", check=_checksum)
     subset: str | tuple[str, ...] = option("", help="keep these subsets only (a name or a list of names)")
     split_source: Literal["official", "peer"] = option(
         "official", help="official: the source's own splits; peer: the items of the reference study"
     )
-    peer_items: str = option("", help="the reference study's published JSON, to find its items in the full source")
+    peer_items: str = option(
+        "", holds="path", help="the reference study's published JSON, to find its items in the full source"
+    )
     dev_size: int | None = option(None, ge=0, help="dev examples; 0: all; unset: as many as the reference study")
     test_size: int | None = option(None, ge=0, help="test examples; 0: all; unset: as many as the reference study")
     seed: int = option(0, help="seed of the splits and of the order of choices")
