@@ -7,6 +7,7 @@ from moco_core.api import load as load
 from moco_core.api import open as open
 from moco_core.api import register as register
 from moco_core.api import run as run
+from moco_core.api import run_job as run_job
 from moco_core.context import Context as Context
 from moco_core.data import Dataset as Dataset
 from moco_core.data import DatasetFacts as DatasetFacts
@@ -25,6 +26,9 @@ from moco_core.errors import PoolError as PoolError
 from moco_core.errors import PromptTooLong as PromptTooLong
 from moco_core.errors import StoreError as StoreError
 from moco_core.errors import suggest as suggest
+from moco_core.events import Observer as Observer
+from moco_core.executors import Executor as Executor
+from moco_core.executors import JobConfig as JobConfig
 from moco_core.hookspecs import hookimpl as hookimpl
 from moco_core.methods import Cost as Cost
 from moco_core.methods import Method as Method
@@ -44,6 +48,11 @@ from moco_core.options import build as build
 from moco_core.options import option as option
 from moco_core.options import plain as plain
 from moco_core.options import plugin_option as plugin_option
+from moco_core.runs.records import read_records as read_records
+from moco_core.runs.report import Report as Report
+from moco_core.runs.report import make_reports as make_reports
+from moco_core.runs.results import RunResult as RunResult
+from moco_core.runs.results import read_results as read_results
 from moco_core.secrets import Secret as Secret
 from moco_core.types import Answer as Answer
 from moco_core.types import CallRecord as CallRecord

@@ -13,13 +13,11 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
+from moco_core.discovery import Card, EntryPoint, card_of, distribution_name, installed_points, normal
 from moco_core.errors import (
     BrokenPlugin,
     ConfigError,
@@ -29,7 +27,7 @@ from moco_core.errors import (
     UnknownPlugin,
     suggest,
 )
-from moco_core.kinds import GROUPS, KINDS, SPEC
+from moco_core.kinds import GROUPS, KINDS
 
 if TYPE_CHECKING:
     import pluggy
@@ -62,49 +60,12 @@ def installed() -> Catalogue:
     return Catalogue(os.environ)
 
 
-@attrs.frozen(kw_only=True)
-class Card:
-    """One plugin as its metadata describes it; nothing was imported to make it.
-
-    ``attribute`` is what its entry point names within ``module`` (commands only), ``distribution`` and ``version`` are
-    empty for a plugin registered by hand. ``problem`` says why it cannot be used.
-    """
-
-    kind: str
-    name: str
-    module: str
-    attribute: str = ""
-    distribution: str = ""
-    version: str = ""
-    summary: str = ""
-    keywords: tuple[str, ...] = ()
-    problem: str = ""
-
-    @property
-    def level(self) -> str:
-        """What a method's models exchange, from the keyword ``level-...``."""
-        return next((k.removeprefix("level-") for k in self.keywords if k.startswith("level-")), "")
-
-    @property
-    def spec(self) -> int | None:
-        """The hook specification the plugin was made for, from the keyword ``spec-N``."""
-        for keyword in self.keywords:
-            if match := re.fullmatch(r"spec-(\d+)", keyword):
-                return int(match[1])
-        return None
-
-
-def distribution_name(kind: str, name: str) -> str:
-    """Return the distribution that, by convention, provides a plugin."""
-    return f"moco-{kind}-{name}".replace("_", "-").lower()
-
-
 class Catalogue:
     """The plugins of this environment and those registered by hand."""
 
-    def __init__(self, environ: Mapping[str, str], entry_points: Iterable[metadata.EntryPoint] | None = None) -> None:
+    def __init__(self, environ: Mapping[str, str], entry_points: Iterable[EntryPoint] | None = None) -> None:
         allowed = environ.get("MOCO_PLUGINS")
-        self._allowed = None if allowed is None else {_normal(n) for n in allowed.split(",") if n.strip()}
+        self._allowed = None if allowed is None else {normal(n) for n in allowed.split(",") if n.strip()}
         self._trace = bool(environ.get("MOCO_TRACE"))
         self._points = None if entry_points is None else list(entry_points)
         self._registered: dict[tuple[str, str], type] = {}
@@ -126,16 +87,16 @@ class Catalogue:
                 cards[name] = Card(kind=kind, name=name, module=cls.__module__, summary=_first_line(cls.__doc__))
         return dict(sorted(cards.items()))
 
-    def _entry_points(self, group: str) -> list[metadata.EntryPoint]:
+    def _entry_points(self, group: str) -> list[EntryPoint]:
         if self._points is None:
-            self._points = _installed_points()
+            self._points = installed_points()
         return [p for p in self._points if p.group == group]
 
     def _scan(self, kind: str) -> dict[str, Card]:
         cards: dict[str, Card] = {}
-        found = [_card(kind, point) for point in self._entry_points(GROUPS[kind])]
+        found = [card_of(kind, point) for point in self._entry_points(GROUPS[kind])]
         for card in sorted(found, key=lambda c: (c.name, c.distribution)):
-            if self._allowed is not None and _normal(card.distribution) not in self._allowed:
+            if self._allowed is not None and normal(card.distribution) not in self._allowed:
                 continue
             first = cards.get(card.name)
             if first is None:
@@ -315,59 +276,6 @@ def _imported(card: Card) -> ModuleType:
             f"{_who(card)} is installed but importing {card.module} fails: {type(error).__name__}: {_one_line(error)}; "
             f"reinstall it or report it to its author"
         ) from error
-
-
-def _card(kind: str, point: metadata.EntryPoint) -> Card:
-    dist = point.dist
-    if dist is None:
-        return Card(kind=kind, name=point.name, module=point.module, attribute=point.attr or "")
-    facts = _facts(dist)
-    card = Card(
-        kind=kind,
-        name=point.name,
-        module=point.module,
-        attribute=point.attr or "",
-        distribution=facts["name"],
-        version=facts["version"],
-        summary=facts["summary"],
-        keywords=tuple(k for k in re.split(r"[,\s]+", facts["keywords"]) if k),
-    )
-    if card.spec is not None and card.spec != SPEC:
-        which = "upgrade the plugin" if card.spec < SPEC else "upgrade moco-core"
-        problem = f"was made for hook specification {card.spec}, this core has {SPEC}; {which}"
-        return attrs.evolve(card, problem=problem)
-    return card
-
-
-def _installed_points() -> list[metadata.EntryPoint]:
-    """Return the entry points of all ``moco.*`` groups. The first distribution of a name on ``sys.path`` counts."""
-    points: list[metadata.EntryPoint] = []
-    seen: set[str] = set()
-    for dist in metadata.distributions():
-        # parsing every distribution's metadata would take longer than everything else that `moco list` does
-        if "[moco." not in (dist.read_text("entry_points.txt") or ""):
-            continue
-        name = _normal(_facts(dist)["name"])
-        if name not in seen:
-            seen.add(name)
-            points += [p for p in dist.entry_points if p.group.startswith("moco.")]
-    return points
-
-
-def _facts(dist: metadata.Distribution) -> dict[str, str]:
-    """Return name, version, summary and keywords from the head of a distribution's metadata (the rest is its README)."""
-    facts = dict.fromkeys(("name", "version", "summary", "keywords"), "")
-    for line in (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").splitlines():
-        if not line:
-            break
-        key, sign, value = line.partition(":")
-        if sign and key.lower() in facts:
-            facts[key.lower()] = value.strip()
-    return facts
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 def _first_line(doc: str | None) -> str:

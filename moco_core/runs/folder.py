@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from moco_core.discovery import normal
 from moco_core.errors import PluginError, StoreError
 from moco_core.runs import strict
 from moco_core.runs.records import FORMAT, LOCK, in_order
@@ -56,18 +58,23 @@ def _versions(distributions: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     todo = ["moco-core", *distributions]
     while todo:
-        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
-        if name in found:
-            continue
-        try:
-            dist = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue
-        found[name] = dist.version
-        if name.startswith("moco-"):
-            needed = [r for r in dist.requires or () if "extra ==" not in r]
-            todo += [re.split(r"[^\w.-]", r, maxsplit=1)[0] for r in needed]
+        name = normal(todo.pop())
+        version, needed = _facts(name)
+        if version and name not in found:
+            found[name] = version
+            todo += needed if name.startswith("moco-") else ()
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def _facts(distribution: str) -> tuple[str, tuple[str, ...]]:
+    """Return the version of a distribution, empty if it is not installed, and the names of what it always needs."""
+    try:
+        found = metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return "", ()
+    needed = (r for r in found.requires or () if "extra ==" not in r)
+    return found.version, tuple(re.split(r"[^\w.-]", r, maxsplit=1)[0] for r in needed)
 
 
 class RunFolder:

@@ -2,10 +2,12 @@
 
 Prints ratios and per-call figures measured in this one run. Bounds that the project keeps to: `moco --help` at most 2 times
 and `moco list` at most 3 times `python -c "import click"`; at most 0.3 ms per call with an engine that costs nothing;
-100,000 cached calls replayed in under 30 s; peak memory that does not grow with the number of questions.
+100,000 cached calls replayed in under 30 s; peak memory that does not grow with the number of questions; a grid of three
+single models on three devices at most 1.15 times the longest of them, on one device no slower than one after the other.
 """
 
 import asyncio
+import os
 import resource
 import statistics
 import subprocess
@@ -14,11 +16,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import attrs
+
+import moco_core
 from moco_core.context import Context
-from moco_core.models import Engine, Model
+from moco_core.data import Dataset, DatasetFacts, Metric
+from moco_core.models import Engine, Model, PoolSource
+from moco_core.options import option
 from moco_core.runtime.cache import Cache
 from moco_core.runtime.runtime import Runtime
-from moco_core.types import Generation, Question, Usage
+from moco_core.types import Answer, Example, Generation, Question, Score, Usage
 
 MOCO = "from moco_core.cli import main; main()"
 
@@ -89,6 +96,78 @@ def calls() -> None:
         print(f"peak memory after the replay: {peak() / first:.2f} x")
 
 
+class Slow(Engine):
+    """Needs a while to take a model up, and for every batch of 16."""
+
+    def __init__(self) -> None:
+        self.resident: dict[str, str] = {}
+        self.swaps = 0
+
+    def serve(self, model, inbox):
+        if self.resident.get(model.lane) != model.name:
+            self.swaps += 1
+            self.resident[model.lane] = model.name
+            time.sleep(0.3)
+        while batch := inbox.take(16):
+            time.sleep(0.1)
+            inbox.resolve([(c, Generation(text="4", usage=Usage(20, 6))) for c in batch])
+
+
+@attrs.frozen(kw_only=True)
+class SlowOptions:
+    devices: int = option(3, ge=1)
+    models: int = option(3, ge=1)
+
+
+class SlowPool(PoolSource):
+    Options = SlowOptions
+
+    def models(self):
+        engine = Slow()
+        return [
+            Model(name=f"m{i}", fingerprint=f"slow{i}", capabilities={"generate"}, engine=engine,
+                  lane=f"device{i % self.options.devices}")
+            for i in range(self.options.models)
+        ]  # fmt: skip
+
+
+class Sums(Dataset):
+    facts = DatasetFacts(title="Sums", metric="always")
+
+    def examples(self, split):
+        for i in range(400):
+            yield Example(question=Question(id=f"{split}{i}", prompt=f"{split}: What is {i} + {i}?"), references=("4",))
+
+
+class Always(Metric):
+    def read(self, question, text):
+        return Answer(key=text, text=text, status="parsed")
+
+    def score(self, example, reply, context):
+        return Score(value=1.0, answer=self.read(example.question, reply.text))
+
+
+def grid() -> None:
+    """Time grids of single models on a scripted engine with real delays."""
+    for cls in (SlowPool, Sums, Always):
+        moco_core.register(cls)
+
+    def seconds(parallel: int, **pool: int) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            begin = time.perf_counter()
+            moco_core.run(
+                pool={"name": "slow_pool", **pool}, methods=[], dataset="sums", dev=100, out=os.path.join(folder, "runs"),
+                parallel=parallel, cache=Path(folder) / "calls.sqlite",
+            )  # fmt: skip
+            return time.perf_counter() - begin
+
+    one = seconds(1, models=1)
+    print(f"three models on three devices: {seconds(4, models=3) / one:.2f} x one of them")
+    after = seconds(1, models=3, devices=1)
+    print(f"three models on one device: {seconds(4, models=3, devices=1) / after:.2f} x one after the other")
+
+
 if __name__ == "__main__":
     startup()
     calls()
+    grid()

@@ -1,12 +1,15 @@
 """What people see: foreign text steers no terminal, and colours say what the printed numbers say."""
 
+import io
 import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from moco_core.cli.display import _style, plain_table
+from moco_core.cli.display import LiveProgress, _style, plain_table
 from moco_core.cli.screen import printable, say
+from moco_core.events import BenchmarkStarted, RunFinished, RunProgress, RunStarted
 from moco_core.runs.report import Row
 from moco_core.runs.stats import compare
 from moco_core.types import Unit
@@ -27,6 +30,36 @@ def test_lines_and_tables_hold_neither_markup_nor_control(capsys):
     out = capsys.readouterr().out
     assert "\x1b" not in out and out.startswith("[bold]\\u001b]0;owned") and out.rstrip().endswith("[/nonsense]")
     assert "\x1b" not in "".join(plain_table(["\x1b[2J"], [["\x1b[31mred"]]))
+
+
+def progress(run, phase, done, total, note=""):
+    return RunProgress(run_id=run, phase=phase, done=done, total=total, note=note)
+
+
+def test_a_bar_for_each_run_under_way_one_for_the_grid_and_a_word_until_the_first_moves():
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+
+    def shown():
+        return [(t.description, t.completed, t.total) for t in live._bars.tasks]
+
+    with LiveProgress(console) as live:
+        live.moco_benchmark_started(BenchmarkStarted(runs=3, models=2, folder=Path("runs")))
+        assert shown() == [("opening 2 models", 0, None), ("runs", 0, 3)]
+        for run, label in (("a", "m0"), ("b", "vote")):
+            live.moco_run_started(RunStarted(run_id=run, folder=Path(run), config={}, label=label))
+        assert len(shown()) == 2
+        live.moco_run_progress(progress("a", "dev m0", 1, 4))
+        assert shown() == [("runs", 0, 3), ("dev m0", 1, 4)]
+        # of two phases at once the first is shown until it is done: nothing jumps
+        live.moco_run_progress(progress("a", "test m0", 5, 9))
+        live.moco_run_progress(progress("b", "search\x1b[2J", 2, None, "best [0.5]"))
+        assert shown() == [("runs", 0, 3), ("dev m0", 1, 4), ("vote: search\\u001b[2J", 2, None)]
+        live.moco_run_progress(progress("a", "dev m0", 4, 4))
+        live.moco_run_progress(progress("a", "test m0", 6, 9))
+        assert shown()[1] == ("test m0", 6, 9)
+        summary = {"score": None, "timings": {"total": 1.0}}
+        live.moco_run_finished(RunFinished(run_id="a", folder=Path("a"), status="finished", summary=summary))
+        assert [s[0] for s in shown()] == ["runs", "vote: search\\u001b[2J"] and shown()[0][1] == 1
 
 
 POOL = """

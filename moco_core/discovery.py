@@ -1,0 +1,173 @@
+"""What is installed, from the metadata of distributions alone; nothing of theirs is imported.
+
+The folders on ``sys.path`` are read directly: ``importlib.metadata`` takes longer to import than everything else that
+``moco list`` does, and is left to what is not a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from moco_core.kinds import SPEC
+
+__all__ = ["Card", "EntryPoint", "card_of", "distribution_name", "installed_points", "normal"]
+
+
+class Distribution(Protocol):
+    """What is asked of a distribution: the text of a file of its metadata, None if it has none of that name."""
+
+    def read_text(self, filename: str, /) -> str | None: ...
+
+
+class EntryPoint(Protocol):
+    """What is asked of an entry point; those of ``importlib.metadata`` have it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def module(self) -> str: ...
+    @property
+    def attr(self) -> str: ...
+    @property
+    def dist(self) -> Distribution | None: ...
+
+
+class Card(NamedTuple):
+    """One plugin as its metadata describes it.
+
+    ``attribute`` is what its entry point names within ``module`` (commands only), ``distribution`` and ``version`` are
+    empty for a plugin registered by hand. ``problem`` says why it cannot be used.
+    """
+
+    kind: str
+    name: str
+    module: str
+    attribute: str = ""
+    distribution: str = ""
+    version: str = ""
+    summary: str = ""
+    keywords: tuple[str, ...] = ()
+    problem: str = ""
+
+    @property
+    def level(self) -> str:
+        """What a method's models exchange, from the keyword ``level-...``."""
+        return next((k.removeprefix("level-") for k in self.keywords if k.startswith("level-")), "")
+
+    @property
+    def spec(self) -> int | None:
+        """The hook specification the plugin was made for, from the keyword ``spec-N``."""
+        for keyword in self.keywords:
+            if match := re.fullmatch(r"spec-(\d+)", keyword):
+                return int(match[1])
+        return None
+
+
+def distribution_name(kind: str, name: str) -> str:
+    """Return the distribution that, by convention, provides a plugin."""
+    return f"moco-{kind}-{name}".replace("_", "-").lower()
+
+
+def card_of(kind: str, point: EntryPoint) -> Card:
+    """Return the card of an entry point."""
+    card = Card(kind=kind, name=point.name, module=point.module, attribute=point.attr or "")
+    if point.dist is None:
+        return card
+    facts = _facts(point.dist)
+    card = card._replace(
+        distribution=facts["name"],
+        version=facts["version"],
+        summary=facts["summary"],
+        keywords=tuple(k for k in re.split(r"[,\s]+", facts["keywords"]) if k),
+    )
+    if card.spec is not None and card.spec != SPEC:
+        which = "upgrade the plugin" if card.spec < SPEC else "upgrade moco-core"
+        return card._replace(problem=f"was made for hook specification {card.spec}, this core has {SPEC}; {which}")
+    return card
+
+
+def installed_points() -> list[EntryPoint]:
+    """Return the entry points of all ``moco.*`` groups. The first distribution of a name on ``sys.path`` counts."""
+    points: list[EntryPoint] = []
+    seen: set[str] = set()
+    for place in sys.path:
+        for dist in _distributions(place or os.curdir):
+            text = dist.read_text("entry_points.txt") or ""
+            if "[moco." not in text:
+                continue  # parsing every distribution's metadata would take longer than all the rest
+            name = normal(_facts(dist)["name"])
+            if name not in seen:
+                seen.add(name)
+                points += _points(text, dist)
+    return points
+
+
+def normal(name: str) -> str:
+    """Return a distribution's name as it is compared."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+class _Folder(NamedTuple):
+    """The metadata of a distribution in a folder of its own."""
+
+    path: str
+
+    def read_text(self, filename: str, /) -> str | None:
+        try:
+            with open(os.path.join(self.path, filename), encoding="utf-8") as file:
+                return file.read()
+        except (OSError, UnicodeDecodeError):
+            return None
+
+
+class _Point(NamedTuple):
+    name: str
+    group: str
+    module: str
+    attr: str
+    dist: Distribution
+
+
+def _distributions(place: str) -> Iterator[Distribution]:
+    try:
+        names = sorted(os.listdir(place))
+    except NotADirectoryError:
+        from importlib import metadata
+
+        yield from metadata.distributions(path=[place])
+        return
+    except OSError:
+        return
+    for name in names:
+        if name.endswith((".dist-info", ".egg-info")):
+            yield _Folder(os.path.join(place, name))
+
+
+def _points(text: str, dist: Distribution) -> Iterator[_Point]:
+    """Yield the entry points of the ``moco.*`` groups that an ``entry_points.txt`` names."""
+    group = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            group = line.strip("[] ")
+        elif group.startswith("moco.") and "=" in line and not line.startswith(("#", ";")):
+            name, _, value = line.partition("=")
+            module, _, attr = value.partition("[")[0].partition(":")
+            yield _Point(name.strip(), group, module.strip(), attr.strip(), dist)
+
+
+def _facts(dist: Distribution) -> dict[str, str]:
+    """Return name, version, summary and keywords from the head of a distribution's metadata (the rest is its README)."""
+    facts = dict.fromkeys(("name", "version", "summary", "keywords"), "")
+    for line in (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").splitlines():
+        if not line:
+            break
+        key, sign, value = line.partition(":")
+        if sign and key.lower() in facts:
+            facts[key.lower()] = value.strip()
+    return facts
