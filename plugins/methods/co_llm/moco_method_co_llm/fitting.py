@@ -19,7 +19,7 @@ from moco_method_co_llm.thresholds import candidates
 
 __all__ = ["calibrate", "fit_head", "split"]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same texts and options give another head."""
 DIGITS = 4
 """Decimals of the head that are kept: later ones depend on which texts were read in one batch."""
@@ -38,8 +38,8 @@ async def fit_head(
 ) -> Mapping[str, Any]:
     """Train the head of ``models`` (base, assistant), computed once for the same texts, models and options.
 
-    Returns ``head`` (H numbers), ``thresholds`` to choose from, less deferral first, and ``report`` for people. Raises
-    ConfigError if there is nothing to learn from.
+    Returns ``head`` (H numbers), ``thresholds`` to choose from, less deferral first, the ``shares`` of held-out positions that
+    each of them defers, and a ``report`` for people. Raises ConfigError if there is nothing to learn from.
     """
     learn, held = split(dev, options.held_out)
     texts = await _targets(models, options, dev, context)
@@ -91,9 +91,11 @@ def _train(
     sigma = (judged.hidden @ head).sigmoid()
     wanted = weak_labels(judged, "a").bool()
     area = decoding.auroc(sigma.tolist(), wanted.tolist())
+    thresholds = candidates(sigma, judged.assistant_top != judged.base_top, options)
     return {
         "head": [round(x, DIGITS) for x in head.tolist()],
-        "thresholds": candidates(sigma, judged.assistant_top != judged.base_top, options),
+        "thresholds": thresholds,
+        "shares": [round(float((sigma > eta).float().mean()), 4) for eta in thresholds],
         "report": {
             "texts": len(learn),
             "positions": len(training.target),

@@ -148,7 +148,8 @@ class CoLLM(Method[Options]):
         if len(thresholds) > 1:
             held = split(dev, o.held_out)[1]
             eta = await calibrate({t: system(t) for t in thresholds}, pool[assistant].name, held, context)
-        context.note(threshold=eta)
+        shares = dict(zip(found["thresholds"], found["shares"], strict=True))
+        context.note(threshold=eta, deferred_positions=shares.get(eta))
         return system(eta)
 
     def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> CoLLMSystem:

@@ -430,7 +430,9 @@ def test_what_deferral_costs_and_brings_is_noted():
     curve = [(n["threshold"], n["score"], n["deferred"]) for n in notes if "deferred" in n]
     assert curve[0] == (1.0, 0.0, 0.0) and curve[-1] == (0.0, 1.0, 1.0)
     assert [d for *_, d in curve] == sorted(d for *_, d in curve)
-    assert notes[-1] == {"threshold": system.threshold} and {t: s for t, s, _ in curve}[system.threshold] == 1.0
+    # the head sees the last token's number alone: who defers behind " is" does so behind all tokens above it, four of five
+    assert notes[-1] == {"threshold": system.threshold, "deferred_positions": 0.8}
+    assert {t: s for t, s, _ in curve}[system.threshold] == 1.0
 
 
 def test_a_dev_question_that_is_too_long_costs_its_score_and_nothing_else():

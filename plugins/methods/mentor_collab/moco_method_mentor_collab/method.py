@@ -6,6 +6,7 @@ Reasoning", arXiv 2602.05307.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,7 @@ from moco_method_mentor_collab.options import Options
 __all__ = ["MentorCollab", "MentorSystem"]
 
 _FILE = "probe.safetensors"
+_CHUNK = 16  # tokens of one request for words
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -125,12 +127,16 @@ class MentorCollab(Method[Options]):
     def cost_on(self, pool: Sequence[Model], dev: int, sampling: Sampling) -> Cost:
         """One session per model that steps; a model that only writes text is asked anew for every piece.
 
-        Per step of an answer, which takes a token at least, that is a word, a segment, and three requests for what is left
-        of a character; of the generator two verdicts and, where it writes alone, its words in chunks beside.
+        A step of an answer takes a token at least. It is a word and a segment of each model, with up to three requests for
+        what is left of a character, and two verdicts of the generator; or words of the generator alone, of which as many are
+        asked for as tokens are left, in chunks.
         """
         generator, mentor = (pool[i] for i in self._roles(pool))
-        steps = sampling.max_new_tokens
-        asked = (1 if mentor.can("step") else 5 * steps) + (1 if generator.can("step") else 10 * steps)
+        steps, most = sampling.max_new_tokens, self.options.max_word_tokens
+        each = math.ceil((most + 3) / _CHUNK) + 1 + 3
+        alone = 1 + 2 * most / _CHUNK
+        asked = 1 if mentor.can("step") else each * steps
+        asked += 1 if generator.can("step") else math.ceil((each + 2 + alone) * steps)
         return Cost(fit=(asked + 1) * dev if self.options.verifier == "mlp" else 0, respond=asked)
 
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> MentorSystem:
