@@ -28,6 +28,7 @@ from moco_toolkit_answers import (
     text_key,
     token_list,
 )
+from moco_toolkit_answers.phrases import FALSE, TRUE
 
 __all__ = ["ExactMatch", "ExactMatchOptions", "macro_f1", "moco_metric"]
 
@@ -137,7 +138,7 @@ class ExactMatch(Metric[ExactMatchOptions]):
 
 @lru_cache(maxsize=65536)
 def _number(text: str) -> Fraction | None:
-    return parse_number(normalise_unicode(text), comma=False)
+    return parse_number(normalise_unicode(text), comma=True)
 
 
 @lru_cache(maxsize=65536)
@@ -154,9 +155,8 @@ def _reference_key(kind: str, reference: str) -> str:
     if kind == "label":
         return " ".join(text.casefold().split())
     if kind == "boolean":
-        return {"yes": "true", "correct": "true", "no": "false", "incorrect": "false"}.get(
-            text.strip().casefold(), text.strip().casefold()
-        )
+        word = text.strip().casefold()
+        return "true" if word in TRUE else "false" if word in FALSE else word
     if kind == "tokens":
         return " ".join(token_list(text))
     if kind == "short":

@@ -85,7 +85,8 @@ class Checker:
             if decimals and round_to(second, decimals) == first:
                 return True
             shown = decimals_of(right) or 0
-            return shown >= self.digits and round_to(second, self.digits) == round_to(first, self.digits)
+            rounded = round_to(second, self.digits)  # to nothing, where both are smaller than that
+            return shown >= self.digits and rounded != 0 and rounded == round_to(first, self.digits)
         if _SUBSCRIPT.search(left) or _SUBSCRIPT.search(right):  # a base: symbolic mathematics would ignore it
             return _plain(left) == _plain(right)
         if not _same_side(gold, answer) or len(left) > _LONGEST or len(right) > _LONGEST:

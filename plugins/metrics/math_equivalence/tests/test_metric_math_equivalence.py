@@ -55,6 +55,64 @@ def test_tricky_replies(metric: MathEquivalence, gold: str, reply: str, value: f
     assert score_of(metric, example(gold), reply).value == value
 
 
+@pytest.mark.parametrize(
+    ("gold", "reply", "value"),
+    [
+        ("5, 7", "\\boxed{5 \\text{ and } 7}", 1),
+        ("5 \\text{ and } 7", "\\boxed{5, 7}", 1),
+        ("5,7", "The answer is 5 and 7.", 1),
+        ("7,-7", "\\boxed{\\pm 7}", 1),
+        ("\\pm 7", "\\boxed{7, -7}", 1),
+        ("2021", "\\boxed{\\pm 2021}", 0),
+        ("3 \\pm \\sqrt{2}", "\\boxed{3+\\sqrt{2}, 3-\\sqrt{2}}", 1),
+        ("3 \\pm \\sqrt 2", "\\boxed{3\\pm\\sqrt{2}}", 1),
+        ("19, 46, 82", "\\boxed{19, 46, \\text{ and } 82}", 1),
+        ("1,2", "x = 1 or x = 2", 1),
+        ("1,2", "\\boxed{x=1} or \\boxed{x=2}", 1),
+        ("1,2", "Die Lösungen sind 1 und 2.", 1),
+        ("5", "\\boxed{5 \\text{ or } 7}", 0),
+        ("10^{-19}", "\\boxed{10^{-31}}", 0),
+        ("\\frac{1}{10^{30}}", "\\boxed{\\frac{2}{10^{30}}}", 0),
+        ("1 - \\frac{1}{2^{60}}", "\\boxed{1 - \\frac{1}{2^{61}}}", 0),
+        ("\\frac{1}{2^{99}}", "\\boxed{2^{-99}}", 1),
+        ("\\frac{1}{2^{98}}", "\\boxed{\\frac{1}{2^{99}}}", 0),
+        ("\\frac{2^{2005}+1}{3\\cdot 2^{2006}}", "\\boxed{\\frac{1}{3\\cdot 2^{2006}}}", 0),
+        ("10^{-19}x", "\\boxed{10^{-31}x}", 0),
+        ("10^{-20}\\sqrt{2}", "\\boxed{10^{-20}\\sqrt{3}}", 0),
+        ("\\frac{\\sqrt{2}}{2}", "\\boxed{\\frac{1}{\\sqrt{2}}}", 1),
+        ("\\sin^2 x + \\cos^2 x", "\\boxed{1}", 1),
+        ("0.0000001", "\\boxed{0.0000002}", 0),
+        ("0.333333", "\\boxed{\\frac13}", 1),
+        ("\\frac13", "\\boxed{0.333333}", 1),
+        ("e^{-50}", "\\boxed{e^{-51}}", 0),
+        ("2\\cdot 10^{-7}", "\\boxed{3 \\cdot 10^{-7}}", 0),
+        ("x^2+2x+1", "\\boxed{(x+1)^2}", 1),
+        ("\\pi/4", "\\boxed{\\frac{\\pi}{4}}", 1),
+        ("5", "\\boxed{5!}", 0),
+        ("120", "\\boxed{5!}", 1),
+        ("5!", "\\boxed{120}", 1),
+        ("5", "The answer is 5!", 1),
+        ("120", "The answer is $5!$", 1),
+        ("2\\cdot 5!", "\\boxed{240}", 1),
+        ("n!", "\\boxed{n!}", 1),
+        ("9", "The perimeter is \\boxed{12}, so the area is \\boxed{9}.", 1),
+        ("9", "The side is $\\boxed{3}$, hence the area is $\\boxed{9}$.", 1),
+        ("1,2", "$\\boxed{1}$ and $\\boxed{2}$", 1),
+        ("1,2", "\\boxed{1}, \\boxed{2}", 1),
+        ("1,2", "$x = \\boxed{1}$ or $x = \\boxed{2}$", 1),
+        ("4", "答案：\\boxed{4}", 1),
+        ("\\frac12", "Die Antwort ist $\\frac12$.", 1),
+        ("3.5", "Die Antwort ist $3{,}5$.", 1),
+        ("(1,2)", "\\boxed{(1,2)}", 1),
+        ("x=5", "5", 1),
+    ],
+)
+def test_lists_tiny_numbers_factorials_and_boxes_apart(
+    metric: MathEquivalence, gold: str, reply: str, value: float
+) -> None:
+    assert score_of(metric, example(gold), reply).value == value
+
+
 def test_cut_and_empty_boxes_are_told_apart(metric: MathEquivalence) -> None:
     assert score_of(metric, example("7"), r"\boxed{7").answer.status == "cut"
     assert score_of(metric, example("6"), r"\boxed{}").answer.status == "unparsed"

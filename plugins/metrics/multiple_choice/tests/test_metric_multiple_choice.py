@@ -105,6 +105,21 @@ def test_forms_of_an_answer(reply: str, read: str | None) -> None:
     assert scored("C", reply).answer.key == read
 
 
+@pytest.mark.parametrize(
+    ("gold", "reply"),
+    [
+        ("C", "<seed:think>The answer is A. Hmm.</seed:think>C"),
+        ("C", "◁think▷The answer is A. Hmm.◁/think▷C"),
+        ("C", "analysisThe answer is A? No.assistantfinalC"),
+        ("B", "(A) can be excluded, so (B)."),
+        ("C", "C。"),
+        ("C", "**C**。"),
+    ],
+)
+def test_reasoning_rejected_letters_and_other_stops_do_not_mislead(gold: str, reply: str) -> None:
+    assert scored(gold, reply).value == 1
+
+
 def test_letter_that_contradicts_its_text_is_told() -> None:
     score = scored("B", "B) gamma ray")
     assert score.value == 1

@@ -19,15 +19,14 @@ from moco_toolkit_answers.exact import (
     read_letter,
     read_number,
     read_text,
-    read_tokens,
     text_key,
-    token_list,
 )
 from moco_toolkit_answers.judging import fill, mark_of
 from moco_toolkit_answers.latex import clean_latex, has_unit, math_key, split_items, strip_units, text_only
 from moco_toolkit_answers.maths import read_math
-from moco_toolkit_answers.numbers import decimals_of, find_numbers, number_key, parse_number, round_to
+from moco_toolkit_answers.numbers import decimals_of, find_numbers, localised, number_key, parse_number, round_to
 from moco_toolkit_answers.short import read_short, squad_tokens, token_f1
+from moco_toolkit_answers.tokens import read_tokens, token_list
 from moco_toolkit_answers.typed import answer_type, close, lists_match, parse_list, parse_value, read_typed
 
 __all__ = [
@@ -46,6 +45,7 @@ __all__ = [
     "find_numbers",
     "has_unit",
     "lists_match",
+    "localised",
     "mark_of",
     "math_key",
     "normalise_text",

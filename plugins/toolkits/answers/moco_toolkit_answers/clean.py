@@ -12,22 +12,45 @@ __all__ = [
     "closing_brace",
     "normalise_unicode",
     "plain_markdown",
+    "spaced",
     "strip_emphasis",
     "strip_outer",
     "strip_reasoning",
     "visible",
 ]
 
-_TRANSLATE = str.maketrans(
+_TRANSLATE: dict[int, str | None] = str.maketrans(
     {
         "\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201b": "'", "\u2032": "'", "\u02bc": "'",
         "\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"', "\u00ab": '"', "\u00bb": '"',
         "\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2014": "-", "\ufe63": "-",
         "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "\u200a": " ", "\u3000": " ",
-        "\u200b": None, "\u200c": None, "\u200d": None, "\u2060": None, "\ufeff": None,
+        "\u200b": None, "\u200c": None, "\u200d": None, "\u2060": None, "\ufeff": None, "\u00ad": None,
         "\u2028": "\n", "\u2029": "\n", "\u0085": "\n", "\x0b": "\n", "\x0c": "\n",
+        # marks of direction, variants of signs, the frame of a key
+        **dict.fromkeys("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u0640\ufe0e\ufe0f\u20e3"),
+        # stops, commas, brackets and quotes of other scripts; a stop ends a sentence only with a space behind it
+        "\u3002": ". ", "\uff61": ". ", "\u06d4": ". ", "\u0964": ". ", "\u0965": ". ", "\u061f": "?", "\u037e": "?",
+        "\u3001": ", ", "\uff64": ", ", "\u060c": ", ", "\u061b": "; ", "\uff0c": ", ", "\u066a": "%",
+        "\u3010": "[", "\u3011": "]", "\u3014": "[", "\u3015": "]", "\u3016": "[", "\u3017": "]",
+        **dict.fromkeys("\u300c\u300d\u300e\u300f\u300a\u300b\u3008\u3009\ufe41\ufe42\u2039\u203a", '"'),
+        # digits that NFKC leaves alone, and how Arabic separates them
+        **{chr(zero + i): str(i) for zero in (
+            0x660, 0x6F0, 0x966, 0x9E6, 0xA66, 0xAE6, 0xB66, 0xBE6, 0xC66, 0xCE6, 0xD66, 0xE50, 0xED0, 0x1040, 0x17E0
+        ) for i in range(10)},
+        "\u066b": ".", "\u066c": ",",
     }
 )  # fmt: skip
+
+_NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+"""Scripts that write words, or their endings, without spaces."""
+
+_BETWEEN_SCRIPTS = re.compile(rf"(?<=[{_NO_SPACES}])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[{_NO_SPACES}])")
+
+
+def spaced(text: str) -> str:
+    """Return ``text`` with spaces where Latin letters or digits meet Chinese, Japanese or Korean ones."""
+    return text if text.isascii() else _BETWEEN_SCRIPTS.sub(" ", text)
 
 
 def normalise_unicode(text: str) -> str:
@@ -36,6 +59,7 @@ def normalise_unicode(text: str) -> str:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.isascii():
         return text.translate(_TRANSLATE) if ("\x0b" in text or "\x0c" in text) else text
+    text = _WIDE_COMMA.sub(",", text)
     text = text.translate(_TRANSLATE)  # before NFKC, which turns thin spaces and primes into other things
     # vulgar fractions become digit + U+2044 + digit; keep "1 1/2" apart from "11/2"
     text = re.sub(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215e])", " ", text)
@@ -44,6 +68,7 @@ def normalise_unicode(text: str) -> str:
     return unicodedata.normalize("NFKC", text).replace("\u2044", "/").translate(_TRANSLATE)
 
 
+_WIDE_COMMA = re.compile("(?<=\\d)[\uff0c\u060c](?=\\d)")  # between digits it groups them, or ends a number of a list
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207a\u207b]+")
 
 
@@ -69,6 +94,8 @@ _STARRED_ONCE = re.compile(r"(?<![\w*\\])\*(?=[^\s*])([^\n*]*[^\s*])\*(?![\w*])"
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+", re.M)
 _QUOTE = re.compile(r"^[ \t]{0,3}>[ \t]+", re.M)
 _FENCE_LINE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*$", re.M)
+_STRUCK = re.compile(r"~~(?=[^\s~])[^\n~]*[^\s~]~~|<(s|del|strike)>[^<\n]*</\1>", re.I)
+_HTML = re.compile(r"</?(?:b|strong|i|em|u|mark|p|span|sup|sub|code|h[1-6]|li|ul|ol|div)>|<br\s{0,2}/?>", re.I)
 
 
 def strip_emphasis(text: str) -> str:
@@ -83,7 +110,14 @@ def strip_emphasis(text: str) -> str:
 
 
 def plain_markdown(text: str) -> str:
-    """Return ``text`` without emphasis marks, heading marks, code ticks and fence lines; the words stay."""
+    """Return ``text`` without emphasis marks, heading marks, code ticks and fence lines; the words stay.
+
+    What is struck out goes: it was taken back.
+    """
+    if "~~" in text or "</" in text:
+        text = _STRUCK.sub("", text)
+    if "<" in text and ">" in text:
+        text = _HTML.sub("", text)
     text = strip_emphasis(text)
     if "`" in text or "~~~" in text:
         text = _FENCE_LINE.sub("", text).replace("`", "")
@@ -143,7 +177,7 @@ def strip_outer(text: str, *, quotes: bool = True) -> str:
         if not text:
             break
         first, last = text[0], text[-1]
-        if last in ".;,\u3002" and not text.endswith("..."):
+        if last in ".;," and not text.endswith("..."):
             text = text[:-1].rstrip()
         elif first.isalnum():
             break

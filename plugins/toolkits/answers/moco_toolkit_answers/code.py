@@ -5,42 +5,69 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
+import textwrap
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from moco_core.types import Answer, Question
 from moco_toolkit_answers.clean import strip_reasoning
 
 __all__ = ["Block", "blocks", "called_name", "defines", "extract_code", "parses", "read_code"]
 
-_FENCE = re.compile(r"^[ \t]{0,12}(?P<mark>`{3,}|~{3,})[ \t]*(?P<tag>[^\s`]*)[^\n`]*$")
+_FENCE = re.compile(r"^(?P<indent>[ \t]{0,12})(?P<mark>`{3,}|~{3,})[ \t]*(?P<tag>[^\s`]*)[^\n`]*$")
 _PYTHON = {"python", "py", "python3", "py3", "python2", "ipython", "{python}", "{.python}", "pycon"}
 _LONGEST = 100_000
 
-Block = tuple[str, str]
-"""The tag of a fenced block (lower case, empty if none) and its text."""
+
+class Block(NamedTuple):
+    """A fenced block: its tag (lower case, empty if none), its text, and whether its end was there."""
+
+    tag: str
+    code: str
+    closed: bool = True
 
 
 def blocks(text: str) -> list[Block]:
-    """Return the fenced blocks of a reply, paired line by line; an unclosed last fence runs to the end."""
+    """Return the fenced blocks of a reply, paired line by line as CommonMark does.
+
+    The indentation of the opening fence is taken from the lines of the block; an unclosed last fence runs to the end.
+    A fence inside a Python docstring ends nothing, and a tagged one ends a block that the model forgot to close.
+    """
+    found = _paired(text.split("\n"), docstrings=True)
+    return found if not found or found[-1].closed else _paired(text.split("\n"), docstrings=False)
+
+
+def _paired(lines: Sequence[str], *, docstrings: bool) -> list[Block]:
     out: list[Block] = []
-    mark = tag = ""
-    lines: list[str] = []
-    for line in text.split("\n"):
-        match = _FENCE.match(line)
-        if not mark:
-            if match:
-                mark, tag, lines = match["mark"], match["tag"].lower().strip(":,"), []
-        elif match and not match["tag"] and match["mark"][0] == mark[0] and len(match["mark"]) >= len(mark):
-            out.append((tag, "\n".join(lines)))
-            mark = ""
-        elif match and match["tag"] and match["mark"][0] == mark[0]:  # the model forgot to close the block before
-            out.append((tag, "\n".join(lines)))
-            mark, tag, lines = match["mark"], match["tag"].lower().strip(":,"), []
-        else:
-            lines.append(line)
-    if mark:
-        out.append((tag, "\n".join(lines)))
+    opening: re.Match[str] | None = None
+    inside: list[str] = []
+    quotes = 0
+
+    def close(closed: bool) -> None:
+        if opening is not None:
+            out.append(Block(opening["tag"].lower().strip(":,"), "\n".join(inside), closed))
+
+    for line in lines:
+        fence = _FENCE.match(line)
+        if opening is None:
+            if fence:
+                opening, inside, quotes = fence, [], 0
+            continue
+        indent = len(opening["indent"].expandtabs(4))
+        ends = fence is not None and fence["mark"][0] == opening["mark"][0] and not (docstrings and quotes % 2)
+        if fence and ends and len(fence["indent"].expandtabs(4)) <= indent + 3:
+            if fence["tag"]:
+                close(True)
+                opening, inside, quotes = fence, [], 0
+                continue
+            if len(fence["mark"]) >= len(opening["mark"]):
+                close(True)
+                opening = None
+                continue
+        inside.append(line[min(indent, len(line) - len(line.lstrip(" "))) :])
+        quotes += line.count('"""') + line.count("'''")
+    close(False)
     return out
 
 
@@ -104,7 +131,17 @@ def _clean(code: str) -> str:
             elif stripped in (">>>", "..."):
                 kept.append("")
         code = "\n".join(kept)
+    if code[:1] in " \t" and _defining(less := textwrap.dedent(code)):
+        code = less
     return code.strip("\n")
+
+
+def _defining(code: str) -> bool:
+    """Whether code is a program that defines something, and no body of a function to be completed."""
+    tree = _tree(code)
+    return tree is not None and any(
+        isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for n in tree.body
+    )
 
 
 def extract_code(text: str, name: str = "") -> tuple[str, str]:
@@ -113,16 +150,20 @@ def extract_code(text: str, name: str = "") -> tuple[str, str]:
     Of several Python blocks the last one that parses and defines ``name``; if none does, those that parse, joined.
     Without a fence the longest span of lines that parses. Otherwise the text as it is: it may continue a prompt.
     """
+    if headless := _headless(text, name):
+        return headless
     found = blocks(text)
-    python = [_clean(code) for tag, code in found if tag in _PYTHON]
-    other = [_clean(code) for tag, code in found if tag not in _PYTHON]
-    untagged = [_clean(code) for tag, code in found if tag == ""]
+    python = [_clean(b.code) for b in found if b.tag in _PYTHON]
+    other = [_clean(b.code) for b in found if b.tag not in _PYTHON]
+    untagged = [_clean(b.code) for b in found if b.tag == ""]
     for group in (python, untagged, other):
         good = [code for code in group if code and parses(code)]
         if name:
             for code in reversed(good):
                 if defines(code, name):
                     return code, "block"
+    if found and not found[-1].closed and (cut := _longest_parsing(_clean(found[-1].code), name)):
+        return cut, "block"
     for group in (python, untagged):
         good = [code for code in group if code and parses(code)]
         if good:
@@ -138,6 +179,18 @@ def extract_code(text: str, name: str = "") -> tuple[str, str]:
         return bare, "bare"
     body = text.strip("\n").rstrip()
     return (body, "body") if body.strip() and _continues(body) else ("", "")
+
+
+def _headless(text: str, name: str) -> tuple[str, str] | None:
+    """Return the code before a closing fence whose opening one was in the prompt."""
+    lines = text.split("\n")
+    fences = [(i, m) for i, line in enumerate(lines) if (m := _FENCE.match(line))]
+    if len(fences) % 2 == 0 or fences[0][1]["tag"]:
+        return None
+    head = _clean("\n".join(lines[: fences[0][0]]))
+    if defines(head, name) if name else (_CODE_START.match(head) and parses(head)):
+        return head, "block"
+    return (head, "body") if head[:1] in " \t" and _continues(head) else None
 
 
 def _continues(code: str) -> bool:

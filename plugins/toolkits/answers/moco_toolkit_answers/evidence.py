@@ -10,6 +10,7 @@ from typing import Literal
 import attrs
 
 from moco_toolkit_answers.clean import brace_pairs, plain_markdown, strip_outer
+from moco_toolkit_answers.phrases import AND, OR, THEREFORE, Language, spoken
 
 __all__ = ["Evidence", "EvidenceKind", "boxes", "cut_sentence", "evidence", "last_line"]
 
@@ -24,17 +25,26 @@ _ROOM = 2000
 
 @attrs.frozen
 class Evidence:
-    """A piece of text that stands where an answer stands. ``text`` is one line, outer wrappers removed."""
+    """A piece of text that stands where an answer stands. ``text`` is one line, outer wrappers removed.
+
+    ``comma``: it is declared in a language that writes numbers as 1.234,5.
+    """
 
     kind: EvidenceKind
     text: str
+    comma: bool = False
 
 
 # ---------------------------------------------------------------- boxes
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox|box)\b\s*(?:\{|(?=[^\s{]))")
 _BARE_BOX = re.compile(r"[^\s$,;]+")
-_JOIN = re.compile(r"[\s$*,;]*(?:\\?\b(?:or|and)\b|\\text\s*\{\s*(?:or|and)\s*\}|,)[\s$*a-zA-Z=]*?", re.I)
+_WORD = rf"(?:{AND}|{OR}|\b[yeou]\b)"
+_JOIN = re.compile(
+    # nothing but the joining word may stand between, and the name of the next value
+    rf"[\s$*]*(?:[,;]|,?[\s$*]*(?:{_WORD}|\\text\s*\{{\s*{_WORD}\s*\}})|\\q?quad)[\s$*]*(?:[A-Za-z](?:_\{{?\w+\}}?)?\s*=)?[\s$*]*",
+    re.I,
+)
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
@@ -67,12 +77,16 @@ def _box(text: str) -> tuple[str, bool]:
     content = found[index][2]
     while index > 0:
         between = text[found[index - 1][1] : found[index][0]]
-        if len(between) > 24 or not _JOIN.fullmatch(between):
+        if len(between) > 32 or not _JOIN.fullmatch(between):
             break
-        word = "or" if re.search(r"\bor\b", between) else ","
+        word = "," if not (joined := _JOIN_WORD.search(between)) or _AND.fullmatch(joined[0]) else "or"
         content = f"{found[index - 1][2]} or {content}" if word == "or" else f"{found[index - 1][2]}, {content}"
         index -= 1
     return content, True
+
+
+_JOIN_WORD = re.compile(_WORD, re.I)
+_AND = re.compile(rf"{AND}|[ye]", re.I)
 
 
 # ---------------------------------------------------------------- tags and JSON
@@ -135,59 +149,113 @@ _DECLARED = re.compile(
     rf"(?:\s*(?:{_IS}))\s*(?:(?<=[:=])|(?<=\w)(?=[\s:*(\[$\\]))\s*[:=]?{_FILLER}",
     re.I,
 )
+_ALONE = r"[\"'(\[*$]{0,4}(?:[A-HJ-Z]|-?\$?\d[\d.,]*%?|(?<=[(\[])\w)[)\"'\]*$]{0,4}\s*[.!]?"
+"""A letter or a number, and nothing else in its sentence."""
+
+_LAST = re.compile(rf"(?<=[\s:,-])(?:{_ALONE})\s*\Z")
+_ARROW = re.compile(rf"\banswer\b\s*(?:->|=>|→|-(?=\s))\s*(?={_ALONE}\s*(?:\n|$))", re.I)
 _SO_IT_IS = re.compile(
     r"\b(?:so|therefore|thus|hence)\b,?\s+(?:it|that|this)(?:\s+(?:is|must\s+be|has\s+to\s+be|should\s+be)|'s)\s+", re.I
 )
+_SO = re.compile(rf"{THEREFORE}\s*[,:]?\s*\Z", re.I)
 _CHOSEN = re.compile(
     r"\bI(?:\s+(?:would|will|'ll)|'d|'ll)?\s+(?:choose|pick|select|go\s+with|opt\s+for)\b\s*:?\s*", re.I
+)
+_CORRECTED = re.compile(
+    r"\b(?:correction|wait|actually|sorry|scratch\s+that|on\s+second\s+thoughts?|no(?=[,.:!]))\b[\s,.:!-]*(?:\b(?:no|wait|actually|sorry)\b[\s,.:!-]*)*"
+    r"(?:(?:it|that|this)(?:'s|\s+is|\s+should\s+be|\s+must\s+be)\s+|(?:the\s+)?(?:correct\s+)?answer\s+(?:is|should\s+be)\s+|"
+    r"i\s+meant?\s+|make\s+(?:that|it)\s+|should\s+be\s+)*\Z",
+    re.I,
 )
 _REVERSED = re.compile(
     r"(\$[^$\n]{1,400}\$|\\\([^\n]{1,400}?\\\)|(?<![^\s,;:])[^\s,;:]{1,64})\s+is\s+(?:(?:the|my|our)\s+)?(?:(?:final|correct|right)\s+)?answer\b",
     re.I,
 )
+_NO_ANSWER = frozenset(["what", "which", "that", "this", "it", "here", "there", "not", "below", "above"])
 _HEADING_ANSWER = re.compile(r"^[^\w\n]*(?:the\s+)?(?:final|correct|my)?\s*answer[^\w\n]*$\n", re.I | re.M)
 _NEGATED = re.compile(r"\b(?:not|no|never|isn't|wasn't|nor|neither)\s+(?:\w+\s+){0,2}$", re.I)
+_BLANK = " \t*_:$\\[("
 
 
-def _declared(text: str) -> str | None:
-    """Return what follows the last declaration, up to the end of its line (or the next line after a bare colon)."""
-    lowered = text.lower()
-    candidates: list[tuple[int, int]] = []  # (start of the declaration, start of what it declares)
-    if "answer" in lowered or "option" in lowered or "choice" in lowered or "ans" in lowered or "correct " in lowered:
-        candidates += [m.span() for m in _DECLARED.finditer(text)]
-        candidates += [m.span() for m in _HEADING_ANSWER.finditer(text)]
+_NOUNS = ("answer", "ans", "option", "choice", "correct ", "right ", "best ", "final ", "true ")
+_CHOICES = ("i choose", "i pick", "i select", "i go ", "i opt ", "i would ", "i will ", "i'll ", "i'd ")
+
+
+def _matches(pattern: re.Pattern[str], text: str, lowered: str, words: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """Yield where a pattern matches that begins with one of ``words``: finding these first is much faster."""
+    if len(lowered) != len(text):  # lower case may be longer
+        yield from (m.span() for m in pattern.finditer(text))
+        return
+    for word in words:
+        start = lowered.find(word)
+        while start >= 0:
+            if match := pattern.match(text, start):
+                yield match.span()
+            start = lowered.find(word, start + len(word))
+
+
+_Candidate = tuple[int, int, Language | None]
+"""Where a declaration begins, where what it declares does, and its language (None: English)."""
+
+
+def _candidates(text: str, lowered: str, languages: list[Language]) -> list[_Candidate]:
+    """Return all declarations of a text; ``languages`` gets those it is written in."""
+    english = [*_matches(_DECLARED, text, lowered, _NOUNS), *_matches(_CHOSEN, text, lowered, _CHOICES)]
+    if "answer" in lowered:
+        english += [m.span() for m in _HEADING_ANSWER.finditer(text)]
+        if "->" in text or "=>" in text or "→" in text or "answer -" in lowered:
+            english += [m.span() for m in _ARROW.finditer(text)]
     if " it" in lowered or " that" in lowered or " this" in lowered:
-        candidates += [m.span() for m in _SO_IT_IS.finditer(text)]
-    if "i" in lowered and ("choose" in lowered or "pick" in lowered or "select" in lowered or " with" in lowered):
-        candidates += [m.span() for m in _CHOSEN.finditer(text)]
-    for start, position in sorted(candidates, reverse=True):
+        english += _matches(_SO_IT_IS, text, lowered, ("so", "therefore", "thus", "hence"))
+    found: list[_Candidate] = [(start, end, None) for start, end in english]
+    # the usual reply is English: what costs time is looked for where it has not said anything
+    if not (found and text.isascii()):
+        languages += spoken(lowered)
+    found += [(start, end, language) for language in languages for start, end in language.declarations(text)]
+    # a mere conclusion or correction counts at the very end only: lists of steps are full of them
+    last = _LAST.search(text, max(0, len(text) - _TAIL))
+    if last:
+        before = text[max(0, last.start() - 2 * _TAIL) : last.start()]
+        if mark := _CORRECTED.search(before) or _SO.search(before):
+            found.append((last.start() - len(mark[0]), last.start(), languages[0] if languages else None))
+    return found
+
+
+def _declared(text: str, initials: bool) -> tuple[str, bool]:
+    """Return the sentence that the last declaration declares, and whether its language writes decimal commas.
+
+    A declaration reaches to the end of its line, or is the next line after a bare colon. One that is asked ("is the
+    answer A? No.") declares nothing.
+    """
+    lowered = text.lower()
+    languages: list[Language] = []
+    for start, position, language in sorted(_candidates(text, lowered, languages), key=lambda c: c[:2], reverse=True):
         if _NEGATED.search(text, max(0, start - 24), start):
             continue
-        rest = text[position:]
-        line, _, more = rest.lstrip(" \t").partition("\n")
-        if not line.strip(" \t*_:$\\[("):
+        line, _, more = text[position : position + _ROOM].lstrip(" \t").partition("\n")
+        if not line.strip(_BLANK):
             line = next((c for c in more.split("\n") if c.strip(" \t*_$\\[]")), "")
         line = line.strip()
-        if line and line not in ("?", "."):
-            return line
+        sentence = cut_sentence(line, initials=initials)
+        if sentence.endswith("?") and len(sentence) < len(line):
+            continue
+        sentence = strip_outer(sentence.rstrip("!") if sentence.endswith("!") else sentence)
+        if language is not None:
+            sentence = strip_outer(language.bare(sentence))
+        if sentence and sentence not in ("?", "."):
+            return sentence, language is not None and language.comma
     if "answer" in lowered:
-        found = None
-        for match in _REVERSED.finditer(text):
-            if match[1].lower() not in (
-                "what",
-                "which",
-                "that",
-                "this",
-                "it",
-                "here",
-                "there",
-                "not",
-                "below",
-                "above",
-            ):
-                found = match[1]
-        return found
-    return None
+        reversed_ = [m[1] for m in _REVERSED.finditer(text) if m[1].lower() not in _NO_ANSWER]
+        if reversed_:
+            return strip_outer(reversed_[-1]), False
+    for spoken_ in languages:
+        if (said := spoken_.reversed(text)) is not None:
+            return strip_outer(said), spoken_.comma
+    return "", False
+
+
+_TAIL = 40
+"""So much of the end of a text may be a bare letter or number with what stands around it."""
 
 
 # ---------------------------------------------------------------- lines and sentences
@@ -196,7 +264,11 @@ _ABBREVIATED = re.compile(
     r"(?:\b[A-Za-z]|\b(?:Dr|Mr|Mrs|Ms|St|Sr|Jr|Prof|vs|etc|al|No|Nos|Inc|Ltd|Co|Corp|Mt|Ft|Gen|Sen|Rep|Gov|Capt|approx|"
     r"ca|cf|e\.g|i\.e|[ap]\.m|Ph\.D|U\.S|U\.K))\.$"
 )
-_SENTENCE_END = re.compile(r"[.!?]['\")\]]*(?=\s+[\"'(\[$\\*]*[A-Z0-9\\$(])")
+_SENTENCE_END = re.compile(
+    r"[.!?]['\")\]]*(?=\s+[\"'(\[$\\*]*"
+    # a capital, a digit, a formula, or a letter of a script without capitals
+    r"[A-Z0-9\\$(\u00c0-\u00d6\u00d8-\u00de\u0391-\u03a9\u0410-\u042f\u0401\u0590-\u0dff\u0e00-\u0fff\u3040-\u9fff\uac00-\ud7af])"
+)
 
 
 def cut_sentence(text: str, *, initials: bool = True) -> str:
@@ -216,10 +288,13 @@ def cut_sentence(text: str, *, initials: bool = True) -> str:
 
 def last_line(text: str) -> str:
     """Return the last line with a word or a sign in it; fence lines do not count."""
-    for line in reversed(text.split("\n")):
-        stripped = line.strip()
+    end = len(text)
+    while end >= 0:
+        start = text.rfind("\n", 0, end) + 1
+        stripped = text[start:end].strip()
         if stripped and not stripped.startswith(("```", "~~~")) and stripped not in ("$$", "\\]", "---", "***", "___"):
             return stripped
+        end = start - 1
     return ""
 
 
@@ -247,11 +322,9 @@ def evidence(text: str, plain: str | None = None, *, initials: bool = True) -> I
         for start, end, content in reversed(boxes(plain)):
             if not content.strip():
                 plain = plain[:start] + plain[end:]
-    declared = _declared(plain)
-    if declared:
-        sentence = strip_outer(cut_sentence(declared[:_ROOM], initials=initials))
-        if sentence:
-            yield Evidence("declared", sentence)
+    sentence, comma = _declared(plain, initials)
+    if sentence:
+        yield Evidence("declared", sentence, comma)
     line = strip_outer(last_line(plain)[-_ROOM:])
     if line:
         yield Evidence("line", line)

@@ -1,16 +1,20 @@
-"""Answers that are compared exactly: text, letters, labels, booleans, integers, decimals, token sequences."""
+"""Answers that are compared exactly: text, letters, labels, booleans, integers, decimals."""
 
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from moco_core.types import Answer, Question
-from moco_toolkit_answers.clean import plain_markdown, strip_emphasis, strip_outer, visible
+from moco_toolkit_answers.choices import Options, choose
+from moco_toolkit_answers.clean import plain_markdown, spaced, strip_outer, visible
 from moco_toolkit_answers.evidence import SHORT, Evidence, cut_sentence, evidence, last_line
 from moco_toolkit_answers.latex import clean_latex, drop_assignment
-from moco_toolkit_answers.numbers import find_numbers, number_key, parse_number
+from moco_toolkit_answers.numbers import find_numbers, localised, number_key, parse_number
+from moco_toolkit_answers.phrases import FALSE, JOIN, NOT, TRUE
 
 __all__ = [
     "normalise_text",
@@ -19,8 +23,7 @@ __all__ = [
     "read_letter",
     "read_number",
     "read_text",
-    "read_tokens",
-    "token_list",
+    "text_key",
 ]
 
 _ARTICLE = re.compile(r"(?:the|an|a)\s+(?=\S)")
@@ -67,10 +70,7 @@ def read_text(question: Question, text: str) -> Answer:
 
 # ---------------------------------------------------------------- letters
 
-_LETTER = re.compile(r"[\s(\[{\"'*]*([A-Za-z])[)\]}\"'*.:,\s]*")
-_LETTER_FIRST = re.compile(
-    r"\s*(?:(?:option|choice|answer)\s*:?\s*)?(?:[(\[]([A-Za-z])[)\]]|([A-Z])(?:[).:,]|(?=\s|$)))(?!')", re.I
-)
+_ALPHABET = tuple(string.ascii_uppercase)
 
 
 def read_letter(question: Question, text: str) -> Answer:
@@ -78,32 +78,17 @@ def read_letter(question: Question, text: str) -> Answer:
     body = visible(text)
     if body is None:
         return Answer(status="cut")
-    allowed = {label.strip("()[] ").upper() for label in question.labels}
-    for piece in evidence(body, plain_markdown(body), initials=False):
-        whole = _LETTER.fullmatch(piece.text)
-        found = whole[1] if whole else None
-        if found is None:
-            first = _LETTER_FIRST.match(piece.text)
-            if first and (first[1] or (first[2].isupper() and not _is_article(piece.text, first))):
-                found = first[1] or first[2]
-            others = set(re.findall(r"\(([A-Z])\)", piece.text))
-            if found and re.match(r"\W*(?:or|and|/)\W*\(?[A-Z]\b", piece.text[first.end() :] if first else ""):
-                return Answer(status="ambiguous", text=piece.text[:SHORT])
-            if found is None and len(others) == 1:
-                found = others.pop()
-        if found:
-            if allowed and found.upper() not in allowed:
-                return Answer(status="invalid", text=found)
-            return Answer(key=found.upper(), text=found.upper(), status="parsed")
-    return Answer()
+    answer = choose(_letters(question.labels), body) if body else Answer()
+    if answer.key is None:
+        return answer
+    letter = answer.text.partition(")")[0]
+    return Answer(key=letter, text=letter, status="parsed")
 
 
-def _is_article(text: str, match: re.Match[str]) -> bool:
-    return (
-        match[2] in ("A", "I")
-        and bool(re.match(r"\s+[a-z]", text[match.end() :]))
-        and text[match.end() - 1] not in ").:,"
-    )
+@lru_cache(maxsize=512)
+def _letters(labels: tuple[str, ...]) -> Options:
+    names = tuple(label.strip("()[] ").upper() for label in labels) or _ALPHABET
+    return Options(("",) * len(names), names)
 
 
 # ---------------------------------------------------------------- labels and booleans
@@ -113,8 +98,12 @@ _LEAD = re.compile(
     r"label(?:led)?\s+(?:as\s+)?|(?:a|an|the)\s+)+",
     re.I,
 )
-_AFTER_LABEL = re.compile(r"\s*(?:$|[.,;:!?)\]\"'(\-\u2014/]|(?:because|since|as|for|so|given|based|due)\b)", re.I)
-_JOINED = re.compile(r"\s*(?:,\s*)?(?:/|\bor\b|\band\b)\s*", re.I)
+_AFTER_LABEL = re.compile(
+    r"\s*(?:$|[.,;:!?)\]\"'(\-\u2014/]|(?:because|since|as|for|so|given|based|due|weil|denn|da|car|parce|puisque|porque|ya|pues|"
+    r"perché|poiché|pois|потому|так\s+как)\b|(?:です|である|입니다|이다|है)(?!\w))",
+    re.I,
+)
+_JOINED = re.compile(rf"\s*(?:,\s*)?{JOIN}\s*", re.I)
 
 
 def _match_label(capture: str, labels: tuple[str, ...]) -> tuple[str | None, bool]:
@@ -142,6 +131,7 @@ def _match_label(capture: str, labels: tuple[str, ...]) -> tuple[str | None, boo
 
 def _read_closed(body: str, labels: tuple[str, ...]) -> tuple[str | None, bool, str]:
     ambiguous = False
+    body = spaced(body)
     for piece in _pieces(body):
         label, both = _match_label(piece.text, labels)
         if label is not None:
@@ -167,12 +157,12 @@ def read_label(question: Question, text: str) -> Answer:
     return Answer(status="ambiguous" if ambiguous else "unparsed", text=where[:SHORT])
 
 
-_BOOLEANS = {"true": True, "yes": True, "correct": True, "false": False, "no": False, "incorrect": False}
+_BOOLEANS = {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}
 _BOOLEAN_ORDER = tuple(sorted(_BOOLEANS, key=lambda n: (-len(n), n)))
 
 
 def read_boolean(question: Question, text: str) -> Answer:
-    """Read true/yes/correct or false/no/incorrect, as the first word of the answer only."""
+    """Read true/yes/correct or false/no/incorrect (in any language), as the first word of the answer only."""
     body = visible(text)
     if body is None:
         return Answer(status="cut")
@@ -185,17 +175,20 @@ def read_boolean(question: Question, text: str) -> Answer:
 
 # ---------------------------------------------------------------- numbers
 
-_NEGATED_NUMBER = re.compile(r"\bnot\s+(?:\\?\$)?[\d.,]+\s*(?:but|,)?", re.I)
+_NEGATED_NUMBER = re.compile(rf"{NOT}\s*(?:(?:is|es|è|é|ist|est)\s+)?(?:\\?\$)?[\d.,]+\s*(?:but|,)?", re.I)
 
 
-def number_in(capture: str, *, integer: bool, comma: bool) -> Fraction | None:
-    """Return the number that a captured answer states; None if it states none or several of equal standing."""
-    capture = drop_assignment(capture)
-    whole = parse_number(capture, comma=comma and not integer)
+def number_in(capture: str, *, integer: bool, comma: bool, continental: bool = False) -> Fraction | None:
+    """Return the number that a captured answer states; None if it states none or several of equal standing.
+
+    ``comma`` reads "4,90" as a decimal (of a whole number it is none), ``continental`` "1.234" as a thousand and more.
+    """
+    capture = localised(drop_assignment(capture), comma=comma and not integer, continental=continental)
+    whole = parse_number(capture)
     if whole is not None:
         return whole
     if "=" in capture:
-        return number_in(capture.rpartition("=")[2].strip(), integer=integer, comma=comma)
+        return number_in(capture.rpartition("=")[2].strip(), integer=integer, comma=comma, continental=continental)
     capture = _NEGATED_NUMBER.sub(" ", capture)
     if _LIST.match(capture):
         return None
@@ -212,17 +205,24 @@ def read_number(question: Question, text: str) -> Answer:
     body = visible(text)
     if body is None:
         return Answer(status="cut")
+    body = spaced(body)
+    if len(body) <= SHORT and (alone := parse_number(body.rstrip("!"), comma=not integer)) is not None:
+        return _number(alone, body)
     plain = plain_markdown(body)
     for piece in evidence(body, plain):
+        # at the end of a line it is an exclamation, elsewhere a factorial
+        capture = piece.text.rstrip("!") if piece.kind in ("hash", "line") else piece.text
         if piece.kind == "line":
-            whole = parse_number(piece.text, comma=not integer)
+            whole = parse_number(localised(capture, comma=not integer))
             if whole is None:
-                found = find_numbers(last_line(plain)) or find_numbers(plain[-4000:])
-                if not found or _LIST.match(piece.text):
+                found = find_numbers(last_line(plain), comma=not integer) or find_numbers(
+                    plain[-4000:], comma=not integer
+                )
+                if not found or _LIST.match(capture):
                     break
                 whole = found[-1]
             return _number(whole, piece.text)
-        value = number_in(piece.text, integer=integer, comma=True)
+        value = number_in(capture, integer=integer, comma=True, continental=piece.comma)
         if value is not None:
             return _number(value, piece.text)
         if piece.kind in ("box", "tag") and _LIST.match(piece.text):
@@ -232,61 +232,3 @@ def read_number(question: Question, text: str) -> Answer:
 
 def _number(value: Fraction, text: str) -> Answer:
     return Answer(key=number_key(value), text=text[:SHORT], status="parsed")
-
-
-# ---------------------------------------------------------------- tokens
-
-_BRACKETS = "()[]{}<>"
-_BRACKET_RUN = re.compile(r"[()\[\]{}<>](?:\s*[()\[\]{}<>])*")
-_INPUT = re.compile(r"Input\s*:\s*([()\[\]{}<>](?:\s*[()\[\]{}<>])*)", re.I)
-_ONLY_BRACKETS = re.compile(r"[\s()\[\]{}<>]+")
-
-
-def token_list(text: str) -> list[str]:
-    """Split an answer into tokens: at white space and commas; every bracket is a token."""
-    if _ONLY_BRACKETS.fullmatch(text):
-        return [c for c in text if c in _BRACKETS]
-    return [t for t in (w.strip(".,;\"'`").casefold() for w in re.split(r"[\s,]+", text)) if t]
-
-
-def read_tokens(question: Question, text: str) -> Answer:
-    """Read a sequence of tokens; of brackets, the completion even if the reply repeats the input before it."""
-    body = visible(text)
-    if body is None:
-        return Answer(status="cut")
-    if not body:
-        return Answer()
-    given = _INPUT.search(question.prompt) or _INPUT.search(body)
-    capture = _tokens_captured(body)
-    if given and (only := _brackets_in(capture)) is not None:
-        prefix = token_list(given[1])
-        if len(only) > len(prefix) and only[: len(prefix)] == prefix:
-            only = only[len(prefix) :]
-        return Answer(key=" ".join(only), text=" ".join(only), status="parsed")
-    tokens = token_list(capture)
-    if not tokens:
-        return Answer()
-    return Answer(key=" ".join(tokens), text=capture[:200], status="parsed")
-
-
-def _brackets_in(capture: str) -> list[str] | None:
-    """Return the last run of brackets of a capture, or None if it ends in words."""
-    runs = list(_BRACKET_RUN.finditer(capture))
-    if not runs or capture[runs[-1].end() :].strip(" .`$*\"'"):
-        return None
-    return token_list(runs[-1][0])
-
-
-def _tokens_captured(body: str) -> str:
-    """Return the answer line: like other evidence, but brackets and signs at its ends are tokens, not wrappers."""
-    text = strip_emphasis(body).replace("`", "")
-    for piece in evidence(text, text):
-        if piece.kind in ("box", "tag", "hash"):
-            return piece.text.replace("\\{", "{").replace("\\}", "}")
-        line = piece.text
-        if piece.kind == "line":
-            line = last_line(text)
-            _head, colon, tail = line.rpartition(":")
-            line = tail if colon and tail.strip() else line
-        return line.strip()
-    return last_line(text)

@@ -6,6 +6,7 @@ import re
 
 from moco_toolkit_answers.clean import closing_brace, normalise_unicode, strip_outer
 from moco_toolkit_answers.numbers import number_key, parse_number
+from moco_toolkit_answers.phrases import AND, OR
 
 __all__ = ["clean_latex", "has_unit", "math_key", "split_items", "strip_units", "text_only"]
 
@@ -22,6 +23,7 @@ _DROPPED = re.compile(
     + "|".join(re.escape(d) for d in _DROP_WORDS)
     + ")(?![A-Za-z])"
 )
+_DECIMAL_BRACES = re.compile(r"(?<=\d)\{,\}(?=\d)(?!\d{3}(?!\d))")  # 3{,}5 is three and a half, 1{,}600 is grouped
 _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _BARE_FRAC = re.compile(r"\\frac\s*(?:(?P<a>[0-9a-zA-Z])|(?=\{))")
 _DEGREE = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degrees?\b|\u00b0)")
@@ -67,7 +69,11 @@ def _braced_fractions(text: str) -> str:
 
 def clean_latex(text: str) -> str:
     """Return a LaTeX answer in one form: fraction spellings, sizes, spaces, thousands separators, degree signs."""
-    text = strip_outer(normalise_unicode(text))
+    text = (
+        _DECIMAL_BRACES.sub(".", strip_outer(normalise_unicode(text)))
+        .replace("\u00b1", "\\pm ")
+        .replace("\u2213", "\\mp ")
+    )
     text = _FRAC.sub(r"\\frac", text)
     if "\\" in text or "~" in text or "{" in text:
         # "1\,000" is one number; elsewhere thin spaces mean nothing
@@ -141,12 +147,17 @@ def drop_assignment(text: str) -> str:
     return rest if match and rest.strip() and "=" not in rest else text
 
 
-_OPENERS = {"(": ")", "[": "]", "\\{": "\\}", "": ""}
+_WORD = rf"(?:{AND}|{OR})"
+_JOINED = re.compile(
+    rf",?\s*(?:\\(?:text|textrm|mathrm|mbox|textnormal)\s*\{{\s*,?\s*{_WORD}\s*\}}|(?<![\w\\]){_WORD}(?![\w}}]))\s*",
+    re.I,
+)
 
 
 def split_items(text: str) -> tuple[str, list[str], str]:
-    """Split a cleaned answer at its top-level commas: (opening delimiter, items, closing delimiter).
+    """Split a cleaned answer into its items: (opening delimiter, items, closing delimiter).
 
+    Items are what top-level commas, "and" and "or" stand between; outside of a tuple, one with a plus-minus sign is two.
     ``(1,2)`` gives ``("(", ["1", "2"], ")")``; without delimiters both are empty.
     """
     text = text.strip()
@@ -159,6 +170,8 @@ def split_items(text: str) -> tuple[str, list[str], str]:
                     text = text[len(opener) : -len(closer)]
                     break
             break
+    if left in ("", "\\{"):
+        text = _JOINED.sub(",", text)
     items, depth, start = [], 0, 0
     for index, char in enumerate(text):
         if char in "([{":
@@ -169,7 +182,23 @@ def split_items(text: str) -> tuple[str, list[str], str]:
             items.append(text[start:index].strip())
             start = index + 1
     items.append(text[start:].strip())
+    if left in ("", "\\{") and "\\pm" in text:
+        items = [one for item in items for one in _both_signs(item)]
     return left, items, right
+
+
+def _both_signs(item: str) -> list[str]:
+    """Return what an item with plus-minus signs means: all upper signs, and all lower ones."""
+    if "\\pm" not in item:
+        return [item]
+    both = (
+        _SIGNS.sub(lambda m: "+" if m[1] == "pm" else "-", item),
+        _SIGNS.sub(lambda m: "-" if m[1] == "pm" else "+", item),
+    )
+    return [one.strip().removeprefix("+").strip() for one in both]
+
+
+_SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])\s*")
 
 
 def _outer(text: str, opener: str, closer: str) -> bool:
@@ -199,9 +228,10 @@ def math_key(text: str) -> str:
     words = text_only(text)
     if words is not None:
         return f"text:{words}"
-    value = re.sub(r"\s+", "", _TEXT.sub(r"\1", value))
+    value = _TEXT.sub(r"\1", value)
     left, items, right = split_items(value)
+    items = ["".join(i.split()) for i in items]
     if len(items) > 1:
         parts = [number_key(n) if (n := parse_number(i)) is not None else i for i in items]
         return f"{left}{','.join(parts)}{right}"
-    return value
+    return "".join(value.split())

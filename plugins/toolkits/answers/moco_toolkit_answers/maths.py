@@ -9,12 +9,16 @@ from moco_toolkit_answers.clean import plain_markdown, strip_outer, visible
 from moco_toolkit_answers.evidence import SHORT, evidence, last_line
 from moco_toolkit_answers.latex import math_key
 from moco_toolkit_answers.numbers import NUMBER, find_numbers
+from moco_toolkit_answers.phrases import AND, OR
 
 __all__ = ["read_math"]
 
 _SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.S)
 _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(?!.*\\(?:boxed|fbox))", re.S)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}(?![A-Za-z}])")
+_VALUE = r"(?:(?<![A-Za-z])[A-Za-z]\s?=\s?)?-?(?<![\d./])\d[\d./]*+"
+_SEVERAL = re.compile(rf"{_VALUE}(?:\s*(?:,\s*(?:(?:{AND}|{OR})\s*)?|(?:{AND}|{OR})\s*){_VALUE})+(?![\w^])", re.I)
+_NEAR = 200
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{[^{}]*\}")
 
 
@@ -43,6 +47,9 @@ def _formula(capture: str) -> str:
     if spans:
         return strip_outer(spans[0])
     words = _WORD.findall(_TEXT_GROUP.sub("", capture))
+    several = _SEVERAL.match(capture)
+    if several:
+        return several[0]
     if len(words) > 2 or (words and any(c.isdigit() for c in capture)):
         number = NUMBER.search(capture)
         if number is not None and len(words) > 1 and find_numbers(capture):
@@ -63,7 +70,8 @@ def _from_line(body: str, plain: str, line: str) -> Answer:
     elif len(line) <= SHORT and len(_WORD.findall(_TEXT_GROUP.sub("", line))) <= 2:
         captured = line
     else:
-        numbers = list(NUMBER.finditer(last)) or list(NUMBER.finditer(plain[-4000:]))
+        several = [m for m in _SEVERAL.finditer(last[-_NEAR:]) if not last[-_NEAR:][m.end() :].strip(" .!")]
+        numbers = several or list(NUMBER.finditer(last)) or list(NUMBER.finditer(plain[-4000:]))
         if numbers:
             captured = numbers[-1][0].strip()
         elif len(line) <= SHORT:

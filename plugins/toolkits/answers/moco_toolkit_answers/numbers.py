@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import InvalidOperation
 from fractions import Fraction
+from math import factorial
 
-__all__ = ["decimals_of", "find_numbers", "number_key", "parse_number", "round_to"]
+__all__ = ["decimals_of", "find_numbers", "localised", "number_key", "parse_number", "round_to"]
 
 _MAX_DIGITS = 400  # longer "numbers" are noise, and exact arithmetic on them is slow
 _MAX_EXPONENT = 400
+_MAX_FACTORIAL = 170
 
 _GROUP = r"(?:,|\{,\}|\\,|\\ |\\!|'| (?=\d{3}(?!\d)))"
 _UNSIGNED = (
@@ -18,7 +20,8 @@ _UNSIGNED = (
 )
 _TEN = r"\s*(?:\\times|\\cdot|\*|x|X|×|·)\s*10\s*(?:\^|\*\*)\s*(?:\{\s*[+-]?\d{1,4}\s*\}|[+-]?\d{1,4})"
 _POWER = rf"(?:[eE][+-]?\d{{1,4}}\b|{_TEN})"
-_CURRENCY = r"(?:\\?\$|US\$|€|£|¥|₹|USD|EUR|GBP)"
+_SIGN = "[\u20a0-\u20cf£¥¢]"
+_CURRENCY = rf"(?:\\?\$|US\$|R\$|{_SIGN}|USD|EUR|GBP|CHF)"
 NUMBER = re.compile(
     rf"(?P<sign>(?<![\w)}}])[+-]\s?)?(?:{_CURRENCY}\s?(?P<sign2>[+-])?)?"
     rf"(?:\\d?t?frac\s*(?:\{{\s*(?P<fn>[+-]?{_UNSIGNED})\s*\}}|(?P<fn1>\d))\s*"
@@ -28,19 +31,72 @@ NUMBER = re.compile(
     rf"|(?:\s?\\d?t?frac\s*(?:\{{(?P<mfn>\d+)\}}|(?P<mfn1>\d))\s*(?:\{{(?P<mfd>\d+)\}}|(?P<mfd1>\d))))?)"
 )
 _NOT_DIGIT = re.compile(r"[^\d.]")
-_DECIMAL_COMMA = re.compile(r"([+-]?)\s*(\d+),(\d{1,2})")
 _UNIT = re.compile(
-    r"\s*(?:\\?%|°|\\degree|\^\s*\{?\s*\\circ\s*\}?|\\?\$|€|£|\\(?:text|mathrm|mbox|textrm|textbf)\s*\{[^{}]*\}"
-    r"|(?:\\[,;! ]|~)|(?:per\s*cent|percent)|(?![eE][+-]?\d)[A-Za-zµ°²³][\w°µ/^*.\-²³]*|/\s*[A-Za-z]\w*)*\s*[.!]?\s*"
+    rf"\s*(?:\\?%|°|\\degree|\^\s*\{{?\s*\\circ\s*\}}?|\\?\$|{_SIGN}|\\(?:text|mathrm|mbox|textrm|textbf)\s*\{{[^{{}}]*\}}"
+    r"|\\[,;! ]|~|p(?:er|our|or)\s*(?:cento?|ciento)|(?![eE][+-]?\d)[^\W\d_][\w°µ/^*.\-²³\u0900-\u0963]*+"
+    r"|/\s*[A-Za-z]\w*+)*+\s*\.?\s*"
 )
 _PLAIN_INT = re.compile(r"[+-]?\d{1,18}")
+_FACTORIAL = re.compile(r"([+-]?)\(?(\d{1,3})\)?!")
+
+# ---------------------------------------------------------------- other ways to write them
+
+_LEFT, _RIGHT = r"(?<![\w.,])", r"(?!\d|[.,]\d)"
+_ONE_MEANING = re.compile(  # 1.234.567 and 1.234,5 and 1 234,5: no other reading makes a number
+    rf"{_LEFT}(?<![(\[{{])\d{{1,3}}"
+    rf"(?:(?:\.\d{{3}}){{2,}}(?:,\d+)?|(?:\.\d{{3}})+,\d+|(?:[ ']\d{{3}})+,(?:\d{{1,2}}|\d{{4,}})){_RIGHT}"
+)
+_ODD = re.compile(r"\d[.' ]\d{3}[.,]\d|\d,\d\d,\d")
+_INDIAN = re.compile(rf"{_LEFT}\d{{1,2}}(?:,\d{{2}})+,\d{{3}}{_RIGHT}")
+_COMMA = re.compile(rf"{_LEFT}\d+,(?:\d{{1,2}}|\d{{4,}}){_RIGHT}")
+_CONTINENTAL = re.compile(rf"{_LEFT}(?:\d{{1,3}}(?:\.\d{{3}})+(?:,\d+)?|\d+,\d+){_RIGHT}")
+_PART = r"(?:(\d[\d,.]*)\s?"
+_MYRIADS = re.compile(rf"{_LEFT}{_PART}[兆조]\s?)?{_PART}[億亿억]\s?)?{_PART}[万萬만]\s?)?(\d[\d,.]*)?")
+_MYRIAD = re.compile("[兆조億亿억万萬만]")
+
+
+def _swapped(match: re.Match[str]) -> str:
+    return re.sub(r"[. ']", "", match[0]).replace(",", ".")
+
+
+def _multiplied(match: re.Match[str]) -> str:
+    if not any(match.groups()[:3]):
+        return match[0]
+    try:
+        parts = [Fraction((g or "0").replace(",", "").rstrip(".")) for g in match.groups()]
+    except ValueError:
+        return match[0]
+    value = sum(part * 10**power for part, power in zip(parts, (12, 8, 4, 0), strict=True))
+    return f"{value.numerator} " if value.denominator == 1 else match[0]
+
+
+def localised(text: str, *, comma: bool = False, continental: bool = False) -> str:
+    """Return ``text`` with the numbers of other locales written as 1234.5.
+
+    1.234.567 and 1.234,5 have one meaning; 12,34,567 is grouped as in India, and 3万 is 30000. With ``comma`` 4,90 is
+    four point nine; ``continental`` says that the text is of a language that writes 1.234 for a thousand and 4,900 for
+    less than five.
+    """
+    if not text.isascii() and _MYRIAD.search(text):
+        text = _MYRIADS.sub(_multiplied, text)
+    if "," not in text and "." not in text:
+        return text
+    if _ODD.search(text):
+        text = _INDIAN.sub(lambda m: m[0].replace(",", ""), _ONE_MEANING.sub(_swapped, text))
+    if continental:
+        return _CONTINENTAL.sub(_swapped, text)
+    return _COMMA.sub(lambda m: m[0].replace(",", "."), text) if comma else text
+
+
+# ---------------------------------------------------------------- reading
 
 
 def parse_number(text: str, *, units: bool = True, comma: bool = False) -> Fraction | None:
     """Return the number that ``text`` is, or None.
 
-    Understands signs, currency signs, thousands separators, decimals, fractions, LaTeX fractions, mixed numbers and
-    scientific notation. ``units`` allows words or a per-cent sign behind it; ``comma`` reads "4,90" as a decimal.
+    Understands signs, currency signs, thousands separators, decimals, fractions, LaTeX fractions, mixed numbers,
+    scientific notation and factorials. ``units`` allows words or a per-cent sign behind it; ``comma`` reads "4,90" as a
+    decimal.
     """
     text = text.strip()
     if _PLAIN_INT.fullmatch(text):
@@ -48,20 +104,24 @@ def parse_number(text: str, *, units: bool = True, comma: bool = False) -> Fract
     if not text or len(text) > _MAX_DIGITS:
         return None
     if comma:
-        decimal = _DECIMAL_COMMA.fullmatch(text)
-        if decimal:
-            return Fraction(f"{decimal[1]}{decimal[2]}.{decimal[3]}")
+        text = localised(text, comma=True)
+    elif _ODD.search(text):
+        text = _ONE_MEANING.sub(_swapped, text)
     match = NUMBER.match(text)
-    if match is None:
-        return None
+    if match is None or text.endswith("!"):
+        product = _FACTORIAL.fullmatch(text)
+        if product is None or int(product[2]) > _MAX_FACTORIAL:
+            return None
+        return Fraction(factorial(int(product[2])) * (-1 if product[1] == "-" else 1))
     rest = text[match.end() :]
     if rest.strip() and not (units and _UNIT.fullmatch(rest)):
         return None
     return _value(match)
 
 
-def find_numbers(text: str) -> list[Fraction]:
-    """Return all numbers of a text, in order."""
+def find_numbers(text: str, *, comma: bool = False) -> list[Fraction]:
+    """Return all numbers of a text, in order; ``comma`` as in :func:`parse_number`."""
+    text = localised(text, comma=comma)
     return [value for match in NUMBER.finditer(text) if (value := _value(match)) is not None]
 
 
@@ -107,8 +167,11 @@ def number_key(value: Fraction) -> str:
 
 def decimals_of(text: str) -> int | None:
     """Return the number of decimals a written number shows ("4.90" has 2), or None for fractions and powers."""
-    match = re.fullmatch(r"\s*[+-]?\s*\\?\$?\s*[+-]?(?:[\d,]*)(?:\.(\d*))?\s*(?:\\?%)?\s*", text)
+    match = _DECIMALS.fullmatch(localised(text, comma=True))
     return None if match is None else len(match[1] or "")
+
+
+_DECIMALS = re.compile(rf"\s*[+-]?\s*(?:{_CURRENCY})?\s*[+-]?(?:[\d,]*)(?:\.(\d*))?\s*(?:\\?%|{_SIGN})?\s*")
 
 
 def round_to(value: Fraction, decimals: int) -> Fraction:
@@ -118,8 +181,3 @@ def round_to(value: Fraction, decimals: int) -> Fraction:
     whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
     rounded = Fraction(whole, scale)
     return -rounded if value < 0 else rounded
-
-
-def as_decimal(value: Fraction) -> Decimal:
-    """Return a number as a Decimal of at most 28 digits, for display."""
-    return (Decimal(value.numerator) / Decimal(value.denominator)).normalize()

@@ -11,6 +11,7 @@ from moco_toolkit_answers.evidence import SHORT, evidence, last_line
 from moco_toolkit_answers.exact import number_in, read_boolean, read_letter, read_text
 from moco_toolkit_answers.latex import clean_latex, drop_assignment
 from moco_toolkit_answers.numbers import find_numbers, number_key, parse_number
+from moco_toolkit_answers.phrases import AND
 
 __all__ = ["TYPES", "answer_type", "close", "lists_match", "parse_list", "parse_value", "read_typed"]
 
@@ -84,6 +85,9 @@ def _product(text: str) -> Fraction | None:
     return value if found else None
 
 
+_SEPARATOR = re.compile(rf"\s*(?:[,;]\s*{AND}|[,;]|{AND}|\b[ye]\b)\s*", re.I)
+
+
 def parse_list(text: str) -> list[Fraction] | None:
     """Return the numbers of "[1, 2]", "(1,2)", "1, 2" or "1 and 2", in order; None if an element is no number."""
     text = clean_latex(text).strip()
@@ -91,7 +95,7 @@ def parse_list(text: str) -> list[Fraction] | None:
     text = re.sub(r"\\begin\{[a-z]*matrix\}|\\end\{[a-z]*matrix\}", " ", text).replace("\\\\", ",").replace("&", ",")
     text = text.strip().removesuffix(".")
     text = re.sub(r"^(?:\\\{|[\[({⟨]|\\langle)\s*|\s*(?:\\\}|[\])}⟩]|\\rangle)(?:\^\{?(?:T|\\top)\}?)?$", "", text)
-    parts = [p.strip(" []()") for p in re.split(r"\s*(?:[,;]\s*and\b|[,;]|\band\b)\s*", text)]
+    parts = [p.strip(" []()") for p in _SEPARATOR.split(text)]
     if len(parts) == 1 and re.fullmatch(r"[+-]?[\d.]+(?:\s+[+-]?[\d.]+)+", text):
         parts = text.split()
     values = [parse_value(drop_assignment(p)) for p in parts if p]

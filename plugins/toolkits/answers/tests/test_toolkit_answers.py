@@ -113,6 +113,10 @@ def test_no_declaration(text: str) -> None:
         (r"\boxed{1} then \boxed{2}", "2"),
         (r"\boxed{1} or \boxed{2}", "1 or 2"),
         (r"\boxed{1} and \boxed{2", "1"),
+        (r"$x = \boxed{1}$ or $x = \boxed{2}$", "1 or 2"),
+        (r"\boxed{1} und \boxed{2}", "1, 2"),
+        (r"\boxed{12}, so the area is \boxed{9}", "9"),
+        (r"$\boxed{3}$, hence $\boxed{9}$", "9"),
         (r"\fbox{A}", "A"),
     ],
 )
@@ -141,6 +145,7 @@ def test_outer_wrappers_are_removed_layer_by_layer() -> None:
         ("1,600", 1600), ("1 600", 1600), ("1{,}600", 1600), ("+7", 7), ("-$5", -5), ("$-5", -5), ("50%", 50),
         ("18 dollars", 18), (r"20\text{ miles}", 20), (r"60^\circ", 60), ("1.2e-3", "3/2500"), ("3 1/2", "7/2"),
         (r"1.2 \times 10^{-3}", "3/2500"), (".50", "1/2"), (r"\frac{1}{2}", "1/2"), (r"3\frac12", "7/2"), ("5.", 5),
+        ("1.234.567", 1234567), ("1.234,5", "2469/2"), ("3{,}5", None), ("18 Äpfel", 18), ("5!", 120), ("5 km!", None),
         ("1,2", None), ("1,23,456", None), ("x", None), ("", None), ("1/0", None), ("1e99999", None), ("1.2.3", None),
     ],
 )  # fmt: skip
@@ -224,6 +229,35 @@ def test_code_of_a_reply() -> None:
     )
     assert extract_code("```python\n>>> def f():\n...     return 1\n```", "f")[0] == "def f():\n    return 1"
     assert extract_code("I do not know.", "f") == ("", "")
+
+
+ADD = "def add(a, b):\n    return a + b"
+DOCUMENTED = 'def add(a, b):\n    """Add.\n\n    ```\n    add(1, 2)\n    ```\n    """\n    return a + b'
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (f"{ADD}\n```\n\nThis adds two numbers.", ADD),
+        (f"{ADD}\n```\nUsed like this:\n```python\nadd(1, 2)\n```", ADD),
+        (f"Sure:\n```python\n{ADD}\n\nprint(add(1,", ADD),
+        ("1. So:\n\n   ```python\n   def add(a, b):\n       return a + b\n   ```\n\n2. Done.", ADD),
+        ("* a\n    * b\n\n      ```py\n      def add(a, b):\n          return a + b\n      ```", ADD),
+        ("```python\n    def add(a, b):\n        return a + b\n```", ADD),
+        (f"```python\n{DOCUMENTED}\n```", DOCUMENTED),
+        (
+            f'```python\n"""Add.\n\n```\nadd(1, 2)\n```\n"""\n{ADD}\n```\nDone',
+            f'"""Add.\n\n```\nadd(1, 2)\n```\n"""\n{ADD}',
+        ),
+        (f'```python\n# """\n{ADD}\n```\nand prose', f'# """\n{ADD}'),
+    ],
+)
+def test_fences_are_those_of_commonmark(reply: str, code: str) -> None:
+    assert extract_code(reply, "add") == (code, "block")
+
+
+def test_the_end_of_a_body_may_have_a_fence_whose_beginning_was_in_the_prompt() -> None:
+    assert extract_code("    return a + b\n```\nThat is it.", "add") == ("    return a + b", "body")
 
 
 def test_called_names() -> None:
