@@ -303,7 +303,12 @@ class Needs:
         for flag, attribute, what, remedy in (
             (self.same_engine, "engine", "an engine", "open them in one pool, by one engine, to combine them"),
             (self.same_tokenizer, "tokenizer", "a tokenizer", "choose models of one family"),
-            (self.same_architecture, "architecture", "an architecture", "choose checkpoints of one architecture and size"),
+            (
+                self.same_architecture,
+                "architecture",
+                "an architecture",
+                "choose checkpoints of one architecture and size",
+            ),
             (self.same_base, "base", "a base model", "choose adapters trained on one base"),
         ):
             if flag and len(pool) > 1:

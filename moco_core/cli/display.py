@@ -181,7 +181,7 @@ def report_lines(report: Report) -> list[str]:
 
 
 def detail_lines(report: Report) -> list[str]:
-    """Return what stands below the comparison: the further figures, and the scores per subset. Empty without any."""
+    """Return what stands below the comparison: the further figures, the scores per subset, the rows that were left out."""
     rows = [r for r in report.rows if r.estimate is not None or r.result.figures]
     names = list(dict.fromkeys(n for r in rows for n in r.result.figures))
     out = []
@@ -191,16 +191,17 @@ def detail_lines(report: Report) -> list[str]:
     sizes: dict[str, int] = {}
     for name, subset in ((n, s) for r in rows for n, s in r.result.subsets.items()):
         sizes[name] = max(sizes.get(name, 0), int(subset["n"]))
-    if len(sizes) < 2:
-        return out
-    if len(sizes) > _SUBSETS or len(rows) > _SYSTEMS:
-        return [*out, "", f"{len(sizes)} subsets: their scores stand in every run.json and in the output of --json"]
-    scores = [r.result.subsets for r in rows]
-    table = [
-        [name, *(f"{s[name]['mean']:.3f}" if name in s else "-" for s in scores), str(size)]
-        for name, size in sorted(sizes.items())
-    ]
-    return [*out, "", *plain_table(("subset", *(r.label for r in rows), "n"), table)]
+    if len(sizes) > _SUBSETS or (len(sizes) > 1 and len(rows) > _SYSTEMS):
+        out += ["", f"{len(sizes)} subsets: their scores stand in every run.json and in the output of --json"]
+    elif len(sizes) > 1:
+        scores = [r.result.subsets for r in rows]
+        table = [
+            [name, *(f"{s[name]['mean']:.3f}" if name in s else "-" for s in scores), str(size)]
+            for name, size in sorted(sizes.items())
+        ]
+        out += ["", *plain_table(("subset", *(r.label for r in rows), "n"), table)]
+    lost = dict.fromkeys(r.result.left_out for r in report.rows if r.result.left_out)
+    return [*out, *(line for text in lost for line in ("", printable(f"left out of {report.dataset}: {text}")))]
 
 
 def _figure(value: float | None) -> str:

@@ -22,7 +22,7 @@ from moco_core.runs.answering import Answers, error_line
 from moco_core.runs.folder import RunFolder, masked
 from moco_core.runs.loading import LoadedSplit
 from moco_core.runs.observe import Observers
-from moco_core.runs.results import RunResult, costs_of, subsets_of
+from moco_core.runs.results import RunResult, costs_of, left_out, subsets_of
 from moco_core.runs.stats import estimate
 from moco_core.runtime.runtime import Runtime
 from moco_core.runtime.systems import allowed_by
@@ -94,6 +94,8 @@ class Run:
         self.dev_mean: float | None = None
         self.timings: dict[str, float] = {}
         self._started = time.monotonic()
+        if lost := left_out(folder.head["dataset"]["notes"]):
+            self.state.warnings.append(f"dataset {job.dataset.label!r} leaves out {lost}")
 
     async def do(self) -> RunResult:
         """Do the run and return what it came to. An error of the store or of a pool, or an interruption, is raised again

@@ -120,6 +120,7 @@ def _row_data(row: Row) -> dict[str, Any]:
         "seconds": result.seconds,
         "status": result.status,
         "folder": str(result.folder),
+        "left_out": result.left_out,
         "warnings": list(result.warnings),
         "error": result.first_error,
     }

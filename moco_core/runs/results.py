@@ -13,7 +13,7 @@ from moco_core.runs.records import read_run, read_units
 from moco_core.runtime.ledger import Ledger
 from moco_core.types import Unit, Usage
 
-__all__ = ["RunResult", "costs_of", "read_results", "subsets_of"]
+__all__ = ["RunResult", "costs_of", "left_out", "read_results", "subsets_of"]
 
 
 @attrs.frozen(kw_only=True)
@@ -129,12 +129,8 @@ class RunResult:
         return sum(float(row[what]) for phase in self.costs.values() for row in phase.values())
 
     @property
-    def dropped(self) -> dict[str, int]:
-        """How many rows the dataset left out, by split."""
-        splits = self.notes.get("dropped")
-        if not isinstance(splits, Mapping):
-            return {}
-        return {split: sum(reasons.values()) for split, reasons in splits.items() if isinstance(reasons, Mapping)}
+    def left_out(self) -> str:
+        return left_out(self.notes)
 
     @property
     def subsets(self) -> dict[str, dict[str, float]]:
@@ -148,6 +144,16 @@ def subsets_of(units: Sequence[Unit]) -> dict[str, dict[str, float]]:
         if unit.subset:
             groups.setdefault(unit.subset, []).append(unit.score)
     return {name: {"mean": sum(v) / len(v), "n": len(v)} for name, v in sorted(groups.items())}
+
+
+def left_out(notes: Mapping[str, Any]) -> str:
+    """Return which rows a dataset left out, from its note ``dropped`` (split to reason to count); empty if none."""
+    out, splits = [], notes.get("dropped")
+    for split, reasons in splits.items() if isinstance(splits, Mapping) else ():
+        if isinstance(reasons, Mapping) and (total := sum(reasons.values())):
+            why = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items())
+            out.append(f"{total:,} rows of {split} ({why})")
+    return ", ".join(out)
 
 
 def read_results(folder: Path | str) -> list[RunResult]:

@@ -217,18 +217,14 @@ class Benchmark:
     def _heads(self) -> dict[int, dict[str, Any]]:
         """Return the heads of all run folders by position, once none stands in the way of a run.
 
-        Raises ConfigError where two runs are the same, DatasetError, or FolderBusy.
+        Raises DatasetError or FolderBusy.
         """
         heads: dict[int, dict[str, Any]] = {}
-        seen: dict[str, Job] = {}
         for job in self.jobs:
             dev, test = self.split(job.dataset, "dev"), self.split(job.dataset, "test")
             if shared := {e.id for e in dev.examples} & {e.id for e in test.examples}:
                 raise DatasetError(f"dataset {job.dataset.name!r}: {sorted(shared)[0]!r} is in both dev and test")
             head = heads[job.position] = self._head(job, dev, test)
-            if head["id"] in seen:
-                raise ConfigError(f"datasets: {job.dataset.name} is named twice with the same options; name it once")
-            seen[head["id"]] = job
             path = Path(self.config.settings.out) / head["id"]
             if not self.config.settings.wait and (busy := FolderBusy.of(path)):
                 raise _refusal(busy)

@@ -156,7 +156,7 @@ def grid() -> None:
         with tempfile.TemporaryDirectory() as folder:
             begin = time.perf_counter()
             moco_core.run(
-                pool={"name": "slow_pool", **pool}, methods=[], dataset="sums", dev=100, out=os.path.join(folder, "runs"),
+                pool={"name": "slow_pool", **pool}, dataset="sums", dev=100, out=os.path.join(folder, "runs"),
                 parallel=parallel, cache=Path(folder) / "calls.sqlite",
             )  # fmt: skip
             return time.perf_counter() - begin

@@ -36,7 +36,7 @@ def content(folder):
 
 def test_single_models_on_three_devices_are_asked_at_once(grid):
     # each device waits for the other two: one run after the other would never begin to answer
-    results = moco_core.run(pool="meeting_pool", methods=[], dataset="toys", test=5, dev=2)
+    results = moco_core.run(pool="meeting_pool", dataset="toys", test=5, dev=2)
     assert [r.label for r in results.runs] == ["m0", "m1", "m2"] and {r.status for r in results.runs} == {"finished"}
 
 

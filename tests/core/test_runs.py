@@ -85,7 +85,7 @@ def test_the_calls_of_a_record_stand_as_the_method_makes_them_cached_or_not(odd)
         assert row[6][0] == "m0"
     assert calls(run(method="rounds", out="two")["rounds"].folder) == fresh
     half = Path("half.sqlite")  # the answers of one model only are known
-    run(methods=[], baselines=True, out="three", cache=half)
+    run(baselines=True, out="three", cache=half)
     assert calls(run(method="rounds", out="four", cache=half)["rounds"].folder) == fresh
 
 
@@ -105,7 +105,7 @@ def test_a_table_from_folders_is_the_table_at_the_end(moco, toys):
     assert [r.data() for r in make_reports(read)] == [r.data() for r in results.reports]
     assert str(moco_core.api.Results(tuple(reversed(read)))) == str(results)
     first = results.runs[0]
-    assert (first.dataset, first.metric, first.method, first.seed) == ("toys", "toy_match", "single", 0)
+    assert (first.dataset, first.metric, first.method, first.seed) == ("toys#1", "toy_match", "single", 0)
     assert (first.calls, first.usage.completion_tokens, first.failed) == (9 + 9 - 1, 3 * (9 + 9 - 1), 1)
     assert "s3cr3t" not in repr(results.runs)
 
@@ -263,8 +263,9 @@ def test_an_unknown_dev_score_is_none_and_no_number(odd):
     assert str(results).splitlines()[0] == "lossy, seed 0, metric odd_metric; no single model was run"
 
 
-def test_two_equal_runs_are_refused(moco):
-    (moco.folder / "twice.yaml").write_text("pool: toy_pool\nmethod: toy_vote\ndatasets: [toys, toys]\n")
-    got = moco("bench", "twice.yaml")
-    assert got.code == 2
-    assert got.errors == ["error: datasets: toys is named twice with the same options; name it once"]
+def test_rows_that_a_dataset_leaves_out_are_told_while_it_runs_and_below_the_table(odd):
+    args = ("run", "odd", "-d", "lossy", "-p", "tardy_pool", "--plugin", str(ODD))
+    got = odd(*args, "-o", "dataset.dropped=1200")
+    assert got.out.splitlines()[-1] == "left out of lossy: 1,200 rows of test (no answer: 1,200)"
+    assert got.err.count("warning: dataset 'lossy' leaves out 1,200 rows of test (no answer: 1,200)") == 1
+    assert "left out" not in odd(*args).out
