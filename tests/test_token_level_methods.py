@@ -150,6 +150,16 @@ def test_bad_input_is_one_line_before_any_call(moco, tmp_path, method, args, lin
     assert stored(tmp_path / "calls.sqlite") == 0
 
 
+def test_a_plan_predicts_sessions_and_names_what_a_pool_lacks_like_a_run(moco):
+    code, out, err = moco("plan", "mentor_collab", "-d", "skills", *TWO, *SHORT, "--json")
+    assert code == 0, err
+    assert [row["calls_per_question"] for row in json.loads(out)["runs"]] == [2]
+    code, out, err = moco("plan", "mentor_collab", "-d", "skills", *TWO, "-o", "method.mentor=9", "--json")
+    errors = [text for text in err.splitlines() if text.startswith("error: ")]
+    assert code == 2 and len(errors) == 1 and "method 'mentor_collab': mentor: model index 9" in errors[0]
+    assert json.loads(out)["problems"]
+
+
 @pytest.mark.parametrize("method", ["co_llm", "logit_fusion", "logit_contrastive"])
 def test_a_server_that_only_writes_text_is_refused_by_name_with_what_would_help(moco, method):
     same = ["-o", "method.alignment=same"] if method == "logit_fusion" else []
