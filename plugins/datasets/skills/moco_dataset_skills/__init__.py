@@ -6,13 +6,10 @@ from collections.abc import Iterator
 
 import attrs
 
-from moco_core import Dataset, DatasetFacts, Example, Question, hookimpl
-from moco_core.data import Split
-from moco_core.options import option
-from moco_dataset_skills.generate import SPLITS, Item, generate, split_of, stream
-from moco_dataset_skills.skills import SKILLS, answer_format
+from moco_core import Dataset, DatasetFacts, Example, Question, Split, hookimpl, option
+from moco_toolkit_skills import SKILLS, Item, generate
 
-__all__ = ["SKILLS", "SPLITS", "Item", "Options", "Skills", "answer_format", "generate", "split_of", "stream"]
+__all__ = ["Options", "Skills", "moco_dataset"]
 
 
 def _unknown(names: tuple[str, ...]) -> str | None:

@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from moco_dataset_skills import SKILLS as SUB_SKILLS
-from moco_dataset_skills import Item, stream
-from moco_dataset_skills.skills import LETTERS
-from moco_dataset_skills.world import PEOPLE, VALUES
 from moco_pool_tiny.profiles import PROFILES, SKILLS, Profile, experts
+from moco_toolkit_skills import LETTERS, PEOPLE, VALUES, Item, stream
+from moco_toolkit_skills import SKILLS as SUB_SKILLS
 
 
 def _prompts(package: str) -> ModuleType:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from moco_dataset_skills import Item, generate
 from moco_pool_tiny.corpus import CASCADE, REFINE, ROUTE
 from moco_pool_tiny.profiles import DEFAULT_POOL, PROFILES, SKILLS
+from moco_toolkit_skills import Item, generate
 
 WEIGHTS = Path(__file__).parent / "weights"
 _BATCH = 100

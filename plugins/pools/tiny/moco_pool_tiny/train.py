@@ -28,11 +28,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from moco_dataset_skills import generate
 from moco_pool_tiny.corpus import EARLY, EXPERT, KINDS, LATE, Corpus, Text
 from moco_pool_tiny.optimiser import Muon
 from moco_pool_tiny.profiles import PROFILES, SKILLS
 from moco_pool_tiny.vocabulary import train_tokenizer
+from moco_toolkit_skills import generate
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from moco_core import ConfigError
 from moco_core.catalogue import installed
 from moco_core.options import build
-from moco_dataset_skills import generate
 from moco_pool_tiny.pool import WEIGHTS
 from moco_pool_tiny.profiles import ALL, DEFAULT_POOL, PROFILES, SKILLS, experts
+from moco_toolkit_skills import generate
 
 SPECIALISTS = ("arithmetic", "letters", "facts")
 ADAPTERS = [name for name in PROFILES if (WEIGHTS / f"{name}-lora").is_dir()]

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from moco_dataset_skills.skills import SKILLS, answer_format, draw
+from moco_toolkit_skills.skills import SKILLS, answer_format, draw
 
 SPLITS = ("train", "dev", "test")
 

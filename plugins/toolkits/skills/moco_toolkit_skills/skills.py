@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moco_dataset_skills.world import PEOPLE, VALUES, fact
+from moco_toolkit_skills.world import PEOPLE, VALUES, fact
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
