@@ -35,7 +35,7 @@ from moco_core.executors import JobConfig
 from moco_core.methods import Method, System
 from moco_core.models import Pool
 from moco_core.options import build, plain
-from moco_core.runs.loading import bound_metric, load_split, open_pool, single_plugin
+from moco_core.runs.loading import load_split, open_pool, pools_of, single_plugin
 from moco_core.runs.observe import Observers
 from moco_core.runs.records import check_format
 from moco_core.runs.report import Report, make_reports
@@ -197,9 +197,9 @@ def fitted(
     seed: int = 0,
 ) -> OpenSystem:
     """Return a system that is fitted on ``dev`` when it is entered. Raises CapabilityError or ConfigError."""
-    made, models, judges = method.make(), open_pool(pool), dict[str, Pool]()
-    # whether a method scores dev is known when it does: without models to score with it is told then
-    judge = bound_metric(metric, judges, scores=False)
+    made, models, judges = method.make(), open_pool(pool), pools_of(metric)
+    if judges:  # whether a method scores dev is known when it does: without models to score with it is told then
+        metric.instance.check()
     _check_needs(method.name, made, models)
 
     async def fit(context: Context) -> System:
@@ -209,11 +209,11 @@ def fitted(
     parts = SystemParts(
         method=made,
         pool=models,
-        metric=judge,
+        metric=metric.make(),
         make=fit,
         sampling=sampling or Sampling(),
         seed=seed,
-        judges=tuple(judges.values()),
+        judges=(*judges, *pools_of(method)),
     )
     return OpenSystem(parts, cache)
 
@@ -284,16 +284,15 @@ def _saved(path: Path, known: Catalogue) -> SystemParts:
         system: System = made.restore(pool, body["state"], base / "files")
         return system
 
-    judges: dict[str, Pool] = {}
-    metric = bound_metric(plugin_of(known, "metric", body["metric"], "metric"), judges, scores=False)
+    metric = plugin_of(known, "metric", body["metric"], "metric")
     return SystemParts(
         method=made,
         pool=pool,
-        metric=metric,
+        metric=metric.make(),
         make=restore,
         sampling=Sampling(**body["sampling"]),
         seed=body["seed"],
-        judges=tuple(judges.values()),
+        judges=pools_of(metric, method),
     )
 
 

@@ -13,7 +13,6 @@ from moco_core.types import Answer, Example, Question, Reply, Score, Unit
 
 if TYPE_CHECKING:
     from moco_core.context import Context
-    from moco_core.models import Pool
 
 __all__ = ["Dataset", "DatasetFacts", "Metric", "Scored", "Split"]
 
@@ -89,28 +88,22 @@ class Metric(ABC, Generic[OptionsT]):
     """Reads the answer out of a reply and scores it.
 
     Reading uses the question only, so a method may read answers too (to vote on them, say) without seeing a reference.
-    ``binary`` tells that every score is 0 or 1. ``higher_is_better`` is always true. A metric that scores with models
-    sets ``needs_pool`` and has an option ``pool`` (a plain mapping, written like the run's pool); the runner opens that pool
-    and hands its models to :meth:`bind`.
+    ``binary`` tells that every score is 0 or 1. ``higher_is_better`` is always true. A metric that scores with
+    models has an option for their pool (``pool: Plugin | None = plugin_option("pool", None)``) and asks the models of
+    ``options.pool.instance.pool``; their engines are opened and closed with the run's.
     """
 
     Options: ClassVar[type] = NoOptions
     binary: ClassVar[bool] = True
-    needs_pool: ClassVar[bool] = False
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
 
-    def bind(self, pool: Pool) -> None:
-        """Receive the opened models of the metric's own ``pool`` option (metrics with ``needs_pool``), before scoring.
-
-        Raises CapabilityError if they cannot do what the metric needs. By default nothing is kept.
-        """
-
     def check(self) -> Sequence[str]:
-        """Return what keeps this metric from scoring on this machine, one sentence each that says what to do.
+        """Return what keeps this metric from scoring (no judge, no sandbox), one sentence each that says what to do.
 
-        Called by ``moco plan`` and before any model is asked. By default nothing does.
+        Called by ``moco plan`` and before any model is asked; ConfigError and CapabilityError may be raised as well. By
+        default nothing keeps it.
         """
         return ()
 

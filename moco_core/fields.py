@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import attrs
 
 from moco_core.errors import ConfigError
-from moco_core.secrets import Secret
+from moco_core.secrets import Secret, masked
 
 __all__ = [
     "FieldInfo",
@@ -223,8 +223,12 @@ class Plugin:
         return self.make()
 
     def plain(self) -> dict[str, Any]:
-        """Return name and effective options as JSON data, in the form of a configuration's section."""
-        return {"name": self.name, **plain(self.options), **plain(self.further)}
+        """Return name and effective options as JSON data, in the form of a configuration's section; a pool's keys masked.
+
+        The options of other plugins hold no secrets but those declared as :class:`~moco_core.secrets.Secret`.
+        """
+        body = {"name": self.name, **plain(self.options), **plain(self.further)}
+        return masked(body) if self.kind == "pool" else body
 
 
 def plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, overload, runtime_checkable
 
@@ -350,6 +351,11 @@ class PoolSource(ABC, Generic[OptionsT]):
     @abstractmethod
     def models(self) -> Sequence[Model]:
         """Return the models in order. Raises ConfigError if one cannot be found."""
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The models as a pool, described once: what options that hold a pool are used through."""
+        return Pool(self.models())
 
     def export(self, model: Model, folder: Path) -> None:
         """Write a (derived) model to ``folder`` as an ordinary checkpoint; CapabilityError if this pool cannot."""

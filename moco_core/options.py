@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union
 
 import attrs
 
 from moco_core.errors import ConfigError, PluginError, suggest
 from moco_core.fields import Lines, NoOptions, Plugin, Plugins, Slot, info_of, option, plain, plugin_option
-from moco_core.secrets import MASK, Secret
+from moco_core.secrets import MASK, Secret, masked
 
 __all__ = [
     "NoOptions",
@@ -35,6 +35,7 @@ __all__ = [
     "option",
     "plain",
     "plugin_option",
+    "plugins_in",
     "with_options",
 ]
 
@@ -113,6 +114,19 @@ def build_plugin(
     value = _structure_plugin(Slot(kind=kind), section, path, scope)
     scope.finish()
     return typing.cast(Plugin, value)
+
+
+def plugins_in(value: Any, kind: str) -> Iterator[Plugin]:
+    """Yield the plugins of a kind that options hold, alone or in collections; not those that these hold in turn."""
+    if isinstance(value, Plugin):
+        if value.kind == kind:
+            yield value
+    elif attrs.has(type(value)):
+        for field in attrs.fields(type(value)):
+            yield from plugins_in(getattr(value, field.name), kind)
+    elif isinstance(value, (list, tuple, Mapping)):
+        for member in value.values() if isinstance(value, Mapping) else value:
+            yield from plugins_in(member, kind)
 
 
 def with_options(plugin: Plugin, more: Mapping[str, Any], path: str = "") -> Plugin:
@@ -306,6 +320,7 @@ def _structure_plugin(slot: Slot, data: Any, path: str, scope: _Scope) -> Plugin
     if len(scope.problems) > before:
         return None
     shown = {k: as_given(further if k in own else options, {k: v})[k] for k, v in given.items()}
+    shown = masked(shown) if slot.kind == "pool" else shown
     return Plugin(kind=slot.kind, name=name, given=shown, options=options, cls=cls, further=further)
 
 

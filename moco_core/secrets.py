@@ -19,11 +19,11 @@ import base64
 import hmac
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["MASK", "Secret", "is_secret_name", "looks_like_key", "mask"]
+__all__ = ["MASK", "Secret", "is_secret_name", "looks_like_key", "mask", "masked"]
 
 MASK = "***"
 
@@ -91,6 +91,15 @@ def looks_like_key(text: str) -> bool:
     """Whether a text has the form of a service's key (``sk-...``, a JSON web token) or stands behind ``Bearer``."""
     text = text.strip()
     return bool(_KEY.fullmatch(text) or _SCHEME.fullmatch(text))
+
+
+def masked(value: Any, name: str = "") -> Any:
+    """Return the options of a pool with texts under secret-looking keys masked: not every pool declares them as Secret."""
+    if isinstance(value, Mapping):
+        return {k: masked(v, str(k)) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [masked(v, name) for v in value]
+    return MASK if isinstance(value, str) and value and is_secret_name(name) else value
 
 
 _LETTERS = 12

@@ -105,7 +105,8 @@ def test_a_method_that_learns_from_dev_is_judged_in_ask_too(moco, tmp_path):
     unjudged = ("-o", "metric={name: answer_verifier, rules_first: false}")
     code, _, err = moco("ask", "prompt_routing", "Say: yes", "-p", "talkers", *ITEMS, *unjudged)
     assert code == 1 and [line for line in err.splitlines() if line.startswith("error: ")] == [
-        "error: metric.pool: missing; answer_verifier needs a judge, give its pool: {name: ..., ...}"
+        "error: metric.pool: missing; answer_verifier scores with a model, name its pool: "
+        "-m answer_verifier -o 'metric.pool={name: POOL, models: [MODEL]}'"
     ]
     code, asked, err = moco("ask", "majority_vote", "Say: yes", "-p", "parrots", *ITEMS, *unjudged)
     assert code == 0 and asked["text"] == "yes", err

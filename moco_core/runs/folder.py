@@ -17,10 +17,9 @@ from moco_core.errors import PluginError, StoreError
 from moco_core.runs import strict
 from moco_core.runs.records import FORMAT, LOCK, in_order
 from moco_core.runtime.locks import FileLock
-from moco_core.secrets import MASK, is_secret_name
 from moco_core.types import Unit
 
-__all__ = ["FolderBusy", "RunFolder", "environment", "masked"]
+__all__ = ["FolderBusy", "RunFolder", "environment"]
 
 _FILES = ("records.jsonl", "units.jsonl", "fit.jsonl", "run.json")
 
@@ -33,15 +32,6 @@ class FolderBusy(StoreError):
         """Return the error that opening a folder would raise, None if nobody writes it."""
         lock = FileLock(path / LOCK)
         return cls(f"{path} is being written by process {lock.holder()}") if lock.held() else None
-
-
-def masked(value: Any, name: str = "") -> Any:
-    """Return the options of a pool with texts under secret-looking keys masked: not every pool declares them as Secret."""
-    if isinstance(value, Mapping):
-        return {k: masked(v, str(k)) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [masked(v, name) for v in value]
-    return MASK if isinstance(value, str) and value and is_secret_name(name) else value
 
 
 def environment(distributions: Iterable[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from moco_core.methods import Method, System
 from moco_core.models import Pool
 from moco_core.runs import strict
 from moco_core.runs.answering import Answers, error_line
-from moco_core.runs.folder import RunFolder, masked
+from moco_core.runs.folder import RunFolder
 from moco_core.runs.loading import LoadedSplit
 from moco_core.runs.observe import Observers
 from moco_core.runs.results import RunResult, costs_of, left_out, subsets_of
@@ -30,7 +30,7 @@ from moco_core.types import Sampling, Unit
 
 Status = Literal["finished", "failed", "interrupted"]
 
-__all__ = ["Job", "Run", "without_secrets"]
+__all__ = ["Job", "Run"]
 
 
 @attrs.frozen(kw_only=True)
@@ -47,18 +47,6 @@ class Job:
     seed: int
     role: str
     label: str
-
-
-def without_secrets(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's sections with the keys of its pools masked: the run's own, and the one a metric scores with.
-
-    A method's options hold no secrets, and must be restored as they were.
-    """
-    out = dict(sections)
-    out["pool"] = masked(out["pool"])
-    if out.get("metric", {}).get("pool"):
-        out["metric"] = {**out["metric"], "pool": masked(out["metric"]["pool"])}
-    return out
 
 
 class Run:

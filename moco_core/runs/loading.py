@@ -8,13 +8,14 @@ from typing import Any
 import attrs
 
 from moco_core.config import Plugin
-from moco_core.data import Dataset, Metric, Split
-from moco_core.errors import CapabilityError, ConfigError, DatasetError
+from moco_core.data import Dataset, Split
+from moco_core.errors import CapabilityError, DatasetError
 from moco_core.models import Pool, PoolSource
+from moco_core.options import plugins_in
 from moco_core.runs.baseline import Single, SingleOptions
 from moco_core.types import Example, canonical
 
-__all__ = ["LoadedSplit", "bound_metric", "load_split", "open_pool", "single_plugin"]
+__all__ = ["LoadedSplit", "load_split", "open_pool", "pools_of", "single_plugin"]
 
 
 @attrs.frozen(kw_only=True)
@@ -40,27 +41,10 @@ def single_plugin(model: str | int) -> Plugin:
     return Plugin(kind="method", name="single", given={"model": model}, options=options, cls=Single)
 
 
-def bound_metric(plugin: Plugin, judges: dict[str, Pool], *, scores: bool = True) -> Metric[Any]:
-    """Make a metric and hand it the models it scores with, from ``judges``, where a pool it opens is added.
-
-    Without ``scores`` nobody may ask for scores, and a metric without models will do. Raises ConfigError or
-    CapabilityError if it has none otherwise, or none that fit.
-    """
-    metric: Metric[Any] = plugin.make()
-    if metric.needs_pool:
-        given: Plugin | None = metric.options.pool
-        if given is None:
-            if not scores:
-                return metric
-            raise ConfigError(
-                f"metric.pool: missing; {plugin.name} scores with a model, name its pool: "
-                f"-m {plugin.name} -o 'metric.pool={{name: POOL, models: [MODEL]}}'"
-            )
-        key = canonical(given.plain())
-        if key not in judges:  # one pool for all runs, so that its models are loaded once
-            judges[key] = open_pool(given)
-        metric.bind(judges[key])
-    return metric
+def pools_of(*plugins: Plugin) -> tuple[Pool, ...]:
+    """Describe the pools that the options of plugins hold: a judge's, say. Raises ConfigError."""
+    held = {id(p): p for plugin in plugins for p in plugins_in(plugin.options, "pool")}
+    return tuple(p.instance.pool for p in held.values())
 
 
 def load_split(dataset: Dataset[Any], name: str, split: Split, limit: int | None) -> LoadedSplit:

@@ -11,22 +11,22 @@ import attrs
 
 from moco_core.catalogue import Catalogue
 from moco_core.config import Plugin, RunConfig, plugin_of
-from moco_core.data import Metric, Split
+from moco_core.data import Split
 from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError
 from moco_core.events import BenchmarkFinished, BenchmarkStarted
 from moco_core.executors import Executor, JobConfig
 from moco_core.models import Pool
 from moco_core.runs.executing import InProcess
 from moco_core.runs.folder import FolderBusy, RunFolder, environment
-from moco_core.runs.job import Job, Run, without_secrets
-from moco_core.runs.loading import LoadedSplit, bound_metric, load_split, open_pool, single_plugin
+from moco_core.runs.job import Job, Run
+from moco_core.runs.loading import LoadedSplit, load_split, open_pool, pools_of, single_plugin
 from moco_core.runs.observe import Observers
 from moco_core.runs.report import make_reports
 from moco_core.runs.results import RunResult
 from moco_core.runtime.runtime import Runtime
 from moco_core.types import digest
 
-__all__ = ["Benchmark", "Job", "RunResult", "bound_metric", "load_split", "open_pool", "single_plugin"]
+__all__ = ["Benchmark", "Job", "RunResult", "load_split", "open_pool", "single_plugin"]
 
 _PATIENCE = 0.5
 """Seconds between two looks at a run folder that another process writes."""
@@ -58,7 +58,6 @@ class Benchmark:
         self.pool = open_pool(config.pool)
         self._datasets = {id(p): p.make() for p in config.datasets}
         self._splits: dict[tuple[int, str], LoadedSplit] = {}
-        self._judges: dict[str, Pool] = {}
         self.jobs = self._plan() if only is None else [self._the_one(only)]
 
     # ---------------------------------------------------------------- before the work
@@ -113,14 +112,15 @@ class Benchmark:
             out += [f"method {method.name!r}: {p}" for p in needs.problems(self.pool)]
         for plugin in {id(j.metric): j.metric for j in self.jobs}.values():
             try:
-                out += [f"metric {plugin.name!r}: {p}" for p in self.metric(plugin).check()]
+                out += [f"metric {plugin.name!r}: {p}" for p in plugin.instance.check()]
+                self._held()
             except (ConfigError, CapabilityError) as error:
                 out += str(error).splitlines()
         return out
 
-    def metric(self, plugin: Plugin) -> Metric[Any]:
-        """Make a metric, its models those that other metrics of this benchmark have opened already."""
-        return bound_metric(plugin, self._judges)
+    def _held(self) -> tuple[Pool, ...]:
+        """The pools that methods and metrics hold in their options."""
+        return pools_of(*(plugin for job in self.jobs for plugin in (job.method, job.metric)))
 
     def split(self, dataset: Plugin, split: Split) -> LoadedSplit:
         """Read a split once."""
@@ -168,7 +168,7 @@ class Benchmark:
         """Hand the jobs to the executor and add what they came to."""
         given, jobs = self.config.executor, {job.position: job for job in self.jobs}
         executor: Executor[Any] = given.make() if given else InProcess(self.config.settings.parallel)
-        engines = [e for pool in (self.pool, *self._judges.values()) for e in pool.engines]
+        engines = [e for pool in (self.pool, *self._held()) for e in pool.engines]
         async with Runtime(self.cache_path, engines) as runtime:
 
             async def run(job: JobConfig) -> RunResult:
@@ -187,7 +187,7 @@ class Benchmark:
         run = Run(
             job,
             pool=self.pool,
-            metric=self.metric(job.metric),
+            metric=job.metric.make(),
             dev=self.split(job.dataset, "dev"),
             test=self.split(job.dataset, "test"),
             folder=await self._folder(head),
@@ -232,18 +232,16 @@ class Benchmark:
 
     def _head(self, job: Job, dev: LoadedSplit, test: LoadedSplit) -> dict[str, Any]:
         settings = self.config.settings
-        config = without_secrets(
-            {
-                "pool": self.config.pool.plain(),
-                "method": job.method.plain(),
-                "dataset": job.dataset.plain(),
-                "metric": job.metric.plain(),
-                "seed": job.seed,
-                "sampling": attrs.asdict(self.config.sampling),
-                "dev": settings.dev,
-                "test": settings.test,
-            }
-        )
+        config = {
+            "pool": self.config.pool.plain(),
+            "method": job.method.plain(),
+            "dataset": job.dataset.plain(),
+            "metric": job.metric.plain(),
+            "seed": job.seed,
+            "sampling": attrs.asdict(self.config.sampling),
+            "dev": settings.dev,
+            "test": settings.test,
+        }
         given = {
             "pool": {"name": self.config.pool.name, **self.config.pool.given},
             "method": {"name": job.method.name, **job.method.given},
@@ -260,7 +258,7 @@ class Benchmark:
             "label": job.label,
             "position": job.position,
             "config": config,
-            "given": without_secrets(given),
+            "given": given,
             "models": [
                 {"name": m.name, "fingerprint": m.fingerprint, "capabilities": sorted(m.capabilities)}
                 for m in self.pool

@@ -301,3 +301,39 @@ def test_two_datasets_of_one_kind_are_told_apart_in_tables_plans_and_folders(moc
     # run again it keeps its name, and so its folder
     again = json.loads(moco("bench", str(folders[-1]), "--json").out)
     assert again[0]["dataset"] == "small" and {Path(r["folder"]) for r in again[0]["rows"]} == set(folders)
+
+
+HELPED = """
+import attrs
+from moco_core import Method, Needs, Plugin, Reply, System, plugin_option
+
+@attrs.frozen(kw_only=True)
+class Options:
+    helper: Plugin | None = plugin_option("pool", None, help="who is asked")
+
+class Asking(System):
+    async def respond(self, question, context):
+        model = self.options.helper.instance.pool[0]
+        return Reply.of(await context.generate(model, question))
+
+class Helped(Method):
+    "Asks a model of its own."
+    Options = Options
+    level = "api"
+    system = Asking
+    async def fit(self, pool, dev, context):
+        return Asking(pool, self.options)
+"""
+
+
+def test_a_pool_in_the_options_of_a_method_is_opened_with_the_run_and_saved_with_its_system(moco, toys, served):
+    write(moco, HELPED, "helped.py")
+    given = ("-o", "method.helper={name: toy_pool, models: 1, api_key: sk-very-secret}", "--plugin", "helped.py")
+    got = moco("run", "helped", "-p", "toy_pool", "-d", "toys", "--test", "4", "--dev", "2", "--no-baselines", *given)
+    assert got.code == 0, got.err
+    assert len(served()) == 4 and {line.split("\t")[0] for line in served()} == {"toy0"}
+    (folder,) = (moco.folder / "runs").iterdir()
+    assert "sk-very-secret" not in "".join(p.read_text() for p in folder.rglob("*") if p.is_file())
+    assert read_run(folder)["config"]["method"]["helper"]["models"] == 1
+    got = moco("ask", str(folder), "3 + 4", "--plugin", "helped.py")
+    assert got.code == 0 and got.out.strip() == "It is 7", got.err

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
 
 import attrs
 
 from moco_core import (
     Answer,
-    ConfigError,
     Context,
     Example,
     Message,
     Metric,
+    Model,
     Plugin,
-    Pool,
     Question,
     Reply,
     Sampling,
@@ -30,7 +29,7 @@ from moco_metric_exact_match import ExactMatch
 from moco_metric_exact_match import ExactMatchOptions as ExactOptions
 from moco_metric_math_equivalence import MathEquivalence
 from moco_metric_math_equivalence import MathEquivalenceOptions as MathOptions
-from moco_toolkit_answers import fill, mark_of, read, strip_reasoning
+from moco_toolkit_answers import fill, judge_of, mark_of, read, strip_reasoning
 
 __all__ = ["TEMPLATE", "AnswerVerifier", "AnswerVerifierOptions", "moco_metric", "verdict"]
 
@@ -73,17 +72,21 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
     """
 
     Options = AnswerVerifierOptions
-    needs_pool = True
 
     def __init__(self, options: AnswerVerifierOptions) -> None:
         super().__init__(options)
-        self._judge: Any = None
         self._exact = ExactMatch(ExactOptions())
         self._math = MathEquivalence(MathOptions())
 
-    def bind(self, pool: Pool) -> None:
-        """Take the judge out of the metric's pool. Raises ConfigError if it is not there."""
-        self._judge = pool.named(self.options.judge or 0, "metric.judge")
+    @cached_property
+    def judge(self) -> Model:
+        """The judge. Raises ConfigError if the metric's pool has none."""
+        return judge_of("answer_verifier", self.options.pool, self.options.judge, key="judge")
+
+    def check(self) -> Sequence[str]:
+        """Look for the judge. Raises ConfigError or CapabilityError if there is none."""
+        self.judge  # noqa: B018
+        return ()
 
     def read(self, question: Question, text: str) -> Answer:
         """Return the answer a reply gives, read by the question's kind."""
@@ -97,10 +100,8 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
             return Score(value=0.0, answer=answer, meta={"judge": "not asked: empty reply"})
         if self.options.rules_first and await self._by_rule(example, reply, context):
             return Score(value=1.0, answer=answer, meta={"judge": "not asked: equal by rule"})
-        if self._judge is None:
-            raise ConfigError("metric.pool: missing; answer_verifier needs a judge, give its pool: {name: ..., ...}")
         sampling = Sampling(max_new_tokens=self.options.max_new_tokens)
-        reply_said = await context.generate(self._judge, [Message("user", self.prompt(example, body))], sampling)
+        reply_said = await context.generate(self.judge, [Message("user", self.prompt(example, body))], sampling)
         said = verdict(reply_said.text)
         if said is None:
             return Score(value=0.0, answer=answer, meta={"judge": "no verdict"})

@@ -8,7 +8,7 @@ import pytest
 
 from moco_core import ConfigError, Example, Question, Reply, Score
 from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, verdict
-from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session
+from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_session
 
 test_conformance = metric_checks("answer_verifier", pool=lambda: ScriptedPool({"judge": "Final Decision: No"}).pool)
 
@@ -22,8 +22,7 @@ def judged(said: str, reply: str, item: Example | None = None, **options: object
     item = item or example()
 
     async def work() -> Score:
-        metric = AnswerVerifier(AnswerVerifierOptions(**options))  # type: ignore[arg-type]
-        metric.bind(pool.pool)
+        metric = AnswerVerifier(AnswerVerifierOptions(pool=as_plugin(pool), **options))  # type: ignore[arg-type]
         async with open_session(metric=metric) as session:
             return await metric.score(item, Reply(text=reply), session.context("metric", item.question))
 
@@ -108,7 +107,7 @@ def test_without_a_pool_there_is_one_clear_line() -> None:
 
 def test_unknown_judge_and_bad_template_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"metric\.judge: no model 'jugde'"):
-        AnswerVerifier(AnswerVerifierOptions(judge="jugde")).bind(ScriptedPool({"judge": "x"}).pool)
+        AnswerVerifier(AnswerVerifierOptions(judge="jugde", pool=as_plugin(ScriptedPool({"judge": "x"})))).check()
     with pytest.raises(ConfigError, match="template"):
         AnswerVerifierOptions(template="Is it right?")
     assert "{reference}" in TEMPLATE

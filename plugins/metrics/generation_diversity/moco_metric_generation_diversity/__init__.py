@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
 import attrs
 
@@ -14,8 +15,8 @@ from moco_core import (
     Context,
     Example,
     Metric,
+    Model,
     Plugin,
-    Pool,
     Question,
     Reply,
     Score,
@@ -31,7 +32,7 @@ from moco_metric_generation_diversity.measures import (
     self_bleu,
     vendi_score,
 )
-from moco_toolkit_answers import read_open, strip_reasoning
+from moco_toolkit_answers import judge_of, read_open, strip_reasoning
 
 __all__ = [
     "GenerationDiversity",
@@ -79,19 +80,21 @@ class GenerationDiversity(Metric[GenerationDiversityOptions]):
     Options = GenerationDiversityOptions
     binary = False
 
-    def __init__(self, options: GenerationDiversityOptions) -> None:
-        super().__init__(options)
-        self.needs_pool = options.measure in _EMBEDDED  # type: ignore[misc]  # the others need no encoder
-        self._encoder: Any = None
-
-    def bind(self, pool: Pool) -> None:
-        """Take the encoder out of the metric's pool. Raises CapabilityError if it gives no embeddings."""
-        model = pool.named(self.options.model or 0, "metric.model")
+    @cached_property
+    def encoder(self) -> Model:
+        """The encoder. Raises ConfigError or CapabilityError if the metric's pool has none."""
+        model = judge_of("generation_diversity", self.options.pool, self.options.model)
         if not model.can("embed"):
             raise CapabilityError(
                 f"metric.pool: model {model.name!r} gives no embeddings (capability 'embed'); choose an encoder"
             )
-        self._encoder = model
+        return model
+
+    def check(self) -> Sequence[str]:
+        """Look for the encoder, if the measure takes one. Raises ConfigError or CapabilityError if there is none."""
+        if self.options.measure in _EMBEDDED:
+            self.encoder  # noqa: B018
+        return ()
 
     def read(self, question: Question, text: str) -> Answer:
         """Return the whole reply without reasoning."""
@@ -132,9 +135,7 @@ class GenerationDiversity(Metric[GenerationDiversityOptions]):
         return pairwise_distance(vectors) if measure == "pairwise" else vendi_score(vectors) / len(vectors)
 
     async def _embed(self, texts: list[str], context: Context) -> list[tuple[float, ...]]:
-        if self._encoder is None:
-            raise ConfigError("metric.pool: missing; give the encoder's pool: {name: ..., ...}")
-        return list(await context.embed(self._encoder, texts))
+        return list(await context.embed(self.encoder, texts))
 
 
 @hookimpl

@@ -18,7 +18,7 @@ from moco_metric_generation_diversity import (
     self_bleu,
     vendi_score,
 )
-from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session
+from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_session
 
 test_conformance = metric_checks("generation_diversity", settings=[{}, {"n": 1}])
 
@@ -58,8 +58,7 @@ def scored(reply: Reply, references: tuple[str, ...] = (), **options: Any) -> Sc
     pool = ScriptedPool({"encoder": ""})
 
     async def work() -> Score:
-        metric = GenerationDiversity(GenerationDiversityOptions(**options))
-        metric.bind(pool.pool)
+        metric = GenerationDiversity(GenerationDiversityOptions(pool=as_plugin(pool), **options))
         async with open_session(metric=metric) as session:
             return await metric.score(item, reply, session.context("metric", item.question))
 
@@ -67,13 +66,12 @@ def scored(reply: Reply, references: tuple[str, ...] = (), **options: Any) -> Sc
 
 
 def test_measures_need_what_they_compare() -> None:
-    pool = {"name": "scripted"}
     alone, pair = Reply(text="a b"), Reply(text="a b", meta={"samples": ["a b", "a b"]})
-    assert scored(alone, measure="pairwise", pool=pool).value is None
-    assert scored(pair, measure="pairwise", pool=pool).value == pytest.approx(0)
-    assert scored(pair, measure="vendi", pool=pool).value == pytest.approx(0.5)
-    assert scored(alone, measure="reference_distance", pool=pool).value is None
-    assert scored(alone, ("a b",), measure="reference_distance", pool=pool).value == pytest.approx(0)
+    assert scored(alone, measure="pairwise").value is None
+    assert scored(pair, measure="pairwise").value == pytest.approx(0)
+    assert scored(pair, measure="vendi").value == pytest.approx(0.5)
+    assert scored(alone, measure="reference_distance").value is None
+    assert scored(alone, ("a b",), measure="reference_distance").value == pytest.approx(0)
     assert scored(Reply(text="<think>x y</think>a b c")).value == 1
 
 
@@ -81,9 +79,8 @@ def test_an_encoder_is_asked_for_in_one_line() -> None:
     with pytest.raises(ConfigError, match="pool: missing; measure: vendi needs an encoder"):
         GenerationDiversityOptions(measure="vendi")
     with pytest.raises(CapabilityError, match="gives no embeddings"):
-        GenerationDiversity(GenerationDiversityOptions()).bind(
-            ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})).pool
-        )
+        pool = as_plugin(ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})))
+        GenerationDiversity(GenerationDiversityOptions(measure="vendi", pool=pool)).check()
 
 
 def test_mean_length_stands_in_the_figures() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
 import attrs
 
@@ -15,8 +16,8 @@ from moco_core import (
     Example,
     Message,
     Metric,
+    Model,
     Plugin,
-    Pool,
     Question,
     Reply,
     Sampling,
@@ -28,7 +29,7 @@ from moco_core import (
 )
 from moco_metric_noncompliance.rubrics import rubric
 from moco_metric_noncompliance.rules import declines
-from moco_toolkit_answers import fill, mark_of, read_open, strip_reasoning, visible
+from moco_toolkit_answers import fill, judge_of, mark_of, read_open, strip_reasoning, visible
 
 __all__ = ["Noncompliance", "NoncomplianceOptions", "moco_metric"]
 
@@ -83,12 +84,17 @@ class Noncompliance(Metric[NoncomplianceOptions]):
     def __init__(self, options: NoncomplianceOptions) -> None:
         super().__init__(options)
         self._by_model = options.judge == "model" or (options.judge == "auto" and options.pool is not None)
-        self.needs_pool = self._by_model  # type: ignore[misc]  # without a judge there is no pool to open
-        self._judge: Any = None
 
-    def bind(self, pool: Pool) -> None:
-        """Take the judge out of the metric's pool."""
-        self._judge = pool.named(self.options.model or 0, "metric.model")
+    @cached_property
+    def judge(self) -> Model:
+        """The judge. Raises ConfigError if the metric's pool has none."""
+        return judge_of("noncompliance", self.options.pool, self.options.model)
+
+    def check(self) -> Sequence[str]:
+        """Look for the judge, if one decides. Raises ConfigError or CapabilityError if there is none."""
+        if self._by_model:
+            self.judge  # noqa: B018
+        return ()
 
     def read(self, question: Question, text: str) -> Answer:
         """Return the whole reply without reasoning."""
@@ -123,8 +129,6 @@ class Noncompliance(Metric[NoncomplianceOptions]):
         return out
 
     async def _ask(self, example: Example, category: str, subcategory: str, text: str, context: Context) -> bool | None:
-        if self._judge is None:
-            raise ConfigError("metric.pool: missing; give the judge's pool: {name: ..., ...}, or judge: rules")
         noncompliance, compliance = rubric(category, subcategory)
         body = (strip_reasoning(text) or "").strip()[: self.options.reply_chars]
         prompt = fill(
@@ -136,7 +140,7 @@ class Noncompliance(Metric[NoncomplianceOptions]):
             mark=mark_of(body),
         )
         sampling = Sampling(max_new_tokens=self.options.max_new_tokens)
-        reply = await context.generate(self._judge, [Message("user", prompt)], sampling)
+        reply = await context.generate(self.judge, [Message("user", prompt)], sampling)
         found = _VERDICT.findall(strip_reasoning(reply.text) or "")
         return found[-1].lower().startswith("non") if found else None
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moco_core import ConfigError, Example, Question, Reply, Score, Scored
 from moco_metric_noncompliance import Noncompliance, NoncomplianceOptions
 from moco_metric_noncompliance.rubrics import kind_of, rubric
-from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session, score_of
+from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_session, score_of
 
 test_conformance = metric_checks("noncompliance", settings=[{}, {"judge": "rules"}])
 
@@ -137,12 +137,10 @@ def test_every_subcategory_of_the_data_has_its_rubric() -> None:
 
 def judged(said: str, reply: str, item: Example) -> tuple[Score, list[str]]:
     pool = ScriptedPool({"judge": said})
-    options: dict[str, Any] = {"pool": {"name": "scripted"}}
+    options: dict[str, Any] = {"pool": as_plugin(pool)}
 
     async def work() -> Score:
         metric = Noncompliance(NoncomplianceOptions(**options))
-        assert metric.needs_pool
-        metric.bind(pool.pool)
         async with open_session(metric=metric) as session:
             return await metric.score(item, Reply(text=reply), session.context("metric", item.question))
 
@@ -165,6 +163,8 @@ def test_the_judge_reads_the_rubric_of_the_subcategory() -> None:
 
 
 def test_a_judge_needs_a_pool() -> None:
-    assert not Noncompliance(NoncomplianceOptions()).needs_pool
+    assert Noncompliance(NoncomplianceOptions()).check() == ()
+    with pytest.raises(ConfigError, match=r"metric\.model: no model 'jugde'"):
+        Noncompliance(NoncomplianceOptions(pool=as_plugin(ScriptedPool({"judge": ""})), model="jugde")).check()
     with pytest.raises(ConfigError, match="pool: missing"):
         NoncomplianceOptions(judge="model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,8 @@ from moco_core import (
     Example,
     Message,
     Metric,
+    Model,
     Plugin,
-    Pool,
     Question,
     Reply,
     Score,
@@ -28,7 +29,7 @@ from moco_core import (
     option,
     plugin_option,
 )
-from moco_toolkit_answers import read_open, strip_reasoning
+from moco_toolkit_answers import judge_of, read_open, strip_reasoning
 
 __all__ = ["RewardModel", "RewardModelOptions", "moco_metric"]
 
@@ -63,22 +64,26 @@ class RewardModel(Metric[RewardModelOptions]):
 
     Options = RewardModelOptions
     binary = False
-    needs_pool = True
 
     def __init__(self, options: RewardModelOptions) -> None:
         super().__init__(options)
-        self._model: Any = None
         self._replies: dict[str, str] | None = None
 
-    def bind(self, pool: Pool) -> None:
-        """Take the reward model out of the metric's pool. Raises CapabilityError if it has no classification head."""
-        model = pool.named(self.options.model or 0, "metric.model")
+    @cached_property
+    def judge(self) -> Model:
+        """The reward model. Raises ConfigError or CapabilityError if the metric's pool has none."""
+        model = judge_of("reward_model", self.options.pool, self.options.model)
         if not model.can("reward"):
             raise CapabilityError(
                 f"metric.pool: model {model.name!r} cannot score a conversation (capability 'reward'); choose a "
                 "sequence-classification reward model"
             )
-        self._model = model
+        return model
+
+    def check(self) -> Sequence[str]:
+        """Look for the reward model. Raises ConfigError or CapabilityError if there is none."""
+        self.judge  # noqa: B018
+        return ()
 
     def read(self, question: Question, text: str) -> Answer:
         """Return the whole reply without reasoning."""
@@ -86,10 +91,6 @@ class RewardModel(Metric[RewardModelOptions]):
 
     async def score(self, example: Example, reply: Reply, context: Context) -> Score:
         """Score one reply with one call of the reward model (two with a baseline)."""
-        if self._model is None:
-            raise ConfigError(
-                "metric.pool: missing; reward_model needs a reward model, give its pool: {name: ..., ...}"
-            )
         answer = read_open(example.question, reply.text)
         body = (strip_reasoning(reply.text) or "").strip()
         reward = await self._reward(example.question, body, context)
@@ -111,10 +112,10 @@ class RewardModel(Metric[RewardModelOptions]):
         return out
 
     async def _reward(self, question: Question, body: str, context: Context) -> float:
-        values = await context.reward(self._model, [*question.messages(), Message("assistant", body)])
+        values = await context.reward(self.judge, [*question.messages(), Message("assistant", body)])
         if self.options.label >= len(values):
             raise ConfigError(
-                f"metric.label: expected less than {len(values)}, the outputs of {self._model.name!r}, got "
+                f"metric.label: expected less than {len(values)}, the outputs of {self.judge.name!r}, got "
                 f"{self.options.label}"
             )
         return float(values[self.options.label])

@@ -11,7 +11,7 @@ import pytest
 
 from moco_core import CapabilityError, ConfigError, DatasetError, Example, Question, Reply, Score, Scored
 from moco_metric_reward_model import RewardModel, RewardModelOptions
-from moco_toolkit_authoring import ScriptedPool, metric_checks, open_session
+from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_session
 
 
 def beside(reply: str, id: str) -> Example:
@@ -33,8 +33,7 @@ def scored(*replies: str, item: Example = ITEM, **options: Any) -> tuple[list[Sc
     pool = ScriptedPool({"judge": ""})
 
     async def work() -> list[Score]:
-        metric = RewardModel(RewardModelOptions(**options))
-        metric.bind(pool.pool)
+        metric = RewardModel(RewardModelOptions(pool=as_plugin(pool), **options))
         async with open_session(metric=metric) as session:
             context = session.context("metric", item.question)
             return [await metric.score(item, Reply(text=r), context) for r in replies]
@@ -106,7 +105,8 @@ def test_figures_are_mean_length_reward_and_win_rate(tmp_path: Path) -> None:
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(CapabilityError, match=r"metric\.pool: model 'm' cannot score a conversation"):
-        RewardModel(RewardModelOptions()).bind(ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})).pool)
+        pool = as_plugin(ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})))
+        RewardModel(RewardModelOptions(pool=pool)).check()
     with pytest.raises(ConfigError, match="baseline: missing"):
         RewardModelOptions(report="win_rate")
     with pytest.raises(ConfigError, match=r"metric\.label: expected less than 1"):

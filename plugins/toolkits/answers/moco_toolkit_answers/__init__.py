@@ -21,7 +21,7 @@ from moco_toolkit_answers.exact import (
     read_text,
     text_key,
 )
-from moco_toolkit_answers.judging import fill, mark_of
+from moco_toolkit_answers.judging import fill, judge_of, mark_of
 from moco_toolkit_answers.latex import clean_latex, has_unit, math_key, split_items, strip_units, text_only
 from moco_toolkit_answers.maths import read_math
 from moco_toolkit_answers.numbers import decimals_of, find_numbers, localised, number_key, parse_number, round_to
@@ -44,6 +44,7 @@ __all__ = [
     "fill",
     "find_numbers",
     "has_unit",
+    "judge_of",
     "lists_match",
     "localised",
     "mark_of",

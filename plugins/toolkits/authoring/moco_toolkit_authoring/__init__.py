@@ -24,7 +24,7 @@ from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
 from moco_toolkit_authoring import common, conduct, dataset, kit, method, metric, observer, pool
 from moco_toolkit_authoring.dataset import DatasetCase, DatasetPlan, gold_reply
-from moco_toolkit_authoring.harness import Outcome, as_pool, open_session, run_method
+from moco_toolkit_authoring.harness import Outcome, as_plugin, as_pool, open_session, run_method
 from moco_toolkit_authoring.kit import Case, Check, CheckResult, NotApplicable
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
 from moco_toolkit_authoring.metric import ODD_TEXTS, MetricCase, MetricPlan, metric_examples, score_of
@@ -55,6 +55,7 @@ __all__ = [
     "ScriptedEngine",
     "ScriptedPool",
     "ScriptedServer",
+    "as_plugin",
     "as_pool",
     "checks_of",
     "dataset_checks",

@@ -14,7 +14,7 @@ from moco_core.errors import DatasetError, UnknownPlugin, suggest
 from moco_core.options import build
 from moco_core.types import Example, canonical
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
-from moco_toolkit_authoring.metric import score_of
+from moco_toolkit_authoring.metric import hindrance, score_of
 
 __all__ = ["CHECKS", "DatasetCase", "DatasetPlan", "gold_reply"]
 
@@ -84,13 +84,20 @@ class DatasetCase(Case):
             cls = self.catalogue.load("metric", name)
         except UnknownPlugin:
             raise NotApplicable(f"the default metric {name!r} is not installed") from None
-        if cls.needs_pool:
-            raise NotApplicable(
-                f"the metric {name!r} scores with a model: which reply is best or worst is that model's opinion, no known "
-                "maximum or minimum; give metric= to check with one that needs no model"
-            )
         made: Metric[Any] = cls(build(cls.Options, {}, plugins=self.catalogue))
+        if why := hindrance(made):
+            raise NotApplicable(
+                f"the metric {name!r} cannot score by itself ({why}): which reply is best or worst is no known maximum or "
+                "minimum; give metric= to check with one that can"
+            )
         return made
+
+    def judged(self) -> bool:
+        """Whether replies are scored by a model's opinion, or else by what this machine lacks."""
+        if self.plan.metric is not None:
+            return False
+        cls = self.catalogue.load("metric", self.cls.facts.metric)
+        return bool(hindrance(cls(build(cls.Options, {}, plugins=self.catalogue))))
 
 
 @check(per_setting=False, after=["entry_point_resolves"])
@@ -242,14 +249,17 @@ def empty_reply_scores_lowest(case: DatasetCase) -> None:
 @check(after=["sample_is_readable", "default_metric_is_there"])
 def examples_can_be_scored(case: DatasetCase) -> None:
     """Examples have references or a right choice, unless a model judges them; kinds of answers are spelt as they are known."""
-    judged = case.plan.metric is None and case.catalogue.load("metric", case.cls.facts.metric).needs_pool
+    judged = case.judged()
     for split in ("dev", "test"):
         for row in case.split(split):
             kind = row.question.answer_kind
             near = "" if kind in ANSWER_KINDS else suggest(kind, ANSWER_KINDS)
             require(not near, f"{split}: example {row.id!r} has the unknown answer_kind {kind!r}{near}")
             told = row.references or row.answer is not None or row.meta
-            require(judged or told, f"{split}: example {row.id!r} has no reference, no right choice and no meta to score with")
+            require(
+                judged or told,
+                f"{split}: example {row.id!r} has no reference, no right choice and no meta to score with",
+            )
 
 
 @check(after=["sample_is_readable"])

@@ -16,14 +16,14 @@ from moco_core.data import Metric
 from moco_core.errors import MocoError
 from moco_core.methods import Method, System
 from moco_core.models import Model, Pool, PoolSource
-from moco_core.options import NoOptions
+from moco_core.options import NoOptions, Plugin
 from moco_core.runtime.cache import Cache
 from moco_core.runtime.contexts import RunState
 from moco_core.runtime.runtime import Runtime
 from moco_core.types import Example, Question, Reply, Sampling
 from moco_toolkit_authoring.toy import LastWord
 
-__all__ = ["Outcome", "as_pool", "open_session", "run_method"]
+__all__ = ["Outcome", "as_plugin", "as_pool", "open_session", "run_method"]
 
 PoolLike = Pool | PoolSource[Any] | Sequence[Model]
 _SAMPLING = Sampling(temperature=0.7, max_new_tokens=64)
@@ -34,6 +34,17 @@ def as_pool(source: PoolLike) -> Pool:
     if isinstance(source, Pool):
         return source
     return Pool(source.models() if isinstance(source, PoolSource) else source)
+
+
+def as_plugin(pool: PoolLike) -> Plugin:
+    """Return models as the value of an option that holds a pool (``judge: Plugin | None = plugin_option("pool", None)``)."""
+    models = tuple(as_pool(pool))
+
+    class Given(PoolSource[NoOptions]):
+        def models(self) -> Sequence[Model]:
+            return models
+
+    return Plugin(kind="pool", name="given", given={}, options=NoOptions(), cls=Given)
 
 
 @asynccontextmanager

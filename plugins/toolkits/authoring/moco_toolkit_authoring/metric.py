@@ -12,9 +12,11 @@ from typing import Any
 import attrs
 
 from moco_core.data import Metric, Scored
+from moco_core.errors import MocoError
 from moco_core.models import Pool
+from moco_core.options import describe
 from moco_core.types import Answer, Example, Question, Reply, Score
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import as_plugin, open_session
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
 
 __all__ = ["CHECKS", "ODD_TEXTS", "MetricCase", "MetricPlan", "metric_examples", "score_of"]
@@ -91,11 +93,19 @@ def score_of(metric: Metric[Any], example: Example, text: str) -> Score:
     return asyncio.run(work())
 
 
+def hindrance(metric: Metric[Any]) -> str:
+    """Return what keeps a metric from scoring; empty if nothing does."""
+    try:
+        return "; ".join(metric.check())
+    except MocoError as error:
+        return str(error)
+
+
 @attrs.frozen(kw_only=True)
 class MetricPlan:
     """What metric checks work with. ``examples`` are scored, ``texts`` are the replies, beside the odd ones.
 
-    ``pool`` makes the pool that a metric with a judge is bound to; without it such a metric is not scored with.
+    ``pool`` makes the pool that a metric scores with, for its option ``pool``; without it such a metric is not scored with.
     """
 
     examples: Sequence[Example] = attrs.field(factory=metric_examples)
@@ -110,15 +120,17 @@ class MetricCase(Case):
     plan: MetricPlan
 
     def metric(self) -> Metric[Any]:
-        made: Metric[Any] = self.make()
+        options = self.options()
         if self.plan.pool is not None:
-            made.bind(self.plan.pool())
+            (name, *_) = [o.name for o in describe(self.cls.Options) if o.plugin == "pool"]
+            options = attrs.evolve(options, **{name: as_plugin(self.plan.pool())})
+        made: Metric[Any] = self.cls(options)
         return made
 
     def require_judge(self) -> None:
-        """Raise NotApplicable if the metric scores with models and the plan gives none."""
-        if self.cls.needs_pool and self.plan.pool is None:
-            raise NotApplicable("the metric scores with models; give pool=")
+        """Raise NotApplicable if something keeps the metric from scoring."""
+        if why := hindrance(self.metric()):
+            raise NotApplicable(f"it cannot score here: {why}" + ("" if self.plan.pool else "; pool= gives it models"))
 
     def table(self) -> list[tuple[Example, str, Score]]:
         """Score every ordinary text against every example, once for all checks; NotApplicable if that takes models."""
@@ -206,7 +218,7 @@ def scores_are_in_range(case: MetricCase) -> None:
 @check(after=["scoring_is_deterministic"])
 def nothing_earns_nothing(case: MetricCase) -> None:
     """An empty reply scores 0 wherever a full one is scored: it is neither rewarded nor left out of the mean."""
-    if case.cls.needs_pool:
+    if hindrance(case.make()):
         raise NotApplicable("what an empty reply is worth is the opinion of its model")
     metric = case.metric()
     scored = {example.id for example, _, score in case.table() if score.value is not None}
