@@ -238,6 +238,53 @@ def test_fitting_twice_on_one_cache_makes_no_new_call_and_no_new_forward(tmp_pat
     assert again.calls == first.calls  # and yet nobody's work looks free
 
 
+THINKING = {
+    "nudging": {"base_prompt": "chat", "gamma": 0.02},
+    "switch_generation": {"patch_size": 2},
+    "mentor_collab": {"decision_proportion": 100.0},
+    "co_llm": {"targets": "gold", "epochs": 2, "deferral_threshold": 0.5},
+    "logit_fusion": {},
+    "logit_contrastive": {"roles": "explicit", "experts": [1], "anti_experts": [2], "base": 0},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("limit", [3, 30])
+def test_copies_of_a_model_that_thinks_say_what_the_model_says(name, limit):
+    """The prompt opens a block of reasoning; what is not closed within the budget is no answer."""
+    from moco_toolkit_authoring import example_questions, examples, run_method
+    from moco_toolkit_decoding.testing import LocalEngine, ScriptedModule, word_tokenizer
+
+    tokenizer = word_tokenizer(["so", " 3", "</think>", " The", " answer", " is", "<think>"])
+    tokenizer.chat_template = "{{ messages[-1].content }}!<think>"
+    ids = [
+        tokenizer.get_vocab()[w.replace(" ", "\u0120")]
+        for w in ("so", " 3", "</think>", " The", " answer", " is", " 3")
+    ]
+
+    def script(read):
+        said = read[
+            -next((n for n, i in enumerate(reversed(read)) if i == tokenizer.get_vocab()["!"]), 0) or len(read) :
+        ]
+        said = said[len(tokenizer.encode("<think>", add_special_tokens=False)) :]
+        return {ids[len(said)] if len(said) < len(ids) else tokenizer.eos_token_id: 10.0}
+
+    engine = LocalEngine()
+    models = [engine.add(f"m{i}", ScriptedModule(len(tokenizer), script), tokenizer) for i in range(3)]
+    for one in engine.loaded.values():
+        one.tags = (("<think>", "</think>"),)
+    outcome = run_method(
+        method_of(name, THINKING[name]),
+        models,
+        dev=examples(4, prefix="d"),
+        questions=example_questions(1),
+        sampling=Sampling(max_new_tokens=limit),
+    )
+    (reply,) = outcome.replies.values()
+    assert reply.text == ("The answer is 3" if limit == 30 else "") and not outcome.errors
+    assert "".join(span.text for span in reply.spans) == reply.text
+
+
 SAVED = {
     "nudging": {"base": 0, "nudging": 2, "gamma": 0.3},
     "switch_generation": {},

@@ -26,7 +26,7 @@ from moco_toolkit_decoding.text import cut_at
 
 __all__ = ["fit_probe"]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same dev examples, models and options give another probe."""
 SAMPLING_TEMPERATURE = 0.7
 """Of the completions of a segment if more than one decides its label."""
@@ -119,9 +119,8 @@ async def _endings(
         room = sampling.max_new_tokens - one.n_tokens
         if not segment.ended and room > 0:
             await one.draft(room, sampling=settings, generator=scope.rng("label", n, one.text), commit=True)
-        text = one.text
-        found = cut_at(text, sampling.stop)
-        out.append(text if found is None else found[0])
+        found = cut_at(one.text, sampling.stop)
+        out.append(one.answer_in(one.text if found is None else found[0])[1])
         one.close()
     return out
 

@@ -87,16 +87,18 @@ class Writing:
                 break
             who, reason = await self._writer()
             await self._patch(who, reason)
-        result = answer.result(patches=self._told(), waits=self.waits)
+        result = answer.result(waits=self.waits)
+        result["meta"]["patches"] = self._told(result["text"])
         if self.switcher.tokens is not None:
             for name, tokens in zip(("read", "written"), self.switcher.tokens, strict=True):
                 result[name].append(tokens)
         return result
 
-    def _told(self) -> list[list[Any]]:
-        """Return every patch as writer, reason, and the characters of the answer that are its own."""
-        places = _places(self.patches, self.answer.data)
-        return [[p.writer, p.reason, start, end] for p, (start, end) in zip(self.patches, places, strict=True)]
+    def _told(self, text: str) -> list[list[Any]]:
+        """Return every patch as writer, reason, and the characters of the reply's text that are its own."""
+        before = max(0, self.answer.text.rfind(text))  # what was reasoning stands in front of it
+        places = [[min(max(at - before, 0), len(text)) for at in p] for p in _places(self.patches, self.answer.data)]
+        return [[p.writer, p.reason, *place] for p, place in zip(self.patches, places, strict=True)]
 
     # ---------------------------------------------------------------- who
 

@@ -204,10 +204,17 @@ class JointAnswer:
     # ---------------------------------------------------------------- telling
 
     def result(self, **meta: Any) -> dict[str, Any]:
-        """Return the finished answer as JSON data, with writers as indices; see :func:`reply_of`."""
-        spans = cut_spans([(str(s.writer), s.data, s.tokens) for s in self.segments], self.text)
+        """Return the finished answer as JSON data, with writers as indices; see :func:`reply_of`.
+
+        Reasoning is split off as it is from a reply of whoever began the answer.
+        """
+        began = self.sessions[self.segments[0].writer if self.segments else 0]
+        reasoning, text = began.answer_in(self.text)
+        if reasoning:
+            meta["reasoning"] = reasoning
+        spans = cut_spans([(str(s.writer), s.data, s.tokens) for s in self.segments], text)
         return {
-            "text": self.text,
+            "text": text,
             "finish": self.finish or "length",
             "spans": [[int(s.model), s.text, s.tokens] for s in spans],
             "read": [s.counter.read for s in self.sessions],
@@ -262,7 +269,7 @@ async def answer_once(
     used = sampling or context.sampling
     what = {
         "kind": kind,
-        "version": 5,
+        "version": 6,
         "models": [m.fingerprint for m in models],
         "question": [question.id if seeded else "", [[m.role, m.content] for m in question.messages()]],
         "sampling": used.params(),

@@ -71,12 +71,17 @@ class HeadGate:
 
 @attrs.frozen(kw_only=True)
 class Opened:
-    """What a session knows of its model: the tokenizer's byte view, the rendered prompt, and sizes."""
+    """What a session knows of its model: the tokenizer's byte view, the rendered prompt, and sizes.
+
+    ``tags`` mark reasoning in its replies; ``closing`` is the tag that ends a block which the prompt leaves open.
+    """
 
     vocabulary: Vocabulary
     prompt: tuple[int, ...]
     context_length: int | None
     meta: Mapping[str, Any]
+    tags: Sequence[tuple[str, str]] = ()
+    closing: str = ""
 
 
 @attrs.frozen(kw_only=True)

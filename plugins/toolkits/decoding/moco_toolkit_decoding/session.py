@@ -89,6 +89,9 @@ class DecodingSession(Protocol):
     def spell(self, ids: Sequence[int], *, first: bool) -> bytes:
         """Return the bytes of ids; at the beginning of a reply (``first``) without the space that some tokenizers add."""
 
+    def answer_in(self, text: str) -> tuple[str, str]:
+        """Return ``(reasoning, answer)`` of a whole continuation of this session's prompt, as a single model's reply has it."""
+
     def append_tokens(self, ids: Sequence[int]) -> None:
         """Continue with ids of this session: those of a draft, say."""
 

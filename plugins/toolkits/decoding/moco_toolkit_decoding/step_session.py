@@ -16,6 +16,7 @@ from moco_core.context import Context
 from moco_core.errors import CapabilityError
 from moco_core.models import Model
 from moco_core.types import Prompt, Sampling, Usage, as_messages
+from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_decoding.ops import (
     Draft,
     DraftOp,
@@ -92,6 +93,9 @@ class StepSession:
 
     def spell(self, ids: Sequence[int], *, first: bool) -> bytes:
         return self.vocabulary.text(ids, first=first)
+
+    def answer_in(self, text: str) -> tuple[str, str]:
+        return split(text, self.opened.tags, self.opened.closing)
 
     def append_tokens(self, ids: Sequence[int]) -> None:
         self.ids += ids

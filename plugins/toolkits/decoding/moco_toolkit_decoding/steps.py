@@ -121,6 +121,8 @@ class StepServer:
             prompt=tuple(prompt.ids),
             context_length=self.loaded.context_length,
             meta=prompt.meta,
+            tags=getattr(self.loaded, "tags", ()),
+            closing=prompt.opened,
         )
 
     # ---------------------------------------------------------------- rows

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from moco_core.errors import CapabilityError
+from moco_toolkit_checkpoints.reasoning import markers
 
 __all__ = ["Vocabulary", "common", "cut_at", "last_boundary", "starts_word", "valid_prefix", "vocabulary_of", "words"]
 
@@ -35,12 +36,13 @@ def _byte_letters() -> dict[str, int]:
 class Vocabulary:
     """The byte view of one tokenizer.
 
-    ``pieces[id]`` are the id's bytes, empty for special tokens and for ids that the tokenizer does not define. ``ends`` are
+    ``pieces[id]`` are the id's bytes, empty for special tokens (but those ``shown``: tags of reasoning) and for ids that the
+    tokenizer does not define. ``ends`` are
     the ids that end a reply. ``exact`` tells that text survives encoding and decoding through the view; where it does not
     (a tokenizer that lowercases, say), only ids may be exchanged, and :meth:`encode` raises.
     """
 
-    def __init__(self, tokenizer: Any, ends: Collection[int] = ()) -> None:
+    def __init__(self, tokenizer: Any, ends: Collection[int] = (), shown: Collection[str] = ()) -> None:
         self.tokenizer = tokenizer
         self.ends = frozenset(ends)
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -59,7 +61,7 @@ class Vocabulary:
         wordpiece = "WordPiece" in kinds
         bytelevel = "ByteLevel" in kinds
         for token, i in vocabulary.items():
-            if i in special:
+            if i in special and (token not in shown or i in self.ends):
                 continue
             if i in added:
                 self.pieces[i] = added[i].content.encode()
@@ -242,7 +244,9 @@ def vocabulary_of(loaded: Any) -> Vocabulary:
     key = "moco_toolkit_decoding.vocabulary"
     found = loaded.scratch.get(key)
     if found is None:
-        found = loaded.scratch[key] = Vocabulary(loaded.tokenizer, loaded.end_ids)
+        tags = getattr(loaded, "tags", ())
+        special = {t.content for t in loaded.tokenizer.added_tokens_decoder.values() if t.special} if tags else set()
+        found = loaded.scratch[key] = Vocabulary(loaded.tokenizer, loaded.end_ids, markers(special, tags))
     return found  # type: ignore[no-any-return]
 
 

@@ -18,6 +18,7 @@ from moco_core.errors import PromptTooLong
 from moco_core.local import ModelFiles
 from moco_core.models import Engine, Inbox, Model
 from moco_core.types import Generation, Usage, digest
+from moco_toolkit_checkpoints.reasoning import left_open, split
 from moco_toolkit_decoding.combine import Mix
 from moco_toolkit_decoding.joint import JointRecipe
 from moco_toolkit_decoding.runner import CacheProbe, ModelRunner, decoder_of
@@ -37,6 +38,7 @@ class LocalLoaded:
     tokenizer: Any
     end_ids: frozenset[int]
     context_length: int | None = None
+    tags: Sequence[tuple[str, str]] = ()
     scratch: MutableMapping[Hashable, Any] = attrs.field(factory=dict)
     probe: CacheProbe = attrs.field(factory=CacheProbe)
     forwards: int = 0
@@ -68,7 +70,7 @@ class LocalLoaded:
             raise PromptTooLong(
                 f"{self.model.name}: {len(ids)} tokens and {reserve} to write exceed {self.context_length}"
             )
-        return SimpleNamespace(ids=ids, text=text, opened="", meta={})
+        return SimpleNamespace(ids=ids, text=text, opened=left_open(text, self.tags), meta={})
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -94,8 +96,10 @@ class LocalLoaded:
         meta: Mapping[str, Any] | None = None,
     ) -> Generation:
         said = ids[:-1] if finish == "eos" and ids and ids[-1] in self.end_ids else ids
+        reasoning, answer = split(self.decode(said) if text is None else text, self.tags, prompt.opened)
         return Generation(
-            text=self.decode(said) if text is None else text,
+            text=answer,
+            reasoning=reasoning,
             finish_reason=finish,
             token_ids=tuple(ids),
             token_logprobs=tuple(logprobs),
