@@ -11,5 +11,6 @@ MADE = ("pool", "method", "dataset", "metric", "observer")
 KINDS = (*MADE, "executor")
 """Every kind of plugin that is a class with options."""
 
-GROUPS = {kind: f"moco.{kind}" for kind in (*KINDS, "command")}
-"""The entry-point group of every kind. A command is no class: its entry point names a click command."""
+GROUPS = {kind: f"moco.{kind}" for kind in (*KINDS, "command", "doctor")}
+"""The entry-point group of every kind. A command's entry point names a click command, a doctor's a function that yields
+findings as (``ok``, ``note`` or ``problem``; what was looked at; what about it)."""

@@ -6,117 +6,135 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
+import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-import attrs
 import click
 
 from moco_core.catalogue import installed
 from moco_core.cli.common import json_option
+from moco_core.cli.screen import printable
 from moco_core.config import default_cache_path
+from moco_core.discovery import Card
 from moco_core.errors import MocoError
 from moco_core.kinds import KINDS
 from moco_core.runtime.cache import Cache
 
 __all__ = ["doctor_command"]
 
-
-@attrs.frozen
-class Finding:
-    """One thing that was looked at; ``state`` is ok, note or problem."""
-
-    state: str
-    what: str
-    detail: str
+Finding = tuple[str, str, str]
+"""Whether all is well (``ok``, ``note`` or ``problem``), what was looked at, and what about it."""
 
 
 @click.command("doctor")
 @click.option("--import-all", is_flag=True, help="Also import every plugin (slow).")
 @json_option
 def doctor_command(import_all: bool, as_json: bool) -> int:
-    """Check Python, packages, plugins, devices, cache and sandbox. Exits 1 if something is broken."""
-    findings = [_python(), *_packages(), *_plugins(import_all), _cache(), _sandbox(), _disk()]
+    """Check Python, packages, plugins, cache, disk, and what plugins look at themselves. Exits 1 if something is broken."""
+    findings = [_python(), *_scripts(), *_packages(), *_plugins(import_all), _cache(), _disk(), *_theirs()]
     if as_json:
-        click.echo(json.dumps([attrs.asdict(f) for f in findings], indent=1))
+        rows = [dict(zip(("state", "what", "detail"), finding, strict=True)) for finding in findings]
+        click.echo(json.dumps(rows, indent=1))
     else:
-        for finding in findings:
-            click.echo(f"{finding.state:8}{finding.what}: {finding.detail}")
-    return 1 if any(f.state == "problem" for f in findings) else 0
+        for state, what, detail in findings:
+            click.echo(printable(f"{state:8}{what}: {' '.join(detail.split())}"))
+    return 1 if any(state == "problem" for state, _, _ in findings) else 0
 
 
 def _python() -> Finding:
-    return Finding("ok", "python", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
+    return "ok", "python", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"
 
 
-def _packages() -> list[Finding]:
-    out = []
-    for name in ("moco-core", "torch", "transformers", "peft", "vllm", "openai", "datasets", "mergekit"):
+def _scripts() -> Iterator[Finding]:
+    """Yield who else owns the script ``moco``."""
+    points = metadata.entry_points(group="console_scripts", name="moco")
+    others = sorted({f"{p.dist.name} {p.dist.version}" for p in points if p.dist and p.dist.name != "moco-core"})
+    if others:
+        yield "problem", "moco", f"the script belongs to {', '.join(others)} too; use moco-core or python -m moco_core"
+    first = shutil.which("moco")
+    if first and Path(first).parent.resolve() != Path(sys.executable).parent.resolve():
+        yield "note", "moco", f"the first on PATH is {first}, of another environment; python -m moco_core is this one"
+
+
+def _packages() -> Iterator[Finding]:
+    """Yield what the installed distributions of MoCo need of others."""
+    ours = {card.distribution for kind in KINDS for card in _cards(kind)[0].values() if card.distribution}
+    needed: dict[str, set[str]] = {}
+    for name in {*ours, "moco-core"}:
+        for requirement in metadata.requires(name) or ():
+            if "extra ==" not in requirement:
+                needed.setdefault(re.split(r"[^\w.-]", requirement, maxsplit=1)[0], set()).add(name)
+    for name in ["moco-core", *sorted(n for n in needed if not n.startswith("moco-"))]:
         try:
-            out.append(Finding("ok", name, metadata.version(name)))
+            yield "ok", name, metadata.version(name)
         except metadata.PackageNotFoundError:
-            out.append(Finding("note", name, "not installed"))
-    if importlib.util.find_spec("torch") is not None:
-        out.append(_devices())
-    return out
+            if importlib.util.find_spec(name.replace("-", "_")) is not None:
+                yield "ok", name, "importable, from a distribution of another name"
+            else:
+                yield (
+                    "problem",
+                    name,
+                    f"not installed, but {', '.join(sorted(needed[name]))} needs it; pip install {name}",
+                )
 
 
-def _devices() -> Finding:
+def _cards(kind: str) -> tuple[dict[str, Card], str]:
+    """Return the plugins of a kind, or none and why they cannot be listed."""
     try:
-        import torch
-
-        if torch.cuda.is_available():
-            names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-            return Finding("ok", "devices", ", ".join(names))
-        return Finding("note", "devices", "no GPU; models run on the CPU")
-    except Exception as error:
-        return Finding("problem", "torch", f"{type(error).__name__}: {error}; reinstall torch")
+        return installed().cards(kind), ""
+    except MocoError as error:
+        return {}, str(error)
 
 
-def _plugins(import_all: bool) -> list[Finding]:
-    out: list[Finding] = []
+def _plugins(import_all: bool) -> Iterator[Finding]:
     for kind in KINDS:
-        try:
-            cards = installed().cards(kind)
-        except MocoError as error:
-            out.append(Finding("problem", f"{kind}s", str(error)))
+        cards, conflict = _cards(kind)
+        if conflict:
+            yield "problem", f"{kind}s", conflict
             continue
-        bad = {n: c.problem for n, c in cards.items() if c.problem}
-        if import_all:
-            for name in cards:
-                try:
-                    installed().load(kind, name)
-                except MocoError as error:
-                    bad[name] = str(error)
-        out.append(Finding("ok" if cards else "note", f"{kind}s", f"{len(cards)} installed"))
-        out += [Finding("problem", f"{kind} {n}", why) for n, why in bad.items()]
-    return out
+        yield "ok" if cards else "note", f"{kind}s", f"{len(cards)} installed"
+        bad = {name: card.problem for name, card in cards.items() if card.problem}
+        for name in cards if import_all else ():
+            try:
+                installed().load(kind, name)
+            except MocoError as error:
+                bad[name] = str(error)
+        for name, why in bad.items():
+            yield "problem", f"{kind} {name}", why
 
 
 def _cache() -> Finding:
     path = default_cache_path(os.environ)
+    place = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not os.access(place, os.W_OK):
+        return "problem", "cache", f"{place} cannot be written; choose another with --cache or MOCO_CACHE"
     if not path.exists():
-        return Finding("ok", "cache", f"{path} (empty)")
+        return "ok", "cache", f"{path} (empty)"
     try:
         cache = Cache(path)
         found = cache.info()
         cache.close()
     except MocoError as error:
-        return Finding("problem", "cache", str(error))
-    return Finding("ok", "cache", f"{path}, {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB")
-
-
-def _sandbox() -> Finding:
-    found = shutil.which("bwrap")
-    if found:
-        return Finding("ok", "sandbox", f"bubblewrap at {found}")
-    return Finding(
-        "note", "sandbox", "bubblewrap is absent: code_execution will refuse to run (apt install bubblewrap)"
-    )
+        return "problem", "cache", str(error)
+    return "ok", "cache", f"{path}, {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB"
 
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
-    state = "ok" if free > 2**30 else "problem"
-    return Finding(state, "disk", f"{free / 2**30:.1f} GiB free here")
+    return "ok" if free > 2**30 else "problem", "disk", f"{free / 2**30:.1f} GiB free here"
+
+
+def _theirs() -> Iterator[Finding]:
+    """Yield what installed distributions look at themselves."""
+    cards, conflict = _cards("doctor")
+    if conflict:
+        yield "problem", "doctor", conflict
+    for card in cards.values():
+        try:
+            yield from list(installed().entry(card)())
+        except Exception as error:
+            yield "problem", card.name, f"{card.distribution} cannot look: {type(error).__name__}: {error}"

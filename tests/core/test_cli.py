@@ -215,11 +215,6 @@ def test_clearing_the_cache_is_never_done_unasked(moco, monkeypatch):
     assert "129 calls" in moco("cache", "info").out
 
 
-def test_doctor_reports(moco):
-    got = moco("doctor", toys=False)
-    assert "python" in got.out and "cache" in got.out
-
-
 def test_completion_is_available():
     script = subprocess.run(
         [sys.executable, "-c", "from moco_core.cli import cli; cli(prog_name='moco')"],

@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 
 from moco_core.errors import ConfigError, MocoError, suggest
-from moco_core.kinds import GROUPS, SPEC
+from moco_core.kinds import GROUPS, KINDS, SPEC
 from moco_toolkit_authoring.tables import markdown_table, marked, option_table, replace_marked
 from moco_toolkit_authoring.wheels import build_wheels, extra_of, synced_extra
 
@@ -31,7 +31,7 @@ CORE_RANGE = ">=0.1,<0.2"
 
 _BUILD_SYSTEM = '[build-system]\nrequires = ["hatchling>=1.27"]\nbuild-backend = "hatchling.build"\n'
 _SHARED_LINES = {"requires-python": '">=3.11"', "license": '"Apache-2.0"', "readme": '"README.md"'}
-_ORDER = (*GROUPS, "toolkit")
+_ORDER = (*KINDS, "command", "toolkit")
 _FOLDERS = {f"{kind}s": kind for kind in _ORDER}
 
 
@@ -99,7 +99,8 @@ def read_project(folder: Path) -> Project:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
     points = data.get("project", {}).get("entry-points", {})
-    for kind, group in GROUPS.items():
+    for kind in _ORDER[:-1]:
+        group = GROUPS[kind]
         if points.get(group) and folder.parent.name != "toolkits":  # a toolkit may bring commands
             return Project(folder=folder, kind=kind, name=next(iter(points[group])), data=data)
     kind = _FOLDERS.get(folder.parent.name, "toolkit")
