@@ -13,6 +13,7 @@ from moco_method_cascade.head import Head
 from moco_method_cascade.options import Options
 from moco_method_cascade.prompts import FALSE, TRUE, p_true, self_report
 from moco_method_cascade.quantiles import chow_average, chow_quantile, chow_sum
+from moco_toolkit_quoting import transcript
 from moco_toolkit_voting import ballots
 
 __all__ = ["Confidence", "measure"]
@@ -56,7 +57,7 @@ async def measure(
             sampling = attrs.evolve(options.sampling(context.sampling), temperature=options.agreement_temperature)
             return await _agreement(model, question, context, options.samples, sampling)
         write = p_true if kind == "p_true" else self_report
-        return await _verdict(model, write(question.text(), reply.text), context, options.verify_tokens)
+        return await _verdict(model, write(transcript(question), reply.text), context, options.verify_tokens)
     except ModelCallError:
         return Confidence(value=math.nan)
 

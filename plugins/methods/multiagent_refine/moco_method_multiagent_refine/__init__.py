@@ -1,11 +1,12 @@
 """Multi-agent refinement: models read each other's answers and rewrite their own, round by round."""
 
-from moco_core import hookimpl
-from moco_method_multiagent_refine.method import MultiagentRefine, MultiagentRefineOptions, MultiagentRefineSystem
+from typing import Any
 
-__all__ = ["MultiagentRefine", "MultiagentRefineOptions", "MultiagentRefineSystem"]
+from moco_core import Method, hookimpl
 
 
 @hookimpl
-def moco_method() -> type[MultiagentRefine]:
+def moco_method() -> type[Method[Any]]:
+    from moco_method_multiagent_refine.method import MultiagentRefine
+
     return MultiagentRefine

@@ -19,9 +19,10 @@ from moco_core import (
     Question,
     Sampling,
 )
-from moco_method_multiagent_refine import prompts
 from moco_method_multiagent_refine.budget import CHARACTERS_PER_TOKEN, characters_per_token, fit_quotes
+from moco_method_multiagent_refine.prompts import refine, summarise
 from moco_toolkit_answers import strip_reasoning
+from moco_toolkit_quoting import escape
 from moco_toolkit_voting import OPEN_KINDS, ballots
 
 __all__ = ["Discussion"]
@@ -32,7 +33,8 @@ class Discussion:
     """The state of one discussion.
 
     ``last`` is every model's newest reply, None while it has none; ``said`` is what the others may read of it, empty if
-    there is nothing; ``answers`` holds every round's answers. ``failure`` is the first error of a call.
+    there is nothing; ``texts`` and ``answers`` hold every round's replies and the answers read out of them. ``failure`` is the
+    first error of a call.
     """
 
     pool: Pool
@@ -43,6 +45,7 @@ class Discussion:
     seed: int = 0
     last: list[Generation | None] = attrs.field(init=False)
     said: list[str] = attrs.field(init=False)
+    texts: list[list[str | None]] = attrs.field(init=False, factory=list)
     answers: list[list[Answer]] = attrs.field(init=False, factory=list)
     failure: ModelCallError | None = attrs.field(init=False, default=None)
     _turns: list[list[tuple[Message, Message]]] = attrs.field(init=False)
@@ -83,7 +86,7 @@ class Discussion:
 
             def compose(quotes: Sequence[str]) -> str:
                 first, rest = (quotes[0], quotes[1:]) if own is not None else (None, quotes)
-                asked[index] = prompts.refine(self.question.text(), first, rest, self.question.answer_format)
+                asked[index] = refine(self.question.text(), first, rest, self.question.answer_format)
                 return asked[index]
 
             history = self._turns[index] if self.full_history else []
@@ -100,7 +103,7 @@ class Discussion:
             return None
 
         def compose(quotes: Sequence[str]) -> str:
-            return prompts.summarise(self.question.text(), quotes, self.question.answer_format)
+            return summarise(self.question.text(), quotes, self.question.answer_format)
 
         try:
             return await self._ask(index, shown, compose, attrs.evolve(self.sampling, temperature=0.0), [], sample=0)
@@ -155,11 +158,11 @@ class Discussion:
                 self._kept.append({"round": number, "model": self.pool[index].name, "reason": "empty reply"})
                 continue
             self.last[index] = reply
-            self.said[index] = prompts.escape(text)
+            self.said[index] = escape(text)
             turn = (Message("user", asked[index]), Message("assistant", self.said[index]))
             self._turns[index].append(turn)
-        texts = [None if reply is None else reply.text for reply in self.last]
-        self.answers.append(ballots(self.context, self.question, texts))
+        self.texts.append([None if reply is None else reply.text for reply in self.last])
+        self.answers.append(ballots(self.context, self.question, self.texts[-1]))
 
     async def _ask(
         self,
@@ -173,11 +176,11 @@ class Discussion:
     ) -> Generation:
         """Ask with quotes cut to the model's context; smaller ones if that was too much, older turns forgotten last."""
         model, ratio = self.pool[index], self._ratios[index]
-        system = [Message("system", self.question.system)] if self.question.system else []
+        before = self.question.messages()[:-1]  # the system message and earlier turns of the question's conversation
         shrink, forgotten = 0, 0
         while True:
             past = [message for turn in history[forgotten:] for message in turn]
-            fixed = "\n".join([m.content for m in (*system, *past)] + [compose([""] * len(quotes))])
+            fixed = "\n".join([m.content for m in (*before, *past)] + [compose([""] * len(quotes))])
             room = None if model.context_length is None else model.context_length - sampling.max_new_tokens
             if past and room is not None and len(fixed) / ratio > room / 2:
                 forgotten += 1
@@ -192,7 +195,7 @@ class Discussion:
             )
             try:
                 prompt = Message("user", compose(cut))
-                reply = await self.context.generate(model, [*system, *past, prompt], sampling, sample=sample)
+                reply = await self.context.generate(model, [*before, *past, prompt], sampling, sample=sample)
             except PromptTooLong:
                 if any(cut):
                     shrink += 1

@@ -1,32 +1,29 @@
 """The prompts of multi-agent refinement: plain text in, plain text out.
 
-Quoted answers are data. Each stands in its own ``<quote>`` block, and whatever in it could end the block or open a
+Quoted answers are data. Each stands in its own ```<quote>``` block, and whatever in it could end the block or open a
 chat turn is broken up first. The question stays verbatim and the instruction comes last, so that cutting a quoted
 answer never cuts either of them. Other models are numbered, never named.
 """
 
-import re
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-# A tag without attributes (`</quote>`, `<s>`, `<think>`), the start of a `<|control|>` token, or an `[INST]` mark.
-_CONTROL = re.compile(r"<(?=[|｜]|/?[A-Za-z_]\w*>)|\[(?=/?INST\])")
+from moco_toolkit_quoting import fence
 
-
-def escape(text: str) -> str:
-    """Put a space into every chat control mark and every bare tag of `text`, so that none is read as one."""
-    return _CONTROL.sub(lambda match: match.group() + " ", text)
+__all__ = ["quote", "refine", "summarise"]
 
 
 def quote(label: str, text: str) -> str:
-    """One labelled, delimited, escaped answer."""
-    return f"{label}:\n<quote>\n{escape(text.strip())}\n</quote>"
+    """Return one labelled, delimited, escaped answer."""
+    return f"{label}:\n{fence('quote', text)}"
 
 
 def refine(question: str, own: str | None, others: Sequence[str], answer_format: str = "") -> str:
-    """The prompt of one refinement round for one model.
+    """Return the prompt of one refinement round for one model.
 
-    `question` is the whole task prompt and `answer_format` the sentence that says how to end the reply (empty where the
-    question already says it). `own` is this model's last answer, or None where it has none; `others` are the last
+    ``question`` is the whole task prompt and ``answer_format`` the sentence that says how to end the reply (empty where the
+    question already says it). ``own`` is this model's last answer, or None where it has none; ``others`` are the last
     answers of the other models in the order in which they are to be shown. Without others the model checks itself.
     """
     quotes = [] if own is None else [quote("Your own answer", own)]
@@ -43,7 +40,7 @@ def refine(question: str, own: str | None, others: Sequence[str], answer_format:
 
 
 def summarise(question: str, answers: Sequence[str], answer_format: str = "") -> str:
-    """The prompt that asks one model for the final answer, given the last answers of all models in showing order."""
+    """Return the prompt that asks one model for the final answer, given the last answers of all models in showing order."""
     quotes = [quote(f"Answer {number}", text) for number, text in enumerate(answers, 1)]
     request = "Check each answer; some may be wrong. Give the one final answer that is best supported."
     return _join(question, "Answers given so far:", quotes, request, answer_format)

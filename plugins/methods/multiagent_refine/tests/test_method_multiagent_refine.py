@@ -8,11 +8,24 @@ from collections import Counter
 import attrs
 import pytest
 
-from moco_core import ConfigError, Example, Generation, ModelCallError, PromptTooLong, Question, Sampling, Usage
-from moco_core.models import Pool
-from moco_core.options import build
-from moco_method_multiagent_refine import MultiagentRefine, MultiagentRefineOptions
+from moco_core import (
+    ConfigError,
+    Example,
+    Generation,
+    Message,
+    ModelCallError,
+    Pool,
+    PromptTooLong,
+    Question,
+    Sampling,
+    Usage,
+    build,
+    plain,
+)
 from moco_method_multiagent_refine.budget import characters_per_token, fit_quotes, tail
+from moco_method_multiagent_refine.checking import flips
+from moco_method_multiagent_refine.method import MultiagentRefine
+from moco_method_multiagent_refine.options import Options
 from moco_toolkit_authoring import (
     ScriptedCall,
     ScriptedPool,
@@ -30,6 +43,7 @@ test_conformance = method_checks(
         {"summarizer": "best_summarizer", "rounds": 1, "dev_sample": 3},
         {"summarizer": "vote", "history": "full", "stop": "fixed_point"},
         {"summarizer": 0, "rounds": 0},
+        {"check_dev": True, "dev_sample": 2, "rounds": 1},
     ],
 )
 
@@ -51,7 +65,7 @@ def is_summary(call: ScriptedCall) -> bool:
 
 
 def discuss(pool, question=QUESTION, dev=(), **options):
-    outcome = run_method(MultiagentRefine(MultiagentRefineOptions(**options)), pool, questions=[question], dev=dev)
+    outcome = run_method(MultiagentRefine(Options(**options)), pool, questions=[question], dev=dev)
     for error in outcome.errors.values():
         raise error
     return outcome.replies[question.id]
@@ -110,6 +124,16 @@ def test_a_system_message_stays():
     assert {(c.messages[0].role, c.messages[0].content) for c in pool.history} == {("system", "Be brief.")}
 
 
+def test_earlier_turns_of_the_questions_conversation_stay():
+    pool = ScriptedPool(dict.fromkeys(["a", "b"], telling))
+    history = (Message("user", "Say cat."), Message("assistant", "cat"))
+    discuss(pool, attrs.evolve(QUESTION, system="Be brief.", history=history), rounds=1, summarizer=0)
+    assert len(pool.history) == 5
+    for call in pool.history:
+        assert [m.role for m in call.messages] == ["system", "user", "assistant", "user"]
+        assert [m.content for m in call.messages[:3]] == ["Be brief.", "Say cat.", "cat"]
+
+
 def test_the_order_of_quotes_changes_from_reader_to_reader_and_with_the_seed():
     def orders(**options):
         pool = ScriptedPool(dict.fromkeys([f"m{i}" for i in range(6)], telling))
@@ -166,7 +190,7 @@ def test_call_counts(models, rounds):
 def test_one_model_without_rounds_and_with_a_vote_is_that_model():
     pool = ScriptedPool({"only": fallible})
     questions = example_questions(5)
-    method = MultiagentRefine(MultiagentRefineOptions(rounds=0, summarizer="vote"))
+    method = MultiagentRefine(Options(rounds=0, summarizer="vote"))
     outcome = run_method(method, pool, questions=questions)
     assert len(pool.history) == 5
     for call, question in zip(pool.history, questions, strict=True):
@@ -323,13 +347,79 @@ def test_vote_ties_go_to_the_best_dev_model():
 )
 def test_fit_makes_the_calls_it_predicts(options, calls):
     dev, pool = dev_where(sums={"x": 4, "y": 4}, solo={"x": 2, "y": 3})
-    method = MultiagentRefine(MultiagentRefineOptions(**options))
+    method = MultiagentRefine(Options(**options))
     assert run_method(method, pool, dev=dev).calls["fit"] == method.cost(2, 4).fit == calls
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [
+        ({"summarizer": "vote", "rounds": 1, "check_dev": True}, 2 * 4 + 4 * 4),
+        ({"summarizer": "y", "rounds": 1, "check_dev": True}, 2 * 4 + 5 * 4),
+        ({"summarizer": "y", "rounds": 1, "check_dev": True, "dev_sample": 2}, 2 * 4 + 5 * 2),
+    ],
+)
+def test_checking_makes_the_calls_it_predicts(options, calls):
+    dev, pool = dev_where(sums={"x": 4, "y": 4}, solo={"x": 2, "y": 3})
+    method = MultiagentRefine(Options(**options))
+    assert run_method(method, pool, dev=dev).calls["fit"] == method.cost(2, 4).fit == calls
+
+
+def test_flips_by_hand():
+    """Two questions, two models; the second discussion ended after round 1."""
+    scores = [[[1, 0], [1, 1], [0, 1]], [[0, 0], [1, 0]]]
+    assert flips(scores) == [
+        {"round": 0, "mean": 0.25, "repaired": 0, "broken": 0},
+        {"round": 1, "mean": 0.75, "repaired": 2, "broken": 0},
+        {"round": 2, "mean": 0.5, "repaired": 0, "broken": 1},
+    ]
+
+
+def test_checking_on_dev_tells_what_rounds_repair_and_break_and_changes_nothing():
+    """x is right on dev 0 and 1 and copies y; y is right on dev 0 and 2 and stays: copying repairs dev 2 and breaks dev 1."""
+    dev, _ = dev_where(sums={}, solo={})
+
+    def say(name, right):
+        def script(call):
+            if name == "x" and others(call):
+                return others(call)[0]
+            found = re.search(r"dev <(\d)>", call.transcript)
+            return f"the answer is {'a' if found and int(found[1]) in right else name}"
+
+        return script
+
+    pool = ScriptedPool({"x": say("x", (0, 1)), "y": say("y", (0, 2))})
+    method = MultiagentRefine(Options(rounds=1, summarizer="vote", check_dev=True))
+    outcome = run_method(method, pool, dev=dev, questions=[QUESTION])
+    assert outcome.noted("rounds") == [
+        {"round": 0, "mean": 0.5, "repaired": 0, "broken": 0},
+        {"round": 1, "mean": 0.5, "repaired": 1, "broken": 1},
+    ]
+    assert (outcome.noted("discussed_dev_score"), outcome.noted("best_single_dev_score")) == (0.5, 0.5)
+    assert outcome.warnings == []
+    alone = run_method(MultiagentRefine(Options(rounds=1, summarizer="vote")), pool, questions=[QUESTION])
+    assert outcome.replies["q"] == alone.replies["q"] and outcome.state == alone.state
+
+
+def test_a_discussion_worse_than_the_best_model_is_told():
+    dev, pool = dev_where(sums={"x": 0, "y": 0}, solo={"x": 1, "y": 4})
+    outcome = run_method(MultiagentRefine(Options(rounds=0, summarizer="y", check_dev=True)), pool, dev=dev)
+    assert outcome.warnings == ["multiagent_refine: on dev, discussing scores 0.000 and the best single model (y) 1.000"]
+    with pytest.raises(ConfigError, match=r"multiagent_refine.check_dev needs dev examples"):
+        run_method(MultiagentRefine(Options(summarizer="vote", check_dev=True)), pool)
+
+
+@pytest.mark.parametrize("state", [{"summarizer": "y", "skills": [0.5, 1.0]}, {"summarizer": None, "skills": None}])
+def test_a_system_that_an_earlier_version_saved_is_read_and_saved_alike(state):
+    _, pool = dev_where(sums={}, solo={"x": 1, "y": 1})
+    assert plain(MultiagentRefine(Options()).restore(pool.pool, state, None).state()) == state
+    with pytest.raises(ConfigError, match=r"multiagent_refine.summarizer: no model 'z'"):
+        MultiagentRefine(Options()).restore(pool.pool, {"summarizer": "z", "skills": None}, None)
 
 
 def test_dev_selection_is_greedy_and_uses_the_task_prompt():
     dev, pool = dev_where(sums={"x": 4, "y": 4}, solo={"x": 2, "y": 3})
-    run_method(MultiagentRefine(MultiagentRefineOptions()), pool, dev=dev, sampling=Sampling(temperature=0.7))
+    run_method(MultiagentRefine(Options()), pool, dev=dev, sampling=Sampling(temperature=0.7))
     assert {c.params["temperature"] for c in pool.history} == {0.0}
     assert {c.prompt for c in pool.history} == {e.question.text() for e in dev}
 
@@ -348,7 +438,7 @@ def test_an_answer_of_ten_contexts_leaves_question_and_instruction_whole(measure
 
     fields = {name: {"context_length": 400} for name in ("a", "b", "c")}
     pool = ScriptedPool(dict.fromkeys(("a", "b", "c"), say), fields=fields)
-    method = MultiagentRefine(MultiagentRefineOptions(rounds=1, summarizer=0, max_new_tokens=50))
+    method = MultiagentRefine(Options(rounds=1, summarizer=0, max_new_tokens=50))
     reply = run_method(method, pool, questions=[QUESTION]).replies["q"]
     assert reply.meta["quotes_cut"] is True
     for call in pool.history[3:]:
@@ -385,7 +475,7 @@ def test_old_turns_are_forgotten_before_quotes_vanish():
 
     fields = {name: {"context_length": 900} for name in ("a", "b")}
     pool = ScriptedPool({"a": say, "b": say}, fields=fields)
-    method = MultiagentRefine(MultiagentRefineOptions(rounds=6, summarizer="vote", history="full", max_new_tokens=100))
+    method = MultiagentRefine(Options(rounds=6, summarizer="vote", history="full", max_new_tokens=100))
     run_method(method, pool, questions=[QUESTION])
     last = [c for c in pool.history if c.model == "a"][-1]
     assert len(last.transcript.split()) <= 800
@@ -412,13 +502,12 @@ def test_budget_by_hand():
 
 def test_bad_options():
     pool = ScriptedPool(dict.fromkeys(["alpha", "beta"], telling))
-    method = MultiagentRefine(MultiagentRefineOptions(summarizer="alfa"))
+    method = MultiagentRefine(Options(summarizer="alfa"))
     assert "no model 'alfa'" in method.needs().problems(pool.pool)[0]
-    with pytest.raises(ConfigError, match=r"multiagent_refine\.summarizer: no model 'alfa'.*did you mean 'alpha'"):
-        run_method(method, pool)
+    assert "did you mean 'alpha'" in method.needs().problems(pool.pool)[0]
     with pytest.raises(ConfigError, match="needs dev examples"):
         discuss(pool)
     with pytest.raises(ConfigError, match="rounds: expected int >= 0, got -1"):
-        build(MultiagentRefineOptions, {"rounds": -1})
+        build(Options, {"rounds": -1})
     assert Pool(pool.models()).names == ("alpha", "beta")
     assert examples(1)

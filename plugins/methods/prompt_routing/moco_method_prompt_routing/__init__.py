@@ -1,11 +1,12 @@
 """Prompt routing: one model reads the question and names the model that should answer it."""
 
-from moco_core import hookimpl
-from moco_method_prompt_routing.method import PromptRouting, PromptRoutingOptions, PromptRoutingSystem
+from typing import Any
 
-__all__ = ["PromptRouting", "PromptRoutingOptions", "PromptRoutingSystem"]
+from moco_core import Method, hookimpl
 
 
 @hookimpl
-def moco_method() -> type[PromptRouting]:
+def moco_method() -> type[Method[Any]]:
+    from moco_method_prompt_routing.method import PromptRouting
+
     return PromptRouting

@@ -7,10 +7,9 @@ data (Shnitzer et al., arXiv 2309.15789). Contextual calibration: Zhao et al., a
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Literal
 
 import attrs
 
@@ -20,6 +19,7 @@ from moco_core import (
     Cost,
     Evaluation,
     Example,
+    Generation,
     Method,
     Model,
     ModelCallError,
@@ -27,172 +27,96 @@ from moco_core import (
     Pool,
     Question,
     Reply,
-    Sampling,
     System,
-    option,
 )
-from moco_method_prompt_routing import prompts
-from moco_method_prompt_routing.parse import parse_route, scoring_labels
+from moco_method_prompt_routing.fitting import choose_fallback, choose_router, describe
+from moco_method_prompt_routing.options import Options
+from moco_method_prompt_routing.routing import Router, ScoringRouter, WritingRouter
 
-__all__ = ["PromptRouting", "PromptRoutingOptions", "PromptRoutingSystem"]
-
-_SELF_DESCRIPTION = (
-    "In one short sentence, say what kinds of questions you are good at. Reply with the sentence and nothing else."
-)
+__all__ = ["PromptRouting", "PromptRoutingSystem"]
 
 
-def _described(value: Any) -> str | None:
-    return None if all(isinstance(text, str) and text.strip() for text in value) else "expected non-empty descriptions"
+def _strings(saved: Sequence[str]) -> tuple[str, ...]:
+    return tuple(saved)
 
 
-@attrs.frozen(kw_only=True)
-class PromptRoutingOptions:
-    """Who routes, what it is told about the models, and how its choice is read."""
-
-    model_descriptions: tuple[str, ...] | None = option(
-        None, check=_described, help="one description per candidate, in pool order; none makes them (see describe)"
-    )
-    describe: Literal["auto", "scores", "self", "name"] = option(
-        "auto",
-        help="descriptions if none are given: auto (the pool's own, else dev scores where there are any, else the "
-        "name), scores (name and dev scores), self (each model describes itself once), name",
-    )
-    router: str | int = option("best_dev", help="who routes: best_dev, or a model's name or index")
-    router_answers: bool = option(
-        True, help="whether the router is a candidate itself; false keeps it for routing only"
-    )
-    decode: Literal["auto", "constrained", "generate"] = option(
-        "auto", help="how the choice is read: label log-probabilities, or a reply; auto scores if the router can"
-    )
-    max_route_tokens: int = option(16, ge=1, help="budget of a routing reply; more for reasoning routers")
-    route_temperature: float = option(0.0, ge=0, help="sampling of a routing reply")
-    order: Literal["fixed", "shuffle", "cyclic_average"] = option(
-        "fixed", help="order of the list; cyclic_average asks with every rotation and averages"
-    )
-    calibrate: bool = option(False, help="contextual calibration: subtract the scores that an empty question gets")
-    fallback: str | int = option(
-        "router", help="who answers after an unreadable choice: router, best_dev, or a model's name or index"
-    )
-    check_dev: bool = option(False, help="route the dev questions too, and warn if the best single model is better")
-    seed: int = option(0, help="added to the run's seed for order=shuffle; replies are sampled with the run's alone")
-
-
-@attrs.frozen(kw_only=True)
-class _Route:
-    """Where a question goes. ``shares`` are the candidates' probabilities, or their shares of the replies."""
-
-    choice: int | None
-    shares: tuple[float, ...] = ()
-    reason: str = ""
-
-
+@attrs.frozen(eq=False, slots=False)
 class PromptRoutingSystem(System):
-    """A router, the candidates with their descriptions, and who answers if the choice cannot be read."""
+    """The router's name, the candidates' descriptions, and which candidate answers if the choice cannot be read."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        options: PromptRoutingOptions,
-        router: Model,
-        descriptions: Sequence[str],
-        fallback: int,
-    ) -> None:
-        self.pool = pool
-        self.options = options
-        self.router = router
-        self.candidates = _candidates(pool, options, router)
-        self.descriptions = tuple(descriptions)
-        self.fallback = fallback
+    router: str
+    descriptions: tuple[str, ...] = attrs.field(converter=_strings)
+    fallback: int
 
-    def state(self) -> Mapping[str, Any]:
-        return {"router": self.router.name, "descriptions": list(self.descriptions), "fallback": self.fallback}
+    def __attrs_post_init__(self) -> None:
+        self.pool.named(self.router, "prompt_routing.router")
+
+    @cached_property
+    def candidates(self) -> tuple[Model, ...]:
+        """The models that may answer."""
+        options: Options = self.options
+        return options.candidates(self.pool, self.pool.named(self.router))
+
+    @cached_property
+    def asked(self) -> Router:
+        """The router, as it is asked."""
+        model = self.pool.named(self.router)
+        kind = ScoringRouter if self.options.scores(model) else WritingRouter
+        return kind(model=model, descriptions=self.descriptions, options=self.options)
+
+    @property
+    def model(self) -> Model | None:
+        return self.candidates[0] if len(self.candidates) == 1 else None
 
     async def respond(self, question: Question, context: Context) -> Reply:
-        if len(self.candidates) == 1:
-            model = self.candidates[0]
-            return Reply.of(await context.generate(model, question), model=model.name, parsed=True)
-        route = await self.route(question, context)
-        choice = self.fallback if route.choice is None else route.choice
-        model = self.candidates[choice]
-        meta: dict[str, Any] = {"model": model.name, "parsed": route.choice is not None}
+        if self.model is not None:
+            return Reply.of(await context.generate(self.model, question), model=self.model.name, parsed=True)
+        route = await self.asked.choose(question, context)
+        meta: dict[str, Any] = {"parsed": route.choice is not None}
         if route.shares:
             meta["shares"] = {m.name: share for m, share in zip(self.candidates, route.shares, strict=True)}
+        if route.mass is not None:
+            meta["label_mass"] = route.mass
         if route.reason:
             meta["reason"] = route.reason
-        return Reply.of(await context.generate(model, question), **meta)
+        choice = self.fallback if route.choice is None else route.choice
+        reply, choice, failed = await self._answer(choice, question, context)
+        return Reply.of(reply, model=self.candidates[choice].name, **failed, **meta)
 
-    async def route(self, question: Question, context: Context) -> _Route:
-        """Ask the router, once per list order, and return its choice among the candidates."""
-        count = len(self.candidates)
-        if self.options.order == "cyclic_average":
-            orders = [[(start + place) % count for place in range(count)] for start in range(count)]
-        else:
-            orders = [list(range(count))]
-            if self.options.order == "shuffle":
-                context.rng("prompt_routing", self.options.seed).shuffle(orders[0])
-        scored = _scores(self.options, self.router)
+    async def _answer(
+        self, choice: int, question: Question, context: Context
+    ) -> tuple[Generation, int, dict[str, Any]]:
+        """Have the chosen candidate answer, or the fallback if that fails; tell who did and what failed."""
         try:
-            rows = await context.gather(
-                (self._scored if scored else self._said)(question, order, number, context)
-                for number, order in enumerate(orders)
-            )
+            return await context.generate(self.candidates[choice], question), choice, {}
         except ModelCallError as error:
-            return _Route(choice=None, reason=str(error))
-        if scored:
-            means = [math.fsum(row[i] for row in rows) / len(rows) for i in range(count)]
-            return _Route(choice=max(range(count), key=lambda i: (means[i], -i)), shares=_softmax(means))
-        named = Counter(choice for choice, _ in rows if choice is not None)
-        if not named:
-            return _Route(choice=None, reason=f"unparsed: {rows[0][1][:200]}")
-        shares = tuple(named[i] / len(rows) for i in range(count)) if len(rows) > 1 else ()
-        return _Route(choice=max(range(count), key=lambda i: (named[i], -i)), shares=shares)
-
-    async def _scored(self, question: Question, order: Sequence[int], number: int, context: Context) -> list[float]:
-        """Return log P(label | prompt) of every candidate, less that of an empty question if calibrated."""
-        labels = scoring_labels(len(order))
-        scores = await context.score(self.router, self._prompt(question.text(), order, labels), labels)
-        values = [score.logprob for score in scores]
-        if self.options.calibrate:
-            empty = await context.score(self.router, self._prompt("", order, labels), labels)
-            values = [value - score.logprob for value, score in zip(values, empty, strict=True)]
-        by_candidate = dict(zip(order, values, strict=True))
-        return [by_candidate[i] for i in range(len(order))]
-
-    async def _said(
-        self, question: Question, order: Sequence[int], number: int, context: Context
-    ) -> tuple[int | None, str]:
-        """Return the candidate that the router's reply names, if any, and the reply."""
-        labels = prompts.default_labels(len(order))
-        sampling = Sampling(temperature=self.options.route_temperature, max_new_tokens=self.options.max_route_tokens)
-        prompt = self._prompt(question.text(), order, labels)
-        reply = await context.generate(self.router, prompt, sampling, sample=number)
-        place = parse_route(reply.text, len(order))
-        return (None if place is None else order[place]), reply.text
-
-    def _prompt(self, text: str, order: Sequence[int], labels: Sequence[str]) -> str:
-        return prompts.route(text, [self.descriptions[i] for i in order], labels)
+            if choice == self.fallback:
+                raise
+            reply = await context.generate(self.candidates[self.fallback], question)
+            return reply, self.fallback, {"failed": {self.candidates[choice].name: str(error)}}
 
 
-class PromptRouting(Method[PromptRoutingOptions]):
+class PromptRouting(Method[Options]):
     """One model reads the question and a description of every candidate; only the one it names is run."""
 
-    Options = PromptRoutingOptions
-    level = "api"
-    title = "Prompt routing"
-    paper = "in-context routing; cf. Shen et al. 2023, arXiv 2303.17580; Shnitzer et al. 2023, arXiv 2309.15789"
+    Options = Options
+    system = PromptRoutingSystem
+    level: ClassVar[Literal["api"]] = "api"
+    title: ClassVar[str] = "Prompt routing"
+    paper: ClassVar[str] = "arXiv 2303.17580, 2309.15789"
 
     def needs(self) -> Needs:
-        return Needs(optional=frozenset(() if self.options.decode == "generate" else ("score",)), check=self._problems)
+        return Needs(optional=() if self.options.decode == "generate" else ("score",), check=self._problems)
 
     def cost(self, models: int, dev: int) -> Cost:
         options = self.options
         candidates = models - (not options.router_answers)
         if candidates <= 1:
-            return Cost(fit=models * dev if candidates < models and self._evaluates() else 0, respond=1)
+            return Cost(fit=models * dev if candidates < models and options.evaluates else 0, respond=1)
         routing = candidates if options.order == "cyclic_average" else 1
-        if options.calibrate and options.decode != "generate":
+        if options.calibrate:
             routing *= 2
-        fit = models * dev if self._evaluates() else 0
+        fit = models * dev if options.evaluates else 0
         fit += candidates if options.model_descriptions is None and options.describe == "self" else 0
         fit += dev * (routing + 1) if options.check_dev else 0
         return Cost(fit=fit, respond=routing + 1)
@@ -200,9 +124,9 @@ class PromptRouting(Method[PromptRoutingOptions]):
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> PromptRoutingSystem:
         options = self.options
         if len(pool) == 1:
-            return PromptRoutingSystem(pool, options, pool[0], [pool[0].name], 0)
+            return PromptRoutingSystem(pool, options, pool[0].name, [pool[0].name], 0)
         evaluation: Evaluation | None = None
-        if self._evaluates():
+        if options.evaluates:
             if not dev:
                 raise ConfigError(
                     "prompt_routing: router, fallback, describe or check_dev asks for dev scores and there are no dev "
@@ -210,92 +134,57 @@ class PromptRouting(Method[PromptRoutingOptions]):
                 )
             evaluation = await context.evaluate(pool, dev)
             context.note(dev_scores=dict(zip(evaluation.names, evaluation.means(), strict=True)))
-        router = self._router(pool, evaluation)
-        problems = self._candidate_problems(pool, router)
-        if problems:
-            raise ConfigError(problems)
-        candidates = _candidates(pool, options, router)
-        descriptions = await self._descriptions(candidates, pool, dev, evaluation, context)
-        fallback = self._fallback(pool, candidates, router, evaluation)
-        system = PromptRoutingSystem(pool, options, router, descriptions, fallback)
+        router = choose_router(pool, options, evaluation)
+        if problems := self._silent_fallback(pool, router):
+            raise ConfigError([f"prompt_routing.{problem}" for problem in problems])
+        if options.calibrate and not options.scores(router):
+            context.warn(f"prompt_routing: the router {router.name!r} writes its choice, so that calibrate does nothing")
+        candidates = options.candidates(pool, router)
+        descriptions = await describe(candidates, pool, dev, options, evaluation, context)
+        fallback = choose_fallback(pool, candidates, router, options, evaluation)
         context.note(
             router=router.name, descriptions=dict(zip((m.name for m in candidates), descriptions, strict=True))
         )
+        system = PromptRoutingSystem(pool, options, router.name, descriptions, fallback)
         if options.check_dev and evaluation is not None:
             await self._check(system, dev, evaluation, context)
         return system
 
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> PromptRoutingSystem:
-        router = pool.named(state["router"], "prompt_routing.router")
-        return PromptRoutingSystem(pool, self.options, router, state["descriptions"], int(state["fallback"]))
-
-    # ---------------------------------------------------------------- choices of the fit
-
-    def _evaluates(self) -> bool:
-        options = self.options
-        scores = options.model_descriptions is None and options.describe == "scores"
-        return options.router == "best_dev" or options.fallback == "best_dev" or scores or options.check_dev
-
-    def _router(self, pool: Pool, evaluation: Evaluation | None) -> Model:
-        wanted = self.options.router
-        if wanted != "best_dev":
-            return pool.named(wanted, "prompt_routing.router")
-        assert evaluation is not None  # _evaluates() holds for best_dev
-        able = [i for i, model in enumerate(pool) if self.options.decode != "constrained" or model.can("score")]
-        means = evaluation.means()
-        return pool[max(able, key=lambda i: (means[i], -i))]
-
-    def _fallback(self, pool: Pool, candidates: Sequence[Model], router: Model, evaluation: Evaluation | None) -> int:
-        """Return which candidate answers after an unreadable choice: as asked, else the best on dev, else the first."""
-        wanted = self.options.fallback
-        if wanted == "router" and any(model is router for model in candidates):
-            return _index(candidates, router)
-        if wanted not in ("router", "best_dev"):
-            model = pool.named(wanted, "prompt_routing.fallback")
-            return _index(candidates, model)
-        if evaluation is None:
-            return 0
-        means = dict(zip(evaluation.names, evaluation.means(), strict=True))
-        return max(range(len(candidates)), key=lambda i: (means[candidates[i].name], -i))
-
-    async def _descriptions(
-        self,
-        candidates: Sequence[Model],
-        pool: Pool,
-        dev: Sequence[Example],
-        evaluation: Evaluation | None,
-        context: Context,
-    ) -> list[str]:
-        options = self.options
-        if options.model_descriptions is not None:
-            return list(options.model_descriptions)
-        if options.describe == "self":
-            sampling = attrs.evolve(context.sampling, temperature=0.0, max_new_tokens=64)
-            said = await context.gather(
-                (context.generate(model, _SELF_DESCRIPTION, sampling) for model in candidates), tolerate=ModelCallError
-            )
-            texts = ["" if isinstance(reply, ModelCallError) else reply.text.strip() for reply in said]
-            return [text or model.description or model.name for text, model in zip(texts, candidates, strict=True)]
-        if options.describe == "name":
-            return [model.name for model in candidates]
-        if options.describe == "auto" and all(model.description.strip() for model in candidates):
-            return [model.description for model in candidates]
-        if evaluation is None:
-            return [model.description.strip() or model.name for model in candidates]
-        return [_score_card(model, pool, dev, evaluation) for model in candidates]
-
     async def _check(
         self, system: PromptRoutingSystem, dev: Sequence[Example], evaluation: Evaluation, context: Context
     ) -> None:
-        """Compare the routed dev mean with the best single model's; warn, and change nothing."""
+        """Compare the routed dev mean with the best single model's and with the best choice per question.
 
-        async def one(example: Example, scope: Context) -> float:
+        Warns and changes nothing. The log tells, of the questions that went to each model, how every model does on them.
+        """
+
+        async def one(example: Example, scope: Context) -> tuple[str, float]:
             reply = await system.respond(example.question, scope)
-            return (await scope.grade(example, reply)).value or 0.0
+            return str(reply.meta["model"]), (await scope.grade(example, reply)).value or 0.0
 
         routed = await context.each(dev, one, label="routing dev")
-        mean, best = math.fsum(routed) / len(routed), max(evaluation.means())
-        context.note(routed_dev_score=mean, best_single_dev_score=best)
+        columns = [[score or 0.0 for score in column] for column in zip(*evaluation.scores, strict=True)]
+        mean = math.fsum(score for _, score in routed) / len(routed)
+        oracle = math.fsum(max(column) for column in columns) / len(columns)
+        best = max(evaluation.means())
+        chosen = {name: [j for j, (who, _) in enumerate(routed) if who == name] for name in evaluation.names}
+        context.note(
+            routed_dev_score=mean,
+            best_single_dev_score=best,
+            oracle_dev_score=oracle,
+            regret=oracle - mean,
+            routed={
+                name: {
+                    "questions": len(where),
+                    "scores": {
+                        other: math.fsum(columns[j][i] for j in where) / len(where)
+                        for i, other in enumerate(evaluation.names)
+                    },
+                }
+                for name, where in chosen.items()
+                if where
+            },
+        )
         if mean < best:
             context.warn(
                 f"prompt_routing: on dev, routing scores {mean:.3f} and the best single model "
@@ -327,52 +216,16 @@ class PromptRouting(Method[PromptRoutingOptions]):
                 out.append(
                     f"{who} {cannot} continuations (capability 'score'); choose another router or decode=generate"
                 )
-        return out + self._candidate_problems(known, router)
-
-    def _candidate_problems(self, pool: Pool, router: Model | None) -> list[str]:
-        options, count = self.options, len(pool) - (not self.options.router_answers)
-        out = []
-        given = options.model_descriptions
+        count, given = len(pool) - (not options.router_answers), options.model_descriptions
         if given is not None and len(given) != count:
             out.append(f"model_descriptions: {count} models to choose from need as many descriptions, got {len(given)}")
-        if options.fallback not in ("router", "best_dev") and not options.router_answers and router is not None:
-            if pool.named(options.fallback) is router:
-                out.append("fallback: the router does not answer here (router_answers=false); name another model")
-        return out
+        return out + (self._silent_fallback(known, router) if router is not None else [])
 
-
-def _candidates(pool: Pool, options: PromptRoutingOptions, router: Model) -> tuple[Model, ...]:
-    return tuple(model for model in pool if options.router_answers or len(pool) == 1 or model is not router)
-
-
-def _scores(options: PromptRoutingOptions, router: Model) -> bool:
-    return options.decode == "constrained" or (options.decode == "auto" and router.can("score"))
-
-
-def _index(models: Sequence[Model], wanted: Model) -> int:
-    return next(i for i, model in enumerate(models) if model is wanted)
-
-
-def _score_card(model: Model, pool: Pool, dev: Sequence[Example], evaluation: Evaluation) -> str:
-    """Describe a model by its name, its own description and its dev scores, overall and per subset."""
-    row = evaluation.scores[_index(pool, model)]
-    groups: dict[str, list[float]] = {}
-    for example, score in zip(dev, row, strict=True):
-        if score is not None and example.question.subset:
-            groups.setdefault(example.question.subset, []).append(score)
-    text = f"{model.name}{f', {model.description.strip()}' if model.description.strip() else ''}"
-    known = [score for score in row if score is not None]
-    if known:
-        text += f"; dev score {math.fsum(known) / len(known):.2f}"
-    if len(groups) > 1:
-        parts = (f"{name} {math.fsum(scores) / len(scores):.2f}" for name, scores in sorted(groups.items()))
-        text += f" ({', '.join(parts)})"
-    return text
-
-
-def _softmax(values: Sequence[float]) -> tuple[float, ...]:
-    top = max(values)
-    if math.isinf(top):
-        return tuple(1 / len(values) for _ in values)
-    weights = [math.exp(value - top) for value in values]
-    return tuple(weight / math.fsum(weights) for weight in weights)
+    def _silent_fallback(self, pool: Pool, router: Model) -> list[str]:
+        """Say so if the fallback is a router that only routes; with router=best_dev that is known once dev is answered."""
+        options = self.options
+        if options.router_answers or options.fallback in ("router", "best_dev"):
+            return []
+        if pool.named(options.fallback) is not router:
+            return []
+        return ["fallback: the router does not answer here (router_answers=false); name another model"]

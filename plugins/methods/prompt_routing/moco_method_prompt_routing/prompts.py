@@ -4,27 +4,28 @@ The question may hold numbered options or instructions of its own, so it stands 
 can close.
 """
 
-import re
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-# A tag without attributes (`</question>`, `<s>`, `<think>`), the start of a `<|control|>` token, or an `[INST]` mark.
-_CONTROL = re.compile(r"<(?=[|｜]|/?[A-Za-z_]\w*>)|\[(?=/?INST\])")
+from moco_toolkit_quoting import escape, fence
 
+__all__ = ["SELF_DESCRIPTION", "default_labels", "route"]
 
-def escape(text: str) -> str:
-    """Put a space into every chat control mark and every bare tag of `text`, so that none is read as one."""
-    return _CONTROL.sub(lambda match: match.group() + " ", text)
+SELF_DESCRIPTION = (
+    "In one short sentence, say what kinds of questions you are good at. Reply with the sentence and nothing else."
+)
 
 
 def default_labels(count: int) -> tuple[str, ...]:
-    """The labels of `count` models in list order: "1", "2", ..."""
+    """Return the labels of ``count`` models in list order: "1", "2", ..."""
     return tuple(str(number) for number in range(1, count + 1))
 
 
 def route(question: str, descriptions: Sequence[str], labels: Sequence[str]) -> str:
-    """Ask which model should answer `question`; the wanted reply is one of `labels` and nothing else.
+    """Ask which model should answer ``question``; the wanted reply is one of ``labels`` and nothing else.
 
-    `descriptions` and `labels` belong together position by position and are shown in that order; line breaks inside a
+    ``descriptions`` and ``labels`` belong together position by position and are shown in that order; line breaks inside a
     description become spaces. Raises ValueError if their numbers differ or there are none.
     """
     if not labels or len(labels) != len(descriptions):
@@ -33,7 +34,7 @@ def route(question: str, descriptions: Sequence[str], labels: Sequence[str]) -> 
     rows = "\n".join(f"{label}: {escape(' '.join(text.split()))}" for label, text in pairs)
     return (
         "Which model should answer this question?\n"
-        f"<question>\n{escape(question.strip())}\n</question>\n"
+        f"{fence('question', question)}\n"
         f"Models:\n{rows}\n"
         f"Reply with the label of the best model and nothing else: {', '.join(labels)}."
     )

@@ -10,7 +10,8 @@ from random_checkpoints import write
 from moco_core import Question, Sampling
 from moco_core.models import Pool
 from moco_core.options import build
-from moco_method_prompt_routing import PromptRouting, PromptRoutingOptions
+from moco_method_prompt_routing.method import PromptRouting
+from moco_method_prompt_routing.options import Options
 from moco_method_prompt_routing.parse import scoring_labels
 from moco_method_prompt_routing.prompts import route
 from moco_toolkit_authoring import run_method
@@ -35,7 +36,7 @@ def routed(folder: str, tmp_path: Path, questions: list[Question], in_flight: in
     cls = engine.moco_pool()
     entries = [{"model": folder, "name": f"m{i}", "description": f"good at {i}"} for i in range(COUNT)]
     options = build(cls.Options, {"models": entries, "device": "cpu", "dtype": "float32", "cache": str(tmp_path)})
-    method = PromptRouting(PromptRoutingOptions(router=0, decode="constrained"))
+    method = PromptRouting(Options(router=0, decode="constrained"))
     outcome = run_method(
         method, Pool(cls(options).models()), questions=questions, sampling=SAMPLING, in_flight=in_flight
     )

@@ -21,7 +21,7 @@ from unittest import mock
 from moco_core.errors import MocoError
 from moco_core.models import Pool
 from moco_core.options import plain
-from moco_core.types import Generation, canonical, digest
+from moco_core.types import Generation, Usage, canonical, digest
 from moco_toolkit_authoring.harness import Outcome, as_pool, open_session
 from moco_toolkit_authoring.kit import Check, NotApplicable, check, require
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
@@ -113,7 +113,8 @@ def undeclared_fields_decide_nothing(case: MethodCase) -> None:
                 return said
             luck = int(digest(call.model, call.transcript, text)[:4], 16)
             count = 1 + luck % 5 if tokens else 0
-            return Generation(text=text, token_ids=range(count), token_logprobs=[-luck / 1000] * count)
+            usage = Usage(len(call.transcript.split()), len(text.split()))  # the same: what a call costs may decide
+            return Generation(text=text, token_ids=range(count), token_logprobs=[-luck / 1000] * count, usage=usage)
 
         return say
 
