@@ -6,6 +6,7 @@ finding a broken plugin. ``MOCO_TRACE`` prints every hook call with its argument
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import importlib.util
@@ -13,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -134,7 +136,10 @@ class Catalogue:
             hint += f" ({name!r} is a {others[0]})"
         if self._allowed is not None:
             hint += " (MOCO_PLUGINS restricts what is seen)"
-        raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}; try: pip install {distribution_name(kind, name)}")
+        mine = sorted(f"{n!r}" for k, n in self._registered if k == kind)
+        if not hint and mine:
+            hint += f" (registered by hand: {', '.join(mine)})"
+        raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}{_advice(kind, name)}")
 
     def able(self, kind: str, keyword: str) -> list[str]:
         """Return the plugins of a kind that carry a keyword, such as ``can-step``: what they do is known without import."""
@@ -259,6 +264,35 @@ def trace_hooks(manager: pluggy.PluginManager) -> None:
         print(f"[moco hook] {name} = {result!r}", file=sys.stderr)
 
     manager.add_hookcall_monitoring(before, after)
+
+
+@functools.cache
+def _published() -> frozenset[str]:
+    """The distributions of this project: what the core's extra ``all`` brings, which upkeep holds complete."""
+    try:
+        wanted = metadata.requires("moco-core") or ()
+    except metadata.PackageNotFoundError:
+        return frozenset()
+    return frozenset(re.split(r"[^\w.-]", w, maxsplit=1)[0] for w in wanted if "extra" in w)
+
+
+def _advice(kind: str, name: str) -> str:
+    """Return how to install a plugin of this project; nothing for names that nobody here vouches for."""
+    if not name.replace("_", "").replace("-", "").isalnum():
+        return ""  # a path
+    wanted, prefix = distribution_name(kind, name), f"moco-{kind}-"
+    if wanted in _published():
+        return f"; try: pip install {wanted}"
+    near = difflib.get_close_matches(wanted, [d for d in _published() if d.startswith(prefix)], n=1, cutoff=0.85)
+    return f"; try: pip install {near[0]}" if near and not _is_installed(near[0]) else ""
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _who(card: Card) -> str:

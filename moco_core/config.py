@@ -18,6 +18,7 @@ from moco_core.types import Sampling
 
 __all__ = [
     "DEFAULT_POOL",
+    "KEYS",
     "Plugin",
     "RunConfig",
     "Settings",
@@ -74,7 +75,18 @@ class Settings:
     baselines: bool = option(True, help="also run every single model of the pool")
 
 
-_PLUGIN_KEYS = ("pool", "method", "methods", "dataset", "datasets", "metric", "observer", "observers", "executor")
+KEYS = {
+    "pool": "the models",
+    "method": "how they collaborate; without one the single models alone are run",
+    "methods": "several methods, a list (moco bench)",
+    "dataset": "the questions: a dataset, or the path of a file",
+    "datasets": "several datasets, a list (moco bench)",
+    "metric": "how replies are scored; by default as the dataset says",
+    "observer": "what watches the runs, such as an experiment tracker",
+    "observers": "several observers, a list",
+    "executor": "where the runs of a grid are done; by default in this process",
+}
+"""The keys of a configuration that hold plugins, and what they are."""
 
 
 @attrs.frozen(kw_only=True)
@@ -113,7 +125,7 @@ def parse_settings(
     unusable: list[PluginError] = []
     marks = lines if lines is not None else Lines()
     own = {f.name for f in attrs.fields(Settings)}
-    known = [*_PLUGIN_KEYS, *sorted(own)]
+    known = [*KEYS, *sorted(own)]
 
     def located(problem: str, key: str) -> str:
         return f"line {marks[key]}: {problem}" if marks.get(key) else problem

@@ -16,6 +16,7 @@ import attrs
 from moco_core.converters import anything, floats, ints, mapping, strings
 
 __all__ = [
+    "ANSWER_KINDS",
     "Answer",
     "CallRecord",
     "ContinuationScore",
@@ -40,6 +41,22 @@ __all__ = [
 FinishReason = Literal["eos", "stop", "length"]
 """Why a reply ended: an end-of-turn token, a stop string, or the token budget."""
 
+
+ANSWER_KINDS = (
+    "boolean",
+    "choice",
+    "code",
+    "decimal",
+    "integer",
+    "label",
+    "letter",
+    "math",
+    "open",
+    "short",
+    "text",
+    "tokens",
+)
+"""The kinds of answers that metrics of this project read; others may know more."""
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

@@ -25,8 +25,8 @@ from moco_core.cli.common import (
 from moco_core.cli.display import call_lines, spans_text
 from moco_core.cli.screen import printable, say
 from moco_core.config import DEFAULT_POOL, apply_overrides
-from moco_core.errors import ConfigError
-from moco_core.types import Question
+from moco_core.errors import ConfigError, suggest
+from moco_core.types import ANSWER_KINDS, Question
 
 __all__ = ["ask_command"]
 
@@ -76,6 +76,8 @@ def ask_command(
         raise ConfigError("the question is empty")
     for number, choice in enumerate(choices, 1):
         _text(choice, f"--choice {number}")
+    if kind not in ANSWER_KINDS:
+        raise ConfigError(f"--kind {kind}: expected one of {', '.join(ANSWER_KINDS)}{suggest(kind, ANSWER_KINDS)}")
     item = Question(id="ask-0", prompt=question, choices=choices, answer_kind="choice" if choices else kind)
     if Path(system).is_dir():
         if pool or overrides or dataset:

@@ -59,9 +59,14 @@ def show_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_json
     \b
     moco show method cascade
     moco show cascade
+    moco show run                the keys of a run configuration
     """
-    from moco_core.cli.showing import show_lines, show_rows
+    from moco_core.cli.showing import run_lines, run_rows, show_lines, show_rows
 
+    if words == ("run",):
+        for line in [json.dumps(run_rows(), indent=1, default=str)] if as_json else run_lines():
+            click.echo(line)
+        return
     catalogue = known_plugins(plugin_files)
     kind, name = catalogue.named(words)
     cls = catalogue.load(kind, name)

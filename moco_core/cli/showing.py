@@ -9,11 +9,12 @@ from typing import Any
 import attrs
 
 from moco_core.catalogue import Card
+from moco_core.config import KEYS, SamplingOptions, Settings
 from moco_core.data import Dataset
 from moco_core.methods import Method
 from moco_core.options import OptionInfo, describe, plain
 
-__all__ = ["show_lines", "show_rows"]
+__all__ = ["run_lines", "run_rows", "show_lines", "show_rows"]
 
 
 def show_rows(card: Card, cls: type[Any]) -> dict[str, Any]:
@@ -50,6 +51,34 @@ def show_lines(card: Card, cls: type[Any]) -> list[str]:
     for option in options:
         lines += _option_lines(option)
     return lines
+
+
+def run_rows() -> list[dict[str, Any]]:
+    """Return the keys of a run configuration as JSON data."""
+    plugins = [{"name": name, "help": text} for name, text in KEYS.items()]
+    settings = [{**attrs.asdict(o), "default": plain(o.default)} for o in _settings()]
+    return plugins + settings
+
+
+def run_lines() -> list[str]:
+    """Return the page about run configurations."""
+    lines = ["The keys of a run configuration (moco bench FILE.yaml, or -o KEY=VALUE):", ""]
+    for name, text in KEYS.items():
+        lines += [f"  {name}", f"      {text}"]
+    for option in _settings():
+        lines += _option_lines(option)
+    return [
+        *lines,
+        "",
+        "A section is a plugin's name, or a mapping of name and options (moco show NAME); those of methods and datasets take a",
+        "label, their name in tables. Relative paths in a file start from its folder, those of the command line from this one.",
+        "What was computed is not computed again: running again goes on. A run's folder in place of a file runs it again.",
+    ]
+
+
+def _settings() -> list[OptionInfo]:
+    own = [o for o in describe(Settings) if o.name != "sampling"]
+    return own + [attrs.evolve(o, name=f"sampling.{o.name}") for o in describe(SamplingOptions)]
 
 
 def _fact(name: str, value: Any) -> str:

@@ -28,11 +28,25 @@ def test_cards_come_from_metadata_and_loading_imports_one(module):
         known.load("method", "bad")
 
 
-def test_not_installed_names_the_command():
-    with pytest.raises(
-        UnknownPlugin, match="no method 'knowledge_card' is installed; try: pip install moco-method-knowledge-card"
-    ):
-        Catalogue({}, []).load("method", "knowledge_card")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("cascade", "; try: pip install moco-method-cascade"),  # one of this project, not in this catalogue
+        ("knowledge_card", ""),  # nobody here vouches for whatever has that name
+        ("runs/none", ""),
+        ("mine.py", ""),
+    ],
+)
+def test_only_distributions_of_this_project_are_advised_to_be_installed(name, advice):
+    with pytest.raises(UnknownPlugin) as caught:
+        Catalogue({}, []).load("method", name)
+    assert str(caught.value) == f"no method {name!r} is installed{advice}"
+
+
+def test_a_plugin_file_that_ends_the_program_is_one_line(tmp_path):
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(BrokenPlugin, match=r"--plugin .*ends\.py: SystemExit: 3$"):
+        Catalogue({}, []).register_file(tmp_path / "ends.py")
 
 
 def test_two_distributions_of_one_name_are_an_error(module):

@@ -337,3 +337,13 @@ def test_a_pool_in_the_options_of_a_method_is_opened_with_the_run_and_saved_with
     assert read_run(folder)["config"]["method"]["helper"]["models"] == 1
     got = moco("ask", str(folder), "3 + 4", "--plugin", "helped.py")
     assert got.code == 0 and got.out.strip() == "It is 7", got.err
+
+
+def test_every_key_of_a_run_configuration_is_shown(moco):
+    from moco_core.config import KEYS, SamplingOptions, Settings
+
+    page = moco("show", "run", toys=False).out
+    own = [f.name for f in attrs.fields(Settings) if f.name != "sampling"]
+    for key in (*KEYS, *own, *(f"sampling.{f.name}" for f in attrs.fields(SamplingOptions))):
+        assert f"  {key}" in page
+    assert len(json.loads(moco("show", "run", "--json", toys=False).out)) == len(KEYS) + len(own) + 6

@@ -12,28 +12,13 @@ import attrs
 from moco_core.data import Dataset, Metric
 from moco_core.errors import DatasetError, UnknownPlugin, suggest
 from moco_core.options import build
-from moco_core.types import Example, canonical
+from moco_core.types import ANSWER_KINDS, Example, canonical
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
 from moco_toolkit_authoring.metric import hindrance, score_of
 
 __all__ = ["CHECKS", "DatasetCase", "DatasetPlan", "gold_reply"]
 
 _LIMIT = 200  # examples looked at per split: a sample, whatever the size of the dataset
-ANSWER_KINDS = (
-    "boolean",
-    "choice",
-    "code",
-    "decimal",
-    "integer",
-    "label",
-    "letter",
-    "math",
-    "open",
-    "short",
-    "text",
-    "tokens",
-)
-"""Kinds of answers that metrics know; a dataset with a metric of its own may have others."""
 _TELLING = re.compile(
     r"^(answers?|labels?|gold|targets?|references?|solutions?|correct\w*|answer_?key)$", re.IGNORECASE
 )
