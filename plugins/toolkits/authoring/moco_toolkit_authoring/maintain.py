@@ -171,6 +171,13 @@ def problems_of(project: Project) -> Iterator[str]:
             yield f"the requirement {requirement!r} is a pin; give a range"
     if "moco-core" not in project.requires():
         yield f'dependencies lack "moco-core{CORE_RANGE}"'
+    if kind == "dataset" and (metric := default_metric(project)) not in project.requires():
+        yield f'dependencies lack "{metric}{CORE_RANGE}", the default metric: whoever installs the dataset can score it'
+
+
+def default_metric(project: Project) -> str:
+    """Return the distribution of a dataset's default metric."""
+    return _normal(f"moco-metric-{_load(project).facts.metric}")
 
 
 def cross_problems(everything: Sequence[Project], root: Path) -> Iterator[str]:

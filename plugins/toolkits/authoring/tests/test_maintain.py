@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import attrs
@@ -171,3 +173,14 @@ def test_marked_parts_are_replaced_exactly() -> None:
     assert marked(text, "y") is None
     with pytest.raises(ConfigError, match="README: the markers <!-- moco:y -->"):
         replace_marked(text, "y", "", "README")
+
+
+def test_a_dataset_without_its_default_metric_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("moco_dataset_gsm8k", reason="needs a dataset")
+    root = Path(__file__).parents[4]
+    folder = tmp_path / "datasets" / "gsm8k"
+    shutil.copytree(root / "plugins" / "datasets" / "gsm8k", folder)
+    assert list(problems_of(read_project(folder))) == []
+    file = folder / "pyproject.toml"
+    file.write_text(re.sub(r'"moco-metric-exact-match[^"]*", ', "", file.read_text()))
+    assert ["moco-metric-exact-match" in problem for problem in problems_of(read_project(folder))] == [True]
