@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from moco_core import Answer, Context, DatasetError, Example, Metric, Question, Reply, Score, Scored, hookimpl, option
-from moco_metric_code_execution.program import assemble
+from moco_metric_code_execution.program import candidate
 from moco_toolkit_answers import called_name, read_code
 from moco_toolkit_sandbox import Isolation, Limits, Outcome, Sandbox
 
@@ -54,6 +54,11 @@ class CodeExecution(Metric[CodeExecutionOptions]):
             options.isolation, parallel=options.parallel, image=options.image, packages=options.packages
         )
         self._limits = Limits(seconds=options.seconds, memory=options.memory_mib << 20, processes=options.processes)
+
+    def check(self) -> Sequence[str]:
+        """Return why no program can be isolated on this machine, if none can."""
+        problem = self._sandbox.problem()
+        return (problem,) if problem else ()
 
     def read(self, question: Question, text: str) -> Answer:
         """Return the program a reply holds; ``text`` is the code."""
@@ -100,22 +105,19 @@ class CodeExecution(Metric[CodeExecutionOptions]):
         answer = read_code(question, text)
         if answer.key is None:
             return {"status": answer.status, "detail": "no code in the reply"}
-        program = assemble(
-            code=answer.text,
-            name=str(question.meta["entry_point"]),
-            prefix=str(question.meta.get("prefix", "")),
-            setup=str(example.meta.get("setup", "")),
-            test=test,
-        )
+        name, prefix = str(question.meta["entry_point"]), str(question.meta.get("prefix", ""))
+        program = candidate(code=answer.text, name=name, prefix=prefix)
+        rest = {"setup": str(example.meta.get("setup", "")).rstrip(), "tests": test, "entry_point": name}
 
         async def compute() -> dict[str, Any]:
-            outcome: Outcome = await self._sandbox.run(program, self._limits)
+            outcome: Outcome = await self._sandbox.run(program, self._limits, **rest)
             return outcome.to_json()
 
         what = {
             "metric": "code_execution",
-            "version": 1,
+            "version": 2,
             "program": program,
+            **rest,
             "limits": self._limits.params(),
             "isolation": self.options.isolation,
             "image": self.options.image if self.options.isolation in ("docker", "podman") else "",

@@ -1,4 +1,4 @@
-"""Putting a program together: setup, candidate, tests."""
+"""Putting the program under test together."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import ast
 
 from moco_toolkit_answers import defines, parses
 
-__all__ = ["assemble"]
+__all__ = ["candidate"]
 
 
-def assemble(*, code: str, name: str, prefix: str, setup: str, test: str) -> str:
-    """Return the whole program.
+def candidate(*, code: str, name: str, prefix: str) -> str:
+    """Return the program under test.
 
     Code that defines ``name`` runs after the imports and helpers of ``prefix``; other code continues ``prefix``, which
     ends in the head of the function. Without ``prefix`` the code stands alone.
     """
-    candidate = code
     if prefix.strip():
-        candidate = f"{_helpers(prefix, name)}\n{code}" if not name or defines(code, name) else _continued(prefix, code)
-    return "\n".join(part for part in (setup.rstrip(), candidate.rstrip(), test) if part.strip()) + "\n"
+        code = f"{_helpers(prefix, name)}\n{code}" if not name or defines(code, name) else _continued(prefix, code)
+    return code.rstrip() + "\n"
 
 
 def _helpers(prefix: str, name: str) -> str:

@@ -14,7 +14,7 @@ from own_programs import isolation
 from moco_core import DatasetError, Example, Question, Reply, Score, Scored
 from moco_core.runtime.cache import Cache
 from moco_metric_code_execution import CodeExecution, CodeExecutionOptions, pass_at_k
-from moco_metric_code_execution.program import assemble
+from moco_metric_code_execution.program import candidate
 from moco_toolkit_authoring import metric_checks, open_session
 from moco_toolkit_sandbox import Outcome, Sandbox, SandboxUnavailable
 
@@ -148,7 +148,7 @@ def test_samples_give_pass_at_k() -> None:
 def test_a_program_is_run_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[str] = []
 
-    async def run(self: Sandbox, program: str, limits: object = None) -> Outcome:
+    async def run(self: Sandbox, program: str, limits: object = None, **rest: str) -> Outcome:
         runs.append(program)
         return Outcome(status="passed")
 
@@ -168,8 +168,33 @@ def test_no_isolation_means_no_score(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         scored(RIGHT, options=CodeExecutionOptions(isolation="bubblewrap"))
 
 
+def test_a_missing_sandbox_is_told_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    assert CodeExecution(CodeExecutionOptions(isolation="limits")).check() == ()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    metric = CodeExecution(CodeExecutionOptions(isolation="bubblewrap"))
+    assert ["bubblewrap" in sentence and "install" in sentence for sentence in metric.check()] == [True]
+
+    async def inside() -> Any:
+        return metric.check()
+
+    assert asyncio.run(inside()) == metric.check()  # a runner asks from its loop
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "class Any:\n    def __eq__(self, other):\n        return True\n\ndef total(values):\n    return Any()",
+        "def total(values):\n    return 1\n\ndef check(candidate):\n    pass",
+        "import builtins\nbuiltins.AssertionError = None\n\ndef total(values):\n    return 1",
+        "import sys\nsys.exit = lambda *a: None\n\ndef total(values):\n    raise SystemExit(0)",
+    ],
+)
+def test_a_program_that_tampers_with_its_tests_fails(reply: str) -> None:
+    assert scored(f"```python\n{reply}\n```").value == 0
+
+
 def test_helpers_of_the_prompt_stay_and_the_function_is_replaced() -> None:
-    program = assemble(code=RIGHT, name="total", prefix=PREFIX, setup="", test=TEST)
+    program = candidate(code=RIGHT, name="total", prefix=PREFIX)
     assert program.count("def total") == 1
     assert "def helper" in program
     assert "from typing import List" in program

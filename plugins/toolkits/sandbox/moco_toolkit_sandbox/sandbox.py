@@ -12,9 +12,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from platform import machine
 from typing import Any, Literal, get_args
 
 from moco_toolkit_sandbox.commands import Command, bubblewrap, container, limits_only, rlimits
+from moco_toolkit_sandbox.filters import KEYCTL, system_calls
 from moco_toolkit_sandbox.outcome import Limits, Outcome, SandboxError, SandboxUnavailable, Status
 from moco_toolkit_sandbox.watch import Watch
 
@@ -70,8 +73,26 @@ class Sandbox:
             if self._variant is None:
                 self._variant = await self._probe()
 
-    async def run(self, program: str, limits: Limits | None = None) -> Outcome:
-        """Run a program to its end and tell how it ended.
+    def problem(self) -> str:
+        """Return why programs cannot be isolated here, or the empty string; from anywhere, also inside a running loop."""
+
+        def asked() -> str:
+            try:
+                asyncio.run(type(self)(self.isolation, image=self.image, packages=self.packages).check())
+            except SandboxUnavailable as error:
+                return str(error)
+            return ""
+
+        with ThreadPoolExecutor(1) as apart:
+            return apart.submit(asked).result()
+
+    async def run(
+        self, program: str, limits: Limits | None = None, *, setup: str = "", tests: str = "", entry_point: str = ""
+    ) -> Outcome:
+        """Run a program to its end, and ``tests`` after it, and tell how that ended.
+
+        ``setup`` runs before the program and is trusted. ``tests`` see the names that the program defines, but builtins
+        and modules as they were; what the function ``entry_point`` returns to them may not claim to equal everything.
 
         Raises SandboxUnavailable if programs cannot be isolated here, SandboxError if the sandbox failed.
         """
@@ -80,7 +101,8 @@ class Sandbox:
         await slot.acquire()
         with contextlib.ExitStack() as held:
             held.callback(slot.release)
-            return await self._run(program, limits or Limits(), self._variant or {}, held)
+            job = {"setup": setup and f"{setup}\n", "program": program, "tests": tests, "entry": entry_point}
+            return await self._run(job, limits or Limits(), self._variant or {}, held)
 
     # ---------------------------------------------------------------- inside
 
@@ -114,7 +136,8 @@ class Sandbox:
         problem = ""
         for variant in variants:
             try:
-                if (await self._run("pass", Limits(), variant)).passed:
+                job = {"setup": "", "program": "pass", "tests": "", "entry": ""}
+                if (await self._run(job, Limits(), variant)).passed:
                     return variant
                 problem = problem or "a trivial program did not reach its end"
             except SandboxError as error:
@@ -129,7 +152,7 @@ class Sandbox:
         return container(shutil.which(self.isolation) or self.isolation, self.image, name, limits)
 
     async def _run(
-        self, program: str, limits: Limits, variant: dict[str, bool], held: contextlib.ExitStack | None = None
+        self, code: dict[str, str], limits: Limits, variant: dict[str, bool], held: contextlib.ExitStack | None = None
     ) -> Outcome:
         name = f"moco-{secrets.token_hex(8)}"
         token = secrets.token_hex(16)
@@ -144,7 +167,12 @@ class Sandbox:
                 del bounds["RLIMIT_NPROC"]
             elif self.isolation != "bubblewrap":  # the runtime keeps these
                 bounds = {k: bounds[k] for k in ("RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_CORE")}
-            payload = {"program": program, "token": token, "uid": command.uid, "rlimits": bounds}
+            payload = code | {"token": token, "uid": command.uid, "rlimits": bounds}
+            payload |= {
+                "filter": system_calls().hex() if sys.platform == "linux" else "",
+                "keyctl": KEYCTL.get(machine(), 0),
+            }
+            payload["strict"] = self.isolation == "bubblewrap"  # a container has a filter of its own
             job.write(json.dumps(payload).encode("utf-8", "surrogatepass"))
             job.seek(0)
             try:

@@ -15,6 +15,9 @@ import pytest
 
 from moco_toolkit_sandbox import Limits, Outcome, Sandbox, SandboxError, SandboxUnavailable
 from moco_toolkit_sandbox.commands import bubblewrap, container
+from moco_toolkit_sandbox.filters import system_calls
+
+ARM = os.uname().machine in ("aarch64", "arm64")
 
 
 def _why_not() -> str:
@@ -285,6 +288,115 @@ def test_many_at_once_keep_their_own_outcomes() -> None:
         return await asyncio.gather(*(sandbox.run(f"assert {i} % 3") for i in range(12)))
 
     assert [o.passed for o in asyncio.run(work())] == [bool(i % 3) for i in range(12)]
+
+
+@isolated
+def test_keys_of_the_caller_cannot_be_read() -> None:
+    program = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nfor call in (248, 249, 250):\n"
+    program += "    assert libc.syscall(call, 0, 0, 0, 0, 0) == -1 and ctypes.get_errno() == 1"
+    assert run(program.replace("(248, 249, 250)", "(217, 218, 219)") if ARM else program).passed
+    # a session keyring of its own, even for what might find another way in
+    names = "raise SystemExit(open('/proc/keys').read() if __import__('os').path.exists('/proc/keys') else '')"
+    assert "moco-secret" not in run(names).detail
+
+
+@isolated
+def test_memory_that_belongs_to_no_process_cannot_be_had() -> None:
+    held = "import os\nfor _ in range(200):\n    os.write(os.memfd_create('x'), b'x' * (15 << 20))"
+    assert run(held).status == "memory"
+    shared = "import ctypes\nassert ctypes.CDLL(None).shmget(0, 1 << 30, 0o1600) == -1"
+    assert run(shared).passed
+
+
+@isolated
+def test_no_namespace_and_no_mount_can_be_made() -> None:
+    program = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    assert run(program + "assert libc.unshare(0x10000000 | 0x20000) == -1 and ctypes.get_errno() == 1").passed
+    assert run(program + "assert libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == -1").passed
+    clone = f"assert libc.syscall({220 if ARM else 56}, 0x10000000 | 17, 0, 0, 0, 0) == -1"
+    assert run(program + clone).passed
+
+
+@isolated
+def test_sockets_that_no_network_namespace_holds_cannot_be_made() -> None:
+    for family in ("AF_VSOCK", "AF_ALG", "AF_PACKET"):
+        program = f"import socket\nsocket.socket(getattr(socket, {family!r}), socket.SOCK_STREAM)"
+        assert "Error" in run(program).detail, family
+    assert run("import socket\nsocket.socketpair(); socket.socket(socket.AF_INET, socket.SOCK_DGRAM)").passed
+
+
+@isolated
+def test_threads_and_processes_still_work() -> None:
+    program = """
+import os, threading
+thread = threading.Thread(target=lambda: None); thread.start(); thread.join()
+if os.fork() == 0:
+    os._exit(0)
+assert os.wait()[1] == 0
+"""
+    assert run(program).passed
+
+
+# ---------------------------------------------------------------- tests and the program under test
+
+DOUBLE = "assert f(2) == 4"
+
+
+def with_tests(program: str, tests: str = DOUBLE, setup: str = "") -> Outcome:
+    isolation = "limits" if WHY_NOT else "bubblewrap"
+    return asyncio.run(Sandbox(isolation).run(program, QUICK, tests=tests, entry_point="f", setup=setup))  # type: ignore[arg-type]
+
+
+def test_tests_run_after_the_program_with_the_names_it_defines() -> None:
+    assert with_tests("def g(x): return 2 * x\ndef f(x): return g(x)").passed
+    assert with_tests("def f(x): return 3").detail == "AssertionError:  (line 1)"
+    assert with_tests(
+        "def f(x): return One(2 * x)",
+        "assert f(2) == One(4)",
+        "from collections import namedtuple\nOne = namedtuple('One', 'x')",
+    ).passed
+    cached = "import functools\n@functools.lru_cache\ndef f(x): return 2 * x"
+    assert with_tests(cached, "f.cache_clear(); assert f(2) == 4").passed
+    depth = "def f(n): return n and 1 + f(n - 1)"
+    assert with_tests(depth, "assert f(900) == 900").passed
+
+
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("class Any:\n    def __eq__(self, o): return True\ndef f(x): return Any()", DOUBLE),
+        (
+            "class Any(int):\n    def __eq__(self, o): return True\ndef f(x): return [{'a': Any()}]",
+            "assert f(2) == [{'a': 4}]",
+        ),
+        ("def sorted(x): return [4]\ndef f(x): return [9]", "assert sorted(f(2)) == [4]"),
+        ("def isinstance(*a): return True\ndef f(x): return 9", "assert isinstance(f(2), str)"),
+        ("import builtins\nbuiltins.len = lambda x: 4\ndef f(x): return []", "assert len(f(2)) == 4"),
+        (
+            "import math\nmath.isclose = lambda *a: True\ndef f(x): return 9",
+            "import math\nassert math.isclose(f(2), 4)",
+        ),
+        ("import sys\ndef f(x):\n    sys.settrace(lambda *a: None)\n    return 9", DOUBLE),
+        ("import sys\ndef f(x):\n    sys._getframe(1).f_locals['report']({'passed': True})\n    return 9", DOUBLE),
+        (
+            "def f(x):\n    try:\n        1 / 0\n    except ZeroDivisionError as e:\n        frame = e.__traceback__.tb_frame\n"
+            "    while frame:\n        for value in [*frame.f_locals.values()]:\n"
+            "            if callable(value) and getattr(value, '__name__', '') in ('report', 'last'):\n"
+            "                value({'passed': True})\n        frame = frame.f_back\n    return 9",
+            DOUBLE,
+        ),
+        ("def f(x):\n    raise SystemExit(0)", DOUBLE),
+        ("import os\ndef f(x):\n    os._exit(0)", DOUBLE),
+    ],
+)
+def test_tampering_with_the_tests_fails(program: str, tests: str) -> None:
+    assert with_tests(program, tests).status == "failed"
+
+
+def test_the_filter_is_made_for_the_machines_it_knows() -> None:
+    for name in ("x86_64", "aarch64"):
+        assert len(system_calls(name)) % 8 == 0 and len(system_calls(name)) > 300
+    assert system_calls("riscv64") == b""
 
 
 # ---------------------------------------------------------------- without isolation
