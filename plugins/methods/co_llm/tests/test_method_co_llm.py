@@ -79,7 +79,7 @@ test_conformance = method_checks(
 def test_never_and_always_deferring_are_the_single_models():
     models = pool(1, 2)
     never = written(models, some_head(), 1.0)
-    assert never.text == alone(models[0]) and never.meta["tokens"]["m1"]["written"] == 0
+    assert never.text == alone(models[0]) and never.meta["tokens"]["m1"] == {"read": 0, "written": 0}
     always = written(models, some_head(), -1.0)
     assert always.text == alone(models[1]) and always.meta["share"].get("m0", 0) == 0
 

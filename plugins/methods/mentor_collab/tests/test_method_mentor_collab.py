@@ -98,7 +98,7 @@ def test_never_consulting_is_the_generator_without_any_mentor_call():
     models = pool(1, 2)
     reply, calls = written(models, True, decision_proportion=0.0)
     assert reply.text == alone(models[0]) and not calls
-    assert reply.meta["consultations"] == 0 and reply.meta["tokens"]["m1"]["written"] == 0
+    assert reply.meta["consultations"] == 0 and reply.meta["tokens"]["m1"] == {"read": 0, "written": 0}
 
 
 @pytest.mark.parametrize("patch", [1, 4])
