@@ -20,7 +20,6 @@ from moco_core.errors import DatasetError as DatasetError
 from moco_core.errors import EngineOutOfMemory as EngineOutOfMemory
 from moco_core.errors import MocoError as MocoError
 from moco_core.errors import ModelCallError as ModelCallError
-from moco_core.errors import NotFitted as NotFitted
 from moco_core.errors import PluginError as PluginError
 from moco_core.errors import PoolError as PoolError
 from moco_core.errors import PromptTooLong as PromptTooLong

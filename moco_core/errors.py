@@ -13,7 +13,6 @@
     ├── CapabilityError        a pool cannot serve a method                         exit 2
     ├── DatasetError           a record, a file or a split is wrong                 exit 2
     ├── StoreError             the cache or a run folder cannot be read or written  exit 1
-    ├── NotFitted              a system was asked before it was fitted              exit 1
     ├── ModelCallError         one model call failed                                exit 1
     │   ├── PromptTooLong      the prompt does not fit the model's context
     │   └── EngineOutOfMemory  the batch did not fit; the scheduler retries smaller ones
@@ -37,7 +36,6 @@ __all__ = [
     "IncompatiblePlugin",
     "MocoError",
     "ModelCallError",
-    "NotFitted",
     "PluginConflict",
     "PluginError",
     "PoolError",
@@ -108,10 +106,6 @@ class DatasetError(MocoError):
 
 class StoreError(MocoError):
     """The call cache or a run folder cannot be read or written."""
-
-
-class NotFitted(MocoError):
-    """A system was asked before it was fitted."""
 
 
 class ModelCallError(MocoError):

@@ -48,6 +48,9 @@ _COMMANDS = {
 """Section, module and help of the commands that the core knows; those without a module come with its extra ``authoring``."""
 
 
+_SLOW = ("ask", "plan", "run", "bench")
+
+
 class _Commands(click.Group):
     """A group that knows its commands' names and one-line help without importing them."""
 
@@ -57,6 +60,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = _COMMANDS.get(cmd_name, ("", "", ""))[1]
         if module:
+            if cmd_name in _SLOW and sys.stderr.isatty():  # imports, plugins and data take their time in silence
+                sys.stderr.write("starting\r")  # whatever comes next stands over it
+                sys.stderr.flush()
             command = getattr(importlib.import_module(module), f"{cmd_name}_command")
             assert isinstance(command, click.Command)
             return command

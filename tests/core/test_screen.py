@@ -1,12 +1,15 @@
 """What people see: foreign text steers no terminal, and colours say what the printed numbers say."""
 
+import importlib
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from moco_core import cli
 from moco_core.cli.display import LiveProgress, _style, plain_table
 from moco_core.cli.screen import printable, say
 from moco_core.events import BenchmarkStarted, RunFinished, RunProgress, RunStarted
@@ -23,6 +26,26 @@ def test_text_of_models_keeps_its_letters_and_loses_its_power():
     shown = printable(STEERING)
     assert shown.isprintable() and shown.startswith("\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u202eabc")
     assert json.loads(f'"{shown}"') == STEERING
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("command", "words"), [("run", "starting\r"), ("plan", "starting\r"), ("list", "")])
+def test_on_a_terminal_a_word_comes_before_anything_that_takes_time(monkeypatch, command, words):
+    screen, seen = Terminal(), []
+    loaded = importlib.import_module
+
+    def spy(name, *args):
+        seen.append(screen.getvalue())
+        return loaded(name, *args)
+
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(importlib, "import_module", spy)
+    cli._run([command, "--help"])
+    assert seen[0] == screen.getvalue() == words
 
 
 def test_lines_and_tables_hold_neither_markup_nor_control(capsys):
