@@ -15,7 +15,7 @@ A method is written per question, as coroutines; batching, devices, retries and 
 
 What fitting learnt is a field of the system, and is saved and restored without further code::
 
-    @attrs.frozen(kw_only=True)
+    @attrs.frozen
     class RouterSystem(System):
         threshold: float
 """

@@ -1,5 +1,7 @@
 """Model Swarms on scripted scores: initial experts first, the trace, stops, ensembles and resuming."""
 
+import json
+
 import pytest
 
 from moco_core.options import NoOptions, build
@@ -144,6 +146,18 @@ def test_only_a_single_point_is_the_one_model_that_answers():
     alone, together = systems
     assert alone.model.name == "swarm" and together.model is None
     assert [m.name for m in together.voters] == ["swarm", "swarm 2", "swarm 3"]
+
+
+def test_a_swarm_that_an_earlier_version_saved_is_read_and_saved_alike():
+    def merge(*coefficients):
+        sources = [{"model": name, "base": False, "fingerprint": f"f{name}"} for name in "ab"]
+        return {"sources": sources, "operation": {"kind": "linear", "coefficients": list(coefficients)}}
+
+    state = {"format": 1, "name": "swarm", "merge": merge(0.25, 0.75), "facts": {}, "members": [merge(1.5, -0.5)]}
+    pool = MergeablePool("ab", near, {name: {"fingerprint": f"f{name}"} for name in "ab"}).pool
+    system = ModelSwarms(Options()).restore(pool, json.loads(json.dumps(state)), None)
+    assert [m.name for m in system.voters] == ["swarm", "swarm 2"]
+    assert json.loads(json.dumps(system.state())) == state
 
 
 def test_adapters_move_in_their_factors_or_in_their_updates():
