@@ -128,7 +128,7 @@ class Loaded(Protocol):
 
     @property
     def vocab(self) -> int:
-        """Largest id that the tokenizer defines, plus one. V may be larger: rows above are padding, never choose them."""
+        """Largest id that the tokenizer defines and V covers, plus one. Rows above are padding: never choose them."""
 
     @property
     def context_length(self) -> int | None:
@@ -156,8 +156,8 @@ class Loaded(Protocol):
         """Tokenise a piece of text; special tokens are neither added nor parsed. ``encode(a + b)`` may differ from
         ``encode(a) + encode(b)``: see :meth:`continuation_ids`."""
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Turn tokens into text, special tokens skipped, spaces as they are."""
+    def decode(self, ids: Sequence[int], *, tags: bool = False) -> str:
+        """Turn tokens into text, special tokens skipped, spaces as they are. With ``tags`` those that mark reasoning stay."""
 
     def continuation_ids(self, prompt: Rendered, continuation: str) -> tuple[int, list[int]]:
         """Return ``(kept, ids)``: prompt text + continuation tokenise to ``prompt.ids[:kept] + ids``. ``kept`` is smaller
@@ -202,7 +202,8 @@ class Loaded(Protocol):
     ) -> Generation:
         """Make the reply value out of emitted tokens: decoded, reasoning block split off, usage counted.
 
-        ``text`` replaces the decoded text (already cut at a stop string). ``ids`` includes the end token if emitted.
+        ``text`` replaces the decoded text (already cut at a stop string). With ``finish`` ``eos`` the last of ``ids`` is the
+        end token, of whichever model it is.
         """
 
 

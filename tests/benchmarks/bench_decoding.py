@@ -91,8 +91,7 @@ def main() -> None:
         recipe = JointRecipe.of(Mix(weights=(1 / len(members),) * len(members)), [models[i] for i in members])
         params = Sampling(max_new_tokens=tokens).params()
         calls = [Call(models[0], "generate", {"text": p}, params) for p in prompts]
-        names = [models[i].name for i in members]
-        JointLoop(recipe, range(len(members)), [loaded[i] for i in members], names).run(Tray(calls))
+        JointLoop(recipe, range(len(members)), [loaded[i] for i in members]).run(Tray(calls))
 
     def singles(tokens: int) -> None:
         for i in range(3):

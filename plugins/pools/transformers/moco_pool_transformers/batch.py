@@ -16,10 +16,10 @@ from moco_core.local import Rendered
 from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.loaded import LoadedModel
-from moco_pool_transformers.stops import StopWatch
 from moco_toolkit_decoding.kv_cache import KVCache
 from moco_toolkit_decoding.runner import bucket
 from moco_toolkit_decoding.sampling import Settings, pick
+from moco_toolkit_decoding.stops import StopWatch
 
 __all__ = ["Batch", "Row", "StaticBatch", "new_batch"]
 
@@ -51,7 +51,7 @@ class Row:
             sampling,
             random.Random(call.seed or 0),
             sampling.max_new_tokens,
-            StopWatch(loaded.renderer, sampling.stop) if sampling.stop else None,
+            StopWatch(loaded, sampling.stop) if sampling.stop else None,
         )
 
     def add(self, token: int, logprob: float, end_ids: frozenset[int]) -> FinishReason | None:

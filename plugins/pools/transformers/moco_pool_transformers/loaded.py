@@ -14,7 +14,7 @@ from moco_core.errors import EngineOutOfMemory
 from moco_core.local import Output, Rendered
 from moco_core.models import Model
 from moco_core.types import FinishReason, Generation, Message, Usage
-from moco_toolkit_checkpoints.reasoning import split
+from moco_toolkit_checkpoints.reasoning import markers, split
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_decoding.runner import ATTENTION_KINDS, CacheProbe, ModelRunner, decoder_of
 from moco_toolkit_decoding.sampling import sampling_device
@@ -64,10 +64,12 @@ class LoadedModel:
         self.sampling_device = sampling_device(self.device)
         self.dtype = module.dtype
         self.context_length = renderer.context
-        self.vocab = max([len(self.tokenizer) - 1, *self.tokenizer.added_tokens_decoder]) + 1
+        added = self.tokenizer.added_tokens_decoder
+        # a tokenizer may know ids that the embedding has no row for, such as those of images
+        self.vocab = min(max([len(self.tokenizer) - 1, *added]) + 1, self.config.vocab_size)
         self.end_ids = renderer.end_ids(ends)
-        special = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
-        self._special_tags = [pair for pair in tags if special & set(pair)]
+        special = {token.content: i for i, token in added.items() if token.special}
+        self._markers = {special[tag]: tag for tag in markers(special, tags)}
         self.runner = ModelRunner(self, probe)
 
     # ---------------------------------------------------------------- text
@@ -81,8 +83,18 @@ class LoadedModel:
     def encode(self, text: str) -> list[int]:
         return self.renderer.encode(text)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.renderer.decode(ids)
+    def decode(self, ids: Sequence[int], *, tags: bool = False) -> str:
+        if not tags or not self._markers:
+            return self.renderer.decode(ids)
+        out: list[str] = []
+        piece: list[int] = []
+        for i in ids:
+            if i in self._markers:
+                out += [self.renderer.decode(piece), self._markers[i]]
+                piece = []
+            else:
+                piece.append(i)
+        return "".join([*out, self.renderer.decode(piece)])
 
     def continuation_ids(self, prompt: Rendered, continuation: str) -> tuple[int, list[int]]:
         return self.renderer.continuation_ids(prompt, continuation)
@@ -97,9 +109,8 @@ class LoadedModel:
         text: str | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> Generation:
-        said = ids[:-1] if finish == "eos" and ids and ids[-1] in self.end_ids else ids
         if text is None:
-            text = self._decode_with_tags(said) if self._special_tags else self.decode(said)
+            text = self.decode(ids[:-1] if finish == "eos" else ids, tags=True)
         reasoning, answer = split(text, self.tags, prompt.opened)
         return Generation(
             text=answer,
@@ -110,19 +121,6 @@ class LoadedModel:
             usage=Usage(len(prompt.ids), len(ids)),
             meta={**prompt.meta, **(meta or {})},
         )
-
-    def _decode_with_tags(self, ids: Sequence[int]) -> str:
-        """Decode without special tokens, except reasoning tags that are special tokens themselves."""
-        keep = {self.tokenizer.convert_tokens_to_ids(t): t for pair in self._special_tags for t in pair}
-        out: list[str] = []
-        piece: list[int] = []
-        for i in ids:
-            if i in keep:
-                out += [self.decode(piece), keep[i]]
-                piece = []
-            else:
-                piece.append(i)
-        return "".join([*out, self.decode(piece)])
 
     # ---------------------------------------------------------------- forward
 

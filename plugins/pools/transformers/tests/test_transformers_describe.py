@@ -25,6 +25,7 @@ from moco_toolkit_checkpoints import describe, finding, hub
 from moco_toolkit_checkpoints.fingerprints import read_header
 from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, split
 from moco_toolkit_decoding.compatibility import report
+from moco_toolkit_decoding.stops import StopWatch
 
 
 def one(folder: str | Path, cache: Path, **options: Any) -> Model:
@@ -460,6 +461,28 @@ def test_special_reasoning_tags_survive_decoding(tmp_path: Path) -> None:
         prompt = loaded.render_input({"text": "what is"})
         ids = tok("<think>hm</think>42", add_special_tokens=False)["input_ids"]
         reply = loaded.generation(prompt, ids, [0.0] * len(ids), "length")
+        assert (reply.reasoning, reply.text) == ("hm", "42")
+        for stop, left in ((". End", "42"), ("</think>", "")):  # also where a stop string cuts the text
+            watch = StopWatch(loaded, [stop])
+            ids = tok("<think>hm</think>42. End of it", add_special_tokens=False)["input_ids"]
+            n = next(n for n in range(1, len(ids) + 1) if watch.add(ids[n - 1], ids[:n]))
+            cut = loaded.generation(prompt, ids[:n], [0.0] * n, "stop", text=watch.text)
+            assert (cut.reasoning, cut.text, watch.found) == ("hm", left, stop)
+
+
+def test_channels_of_harmony_survive_decoding(tmp_path: Path) -> None:
+    from tokenizers import AddedToken
+
+    tok = tokenizer(TEMPLATE)
+    names = ("<|channel|>", "<|message|>", "<|start|>")
+    tok.add_tokens([AddedToken(name, special=True) for name in names], special_tokens=True)
+    build("llama", len(tok)).save_pretrained(tmp_path / "m")
+    tok.save_pretrained(tmp_path / "m")
+    model = one(tmp_path / "m", tmp_path)
+    said = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>42"
+    with model.engine.use(model) as (loaded,):  # type: ignore[attr-defined]
+        ids = tok(said, add_special_tokens=False)["input_ids"]
+        reply = loaded.generation(loaded.render_input({"text": "what is"}), ids, [0.0] * len(ids), "length")
     assert (reply.reasoning, reply.text) == ("hm", "42")
 
 

@@ -20,16 +20,17 @@ from torch import Tensor
 from moco_core.converters import ints, strings
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
-from moco_core.types import Generation, Sampling, Span, Usage, canonical, digest
+from moco_core.types import FinishReason, Generation, Sampling, Span, Usage, canonical, digest
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.runner import runner_of
 from moco_toolkit_decoding.sampling import Settings, choose, sampling_device
-from moco_toolkit_decoding.text import cut_at, vocabulary_of
+from moco_toolkit_decoding.stops import StopWatch
+from moco_toolkit_decoding.text import vocabulary_of
 
 __all__ = ["JointRecipe", "shared_vocabulary"]
 
 MAX_ROWS = 128
-VERSION = 1
+VERSION = 2
 """Raised when the decoding changes results, so that no stale reply is taken from a cache."""
 
 
@@ -38,14 +39,15 @@ class JointRecipe:
     """Fused logits of several models with one tokenizer.
 
     ``combiner`` combines the members, which are the ``sources`` of ``pool.derive`` in order (the same model may appear
-    twice: it runs once). ``stops_with`` are the members whose end tokens end a reply; all of them if empty. ``max_rows`` bounds
-    the rows decoded at once.
+    twice: it runs once); their ``names`` stand in the reply. ``stops_with`` are the members whose end tokens end a reply; all
+    of them if empty. ``max_rows`` bounds the rows decoded at once.
     """
 
     kind: ClassVar[Literal["serving"]] = "serving"
 
     combiner: Combiner
     sources: tuple[str, ...] = attrs.field(converter=strings)
+    names: tuple[str, ...] = attrs.field(converter=strings)
     stops_with: tuple[int, ...] = attrs.field(default=(), converter=ints)
     max_rows: int = attrs.field(default=MAX_ROWS, eq=False)
     capabilities: frozenset[str] = attrs.field(default=frozenset({"generate", "logprobs"}), eq=False)
@@ -55,13 +57,18 @@ class JointRecipe:
         """Make the recipe for these members."""
         if len(models) != combiner.members:
             raise ValueError(f"the combiner takes {combiner.members} members, got {len(models)}")
-        return cls(combiner=combiner, sources=tuple(m.fingerprint for m in models), **settings)
+        return cls(
+            combiner=combiner, sources=[m.fingerprint for m in models], names=[m.name for m in models], **settings
+        )
 
     @property
     def fingerprint(self) -> str:
         # the description goes through its JSON text: an infinite or very small number is written the same everywhere
         return digest(
-            "joint", VERSION, canonical(self.combiner.description()), list(self.sources), list(self.stops_with)
+            "joint",
+            VERSION,
+            canonical(self.combiner.description()),
+            [list(part) for part in (self.sources, self.names, self.stops_with)],
         )
 
     def serve(self, host: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
@@ -71,7 +78,7 @@ class JointRecipe:
             unique.setdefault(source.fingerprint, source)
         with host.use(*unique.values()) as loaded:
             where = {fingerprint: i for i, fingerprint in enumerate(unique)}
-            JointLoop(self, [where[s.fingerprint] for s in sources], loaded, [s.name for s in sources]).run(inbox)
+            JointLoop(self, [where[s.fingerprint] for s in sources], loaded).run(inbox)
 
 
 @attrs.define(eq=False)
@@ -80,25 +87,23 @@ class _Row:
     sampling: Sampling
     prompts: list[Any]
     generator: random.Random
+    watch: StopWatch | None
     ids: list[int] = attrs.field(factory=list)
     logprobs: list[float] = attrs.field(factory=list)
     credits: list[int] = attrs.field(factory=list)
-    tail: bytes = b""
 
 
 class JointLoop:
     """The decoding loop of one fused model.
 
-    ``members[i]`` is the index in ``loaded`` of member i; ``names`` are the members' names, for spans.
+    ``members[i]`` is the index in ``loaded`` of member i.
     """
 
-    def __init__(
-        self, recipe: JointRecipe, members: Sequence[int], loaded: Sequence[Any], names: Sequence[str]
-    ) -> None:
+    def __init__(self, recipe: JointRecipe, members: Sequence[int], loaded: Sequence[Any]) -> None:
         self.combiner = recipe.combiner
         self.members = list(members)
         self.loaded = list(loaded)
-        self.names = list(names)
+        self.names = recipe.names
         self.max_rows = recipe.max_rows
         self.runners = [runner_of(one) for one in loaded]
         self.caches = [runner.cache(capacity=recipe.max_rows) for runner in self.runners]
@@ -162,7 +167,8 @@ class JointLoop:
             raise ModelCallError(
                 f"model {self.loaded[empty].model.name!r}: the prompt has no tokens; ask with some text"
             )
-        return _Row(call, sampling, prompts, random.Random(call.seed or 0))
+        watch = StopWatch(self.loaded[0], sampling.stop) if sampling.stop else None
+        return _Row(call, sampling, prompts, random.Random(call.seed or 0), watch)
 
     def _cut(self, logits: Tensor) -> Tensor:
         return logits[:, : self.size].to(self.device, torch.float32)
@@ -199,7 +205,7 @@ class JointLoop:
             row.credits.append(credit[i])
             finish = self._finish(row, token)
             if finish is not None:
-                done.append((row.call, self._generation(row, *finish)))
+                done.append((row.call, self._generation(row, finish)))
                 gone.append(i)
         if gone:
             ids = self._leave(gone, ids)
@@ -212,18 +218,15 @@ class JointLoop:
                 for runner, cache in zip(self.runners, self.caches, strict=True)
             ]
 
-    def _finish(self, row: _Row, token: int) -> tuple[str, str | None] | None:
-        """Return (finish reason, stop string) if the row ends with this token."""
+    def _finish(self, row: _Row, token: int) -> FinishReason | None:
+        """Return why the row ends with this token, if it does."""
         if token in self.ends:
-            return "eos", None
-        if row.sampling.stop:
-            row.tail += self.vocabularies[0].piece(token)
-            for stop in row.sampling.stop:
-                if stop.encode() in row.tail:
-                    return "stop", stop
-            longest = max(len(s.encode()) for s in row.sampling.stop)
-            row.tail = row.tail[-longest + 1 :] if longest > 1 else b""
-        return ("length", None) if len(row.ids) >= row.sampling.max_new_tokens else None
+            if row.watch is not None:
+                row.watch.flush(row.ids[:-1])  # characters that were held back may complete a stop string
+            return "eos"
+        if row.watch is not None and row.watch.add(token, row.ids):
+            return "stop"
+        return "length" if len(row.ids) >= row.sampling.max_new_tokens else None
 
     def _leave(self, gone: Sequence[int], ids: list[int]) -> list[int]:
         """Drop rows from every cache; the last rows take the gaps. Returns the tokens in the new order."""
@@ -233,22 +236,20 @@ class JointLoop:
 
     # ---------------------------------------------------------------- rows go
 
-    def _generation(self, row: _Row, finish: str, stop: str | None) -> Generation:
-        first = self.loaded[0]
+    def _generation(self, row: _Row, finish: FinishReason) -> Generation:
         emitted = row.ids[:-1] if finish == "eos" else row.ids
-        text: str | None = None
-        if stop is not None:
-            text = first.decode(row.ids)
-            found = cut_at(text, row.sampling.stop)
-            text = text if found is None else found[0]
         counts: dict[str, int] = {}
         for c in row.credits[: len(emitted)]:
             counts[self.names[c]] = counts.get(self.names[c], 0) + 1
         total = max(1, len(emitted))
         meta: dict[str, Any] = {"share": {name: round(n / total, 6) for name, n in counts.items()}}
-        if stop is not None:
-            meta["stop"] = stop
-        made: Generation = first.generation(row.prompts[0], row.ids, row.logprobs, finish, text=text, meta=meta)
+        text: str | None = None
+        if row.watch is not None and row.watch.found:
+            text = row.watch.text
+            meta |= {"stop": row.watch.found} if finish == "stop" else {}
+        made: Generation = self.loaded[0].generation(
+            row.prompts[0], row.ids, row.logprobs, finish, text=text, meta=meta
+        )
         # every member reads its prompt and each token
         usage = Usage(sum(len(p.ids) for p in row.prompts), len(self.loaded) * len(row.ids))
         return attrs.evolve(made, spans=self._spans(row, emitted, made.text), usage=usage)
@@ -276,7 +277,7 @@ def cut_spans(pieces: Sequence[tuple[str, bytes, int]], text: str) -> tuple[Span
     written = [decoder.decode(data) for _, data, _ in pieces]
     if written:
         written[-1] += decoder.decode(b"", True)
-    begin = "".join(written).find(text)
+    begin = "".join(written).rfind(text)  # what stands in front may say the same
     if begin < 0 or not text:
         return ()
     end, at = begin + len(text), 0
@@ -290,12 +291,12 @@ def cut_spans(pieces: Sequence[tuple[str, bytes, int]], text: str) -> tuple[Span
 
 
 def shared_vocabulary(loaded: Sequence[Any]) -> tuple[int, Tensor | None]:
-    """Return (V, mask): the number of ids that every tokenizer covers, and which of them some tokenizer leaves undefined.
+    """Return (V, mask): the number of ids that every model covers, and which of them some tokenizer leaves undefined.
 
     Rows of the output embedding from V on are padding; they are cut off before anything is normalised.
     """
     views = [vocabulary_of(one) for one in loaded]
-    size = min(view.size for view in views)
+    size = min([view.size for view in views] + [one.vocab for one in loaded])
     holes = sorted({i for view in views for i in view.undefined(size)})
     if not holes:
         return size, None

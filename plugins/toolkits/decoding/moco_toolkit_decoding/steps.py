@@ -76,7 +76,8 @@ class StepServer:
         self.max_rows = max_rows
         self.lines: weakref.WeakKeyDictionary[RowHandle, _Line] = weakref.WeakKeyDictionary()
         self.clock = 0
-        holes = self.vocabulary.undefined(self.vocabulary.size)
+        self.size = min(self.vocabulary.size, loaded.vocab)
+        holes = self.vocabulary.undefined(self.size)
         self.device = sampling_device(torch.device(loaded.device))
         self.undefined = torch.tensor(holes, device=self.device) if holes else None
 
@@ -233,7 +234,7 @@ class StepServer:
         for _, line, chunk in pending:
             line.ids.extend(chunk)
             line.top = None
-        logits = logits[:, : self.vocabulary.size].to(self.device)
+        logits = logits[:, : self.size].to(self.device)
         if self.undefined is not None:
             logits = logits.index_fill(-1, self.undefined, -torch.inf)
         return logits, states
@@ -341,7 +342,7 @@ class StepServer:
             self.cache, [line.row for _, line, _ in scores], chunks, hidden=wants
         ):
             size = ops[scores[n][0]].size
-            logits = logits[:, : self.vocabulary.size if size is None else size].to(self.device)
+            logits = logits[:, : self.size if size is None else size].to(self.device)
             if self.undefined is not None and size is None:
                 logits = logits.index_fill(-1, self.undefined, -torch.inf)
             if wants:

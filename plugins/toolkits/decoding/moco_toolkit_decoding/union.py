@@ -36,12 +36,16 @@ END = b""
 
 @attrs.frozen(kw_only=True)
 class UnionRecipe:
-    """Fused strings of several models with different tokenizers. ``k`` strings per model form the union."""
+    """Fused strings of several models with different tokenizers. ``k`` strings per model form the union.
+
+    The members' ``names`` stand in the reply. It ends with ``length`` where a member's context is full.
+    """
 
     kind: ClassVar[Literal["serving"]] = "serving"
 
     combiner: Combiner
     sources: tuple[str, ...] = attrs.field(converter=strings)
+    names: tuple[str, ...] = attrs.field(converter=strings)
     k: int = 10
     max_rows: int = attrs.field(default=MAX_ROWS, eq=False)
     capabilities: frozenset[str] = attrs.field(default=frozenset({"generate", "logprobs"}), eq=False)
@@ -49,11 +53,14 @@ class UnionRecipe:
     @classmethod
     def of(cls, combiner: Combiner, models: Sequence[Model], **settings: Any) -> UnionRecipe:
         """Make the recipe for these members."""
-        return cls(combiner=combiner, sources=tuple(m.fingerprint for m in models), **settings)
+        return cls(
+            combiner=combiner, sources=[m.fingerprint for m in models], names=[m.name for m in models], **settings
+        )
 
     @property
     def fingerprint(self) -> str:
-        return digest("union", VERSION, canonical(self.combiner.description()), list(self.sources), self.k)
+        combiner = canonical(self.combiner.description())
+        return digest("union", VERSION, combiner, [list(self.sources), list(self.names)], self.k)
 
     def serve(self, host: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
         """Answer the calls of the derived model until none waits."""
@@ -63,7 +70,7 @@ class UnionRecipe:
         with host.use(*unique.values()) as loaded:
             where = {fingerprint: i for i, fingerprint in enumerate(unique)}
             members = [where[s.fingerprint] for s in sources]
-            UnionLoop(self, members, loaded, [s.name for s in sources]).run(inbox)
+            UnionLoop(self, members, loaded).run(inbox)
 
 
 @attrs.define(eq=False)
@@ -82,11 +89,9 @@ class _Row:
 class UnionLoop:
     """The decoding loop of one fused model; see :class:`UnionRecipe`."""
 
-    def __init__(
-        self, recipe: UnionRecipe, members: Sequence[int], loaded: Sequence[Any], names: Sequence[str]
-    ) -> None:
+    def __init__(self, recipe: UnionRecipe, members: Sequence[int], loaded: Sequence[Any]) -> None:
         self.recipe, self.combiner = recipe, recipe.combiner
-        self.members, self.loaded, self.names = list(members), list(loaded), list(names)
+        self.members, self.loaded, self.names = list(members), list(loaded), recipe.names
         self.runners = [runner_of(one) for one in loaded]
         self.caches = [runner.cache(capacity=recipe.max_rows) for runner in self.runners]
         self.views = [vocabulary_of(one) for one in loaded]
@@ -96,13 +101,14 @@ class UnionLoop:
                     f"the tokenizer of model {one.model.name!r} does not keep text as it is, so its strings cannot be fused "
                     "with other tokenizers'; choose models with byte-level or SentencePiece tokenizers"
                 )
+        self.sizes = [min(v.size, o.vocab) for v, o in zip(self.views, loaded, strict=True)]
         self.ends = [
-            torch.tensor(sorted(v.ends), dtype=torch.long, device=o.device)
-            for v, o in zip(self.views, loaded, strict=True)
+            torch.tensor(sorted(i for i in v.ends if i < size), dtype=torch.long, device=o.device)
+            for v, o, size in zip(self.views, loaded, self.sizes, strict=True)
         ]
         self.holes = [
-            torch.tensor(v.undefined(v.size), dtype=torch.long, device=o.device)
-            for v, o in zip(self.views, loaded, strict=True)
+            torch.tensor(v.undefined(size), dtype=torch.long, device=o.device)
+            for v, o, size in zip(self.views, loaded, self.sizes, strict=True)
         ]
         self.firsts: list[dict[bytes, int | None]] = [{} for _ in loaded]
         self.rows: list[_Row] = []
@@ -151,7 +157,7 @@ class UnionLoop:
         self.rows += fresh
 
     def _normal(self, m: int, logits: Tensor) -> Tensor:
-        logits = logits[:, : self.views[m].size]
+        logits = logits[:, : self.sizes[m]]
         if len(self.holes[m]):
             logits = logits.index_fill(-1, self.holes[m], -torch.inf)
         return logits.log_softmax(-1)
@@ -238,7 +244,12 @@ class UnionLoop:
         row.data += chosen
         if row.sampling.stop and cut_at(row.data.decode("utf-8", "replace"), row.sampling.stop):
             return "stop"
-        return "length" if row.steps >= row.sampling.max_new_tokens else None
+        return "length" if row.steps >= row.sampling.max_new_tokens or self._full(row) else None
+
+    def _full(self, row: _Row) -> bool:
+        """Whether some member cannot read the reply so far: a string may be many tokens of it."""
+        lengths = [len(prompt.ids) + len(ids) for prompt, ids in zip(row.prompts, row.ids, strict=True)]
+        return any(n > (one.context_length or n) for n, one in zip(lengths, self.loaded, strict=True))
 
     @staticmethod
     def _string(view: Vocabulary, token: int, row: _Row) -> bytes:
@@ -260,7 +271,7 @@ class UnionLoop:
                     single = ids[0] if ids else None
                 except CapabilityError:
                     single = None
-            cache[key] = single
+            cache[key] = single if single is not None and single < self.sizes[m] else None
         return cache[key]
 
     def _generation(self, row: _Row, finish: str) -> Generation:

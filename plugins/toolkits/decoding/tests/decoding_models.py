@@ -38,9 +38,9 @@ def every_kind():
     )
 
 
-def run(work, **sampling):
+def run(work, cache=None, **sampling):
     async def main():
-        async with open_run(sampling=Sampling(**{"max_new_tokens": 16, **sampling})) as session:
+        async with open_run(sampling=Sampling(**{"max_new_tokens": 16, **sampling}), cache=cache) as session:
             return await work(session.context("respond"))
 
     return asyncio.run(main())

@@ -6,14 +6,14 @@ import gc
 
 import pytest
 import torch
-from decoding_models import PROMPTS, TOKENIZER, generated, model_tokenizer, plain_logits, prompt_ids, run
+from decoding_models import PROMPTS, TOKENIZER, generated, plain_logits, prompt_ids, run
 
 from moco_core.models import Pool
-from moco_core.types import Usage
-from moco_toolkit_decoding import JointRecipe, Mix, UnionRecipe, Vocabulary
-from moco_toolkit_decoding.joint import JointLoop
+from moco_core.runtime.cache import Cache
+from moco_core.types import Span, Usage
+from moco_toolkit_decoding import JointRecipe, Mix, UnionRecipe, open_session
+from moco_toolkit_decoding.joint import JointLoop, cut_spans
 from moco_toolkit_decoding.testing import LocalEngine, tiny_llama
-from moco_toolkit_decoding.union import UnionLoop
 
 
 @pytest.mark.parametrize("kind", ["prob", "logprob", "logit", "max"])
@@ -164,53 +164,71 @@ def test_stop_strings_cut_the_text_and_are_reported(mixed):
     assert cut.finish_reason == "stop"
 
 
-def test_union_of_copies_is_the_model_and_scores_are_invariant_to_batching(mixed):
-    engine, pool = mixed
-    spaced, llama = pool.named("spaced"), pool.named("llama")
-    for model in (spaced, llama):
-        copies = pool.derive(
-            f"union-{model.name}", UnionRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), [model] * 2), [model] * 2
-        )
-        special = engine.loaded[model.name].tokenizer.all_special_ids
-        compared = 0
-        for prompt in (*PROMPTS, "and runs", "yes no", "12 + 34"):
-            ids = [t for t in generated(engine, model.name, prompt, 8) if t not in engine.loaded[model.name].end_ids]
-            if set(ids) & set(special):
-                continue  # special tokens are no strings: they cannot be fused
-            text = run(lambda c, m=copies, p=prompt: c.generate(m, p), max_new_tokens=8).text
-            assert text == b"".join(Vocabulary(model_tokenizer(engine, model)).pieces[t] for t in ids).decode(
-                "utf-8", "replace"
-            ).removeprefix(" " if model is spaced else "")
-            compared += 1
-        assert compared
-    both = UnionRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), [llama, spaced])
-    fused = pool.derive("union-both", both, [llama, spaced])
-    together = run(lambda c: c.gather(c.generate(fused, p) for p in PROMPTS))
-    alone = [run(lambda c, p=p: c.generate(fused, p)) for p in PROMPTS]
-    assert [r.text for r in together] == [r.text for r in alone]
+def test_ids_that_a_member_has_no_row_for_are_left_out():
+    engine = LocalEngine()
+    narrow, wide = tiny_llama(TOKENIZER, 1, rows=-3), tiny_llama(TOKENIZER, 2, rows=5)
+    models = [engine.add("narrow", narrow, TOKENIZER), engine.add("wide", wide, TOKENIZER)]
+    pool, size = Pool(models), len(TOKENIZER) - 3
+    fused = pool.derive("both", JointRecipe.of(Mix(kind="prob", weights=(0.4, 0.6)), models), models)
+    united = pool.derive("united", UnionRecipe.of(Mix(kind="prob", weights=(0.4, 0.6)), models), models)
+
+    async def ask(context):
+        session = await open_session(context, models[0], PROMPTS[0], raw=True)
+        drafted = await session.draft(4)
+        traced = await session.trace(drafted.ids)
+        assert traced.top_ids[: len(drafted.ids)] == drafted.ids
+        return await context.gather(context.generate(m, PROMPTS[0], raw=True) for m in (fused, united))
+
+    joint, union = run(ask)
+    assert union.text
+    ids = prompt_ids(engine, "wide", PROMPTS[0])
+    for token in joint.token_ids:
+        p = [plain_logits(engine, m.name, ids)[-1][:size].softmax(-1) for m in models]
+        assert token == int((0.4 * p[0] + 0.6 * p[1]).argmax())
+        ids.append(token)
 
 
-def test_the_scores_of_every_step_of_a_union_are_those_of_a_plain_forward(mixed, monkeypatch):
-    engine, pool = mixed
-    models = [pool.named("llama"), pool.named("spaced")]
-    fused = pool.derive("union-checked", UnionRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), models), models)
-    compared = seams = 0
+def test_an_end_token_that_only_another_member_has_is_no_text():
+    engine = LocalEngine()
+    modules = [tiny_llama(TOKENIZER, i) for i in (1, 2)]
+    first, other = (engine.add(n, m, TOKENIZER, ends=[]) for n, m in zip("ab", modules, strict=True))
+    pool = Pool([first, other])
 
-    class Checked(UnionLoop):
-        def _step(self, inbox):
-            nonlocal compared, seams
-            before = [[list(ids) for ids in row.ids] for row in self.rows]
-            rows = list(self.rows)
-            super()._step(inbox)
-            for old, row in zip(before, rows, strict=True):
-                # tokens that stood before the seam were replaced
-                seams += any(new[: len(was)] != was for was, new in zip(old, row.ids, strict=True))
-            for m, one in enumerate(self.loaded):
-                for i, row in enumerate(self.rows):
-                    logits = plain_logits(engine, one.model.name, [*row.prompts[m].ids, *row.ids[m]])[-1:]
-                    assert torch.allclose(self.logp[m][i].exp(), self._normal(m, logits)[0].exp(), atol=1e-5)
-                    compared += 1
+    def fused(name, model):
+        recipe = JointRecipe.of(Mix(kind="prob", weights=(0.5, 0.5)), [first, model])
+        return pool.derive(name, recipe, [first, model])
 
-    monkeypatch.setattr("moco_toolkit_decoding.union.UnionLoop", Checked)
-    run(lambda c: c.gather(c.generate(fused, p) for p in PROMPTS), max_new_tokens=40)
-    assert compared > 100 and seams >= 2
+    free = run(lambda c: c.generate(fused("free", other), PROMPTS[1]))
+    at = next(i for i in range(3, 16) if free.token_ids[i] not in free.token_ids[:i])
+    stop = free.token_ids[at]
+    ending = engine.add("c", modules[1], TOKENIZER, ends=[stop])  # the token is an ordinary one for the first member
+    reply = run(lambda c: c.generate(fused("ending", ending), PROMPTS[1]))
+    assert reply.finish_reason == "eos" and reply.token_ids == free.token_ids[: at + 1]
+    assert reply.text == TOKENIZER.decode(list(free.token_ids[:at]), skip_special_tokens=True)
+    assert "".join(span.text for span in reply.spans) == reply.text and reply.text
+
+
+def test_a_stored_reply_names_the_models_of_the_run_that_asks():
+    cache = Cache(None)
+
+    def ask(*names):
+        engine = LocalEngine()
+        models = [
+            engine.add(n, tiny_llama(TOKENIZER, seed), TOKENIZER, fingerprint=f"weights{seed}")
+            for n, seed in zip(names, (1, 2), strict=True)
+        ]
+        shares = []
+        for kind in (JointRecipe, UnionRecipe):
+            fused = Pool(models).derive("fused", kind.of(Mix(kind="prob", weights=(0.5, 0.5)), models), models)
+            reply = run(lambda c, m=fused: c.generate(m, PROMPTS[0]), cache=cache)
+            assert {s.model for s in reply.spans} <= set(names)
+            shares.append(reply.meta["share"])
+        return shares
+
+    for a, b in zip(ask("a", "b"), ask("b", "a"), strict=True):
+        assert a == {{"a": "b", "b": "a"}[name]: share for name, share in b.items()}
+
+
+def test_spans_are_those_of_the_answer_where_the_reasoning_says_the_same():
+    pieces = [("a", b"<think>42", 2), ("b", b"</think>", 1), ("b", b"42", 1), ("a", b" stop", 1)]
+    assert cut_spans(pieces, "42") == (Span("b", "42", 1),)

@@ -49,7 +49,8 @@ class LocalLoaded:
 
     @property
     def vocab(self) -> int:
-        return int(max(self.tokenizer.get_vocab().values())) + 1
+        size = int(max(self.tokenizer.get_vocab().values())) + 1
+        return min(size, getattr(self.module.config, "vocab_size", size))
 
     @property
     def runner(self) -> ModelRunner:
@@ -72,7 +73,7 @@ class LocalLoaded:
             )
         return SimpleNamespace(ids=ids, text=text, opened=left_open(text, self.tags), meta={})
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], *, tags: bool = False) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def run(self, **inputs: Any) -> Any:
@@ -95,8 +96,9 @@ class LocalLoaded:
         text: str | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> Generation:
-        said = ids[:-1] if finish == "eos" and ids and ids[-1] in self.end_ids else ids
-        reasoning, answer = split(self.decode(said) if text is None else text, self.tags, prompt.opened)
+        if text is None:
+            text = self.decode(ids[:-1] if finish == "eos" else ids)
+        reasoning, answer = split(text, self.tags, prompt.opened)
         return Generation(
             text=answer,
             reasoning=reasoning,

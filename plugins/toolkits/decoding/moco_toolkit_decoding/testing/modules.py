@@ -29,15 +29,15 @@ def tiny_mistral(tokenizer: Any, seed: int, *, window: int = 8, spread: float = 
     return _random(MistralForCausalLM, MistralConfig, tokenizer, seed, 0, spread, sizes)
 
 
-def tiny_gpt2(tokenizer: Any, seed: int, *, spread: float = 0.5) -> Any:
-    """Return a random GPT-2: learned absolute positions, so a wrong position shows."""
+def tiny_gpt2(tokenizer: Any, seed: int, *, positions: int = 512, spread: float = 0.5) -> Any:
+    """Return a random GPT-2: learned absolute positions, so a wrong position shows, and one too many fails."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         size = len(tokenizer)
         config = GPT2Config(
-            vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=512, eos_token_id=0, bos_token_id=None
+            vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=positions, eos_token_id=0, bos_token_id=None
         )
         return _spread(GPT2LMHeadModel(config), spread)
 
