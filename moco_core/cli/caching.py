@@ -8,13 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import attrs
 import click
 
 from moco_core.cli.common import cache_file, cache_option, json_option
 from moco_core.cli.explain import explain_run
 from moco_core.cli.screen import printable
-from moco_core.errors import ConfigError
-from moco_core.runtime.cache import Cache
+from moco_core.errors import ConfigError, MocoError
+from moco_core.options import plain
+from moco_core.runs.records import read_run
+from moco_core.runtime.cache import Cache, CacheInfo
 
 __all__ = ["cache_command"]
 
@@ -27,24 +30,67 @@ def cache_command() -> None:
     """Look into the call cache, explain misses, prune it."""
 
 
+def _opened(path: Path) -> Cache:
+    """Open a cache that is there; looking into one makes none. Raises ConfigError."""
+    if not path.exists():
+        raise ConfigError(f"no call cache at {path}; --cache PATH names another")
+    return Cache(path)
+
+
 @cache_command.command("info")
+@click.option("--out", type=click.Path(path_type=Path), default="runs", help="Run folders that name the models.")
 @cache_option
 @json_option
-def info(cache_path: Path | None, as_json: bool) -> None:
-    """Show where the cache lies and what it holds."""
-    cache = Cache(cache_file(cache_path))
-    found = cache.info()
-    cache.close()
+def info(out: Path, cache_path: Path | None, as_json: bool) -> None:
+    """Show where the cache lies and what it holds. Models are named as the run folders here call them."""
+    path = cache_file(cache_path)
+    if path.exists():
+        cache = Cache(path)
+        found = cache.info()
+        cache.close()
+    else:
+        found = CacheInfo(path=path, calls=0, bytes=0, models={})
+    names = _model_names(out)
     if as_json:
-        click.echo(
-            json.dumps(
-                {"path": str(found.path), "calls": found.calls, "bytes": found.bytes, "models": dict(found.models)}
-            )
-        )
+        body = {"path": str(found.path), "calls": found.calls, "bytes": found.bytes, "models": dict(found.models)}
+        click.echo(json.dumps({**body, "names": {m: names[m] for m in found.models if m in names}}))
         return
     click.echo(f"{found.path}: {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB")
     for model, count in found.models.items():
-        click.echo(f"  {model[:16] or 'memoised results'}  {count:,}")
+        name = f"  {', '.join(names[model])}" if model in names else ""
+        click.echo(printable(f"  {model[:16] or 'memoised results'}  {count:,}{name}"))
+
+
+def _model_names(out: Path) -> dict[str, list[str]]:
+    """Return what the runs in a folder call the models of each fingerprint."""
+    names: dict[str, set[str]] = {}
+    for file in out.glob("*/run.json"):
+        try:
+            for model in read_run(file.parent).get("models", ()):
+                names.setdefault(model["fingerprint"], set()).add(model["name"])
+        except (MocoError, KeyError, TypeError):
+            continue  # a damaged run names nothing
+    return {fingerprint: sorted(found) for fingerprint, found in names.items()}
+
+
+@cache_command.command("show")
+@click.argument("key")
+@cache_option
+def show(key: str, cache_path: Path | None) -> None:
+    """Show one stored call by its KEY, as the records of a run state it."""
+    try:
+        wanted = bytes.fromhex(key)
+    except ValueError:
+        raise ConfigError(f"{key}: expected the key of a call, hexadecimal digits as in records.jsonl") from None
+    cache = _opened(cache_file(cache_path))
+    try:
+        parts, stored = cache.parts(wanted), cache.get_many([wanted]).get(wanted)
+    finally:
+        cache.close()
+    if parts is None or stored is None:
+        raise ConfigError(f"no call {key} in {cache_file(cache_path)}")
+    body = {**attrs.asdict(parts), "seconds": stored.seconds, "result": plain(stored.value)}
+    click.echo(printable(json.dumps(body, indent=1, ensure_ascii=False)))
 
 
 @cache_command.command("explain")
@@ -75,7 +121,7 @@ def prune(older_than: str | None, keep: str | None, cache_path: Path | None) -> 
         raise ConfigError("say what to prune: --older-than 30d, --keep 2G, or both")
     before = None if older_than is None else time.time() - _amount(older_than, _AGES, "--older-than", "30d")
     size = None if keep is None else int(_amount(keep, _UNITS, "--keep", "2G"))
-    cache = Cache(cache_file(cache_path))
+    cache = _opened(cache_file(cache_path))
     count = cache.prune(older_than=before, keep_bytes=size)
     cache.close()
     click.echo(f"{count:,} calls deleted")
@@ -91,7 +137,7 @@ def clear(yes: bool, cache_path: Path | None) -> None:
         if not sys.stdin.isatty():
             raise ConfigError("nobody is there to be asked; say --yes to delete every call")
         click.confirm(f"delete every call in {path}?", abort=True)
-    cache = Cache(path)
+    cache = _opened(path)
     count = cache.clear()
     cache.close()
     click.echo(f"{count:,} calls deleted")

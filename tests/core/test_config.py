@@ -347,3 +347,25 @@ def test_every_key_of_a_run_configuration_is_shown(moco):
     for key in (*KEYS, *own, *(f"sampling.{f.name}" for f in attrs.fields(SamplingOptions))):
         assert f"  {key}" in page
     assert len(json.loads(moco("show", "run", "--json", toys=False).out)) == len(KEYS) + len(own) + 6
+
+
+def test_python_runs_where_an_event_loop_is_running_already_as_in_a_notebook(tmp_path, toys, monkeypatch):
+    import asyncio
+
+    import moco_core as moco
+    from moco_core.catalogue import installed
+
+    monkeypatch.setattr(installed(), "_registered", {})
+    installed().register_file(toys)
+
+    async def cell():
+        given = {"pool": "toy_pool", "method": "toy_vote", "dataset": "toys", "test": 4, "dev": 2}
+        results = moco.run(cache=tmp_path / "c.sqlite", out=str(tmp_path / "runs"), **given)
+        with moco.load(results["toy_vote"].folder, cache=tmp_path / "c.sqlite") as system:
+            return (
+                results["toy_vote"].status,
+                system.ask("3 + 4").text,
+                [a.text for a in system.ask_many(["1 + 1", "2 + 2"])],
+            )
+
+    assert asyncio.run(cell()) == ("finished", "It is 7", ["It is 2", "It is 4"])
