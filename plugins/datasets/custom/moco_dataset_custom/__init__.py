@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from moco_core import ConfigError, DatasetFacts, Example, hookimpl
-from moco_dataset_custom.fields import check_kind, choice_index, choice_texts, filled, reference_texts
+from moco_dataset_custom.fields import absent, check_kind, choice_index, choice_texts, filled, reference_texts
 from moco_dataset_custom.guess import guessed, head
 from moco_dataset_custom.options import METRICS, Options
 from moco_toolkit_data import BOXED, CODE, LETTER, NUMBER, SHORT, Drop, Hub, Row, SourceDataset
@@ -59,6 +59,7 @@ class Custom(SourceDataset[Options]):
         if (kind == "label") != bool(options.labels):
             raise ConfigError(f"labels: {'missing for' if kind == 'label' else 'not used with'} kind {kind}")
         self._kind = kind
+        self._answered = False
         self.hub = (Hub(options.hub, options.config),) if options.hub else ()
         self.dev_from, self.test_from = (options.dev_split,), (options.test_split,)
         self.answer_format = _FORMATS[kind].replace("{labels}", ", ".join(options.labels))
@@ -88,13 +89,13 @@ class Custom(SourceDataset[Options]):
         }
         if self._kind == "choice":
             labels, texts = choice_texts(row, options.choices)
-            if row[options.answer] is None or row[options.answer] == "":
+            if self._unanswered(row):
                 return Drop("no answer")
             answer = choice_index(row, options.answer, labels, texts, options.first_index)
             return self.choice(id, prompt, texts, answer, **named)
         if self._kind in ("open", "code") and options.answer not in row:
             return self.text(id, prompt, [], self._kind, **named)
-        references = reference_texts(row, options.answer)
+        references = [] if self._unanswered(row) else reference_texts(row, options.answer)
         if not references:
             return Drop("no answer")
         if self._kind == "label":
@@ -107,6 +108,12 @@ class Custom(SourceDataset[Options]):
     def notes(self) -> dict[str, Any]:
         """Return what reading found, and what was guessed."""
         return {**super().notes(), **({"guessed": self._guessed} if self._guessed else {})}
+
+    def _unanswered(self, row: Row) -> bool:
+        """Whether a row has no answer. The field must be in the first row: elsewhere its absence says the same as null."""
+        field = self._read.answer
+        self._answered = self._answered or field in row
+        return absent(row[field]) if field in row or not self._answered else True
 
 
 @hookimpl

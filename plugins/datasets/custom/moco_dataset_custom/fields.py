@@ -63,14 +63,19 @@ def reference_texts(row: Row, field: str) -> list[str]:
             value = json.loads(value)  # tables write lists as JSON
         except ValueError:
             return [value]
-    members = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
-    return [text for text in (_plain(row, field, m) for m in members) if text.strip()]
+    members = value if isinstance(value, (list, tuple)) else [value]
+    return [text for text in (_plain(row, field, m) for m in members if not absent(m)) if text.strip()]
+
+
+def absent(value: Any) -> bool:
+    """Whether a value is how tables write that there is none: null, an empty text, or NaN."""
+    return value is None or value == "" or value != value
 
 
 def check_kind(row: Row, field: str, references: list[str], kind: str) -> None:
     """Refuse references that no reply of that kind can equal. Raises DatasetError naming file, row and field."""
     for text in references:
-        number = parse_number(text) if kind in ("integer", "decimal") else None
+        number = parse_number(text, comma=kind == "decimal") if kind in ("integer", "decimal") else None
         if kind == "decimal" and number is None:
             row.fail(field, f"expected a number, for kind decimal, got {text!r}")
         if kind == "integer" and (number is None or number.denominator != 1):
@@ -80,8 +85,9 @@ def check_kind(row: Row, field: str, references: list[str], kind: str) -> None:
 
 
 def _plain(row: Row, field: str, value: Any) -> str:
-    if not isinstance(value, (str, int, float)):
-        row.fail(field, f"expected text or a number, got {'null' if value is None else type(value).__name__}")
+    if not isinstance(value, (str, int, float)) or value != value:
+        shown = "null" if value is None else "NaN" if value != value else type(value).__name__
+        row.fail(field, f"expected text or a number, got {shown}")
     return str(value)
 
 

@@ -24,6 +24,7 @@ __all__ = ["EXTENSIONS", "check_sha256", "data_files", "read_rows"]
 
 EXTENSIONS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _PEEK = 1 << 16
+_LONGEST_CELL = 1 << 30
 _PARQUET_BATCH = 256
 _PARQUET_PAGES = 1 << 16
 _STUDY_SPLITS = ("dev", "test")
@@ -58,6 +59,7 @@ def read_rows(path: Path, source: str = "", subset: str = "") -> Iterator[Row]:
         for number, split, data in reader(path, source):
             if not isinstance(data, Mapping):
                 raise DatasetError(f"{source}, row {number}: expected an object, got {type(data).__name__}")
+            _refuse_halves(data, source, number)
             # the published form states its split in the first field of a line, or as the key of the list
             study = split in _STUDY_SPLITS or (next(iter(data), "") == "split" and data["split"] in _STUDY_SPLITS)
             stated = split or data.get("split")
@@ -68,10 +70,30 @@ def read_rows(path: Path, source: str = "", subset: str = "") -> Iterator[Row]:
         ) from None
     except RecursionError:
         raise DatasetError(f"{source}, row {number + 1}: nested too deeply") from None
+    except ValueError as error:  # a whole number of more digits than Python converts
+        raise DatasetError(f"{source}, row {number + 1}: cannot be read: {str(error).split(';')[0]}") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DatasetError(f"{source}, row {number + 1}: damaged gzip data ({error}); fetch the file again") from None
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _refuse_halves(data: Any, source: str, number: int, field: str = "") -> None:
+    """Refuse text with half a character in it (a lone surrogate, such as \\ud83d): no model can be asked it."""
+    if isinstance(data, str):
+        try:
+            data.encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(data[error.start]):04x}"
+            raise DatasetError(
+                f"{source}, row {number}, field {field!r}: half a character ({half}) at {error.start + 1}; repair the text"
+            ) from None
+    elif isinstance(data, Mapping):
+        for name, value in data.items():
+            _refuse_halves(value, source, number, field or str(name))
+    elif isinstance(data, (list, tuple)):
+        for value in data:
+            _refuse_halves(value, source, number, field)
 
 
 def check_sha256(path: Path, expected: str) -> None:
@@ -224,6 +246,7 @@ def _value(ijson: Any, event: str, value: Any, events: Iterator[tuple[str, Any]]
 
 
 def _csv(path: Path, source: str) -> Iterator[tuple[int, str, Any]]:
+    csv.field_size_limit(_LONGEST_CELL)  # by default a long context is no CSV
     delimiter = "\t" if ".tsv" in path.name.lower() else ","
     rows = csv.reader((line for _, line in _lines(path, source, first=0)), delimiter=delimiter, strict=True)
     number = 0
