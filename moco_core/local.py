@@ -378,5 +378,5 @@ def local_engine(model: Model) -> LocalEngine:
         return engine
     raise CapabilityError(
         f"model {model.name!r} runs on {type(engine).__name__}, which cannot work inside the model; "
-        "the transformers engine can (pip install moco-pool-transformers)"
+        "`moco list pool --can weights` names the pools that can"
     )

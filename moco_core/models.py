@@ -327,11 +327,7 @@ class Needs:
 
 
 def _remedy(capability: str) -> str:
-    if capability in ("step", "hidden", "weights", "train"):
-        return "the transformers engine can (pip install moco-pool-transformers)"
-    if capability in ("logprobs", "score"):
-        return "use an engine that returns log-probabilities (transformers or vllm)"
-    return "choose a model or an engine that can"
+    return f"`moco list pool --can {capability}` names the pools whose models can"
 
 
 OptionsT = TypeVar("OptionsT")

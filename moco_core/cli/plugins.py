@@ -17,13 +17,16 @@ _KINDS = click.Choice(KINDS)
 
 @click.command("list")
 @click.argument("kind", required=False, type=_KINDS)
+@click.option("--can", "capability", help="Only pools whose models can do this: step, weights, logprobs, score, ...")
 @plugin_option
 @json_option
-def list_command(kind: str | None, plugin_files: tuple[Path, ...], as_json: bool) -> None:
+def list_command(kind: str | None, capability: str | None, plugin_files: tuple[Path, ...], as_json: bool) -> None:
     """List the installed plugins, from their metadata alone: nothing is imported."""
     catalogue = known_plugins(plugin_files)
-    kinds = [kind] if kind else list(KINDS)
+    kinds = ["pool"] if capability else [kind] if kind else list(KINDS)
     cards = [card for k in kinds for card in catalogue.cards(k).values()]
+    if capability:
+        cards = [card for card in cards if f"can-{capability}" in card.keywords]
     if as_json:
         rows = [
             {

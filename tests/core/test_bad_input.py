@@ -39,7 +39,7 @@ def write(moco, text, name="c.yaml"):
         ((*RUN, "-o", "dataset.overlap=true"), "error: dataset 'toys': 'same' is in both dev and test"),
         (("run", "toy_stepper", "-d", "toys", "-p", "toy_pool"),
          "method 'toy_stepper': model 'toy0' cannot advance token by token with next-token logits and roll-back "
-         "(capability 'step'); the transformers engine can (pip install moco-pool-transformers)"),
+         "(capability 'step'); `moco list pool --can step` names the pools whose models can"),
         (("run", "toy_vote", "-p", "toy_pool"), "error: dataset: missing; name one"),
         (("run", "nowhere.yaml"), "error: nowhere.yaml: no such file"),
         (("run", "voting", "-d", "toys", "-p", "toy_pool"),

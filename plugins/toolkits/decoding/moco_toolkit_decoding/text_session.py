@@ -226,7 +226,7 @@ class TextSession:
 
     def _cannot(self, what: str) -> NoReturn:
         raise CapabilityError(
-            f"model {self.model.name!r} cannot {what}; the transformers engine can (pip install moco-pool-transformers)"
+            f"model {self.model.name!r} cannot {what}; `moco list pool --can step` names the pools whose models can"
         )
 
     # ---------------------------------------------------------------- what text alone does not tell
