@@ -26,6 +26,7 @@ from moco_toolkit_data.splits import Sample, cut, rank, shuffled
 __all__ = ["SourceDataset"]
 
 
+_STUDY = ("study", "peer")
 O = TypeVar("O", bound=SourceOptions)  # noqa: E741
 
 
@@ -66,8 +67,10 @@ class SourceDataset(Dataset[O]):
         self.commits: dict[str, str] = {}
         self._policy: dict[Split, str] = {}
         self._wanted = self._check_subsets()
-        if options.split_source == "peer" and not (options.peer_items or options.path):
-            raise ConfigError("split_source: peer needs the reference study's published JSON, as peer_items or as path")
+        if options.split_source in _STUDY and not (options.peer_items or options.path):
+            raise ConfigError(
+                "split_source: study needs the reference study's published JSON, as peer_items or as path"
+            )
         if options.revision and options.path:
             raise ConfigError("revision: it pins a Hub source, but path is read instead; leave one of the two out")
         if options.sha256 and not options.path:
@@ -252,7 +255,7 @@ class SourceDataset(Dataset[O]):
         source = Source(self)
         refused = self._contradictory(source) if self.drop_contradictions else frozenset()
         size = self.options.dev_size if split == "dev" else self.options.test_size
-        peer = PeerItems(self) if self.options.split_source == "peer" and self.options.peer_items else None
+        peer = PeerItems(self) if self.options.split_source in _STUDY and self.options.peer_items else None
         if source.study or peer is not None:
             self._policy[split] = "the reference study's items"
             rows = self._kept(split, source.rows(None if peer else split), seen, refused)
@@ -261,10 +264,10 @@ class SourceDataset(Dataset[O]):
             if peer is not None and peer.missing(split):
                 self._policy[split] += f"; {peer.missing(split)} of them are not in the source"
             return
-        if self.options.split_source == "peer":
+        if self.options.split_source in _STUDY:
             raise DatasetError(
                 f"{self.options.path}: not in the reference study's published form (rows with split dev or test), "
-                "which split_source=peer needs; to find its items in the full source give its file as peer_items"
+                "which split_source=study needs; to find its items in the full source give its file as peer_items"
             )
         size = self._size(split)
         if self.dev_from == self.test_from or source.undivided:

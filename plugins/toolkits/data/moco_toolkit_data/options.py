@@ -25,8 +25,8 @@ class SourceOptions:
     )
     sha256: str = option("", help="checksum of the file at path, checked before reading", check=_checksum)
     subset: str | tuple[str, ...] = option("", help="keep these subsets only (a name or a list of names)")
-    split_source: Literal["official", "peer"] = option(
-        "official", help="official: the source's own splits; peer: the items of the reference study"
+    split_source: Literal["official", "study", "peer"] = option(
+        "official", help="official: the source's own splits; study: the items of the reference study (once called peer)"
     )
     peer_items: str = option(
         "", holds="path", help="the reference study's published JSON, to find its items in the full source"

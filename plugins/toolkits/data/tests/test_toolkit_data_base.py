@@ -124,7 +124,7 @@ def test_the_published_form_is_read_as_it_stands(tmp_path: Path) -> None:
 
 def test_the_items_of_the_study_are_found_in_the_full_source(tmp_path: Path) -> None:
     study = [{"split": "dev", "id": 7, "q": "3 + 1", "a": "4"}, {"split": "test", "id": 8, "q": "5  +  1", "a": "6"}]
-    options = {"split_source": "peer", "peer_items": write(tmp_path / "study.jsonl", study)}
+    options = {"split_source": "study", "peer_items": write(tmp_path / "study.jsonl", study)}
     data = Sums(SourceOptions(path=write(tmp_path / "x.jsonl", rows(9)), **options))
     assert (ids(data, "dev"), ids(data, "test")) == (["s3"], ["s5"])
     lost = [*study, {"split": "dev", "id": 9, "q": "99 + 1", "a": "100"}]
@@ -259,7 +259,7 @@ def test_paths_and_checksums(tmp_path: Path) -> None:
 
 
 def test_peer_needs_the_published_items(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="split_source: peer needs"):
+    with pytest.raises(ConfigError, match="split_source: study needs"):
         Sums(SourceOptions(split_source="peer"))
     path = write(tmp_path / "x.jsonl", rows(9))
     with pytest.raises(DatasetError, match="not in the reference study's published form"):
