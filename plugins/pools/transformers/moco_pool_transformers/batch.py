@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from moco_core.errors import ModelCallError
+from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError
 from moco_core.local import Rendered
 from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
@@ -79,7 +79,34 @@ class Row:
 def new_batch(loaded: LoadedModel, capacity: int) -> Batch | StaticBatch:
     """Return an empty batch of the kind that the model's architecture allows."""
     cache = loaded.runner.new_cache(capacity=capacity)
-    return StaticBatch(loaded, capacity) if cache is None else Batch(loaded, cache)
+    if cache is not None:
+        return Batch(loaded, cache)
+    if not _remembers(loaded):
+        raise CapabilityError(
+            f"model {loaded.model.name!r} cannot be used here: {type(loaded.module).__name__} keeps its state in a way that "
+            "this engine does not know; choose another architecture"
+        )
+    return StaticBatch(loaded, capacity)
+
+
+def _remembers(loaded: LoadedModel) -> bool:
+    """Compare three steps with plain forwards: a class that ignores the cache it is given sees its last token alone."""
+    ids = (torch.arange(1, 9, device=loaded.device) % loaded.vocab)[None]
+    places = torch.arange(8, device=loaded.device)[None]
+    mask = torch.ones_like(ids)
+    worst = 0.0
+    try:
+        cache = DynamicCache(config=loaded.module.config)
+        loaded.forward(ids[:, :5], mask[:, :5], places[:, :5], cache)
+        for n in (6, 7, 8):
+            plain = loaded.forward(ids[:, :n], mask[:, :n], places[:, :n], None).logits
+            got = loaded.forward(ids[:, n - 1 : n], mask[:, :n], places[:, n - 1 : n], cache).logits
+            worst = max(worst, float((got - plain).abs().max() / plain.abs().max().clamp(min=1.0)))
+    except EngineOutOfMemory:
+        raise
+    except Exception:  # it takes no cache of this kind
+        return False
+    return worst <= (1e-3 if loaded.dtype == torch.float32 else 6e-2)
 
 
 class Batch:

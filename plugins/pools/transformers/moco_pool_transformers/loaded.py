@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -70,6 +71,9 @@ class LoadedModel:
         self.end_ids = renderer.end_ids(ends)
         special = {token.content: i for i, token in added.items() if token.special}
         self._markers = {special[tag]: tag for tag in markers(special, tags)}
+        # some recurrent classes name their cache otherwise, and would take any other argument without a word
+        named = "cache_params" in inspect.signature(module.forward).parameters
+        self._cache_argument = "cache_params" if named else "past_key_values"
         self.runner = ModelRunner(self, probe)
 
     # ---------------------------------------------------------------- text
@@ -148,9 +152,9 @@ class LoadedModel:
     ) -> Output:
         out = self.run(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=mask if self._cache_argument == "past_key_values" else None,
             position_ids=positions,
-            past_key_values=cache,
+            **{self._cache_argument: cache},
             use_cache=cache is not None,
             logits_to_keep=keep,
             output_hidden_states=hidden,
