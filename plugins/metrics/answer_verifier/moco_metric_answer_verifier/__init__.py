@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import attrs
 
@@ -21,14 +22,12 @@ from moco_core import (
     Sampling,
     Score,
     Scored,
+    build,
     hookimpl,
     option,
     plugin_option,
 )
-from moco_metric_exact_match import ExactMatch
-from moco_metric_exact_match import ExactMatchOptions as ExactOptions
-from moco_metric_math_equivalence import MathEquivalence
-from moco_metric_math_equivalence import MathEquivalenceOptions as MathOptions
+from moco_core.catalogue import installed
 from moco_toolkit_answers import fill, judge_of, mark_of, read, strip_reasoning
 
 __all__ = ["TEMPLATE", "AnswerVerifier", "AnswerVerifierOptions", "moco_metric", "verdict"]
@@ -58,6 +57,8 @@ class AnswerVerifierOptions:
     pool: Plugin | None = plugin_option("pool", None, help="the judge's pool, as in a run: {name: ..., ...}")
     judge: str = option("", help="the judge's name in that pool; default: its first model")
     rules_first: bool = option(True, help="ask the judge only if the rule-based metric says no")
+    exact: Plugin | None = plugin_option("metric", "exact_match", help="the rules for answers of most kinds")
+    math: Plugin | None = plugin_option("metric", "math_equivalence", help="the rules for mathematics")
     max_new_tokens: int = option(1024, ge=1, help="room for the judge's reasoning", paper="1024 (general-verifier)")
     reply_chars: int = option(4000, ge=100, help="characters of the reply's end that the judge reads")
     template: str = option(TEMPLATE, check=_known_slots, help="prompt with {question}, {reference}, {reply}, {mark}")
@@ -73,10 +74,13 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
 
     Options = AnswerVerifierOptions
 
-    def __init__(self, options: AnswerVerifierOptions) -> None:
-        super().__init__(options)
-        self._exact = ExactMatch(ExactOptions())
-        self._math = MathEquivalence(MathOptions())
+    @cached_property
+    def _rules(self) -> Mapping[str, Metric[Any]]:
+        options = self.options
+        if options.exact is None or options.math is None:  # made by hand, they come from no catalogue
+            options = build(AnswerVerifierOptions, {}, plugins=installed())
+        assert options.exact is not None and options.math is not None
+        return {"exact": options.exact.make(), "math": options.math.make()}
 
     @cached_property
     def judge(self) -> Model:
@@ -132,11 +136,11 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
         return fill(self.options.template, **values)
 
     async def _by_rule(self, example: Example, reply: Reply, context: Context) -> bool:
-        if example.question.answer_kind == "math":
-            return (await self._math.score(example, reply, context)).value == 1.0
-        if example.question.answer_kind in ("open", "code"):
+        kind = example.question.answer_kind
+        if kind in ("open", "code"):
             return False
-        return self._exact.matches(example, read(example.question, reply.text))
+        score = self._rules["math" if kind == "math" else "exact"].score(example, reply, context)
+        return (score if isinstance(score, Score) else await score).value == 1.0
 
 
 _VERDICT = re.compile(
