@@ -18,10 +18,10 @@ from moco_core.types import digest
 from moco_toolkit_data.duplicates import DuplicateReport, content_key
 from moco_toolkit_data.hub import Hub
 from moco_toolkit_data.options import SourceOptions
-from moco_toolkit_data.peer import PeerItems
 from moco_toolkit_data.rows import Drop, Row
-from moco_toolkit_data.source import Source
-from moco_toolkit_data.splits import Sample, cut, rank, shuffled
+from moco_toolkit_data.source import Source, SourceSpec
+from moco_toolkit_data.splits import Sample, cut, rank, sampled, shuffled
+from moco_toolkit_data.study import StudyItems
 
 __all__ = ["SourceDataset"]
 
@@ -251,18 +251,26 @@ class SourceDataset(Dataset[O]):
                 )
         return frozenset(wanted)
 
+    def _spec(self) -> SourceSpec:
+        stated = {n: getattr(self, n) for n in ("name", "options", "dev_from", "test_from", "subsets", "commits")}
+        files, revision = self.file_names(), self.facts.revision
+        return SourceSpec(**stated, hubs=self.sources(), revision=revision, file_names=files, access=self.unlock)
+
     def _selected(self, split: Split, seen: set[str]) -> Iterator[tuple[Row, Example]]:
-        source = Source(self)
+        spec = self._spec()
+        source = Source(spec)
         refused = self._contradictory(source) if self.drop_contradictions else frozenset()
         size = self.options.dev_size if split == "dev" else self.options.test_size
-        peer = PeerItems(self) if self.options.split_source in _STUDY and self.options.peer_items else None
-        if source.study or peer is not None:
+        study = None
+        if self.options.split_source in _STUDY and self.options.peer_items:
+            study = StudyItems(spec, self.records, self.peer_key)
+        if source.study or study is not None:
             self._policy[split] = "the reference study's items"
-            rows = self._kept(split, source.rows(None if peer else split), seen, refused)
-            found = rows if peer is None else (pair for pair in rows if peer.holds(split, *pair))
-            yield from found if not size else self._sampled(found, size)
-            if peer is not None and peer.missing(split):
-                self._policy[split] += f"; {peer.missing(split)} of them are not in the source"
+            rows = self._kept(split, source.rows(None if study else split), seen, refused)
+            found = rows if study is None else (pair for pair in rows if study.holds(split, *pair))
+            yield from found if not size else sampled(found, size, self.options.seed)
+            if study is not None and study.missing(split):
+                self._policy[split] += f"; {study.missing(split)} of them are not in the source"
             return
         if self.options.split_source in _STUDY:
             raise DatasetError(
@@ -279,7 +287,7 @@ class SourceDataset(Dataset[O]):
         rows = self._kept(split, source.rows(split), seen, refused)
         if size:
             self._policy[split] += f", at most {size} by seed {self.options.seed}"
-        yield from rows if not size else self._sampled(rows, size)
+        yield from rows if not size else sampled(rows, size, self.options.seed)
 
     def _kept(
         self, split: Split, rows: Iterable[Row], seen: set[str], refused: frozenset[str]
@@ -318,18 +326,6 @@ class SourceDataset(Dataset[O]):
         sizes = self.sizes()
         return 0 if sizes is None else sizes[split == "test"]
 
-    def _sampled(self, pairs: Iterable[tuple[Row, Example]], size: int) -> Iterator[tuple[Row, Example]]:
-        """Keep ``size`` examples by rank and yield them by rank, so that the first ones are a fair sample themselves."""
-        sample: Sample[tuple[Row, Example]] = Sample(size)
-        for place, (row, example) in enumerate(pairs):
-            if example.group:  # what scores together is drawn together
-                sample.add(rank(self.options.seed, "sample group", example.group), example.group, (row, example))
-                continue
-            key = example.id or content_key(example)
-            sample.add(rank(self.options.seed, "sample", key), f"{key}/{place:012d}", (row, example))
-        for unit in sample.units():
-            yield from unit
-
     def _cut(self, split: Split, pairs: Iterable[tuple[Row, Example]]) -> Iterator[tuple[Row, Example]]:
         """Cut one source split in two. Both sides are decided by the items' own hashes, so they never overlap."""
         dev, test = self._size("dev"), self._size("test")
@@ -338,7 +334,7 @@ class SourceDataset(Dataset[O]):
             share = dev / (dev + test) if dev and test else 0.5
             side = (p for p in pairs if (rank(seed, "side", self.unit(p[1])) < share * 2**64) == (split == "dev"))
             size = self._size(split)
-            yield from side if not size else self._sampled(side, size)
+            yield from side if not size else sampled(side, size, self.options.seed)
             return
         first = next(iter_pairs := iter(pairs), None)
         if first is None:
@@ -348,7 +344,7 @@ class SourceDataset(Dataset[O]):
             self._policy[split] = "a published list"
             listed = (p for p in pairs if self.side(p[1]) == split)
             size = self._size(split)
-            yield from listed if not size else self._sampled(listed, size)
+            yield from listed if not size else sampled(listed, size, self.options.seed)
             return
         # without a size the whole source is cut, in halves or leaving the other side what it asked for
         total = dev + test if dev and test else 2**62

@@ -6,21 +6,47 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from moco_core import DatasetError, Split
 from moco_toolkit_data.card import card_files
-from moco_toolkit_data.hub import hub_rows
+from moco_toolkit_data.hub import Hub, hub_rows
+from moco_toolkit_data.options import SourceOptions
 from moco_toolkit_data.readers import check_sha256, data_files, read_rows
 from moco_toolkit_data.rows import Row
 
-if TYPE_CHECKING:
-    from moco_toolkit_data.base import SourceDataset
-
-__all__ = ["Source"]
+__all__ = ["Source", "SourceSpec"]
 
 _ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
 _NAMES = ("train", "validation", "valid", "val", "dev", "test")
+
+
+@attrs.frozen(kw_only=True)
+class SourceSpec:
+    """What of a dataset decides where its rows are: its name, its options, and what its class states.
+
+    ``hubs`` are the Hub configurations to read, ``revision`` the pin that the dataset's facts state; ``file_names`` is how
+    its file is called, endings aside, in a folder of several datasets; ``access`` says how to get a source that is gated or
+    not on the Hub. ``commits`` gets the commit at which each Hub repository was read.
+    """
+
+    name: str
+    options: SourceOptions
+    hubs: tuple[Hub, ...]
+    revision: str
+    dev_from: tuple[str, ...]
+    test_from: tuple[str, ...]
+    subsets: tuple[str, ...]
+    file_names: tuple[str, ...]
+    access: str
+    commits: dict[str, str]
+
+    def wanted(self, split: Split | None) -> tuple[str, ...]:
+        """Return the names of the source's splits that a split of ours is read from; for None, of both."""
+        if split is None:
+            return tuple(dict.fromkeys((*self.dev_from, *self.test_from)))
+        return self.dev_from if split == "dev" else self.test_from
 
 
 class Source:
@@ -30,12 +56,12 @@ class Source:
     ``undivided``: a local copy says nothing about splits, so that it has to be cut by seed.
     """
 
-    def __init__(self, dataset: SourceDataset[Any]) -> None:
-        self._dataset = dataset
-        options = dataset.options
-        if not options.path and not dataset.sources():
-            advice = dataset.unlock or "give a local copy"
-            raise DatasetError(f"{dataset.name} is not on the Hub: set the option path ({advice})")
+    def __init__(self, spec: SourceSpec) -> None:
+        self._spec = spec
+        options = spec.options
+        if not options.path and not spec.hubs:
+            advice = spec.access or "give a local copy"
+            raise DatasetError(f"{spec.name} is not on the Hub: set the option path ({advice})")
         self._splits: dict[Path, str] = {}  # what a card says of files, beside their subsets
         self._subsets: dict[Path, str] = {}
         self._files = self._found() if options.path else []
@@ -50,18 +76,18 @@ class Source:
 
     def rows(self, split: Split | None) -> Iterator[Row]:
         """Yield the rows that belong to a split of ours, or all that dev or test may come from."""
-        dataset, options = self._dataset, self._dataset.options
+        spec, options = self._spec, self._spec.options
         if not options.path:
-            for hub in dataset.sources():
-                for name in self._wanted(split):
-                    revision = options.revision or hub.revision or dataset.facts.revision
+            for hub in spec.hubs:
+                for name in spec.wanted(split):
+                    revision = options.revision or hub.revision or spec.revision
                     found = hub_rows(
                         hub,
                         name,
                         revision=revision,
                         streaming=options.streaming,
-                        unlock=dataset.unlock,
-                        commits=dataset.commits,
+                        unlock=spec.access,
+                        commits=spec.commits,
                     )
                     yield from islice(found, options.scan_rows or None)
             return
@@ -71,18 +97,12 @@ class Source:
             stated = self._stated(file)
             if self._by_name and stated and stated not in wanted:
                 continue
-            subset = self._subsets.get(file) or _subset(file, Path(options.path).expanduser(), dataset.subsets)
+            subset = self._subsets.get(file) or _subset(file, Path(options.path).expanduser(), spec.subsets)
             rows = read_rows(file, subset=subset)
             yield from islice((r for r in rows if self._fits(r, split, wanted)), options.scan_rows or None)
 
-    def _wanted(self, split: Split | None) -> tuple[str, ...]:
-        dataset = self._dataset
-        if split is None:
-            return tuple(dict.fromkeys((*dataset.dev_from, *dataset.test_from)))
-        return dataset.dev_from if split == "dev" else dataset.test_from
-
     def _names(self, split: Split | None) -> list[str]:
-        return [_ALIASES.get(name, name) for name in self._wanted(split)]
+        return [_ALIASES.get(name, name) for name in self._spec.wanted(split)]
 
     def _fits(self, row: Row, split: Split | None, wanted: list[str]) -> bool:
         if self.study:
@@ -99,23 +119,23 @@ class Source:
 
     def _stated(self, file: Path) -> str:
         """The source split that the card, or else the name of a file says it holds; empty if nothing does."""
-        return self._splits.get(file) or _stated(file, Path(self._dataset.options.path).expanduser())
+        return self._splits.get(file) or _stated(file, Path(self._spec.options.path).expanduser())
 
     def _found(self) -> list[Path]:
         """The files to read at the option path."""
-        dataset = self._dataset
-        path = Path(dataset.options.path).expanduser()
+        spec = self._spec
+        path = Path(spec.options.path).expanduser()
         if path.is_file():
             return [path]
         if not path.is_dir():
-            advice = f"; {dataset.unlock}" if dataset.unlock else ""
+            advice = f"; {spec.access}" if spec.access else ""
             raise DatasetError(f"{path}: no such file or folder{advice}")
         found = data_files(path)
         # a folder that holds several datasets, as the reference study publishes them: take the file called like this one
-        named = [f for f in found if f.name.split(".")[0] in dataset.file_names()]
+        named = [f for f in found if f.name.split(".")[0] in spec.file_names]
         if named:
             return named
-        hubs = dataset.sources()
+        hubs = spec.hubs
         single = [path / hub.file for hub in hubs if hub.file and (path / hub.file).is_file()]
         if single:
             return single

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["Sample", "permutation", "rank", "shuffled"]
+from moco_core import Example
+from moco_toolkit_data.duplicates import content_key
+
+__all__ = ["Sample", "cut", "permutation", "rank", "sampled", "shuffled"]
 
 T = TypeVar("T")
 
@@ -69,6 +72,19 @@ class Sample(Generic[T]):
     def units(self) -> list[list[T]]:
         """Return the kept units, best rank first."""
         return [self._units[key] for key in sorted(self._units)]
+
+
+def sampled(pairs: Iterable[tuple[T, Example]], size: int, seed: int) -> Iterator[tuple[T, Example]]:
+    """Keep ``size`` examples by rank and yield them by rank, so that the first ones are a fair sample themselves."""
+    sample: Sample[tuple[T, Example]] = Sample(size)
+    for place, (row, example) in enumerate(pairs):
+        if example.group:  # what scores together is drawn together
+            sample.add(rank(seed, "sample group", example.group), example.group, (row, example))
+            continue
+        key = example.id or content_key(example)
+        sample.add(rank(seed, "sample", key), f"{key}/{place:012d}", (row, example))
+    for unit in sample.units():
+        yield from unit
 
 
 def cut(units: Iterable[list[T]], first: int, second: int) -> tuple[list[T], list[T]]:

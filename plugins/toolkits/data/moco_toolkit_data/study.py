@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from moco_core import DatasetError, Example, Split
 from moco_toolkit_data.readers import read_rows
 from moco_toolkit_data.rows import Drop, Row
+from moco_toolkit_data.source import SourceSpec
 
-if TYPE_CHECKING:
-    from moco_toolkit_data.base import SourceDataset
-
-__all__ = ["PeerItems"]
+__all__ = ["StudyItems"]
 
 
-class PeerItems:
+class StudyItems:
     """The keys of the study's items, read from its published JSON; memory holds one key per item.
 
-    An item of the source is the study's if :meth:`SourceDataset.peer_key` of both is equal. A key is used as often
-    as the study has it, so that a question repeated upstream is not taken twice.
+    ``records`` makes examples of a row, ``key`` tells which of them are the same item. A key is used as often as the study
+    has it, so that a question repeated upstream is not taken twice.
     """
 
-    def __init__(self, dataset: SourceDataset[Any]) -> None:
-        self._dataset = dataset
+    def __init__(
+        self, spec: SourceSpec, records: Callable[[Row], Iterable[Example | Drop]], key: Callable[[Example], str]
+    ) -> None:
+        self._key = key
         self._left: dict[Split, dict[str, int]] = {"dev": {}, "test": {}}
-        path = Path(dataset.options.peer_items).expanduser()
+        path = Path(spec.options.peer_items).expanduser()
         if path.is_dir():
-            named = [f for f in sorted(path.iterdir()) if f.name.split(".")[0] in dataset.file_names()]
+            named = [f for f in sorted(path.iterdir()) if f.name.split(".")[0] in spec.file_names]
             if not named:
-                raise DatasetError(f"{path}: no file of {dataset.name} in this folder of published items")
+                raise DatasetError(f"{path}: no file of {spec.name} in this folder of published items")
             path = named[0]
         for row in read_rows(path):
             if not row.study:
                 raise DatasetError(f"{row.where()}: not in the reference study's published form (split dev or test)")
             split: Split = "dev" if row.split == "dev" else "test"
-            for made in dataset.records(row):
+            for made in records(row):
                 if not isinstance(made, Drop):
-                    key = dataset.peer_key(made)
-                    self._left[split][key] = self._left[split].get(key, 0) + 1
+                    self._left[split][key(made)] = self._left[split].get(key(made), 0) + 1
 
     def holds(self, split: Split, row: Row, example: Example) -> bool:
         """Tell whether an example of the source is one of the study's items of this split, and count it as used."""
         left = self._left[split]
-        key = self._dataset.peer_key(example)
+        key = self._key(example)
         if left.get(key, 0) < 1:
             return False
         left[key] -= 1
