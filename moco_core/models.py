@@ -163,6 +163,10 @@ class Engine(ABC):
         """
         return False
 
+    def facts(self) -> Mapping[str, Any]:
+        """Return what is in force on this machine (threads, groups of cores), as JSON data, for records and plans."""
+        return {}
+
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
         """Return a model made from others by ``recipe``; raise CapabilityError if this engine cannot."""
         raise CapabilityError(f"{type(self).__name__} cannot derive {type(recipe).__name__} models")

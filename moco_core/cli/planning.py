@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -35,6 +36,7 @@ def plan_command(method_or_file: str | None, methods: tuple[str, ...], datasets:
     problems = benchmark.problems()
     body = {
         "models": [_model_row(m) for m in benchmark.pool],
+        "engines": [dict(facts) for engine in benchmark.pool.engines if (facts := engine.facts())],
         "runs": [_job_row(benchmark, job) for job in benchmark.jobs if job.role == "method"],
         "baselines": len(benchmark.pool) if config.settings.baselines else 0,
         "problems": problems,
@@ -109,7 +111,12 @@ def _print(body: dict[str, Any]) -> None:
     ]
     for line in plain_table(["model", "parameters", "memory", "lane", "capabilities"], rows):
         click.echo(line)
-    click.echo(f"all weights together: {_mib(total)}\n")
+    click.echo(f"all weights together: {_mib(total)}")
+    for facts in body["engines"]:
+        click.echo(
+            f"{facts.get('engine', 'engine')}: " + ", ".join(_flat({k: v for k, v in facts.items() if k != "engine"}))
+        )
+    click.echo()
     runs = [
         [
             r["method"],
@@ -131,6 +138,15 @@ def _print(body: dict[str, Any]) -> None:
         click.echo("\nmethods that this pool cannot serve:")
         for name, why in body["ruled_out"].items():
             click.echo(f"  {name}: {why}")
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield nested facts as short texts, without what is undecided."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name} ")
+        elif value is not None:
+            yield f"{above}{name} {value}"
 
 
 def _millions(count: int | None) -> str:

@@ -271,7 +271,10 @@ class Benchmark:
                 "test_fingerprint": test.fingerprint,
                 "notes": dict(self._datasets[id(job.dataset)].notes()),
             },
-            "environment": environment(card.distribution for card in cards if card is not None and card.distribution),
+            "environment": {
+                **environment(card.distribution for card in cards if card is not None and card.distribution),
+                "engines": [dict(facts) for engine in self.pool.engines if (facts := engine.facts())],
+            },
         }
 
     def _described(self, job: Job, head: dict[str, Any]) -> JobConfig:

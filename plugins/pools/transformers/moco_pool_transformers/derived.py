@@ -62,7 +62,9 @@ def _checkpoint(engine: Any, name: str, recipe: Any, sources: Sequence[Model]) -
     given.setdefault("dtype", spec.dtype)
     entry = build(Entry, {**given, "name": name}, path=name)
     described = describe(entry, engine.options, name)
-    model = model_of(described, entry, name, engine, [given.get("device") or spec.device])
+    device = given.get("device") or spec.device
+    group = sources[0].lane if device == spec.device else ""
+    model = model_of(described, entry, name, engine, [device], group)
     return attrs.evolve(model, recipe=recipe, sources=tuple(sources))
 
 

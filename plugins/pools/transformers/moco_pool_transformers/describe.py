@@ -52,9 +52,18 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
 
 
 def model_of(
-    described: Described, entry: Entry, name: str, engine: Engine, devices: Sequence[str], copy: int = 0
+    described: Described,
+    entry: Entry,
+    name: str,
+    engine: Engine,
+    devices: Sequence[str],
+    group: str = "",
+    copy: int = 0,
 ) -> Model:
-    """Return a described model in its place: its home is the first of ``devices``, replicas may be on the others."""
+    """Return a described model in its place: its home is the first of ``devices``, replicas may be on the others.
+
+    ``group`` is its device group, where that is not the home alone.
+    """
     home, *more = devices
     spec = attrs.evolve(described.spec, device=home, base_key=(*described.spec.base_key, home))
     return Model(
@@ -70,7 +79,7 @@ def model_of(
         parameters=described.parameters,
         context_length=described.context,
         memory=described.memory,
-        lane=home,
+        lane=group or home,
         copy=copy,
         prices=entry.prices,
         info={"spec": spec, "replicas": tuple(more)} if more else {"spec": spec},

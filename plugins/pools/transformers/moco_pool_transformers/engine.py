@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +12,7 @@ import attrs
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError, PoolError
 from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Recipe
+from moco_pool_transformers.cpu import CpuPlan, cores
 from moco_pool_transformers.options import Options
 from moco_pool_transformers.placement import missing
 from moco_pool_transformers.replicas import ReplicaInbox, ReplicaSet
@@ -30,6 +32,7 @@ class TransformersEngine(Engine):
     def __init__(self, options: Options) -> None:
         self.options = options
         self.max_batch = options.max_batch
+        self.cpu = CpuPlan(cores=cores())
         self._residency: Residency | None = None
         self._replica_sets: dict[tuple[str, int], ReplicaSet] = {}
 
@@ -66,8 +69,12 @@ class TransformersEngine(Engine):
 
     def _turn(self, model: Model, inbox: Inbox) -> None:
         """Open a model and answer calls until none waits."""
+        import torch
+
         from moco_pool_transformers.loaded import memory_errors
 
+        if self.cpu.threads is not None and model.lane.startswith("cpu"):
+            torch.set_num_threads(self.cpu.threads)  # of this thread
         try:
             with memory_errors(model.name):
                 if model.recipe is not None and model.recipe.kind == "serving":
@@ -218,6 +225,9 @@ class TransformersEngine(Engine):
         from moco_pool_transformers.derived import derive
 
         return derive(self, name, recipe, sources)
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"engine": "transformers", "cpu": self.cpu.facts(os.environ)}
 
     async def start(self, runtime: Any) -> None:
         entries = [e for e in self.options.models if not isinstance(e, str)]

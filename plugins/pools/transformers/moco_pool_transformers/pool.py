@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from moco_core.errors import ConfigError
 from moco_core.models import Model, PoolSource
+from moco_pool_transformers.cpu import CpuPlan, cores, settle
 from moco_pool_transformers.engine import TransformersEngine
 from moco_pool_transformers.options import Entry, Options
 
@@ -33,6 +35,7 @@ class TransformersPool(PoolSource[Options]):
         from moco_pool_transformers.placement import place
         from moco_toolkit_checkpoints.describe import unique_names
 
+        settle(os.environ)
         problems: list[str] = []
         found = []
         entries = [Entry(model=item) if isinstance(item, str) else item for item in self.options.models]
@@ -49,10 +52,15 @@ class TransformersPool(PoolSource[Options]):
         copies: Counter[str] = Counter()
         out = []
         places = place(found, entries, names, self.options)
+        # bases on the CPU -> parameters; adapters are decoded where their base is
+        bases = {d.spec.base_key[0]: d.parameters for d, (home, *_) in zip(found, places, strict=True) if home == "cpu"}
+        plan = self.engine.cpu = CpuPlan.of(list(bases.values()), cores(), os.environ)
+        groups = plan.names(bases)
         for described, entry, name, devices in zip(found, entries, names, places, strict=True):
             copy = copies[described.fingerprint]
             copies[described.fingerprint] += 1
-            out.append(model_of(described, entry, name, self.engine, devices, copy))
+            group = groups.get(described.spec.base_key[0], devices[0]) if devices[0] == "cpu" else devices[0]
+            out.append(model_of(described, entry, name, self.engine, devices, group, copy))
         return tuple(out)
 
     def export(self, model: Model, folder: Path) -> None:
