@@ -28,7 +28,7 @@ There are three ways in, from the outside to the inside:
 3. **Direct use** in :meth:`LocalEngine.use`, for work that is no call at all (fitting a head on hidden states, say). Call it
    from a worker thread (``await asyncio.to_thread(...)``), never from the event loop.
 
-All three work on a model's own device (``model.lane``); replicas elsewhere take calls that depend on nothing but themselves.
+All three work on a model's own device (``model.device_group``); replicas elsewhere take calls that depend on nothing else.
 
 Nothing here imports torch until it runs. All tensors are torch tensors, annotated as ``Any`` for that reason; B is the
 number of rows, Q of new tokens, L of tokens in the cache, V of rows of the output embedding, H the hidden size.
@@ -322,7 +322,7 @@ class ServingRecipe(Recipe, Protocol):
 
     def serve(self, engine: LocalEngine, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
         """Answer calls of the derived ``model`` until none waits, like :meth:`moco_core.models.Engine.serve`, in the
-        worker thread of its lane. Open the sources with ``engine.use(*sources)``, once, around the loop.
+        worker thread of its device group. Open the sources with ``engine.use(*sources)``, once, around the loop.
 
         The capabilities of the derived model are ``generate`` and ``logprobs`` unless the recipe has an attribute
         ``capabilities`` (a collection of names).

@@ -56,7 +56,7 @@ class Model:
     ``fingerprint`` identifies everything that decides a reply (weights, tokenizer, template, numeric settings) and is part
     of every cache key. ``copy`` numbers the copies of one model in a pool, so that they sample independently.
     ``tokenizer``, ``architecture`` and ``base`` are fingerprints: equal values mean the same tokenizer, mergeable shapes,
-    and the same LoRA base. ``lane`` names the device group the model runs on: one model of a lane is served at a time.
+    and the same LoRA base. ``device_group`` names the devices the model runs on: one model of a group is served at a time.
     ``memory`` is the estimated size of the loaded weights in bytes; ``prices`` are money per million (prompt, completion)
     tokens. A model that was made from others has the ``recipe`` and its ``sources``. ``info`` is the engine's own.
     """
@@ -73,7 +73,7 @@ class Model:
     parameters: int | None = None
     context_length: int | None = None
     memory: int | None = None
-    lane: str = "default"
+    device_group: str = "default"
     copy: int = 0
     prices: tuple[float, float] | None = None
     recipe: Recipe | None = attrs.field(default=None, repr=False)
@@ -144,7 +144,7 @@ class Engine(ABC):
 
     def serve(self, model: Model, inbox: Inbox) -> None:
         """Answer calls of ``model`` until none waits, or return earlier to let another model have its turn. Runs in a worker
-        thread, one per lane.
+        thread, one per device group.
 
         Take calls, answer them in batches of any size, let new ones in as rows finish, and resolve each as soon as it is
         done. Raise :class:`~moco_core.errors.EngineOutOfMemory` to have what was taken retried in smaller batches; any

@@ -56,7 +56,7 @@ def _model_row(model: Any) -> dict[str, Any]:
         "model": model.name,
         "parameters": model.parameters,
         "memory_bytes": model.memory,
-        "lane": model.lane,
+        "device_group": model.device_group,
         "replicas": list(model.info.get("replicas", ())),
         "context": model.context_length,
         "capabilities": sorted(model.capabilities),
@@ -104,12 +104,12 @@ def _print(body: dict[str, Any]) -> None:
             m["model"],
             _millions(m["parameters"]),
             _mib(m["memory_bytes"]),
-            " + ".join([m["lane"], *m["replicas"]]),
+            " + ".join([m["device_group"], *m["replicas"]]),
             ", ".join(m["capabilities"]),
         ]
         for m in body["models"]
     ]
-    for line in plain_table(["model", "parameters", "memory", "lane", "capabilities"], rows):
+    for line in plain_table(["model", "parameters", "memory", "device group", "capabilities"], rows):
         click.echo(line)
     click.echo(f"all weights together: {_mib(total)}")
     for facts in body["engines"]:

@@ -219,7 +219,7 @@ class Scheduler:
         """Start serving on every idle device group that has work, and forget the queues of models that have none."""
         groups: dict[tuple[Engine, str], list[Queue]] = {}
         for model, queue in list(self._queues.items()):
-            place = (model.engine, model.lane)
+            place = (model.engine, model.device_group)
             if not queue.waiting:
                 if self._busy.get(place) is not queue:
                     del self._queues[model]

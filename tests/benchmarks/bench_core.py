@@ -104,9 +104,9 @@ class Slow(Engine):
         self.swaps = 0
 
     def serve(self, model, inbox):
-        if self.resident.get(model.lane) != model.name:
+        if self.resident.get(model.device_group) != model.name:
             self.swaps += 1
-            self.resident[model.lane] = model.name
+            self.resident[model.device_group] = model.name
             time.sleep(0.3)
         while batch := inbox.take(16):
             time.sleep(0.1)
@@ -126,7 +126,7 @@ class SlowPool(PoolSource):
         engine = Slow()
         return [
             Model(name=f"m{i}", fingerprint=f"slow{i}", capabilities={"generate"}, engine=engine,
-                  lane=f"device{i % self.options.devices}")
+                  device_group=f"device{i % self.options.devices}")
             for i in range(self.options.models)
         ]  # fmt: skip
 

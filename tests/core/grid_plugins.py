@@ -49,7 +49,7 @@ class MeetingPool(PoolSource):
         engine = Meeting()
         return [
             Model(name=f"m{i}", fingerprint=f"meeting-{i}", capabilities={"generate"}, engine=engine,
-                  lane=f"device{i}", info={"met": []})
+                  device_group=f"device{i}", info={"met": []})
             for i in range(3)
         ]  # fmt: skip
 
@@ -74,7 +74,7 @@ class MoodyPool(PoolSource):
                 fingerprint=f"moody-{i}",
                 capabilities={"generate"},
                 engine=engine,
-                lane=f"d{i}",
+                device_group=f"d{i}",
             )
             for i in range(2)
         ]

@@ -57,7 +57,7 @@ class MixedPool(PoolSource[Options]):
     Options = Options
 
     def models(self) -> Sequence[Model]:
-        """Describe the models of all sections in order. Each keeps its engine, its capabilities and its lane.
+        """Describe the models of all sections in order. Each keeps its engine, its capabilities and its device group.
 
         Names that occur in several sections get their pool's name in front. Raises ConfigError with the problems of all
         sections.

@@ -65,7 +65,7 @@ class OpenAIPool(PoolSource[Options]):
                     tokenizer=digest("remote tokenizer", fingerprint),  # unknown: equal for copies only
                     architecture=digest("remote architecture", fingerprint),
                     context_length=entry.context,
-                    lane=endpoint.base_url,
+                    device_group=endpoint.base_url,
                     copy=copies[fingerprint],
                     prices=entry.prices,
                     info={"entry": entry, "endpoint": endpoint},

@@ -32,7 +32,7 @@ def derive(engine: Engine, name: str, recipe: Recipe, sources: Sequence[Model]) 
         "description": str(getattr(recipe, "description", "")),
         "tokenizer": sources[0].tokenizer,
         "context_length": min((s.context_length for s in sources if s.context_length), default=None),
-        "lane": sources[0].lane,
+        "device_group": sources[0].device_group,
         "recipe": recipe,
         "sources": tuple(sources),
     }
@@ -63,7 +63,7 @@ def _checkpoint(engine: Any, name: str, recipe: Any, sources: Sequence[Model]) -
     entry = build(Entry, {**given, "name": name}, path=name)
     described = describe(entry, engine.options, name)
     device = given.get("device") or spec.device
-    group = sources[0].lane if device == spec.device else ""
+    group = sources[0].device_group if device == spec.device else ""
     model = model_of(described, entry, name, engine, [device], group)
     return attrs.evolve(model, recipe=recipe, sources=tuple(sources))
 

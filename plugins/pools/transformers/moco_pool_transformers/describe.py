@@ -79,7 +79,7 @@ def model_of(
         parameters=described.parameters,
         context_length=described.context,
         memory=described.memory,
-        lane=group or home,
+        device_group=group or home,
         copy=copy,
         prices=entry.prices,
         info={"spec": spec, "replicas": tuple(more)} if more else {"spec": spec},

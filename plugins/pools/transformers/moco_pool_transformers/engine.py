@@ -1,4 +1,4 @@
-"""The engine: one lane per device, models loaded once, calls served in continuous batches."""
+"""The engine: one device group per device, models loaded once, calls served in continuous batches."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TransformersEngine(Engine):
 
         from moco_pool_transformers.loaded import memory_errors
 
-        if self.cpu.threads is not None and model.lane.startswith("cpu"):
+        if self.cpu.threads is not None and model.device_group.startswith("cpu"):
             torch.set_num_threads(self.cpu.threads)  # of this thread
         try:
             with memory_errors(model.name):
@@ -245,7 +245,7 @@ class TransformersEngine(Engine):
 
 
 def _replica(model: Model, device: str) -> Model:
-    return attrs.evolve(model, lane=device, info={**model.info, "spec": model.info["spec"].on(device)})
+    return attrs.evolve(model, device_group=device, info={**model.info, "spec": model.info["spec"].on(device)})
 
 
 def _deliver(inbox: Inbox, results: Sequence[tuple[Call, Any]]) -> None:

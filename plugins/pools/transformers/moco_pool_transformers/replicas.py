@@ -1,6 +1,6 @@
 """One model on several devices at once: who answers which of its calls.
 
-The model has a home, the device of its lane, and replicas elsewhere. The home takes calls as if it were alone; when more
+The model has a home, the device of its group, and replicas elsewhere. The home takes calls as if it were alone; when more
 wait than its batch holds, a replica is opened in a thread of its own and the calls are divided evenly among those that are
 open. A reply depends on its call alone, so it does not matter who writes it. Private calls (sessions, whose caches live with
 one copy of the weights) stay at home.

@@ -86,7 +86,7 @@ class Residency:
     def relieve(self, model: Model) -> None:
         """Make room after a batch did not fit: drop what is idle on the model's device, and torch's own reserve."""
         spec = model.info.get("spec")
-        device, key = (spec.device, spec.base_key) if spec else (model.lane, ())
+        device, key = (spec.device, spec.base_key) if spec else (model.device_group, ())
         with self._lock:
             for base in self._bases.values():
                 own = base.key == key or model.name in base.names

@@ -91,7 +91,7 @@ def test_side_by_side_models_have_groups_of_their_own_and_say_the_same(
         source = pool(*paths, cache=tmp_path)
         models = source.models()
         replies = [[r.token_ids for r in serve(m, [ask(m, t) for t in texts])] for m in models]
-        return [m.lane for m in models], replies
+        return [m.device_group for m in models], replies
 
     before = torch.get_num_threads()
     try:

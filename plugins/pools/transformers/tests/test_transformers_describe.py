@@ -42,7 +42,7 @@ def test_facts_come_from_headers(folder: Path, tmp_path: Path) -> None:
     module = build("llama", 400)
     assert model.parameters == sum(p.numel() for p in module.parameters())
     assert model.memory == 4 * model.parameters and model.context_length == 256
-    assert (model.name, model.copy, model.lane, model.base, model.adapter) == ("model", 0, "cpu", "", False)
+    assert (model.name, model.copy, model.device_group, model.base, model.adapter) == ("model", 0, "cpu", "", False)
     assert {"generate", "logprobs", "score", "step", "hidden", "embed", "weights", "train"} == model.capabilities
     assert one(folder, tmp_path, dtype="bfloat16").memory == 2 * model.parameters
 
@@ -419,7 +419,7 @@ def test_the_plan_shows_the_placement(
     given = [f"-opool.models={json.dumps(models)}", f"-opool.cache={tmp_path}"]
     assert cli._run(["plan", "majority_vote", "-p", "transformers", "-d", "skills", "--json", *given]) == 0
     rows = json.loads(capsys.readouterr().out)["models"]
-    shown = {m["model"]: m["lane"] for m in rows}
+    shown = {m["model"]: m["device_group"] for m in rows}
     assert (shown["large-1"], shown["large-2"]) == ("cuda:0", "cuda:1")
     assert sorted((shown["model"], shown["small"])) == ["cuda:0", "cuda:1"]
     # what is listed twice has its copies; the others get a replica, since there is room

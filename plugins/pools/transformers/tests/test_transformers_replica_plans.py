@@ -95,13 +95,13 @@ def test_described_models_know_their_devices(tmp_path: Path, two: list[str]) -> 
     folder, other = checkpoint(tmp_path / "m"), checkpoint(tmp_path / "o", seed=1)
     (alone,) = pool(folder, cache=tmp_path, device="cpu").models()
     (one,) = pool(folder, cache=tmp_path, device="auto").models()
-    assert (one.lane, one.info["replicas"]) == ("cpu:0", ("cpu:1",)) and "replicas" not in alone.info
+    assert (one.device_group, one.info["replicas"]) == ("cpu:0", ("cpu:1",)) and "replicas" not in alone.info
     same = ("name", "fingerprint", "capabilities", "copy", "memory", "tokenizer", "architecture")
     assert all(getattr(one, n) == getattr(alone, n) for n in same)  # cache keys and seeds come from these
     (off,) = pool(folder, cache=tmp_path, device="auto", replicas=1).models()
     assert "replicas" not in off.info
     a, b = pool({"model": folder, "replicas": 1}, other, cache=tmp_path, device="auto").models()
-    assert "replicas" not in a.info and b.info["replicas"] == ({"cpu:0": "cpu:1", "cpu:1": "cpu:0"}[b.lane],)
+    assert "replicas" not in a.info and b.info["replicas"] == ({"cpu:0": "cpu:1", "cpu:1": "cpu:0"}[b.device_group],)
 
 
 def test_machines_with_one_device_are_unaffected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_machines_with_one_device_are_unaffected(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(placement, "rooms", lambda *_: pytest.fail("nothing to ask"))
     monkeypatch.setattr(placement, "devices", lambda: ["cpu"])
     (model,) = pool(folder, cache=tmp_path, device="auto").models()
-    assert model.lane == "cpu" and set(model.info) == {"spec"} and model.info["spec"].dtype == "float32"
+    assert model.device_group == "cpu" and set(model.info) == {"spec"} and model.info["spec"].dtype == "float32"
     with pytest.raises(ConfigError, match="'m': replicas: 2, but this machine has cpu alone; set replicas: auto"):
         pool(folder, cache=tmp_path, device="auto", replicas=2).models()
     for options in ({"device": "cpu", "replicas": 2}, {"device": "auto"}):
@@ -137,7 +137,7 @@ def test_the_plan_shows_replicas(tmp_path: Path, two: list[str], capsys: pytest.
     command = ["plan", "majority_vote", "-p", "transformers", "-d", "skills", *given]
     assert cli._run([*command, "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["models"]
-    assert (row["lane"], row["replicas"]) == ("cpu:0", ["cpu:1"])
+    assert (row["device_group"], row["replicas"]) == ("cpu:0", ["cpu:1"])
     assert cli._run(command) == 0
     out = capsys.readouterr().out
     assert "cpu:0 + cpu:1" in out and f"all weights together: {2 * row['memory_bytes'] / 2**20:,.1f} MiB" in out

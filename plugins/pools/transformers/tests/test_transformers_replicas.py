@@ -112,7 +112,7 @@ def test_through_scheduler_and_cache(tmp_path: Path, two: list[str], monkeypatch
     want = ask_all(alone, sampling, 30)
     source = pool(folder, other, cache=tmp_path, device="auto", max_batch=4)
     models = Pool(source.models())
-    assert [(m.lane, *m.info["replicas"]) for m in models] == [("cpu:1", "cpu:0"), ("cpu:0", "cpu:1")]  # gpt2 is larger
+    assert [(m.device_group, *m.info["replicas"]) for m in models] == [("cpu:1", "cpu:0"), ("cpu:0", "cpu:1")]  # gpt2 is larger
     done = steps_by_thread(monkeypatch, wait_for=4)  # two homes, two replicas, at once
     got = ask_all(models, sampling, 30)
     assert [[r.token_ids for r in row] for row in got] == [[r.token_ids for r in row] for row in want]
@@ -172,7 +172,7 @@ def test_adapters_are_put_on_every_replica_of_their_base(
     want = ask_all(Pool(pool(base, *tuned, cache=tmp_path, device="cpu").models()), sampling, 12)
     source = pool(base, *tuned, cache=tmp_path, device="auto", max_batch=3)
     models = Pool(source.models())
-    assert [(m.lane, m.info["replicas"]) for m in models] == [("cpu:0", ("cpu:1",))] * 3
+    assert [(m.device_group, m.info["replicas"]) for m in models] == [("cpu:0", ("cpu:1",))] * 3
     seen: set[tuple[str, bool]] = set()
     break_steps(monkeypatch, lambda replica, batch: seen.add((batch.loaded.model.name, replica)))  # type: ignore[func-returns-value]
     steps_by_thread(monkeypatch)
@@ -368,6 +368,6 @@ def test_derived_models_stay_on_one_device(tmp_path: Path, two: list[str]) -> No
 
     (model,) = pool(checkpoint(tmp_path / "m"), cache=tmp_path, device="auto", max_batch=3).models()
     derived = model.engine.derive("merged", Same(), [model])
-    assert "replicas" not in derived.info and derived.lane == "cpu:0"
+    assert "replicas" not in derived.info and derived.device_group == "cpu:0"
     want, got = serve(model, calls(model, 12)), serve(derived, calls(derived, 12))
     assert [r.token_ids for r in got] == [r.token_ids for r in want]

@@ -86,7 +86,7 @@ class VLLMEngine(Engine):
         if not place.sliced:
             yield
             return
-        switcher = self._switchers.get(place.lane)
+        switcher = self._switchers.get(place.device_group)
         if switcher is None:
 
             async def change(old: str | None, new: str) -> None:
@@ -94,7 +94,7 @@ class VLLMEngine(Engine):
                     await self._leave(old)
                 await self._open(new, place)
 
-            switcher = self._switchers[place.lane] = EngineSwitcher(change)
+            switcher = self._switchers[place.device_group] = EngineSwitcher(change)
         async with switcher.enter(key):
             yield
 

@@ -129,7 +129,7 @@ def engine_args(base: Base, place: Placement, options: Options) -> dict[str, Any
         args["max_model_len"] = options.max_model_len
     if options.top_logprobs > 20:  # vLLM's own limit
         args["max_logprobs"] = options.top_logprobs
-    if place.lane == "cpu":
+    if place.device_group == "cpu":
         args["kv_cache_memory_bytes"] = int(options.kv_cache * 2**30)
     else:
         args |= {"gpu_memory_utilization": place.share, "tensor_parallel_size": len(place.devices)}
@@ -139,7 +139,7 @@ def engine_args(base: Base, place: Placement, options: Options) -> dict[str, Any
         rank = max(base.adapters.values())
         # On a CPU a row without adapter reads the last slot (index -1) when it shares a batch with rows that have one, so
         # one slot more than there are adapters stays empty. GPU kernels skip such rows.
-        slots = len(base.adapters) + 1 if place.lane == "cpu" else min(len(base.adapters), 8)
+        slots = len(base.adapters) + 1 if place.device_group == "cpu" else min(len(base.adapters), 8)
         args |= {
             "enable_lora": True,
             "max_loras": slots,

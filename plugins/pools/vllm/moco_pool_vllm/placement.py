@@ -37,19 +37,19 @@ class Base:
 
 @attrs.frozen(kw_only=True)
 class Placement:
-    """Where an engine runs. ``share`` is the share of each device's memory; ``sliced`` marks engines that share a lane by
+    """Where an engine runs. ``share`` is the share of each device's memory; ``sliced`` marks engines that share a group by
     time-slicing, one at a time, since they do not fit together.
     """
 
-    lane: str
+    device_group: str
     devices: tuple[int, ...] = ()
     share: float = 0.0
     sliced: bool = False
 
     def __str__(self) -> str:
         if not self.devices:
-            return self.lane
-        return f"{self.lane}, {self.share:.0%}".replace("%", " %") + (", in turns" if self.sliced else "")
+            return self.device_group
+        return f"{self.device_group}, {self.share:.0%}".replace("%", " %") + (", in turns" if self.sliced else "")
 
 
 def gpus() -> list[int]:
@@ -78,7 +78,7 @@ def plan(
             raise ConfigError(
                 f"pool vllm: {wrong.name}: devices {list(wrong.devices)} asked for, but there is no GPU here"
             )
-        return {b.key: Placement(lane="cpu") for b in bases}
+        return {b.key: Placement(device_group="cpu") for b in bases}
     groups: dict[tuple[int, ...], list[Base]] = {}
     load = [0.0] * len(sizes)
     for base in sorted(bases, key=lambda b: (not b.devices, -b.bytes, b.key)):
@@ -118,13 +118,13 @@ def _disjoint(groups: Mapping[tuple[int, ...], Sequence[Base]]) -> None:
 def _share(
     where: tuple[int, ...], members: Sequence[Base], size: int, limit: float, cache: int
 ) -> dict[str, Placement]:
-    lane = "cuda:" + "+".join(map(str, where))
+    here = "cuda:" + "+".join(map(str, where))
     needs = {b.key: _need(b, cache) / len(where) / size for b in members}
     for base in members:
         allowed = base.share if base.share is not None else limit
         if needs[base.key] > allowed:
             raise ConfigError(
-                f"pool vllm: {base.name} needs about {needs[base.key] * size / 2**30:.1f} GiB on each of {lane}, which is more "
+                f"pool vllm: {base.name} needs about {needs[base.key] * size / 2**30:.1f} GiB on each of {here}, which is more "
                 f"than {allowed:g} of its {size / 2**30:.1f} GiB; raise gpu_share, lower kv_cache, or spread it over more GPUs "
                 "(tensor_parallel)"
             )
@@ -132,12 +132,12 @@ def _share(
     free = [b for b in members if b.share is None]
     if fixed > 1.0:
         raise ConfigError(
-            f"pool vllm: the gpu_share of the models on {lane} add up to {fixed:g}; lower them to 1 or less"
+            f"pool vllm: the gpu_share of the models on {here} add up to {fixed:g}; lower them to 1 or less"
         )
     wanted = sum(needs[b.key] for b in free)
     if fixed + wanted <= max(limit, fixed):
         spare = (limit - fixed) / wanted if wanted else 1.0
         return {
-            b.key: Placement(lane=lane, devices=where, share=round(b.share or needs[b.key] * spare, 4)) for b in members
+            b.key: Placement(device_group=here, devices=where, share=round(b.share or needs[b.key] * spare, 4)) for b in members
         }
-    return {b.key: Placement(lane=lane, devices=where, share=b.share or limit, sliced=True) for b in members}
+    return {b.key: Placement(device_group=here, devices=where, share=b.share or limit, sliced=True) for b in members}

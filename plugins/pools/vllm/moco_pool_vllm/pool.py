@@ -93,7 +93,7 @@ class VLLMPool(PoolSource[Options]):
                     parameters=described.parameters,
                     context_length=context,
                     memory=described.memory,
-                    lane=str(place),
+                    device_group=str(place),
                     copy=copies[fingerprint],
                     prices=entry.prices,
                     info={
@@ -136,7 +136,7 @@ class VLLMPool(PoolSource[Options]):
 
 def _capabilities(task: str, base: Base, place: Placement) -> frozenset[str]:
     # vLLM's CPU kernels for adapters take one row of logits per request: prompt log-probabilities stop the engine
-    return CAPABILITIES[task] - ({"score"} if base.adapters and place.lane == "cpu" else set())
+    return CAPABILITIES[task] - ({"score"} if base.adapters and place.device_group == "cpu" else set())
 
 
 def _base_key(entry: Entry, described: Any, task: str) -> str:

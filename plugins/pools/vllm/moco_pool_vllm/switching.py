@@ -1,4 +1,4 @@
-"""Time-slicing: engines that do not fit together take turns on their lane, with the fewest changes."""
+"""Time-slicing: engines that do not fit together take turns on their device group, with the fewest changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["EngineSwitcher"]
 
 
 class EngineSwitcher:
-    """Whose turn it is on one lane.
+    """Whose turn it is on one device group.
 
     A call enters with the key of its engine. The engine whose turn it is keeps it while any of its calls is under way or
     waits; then the one with the most waiting calls gets it. ``change(old, new)`` makes room and opens the new one; if it

@@ -63,7 +63,7 @@ def test_models_state_what_vllm_gives(folders: dict[str, str]) -> None:
     # an adapter given as a model stands on the base that it names
     alone = pool(folders, folders["lora"]).models()[0]
     assert (alone.adapter, alone.fingerprint, alone.base) == (True, tuned.fingerprint, tuned.base)
-    assert (plain.lane, plain.context_length, tuned.adapter) == ("cpu", 512, True)
+    assert (plain.device_group, plain.context_length, tuned.adapter) == ("cpu", 512, True)
     assert plain.tokenizer == tuned.tokenizer and len({m.fingerprint for m in (plain, tuned, judge, embed)}) == 4
     # the adapter is served on the resident base; another task needs another engine
     assert plain.info["base"] == tuned.info["base"] != embed.info["base"]
@@ -76,12 +76,12 @@ def test_arguments_of_the_engine(folders: dict[str, str]) -> None:
     source = pool(folders, base, *loras, max_num_seqs=5, engine_args={"block_size": 16})
     source.models()
     (only,) = source.engine.bases.values()
-    args = engine_args(only, Placement(lane="cpu"), source.options)
+    args = engine_args(only, Placement(device_group="cpu"), source.options)
     assert (args["model"], args["dtype"], args["max_num_seqs"], args["block_size"]) == (base, "float32", 5, 16)
     assert (args["enable_lora"], args["max_loras"], args["max_lora_rank"]) == (True, 3, 16)
     assert args["kv_cache_memory_bytes"] == 2 * GIB and args["load_format"] == "safetensors"
     assert args["generation_config"] == "vllm" and not args["trust_remote_code"]
-    two = engine_args(only, Placement(lane="cuda:0+1", devices=(0, 1), share=0.4, sliced=True), source.options)
+    two = engine_args(only, Placement(device_group="cuda:0+1", devices=(0, 1), share=0.4, sliced=True), source.options)
     assert (two["gpu_memory_utilization"], two["tensor_parallel_size"]) == (0.4, 2) and "enable_sleep_mode" not in two
 
 
@@ -91,7 +91,7 @@ def test_likeliest_tokens_are_part_of_what_is_asked(folders: dict[str, str]) -> 
     prints = [source.models()[0].fingerprint for source in (plain, some, many)]
     assert len(set(prints)) == 3 and prints[0] == pool(folders, base).models()[0].fingerprint
     args = [
-        engine_args(next(iter(s.engine.bases.values())), Placement(lane="cpu"), s.options) for s in (plain, some, many)
+        engine_args(next(iter(s.engine.bases.values())), Placement(device_group="cpu"), s.options) for s in (plain, some, many)
     ]
     assert [a.get("max_logprobs") for a in args] == [None, None, 50]
 
@@ -193,20 +193,20 @@ def test_the_plan_is_shown(
     lora = {"model": folders["base"], "adapter": folders["lora"], "name": "tuned"}
     models = [folders["base"], lora, folders["other"], folders["judge"]]
 
-    def lanes(cache: float) -> dict[str, str]:
+    def groups(cache: float) -> dict[str, str]:
         given = [f"-opool.models={json.dumps(models)}", f"-opool.cache={tmp_path}", f"-opool.kv_cache={cache}"]
         code = cli._run(["plan", "majority_vote", "-p", "vllm", "-d", "skills", "--json", *given])
         body = json.loads(capsys.readouterr().out)
         assert code == 2 and "judge" in body["problems"][0]  # a classifier does not write
         fusion = body["ruled_out"].get("logit_fusion")
         assert fusion is None or "`moco list pool --can step`" in fusion
-        return {m["model"]: m["lane"] for m in body["models"]}
+        return {m["model"]: m["device_group"] for m in body["models"]}
 
     # the largest has a GPU to itself, and the adapter is where its base is
-    together = lanes(2.0)
+    together = groups(2.0)
     assert together == {"other": "cuda:0, 90 %", **dict.fromkeys(("base", "tuned", "judge"), "cuda:1, 45 %")}
-    turns = {name: lane + ", in turns" for name, lane in together.items() if name != "other"}
-    assert lanes(4.0) == {"other": "cuda:0, 90 %", **{n: lane.replace("45", "90") for n, lane in turns.items()}}
+    turns = {name: group + ", in turns" for name, group in together.items() if name != "other"}
+    assert groups(4.0) == {"other": "cuda:0, 90 %", **{n: group.replace("45", "90") for n, group in turns.items()}}
 
 
 # ---------------------------------------------------------------- plans
@@ -218,7 +218,7 @@ def base(key: str, size: float, **fields: Any) -> Base:
 
 def test_what_fits_together_stays() -> None:
     places = plan([base("a", 20), base("b", 10)], 0.9, 2 * GIB, memory=[80 * GIB])
-    assert {p.lane for p in places.values()} == {"cuda:0"} and not any(p.sliced for p in places.values())
+    assert {p.device_group for p in places.values()} == {"cuda:0"} and not any(p.sliced for p in places.values())
     assert sum(p.share for p in places.values()) == pytest.approx(0.9, abs=1e-3)
     assert places["a"].share > places["b"].share  # what is left is divided by need
     assert all(p.share * 80 * GIB > 1.15 * b * GIB for p, b in ((places["a"], 20), (places["b"], 10)))
@@ -233,7 +233,7 @@ def test_several_gpus_and_tensor_parallelism() -> None:
     places = plan([base("a", 60), base("b", 50), base("c", 10)], 0.9, 2 * GIB, memory=[80 * GIB, 80 * GIB])
     assert (places["a"].devices, places["b"].devices, places["c"].devices) == ((0,), (1,), (1,))
     places = plan([base("big", 120, tensor_parallel=2)], 0.9, 2 * GIB, memory=[80 * GIB, 80 * GIB])
-    assert places["big"].devices == (0, 1) and places["big"].lane == "cuda:0+1"
+    assert places["big"].devices == (0, 1) and places["big"].device_group == "cuda:0+1"
     places = plan([base("a", 10, devices=(1,)), base("b", 10)], 0.9, 2 * GIB, memory=[80 * GIB, 80 * GIB])
     assert (places["a"].devices, places["b"].devices) == ((1,), (0,))
 
@@ -391,7 +391,7 @@ def engine_of(
     monkeypatch.setattr(EngineHandle, "open", opened)
     engine = VLLMEngine(build(Options, {"models": ["any"], **options}))
     engine.bases = {name: base(name, 1) for name in names}
-    place = Placement(lane="cuda:0", devices=(0,), share=0.9, sliced=sliced)
+    place = Placement(device_group="cuda:0", devices=(0,), share=0.9, sliced=sliced)
 
     def ask(name: str, what: str) -> Any:
         info = {"base": name, "place": place}

@@ -91,7 +91,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
         patch.setattr(
             pool_module,
             "plan",
-            lambda *a, **k: {key: Placement(lane=p.lane, sliced=True) for key, p in real(*a, **k).items()},
+            lambda *a, **k: {key: Placement(device_group=p.device_group, sliced=True) for key, p in real(*a, **k).items()},
         )
         models = [outsider, {"model": base, "task": "embed"}, judge]
         source = VLLMPool(build(Options, {"models": models, "cache": cache, **QUICK}))

@@ -107,7 +107,7 @@ class Faults:
 
 
 class ScriptedEngine(Engine):
-    """Answers by script, in batches, in the worker thread of its lane.
+    """Answers by script, in batches, in the worker thread of its device group.
 
     ``history`` holds every call it served, ``batches`` how many calls came together, ``hanging`` how many were ever
     left unanswered by :class:`Faults`.
