@@ -134,8 +134,9 @@ def test_a_method_that_breaks_in_fit_leaves_the_baselines(moco):
 
 def start(moco, toys, *extra):
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    # a test suite in the background may have inherited "ignore SIGINT"
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from moco_core.cli import main; main()"
+    # a test suite in the background may have inherited that signals are ignored
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "signal.signal(signal.SIGHUP, signal.SIG_DFL); from moco_core.cli import main; main()"
     command = [sys.executable, "-c", code, *RUN, "--plugin", str(toys)]
     options = ["-o", "pool.delay=0.03", "-o", "pool.batch=4", "-o", "in_flight=8", *extra]
     return subprocess.Popen(

@@ -98,6 +98,7 @@ class OpenAIPool(PoolSource[Options]):
         sent = {
             "extra": {**options.extra_body, **entry.extra_body},
             "omit": sorted({*options.omit, *entry.omit}),
+            **({"stream": True} if options.stream else {}),  # some servers trim what they do not stream
             "template": dict(entry.template),
             "headers": dict(options.headers),
             "budget": options.max_tokens_field,

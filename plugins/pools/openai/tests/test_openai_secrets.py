@@ -16,6 +16,7 @@ import pytest
 from openai_asking import SURROUNDINGS, answered, ask, pool, says
 
 from moco_core import Secret, cli
+from moco_core.catalogue import installed
 from moco_core.errors import ConfigError, ModelCallError
 from moco_core.options import build, plain
 from moco_core.types import Generation, canonical
@@ -256,6 +257,7 @@ def test_no_command_shows_or_writes_a_key(
     pytest.importorskip("moco_method_majority_vote")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MOCO_TRACE", "1")
+    installed.cache_clear()  # whether hooks are traced is decided when the catalogue is made
     base = ["run", "majority_vote", "-p", "openai", "-d", "skills", "--dev", "1", "--test", "2", "--cache", "c.sqlite"]
     base += ["-o", f"pool.base_url={server.url}", "-o", "pool.models=[alpha]", "-o", "pool.retries=0"]
     told = says({"error": {"message": f"not with {KEY} and {KEY!r}"}}, 400)
@@ -271,6 +273,7 @@ def test_no_command_shows_or_writes_a_key(
                 cli._run([*debug, *base, *more])
             except Exception:  # with --debug they come through
                 traceback.print_exc()
+    installed.cache_clear()
     out, err = capsys.readouterr()
     assert "moco_run_started" in err and "not with ***" in out + err
     assert "SECRET123" not in out + err
