@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from moco_core.kinds import MADE
-from moco_toolkit_authoring.maintain import Project, projects
+from moco_toolkit_authoring.maintain import Project, projects, read_project
 from moco_toolkit_authoring.scaffold import render
 
 from .conftest import ROOT, Environment, Wheels, build
@@ -106,6 +106,9 @@ def test_a_scaffolded_plugin_passes_out_of_tree(
     environment.install([wheels.core, wheels.authoring])
     project = tmp_path / "project"
     environment.moco("new", kind, "my_idea", "--in", str(project))
+    wanted = read_project(project).requires()
+    for needed in (p for p in _PROJECTS if p.distribution in wanted):
+        environment.install(wheels.needed(needed))
     environment.install([build(project, tmp_path / "built")])
     assert "my_idea" in environment.moco("list", kind)
     environment.moco("check", kind, "my_idea")
