@@ -122,6 +122,12 @@ BROKEN = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what a broken method writes lie in a folder of the test's."""
+    monkeypatch.chdir(tmp_path)
+
+
 def ours(cls: type, catalogue: Catalogue) -> dict[str, str]:
     catalogue.register(cls, "sample")
     names = {c.name for c in CHECKS}
