@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 import attrs
@@ -341,9 +342,11 @@ class PoolSource(ABC, Generic[OptionsT]):
     """A pool plugin: describes its models, and opens them on its engine when they are first called.
 
     ``Options`` is a frozen attrs class. ``models()`` must be cheap: it reads configurations and headers, never weights.
+    ``beside`` is set by a pool of pools: bytes that its other pools need on each device (``cuda:0``), to be planned around.
     """
 
     Options: ClassVar[type] = NoOptions
+    beside: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options

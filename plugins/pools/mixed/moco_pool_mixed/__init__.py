@@ -62,15 +62,8 @@ class MixedPool(PoolSource[Options]):
         Names that occur in several sections get their pool's name in front. Raises ConfigError with the problems of all
         sections.
         """
-        found: list[tuple[int, Model]] = []
-        problems: list[str] = []
-        for i, section in enumerate(self.options.pools):
-            try:
-                found += [(i, m) for m in section.instance.models()]
-            except ConfigError as error:
-                problems += [f"pools[{i}] ({section.name}): {p}" for p in error.problems]
-        if problems:
-            raise ConfigError(problems)
+        sections = self._described()
+        found = [(i, m) for i, models in enumerate(sections) for m in models]
         copies: Counter[str] = Counter()
         out = []
         for (_, model), name in zip(found, self._names(found), strict=True):
@@ -78,6 +71,30 @@ class MixedPool(PoolSource[Options]):
             out.append(attrs.evolve(model, name=name, copy=copies[model.fingerprint]))
             copies[model.fingerprint] += 1
         return self._ordered(out)
+
+    def _described(self) -> list[Sequence[Model]]:
+        """Describe the sections, each by itself; again, around what the others need, where two want one accelerator."""
+        found: list[Sequence[Model]] = [()] * len(self.options.pools)
+        problems: list[str] = []
+
+        def describe(i: int, section: Plugin) -> None:
+            try:
+                found[i] = section.instance.models()
+            except ConfigError as error:
+                problems.extend(f"pools[{i}] ({section.name}): {p}" for p in error.problems)
+
+        for i, section in enumerate(self.options.pools):
+            describe(i, section)
+        needs = [_needs(models) for models in found]
+        if not problems and any(n > 1 for n in Counter(device for need in needs for device in need).values()):
+            for i, section in enumerate(self.options.pools):
+                others = sum((need for j, need in enumerate(needs) if j != i), Counter[str]())
+                section.instance.beside = dict(others)
+                describe(i, section)
+                needs[i] = _needs(found[i])
+        if problems:
+            raise ConfigError(problems)
+        return found
 
     def _names(self, found: Sequence[tuple[int, Model]]) -> list[str]:
         sections = self.options.pools
@@ -122,6 +139,16 @@ class MixedPool(PoolSource[Options]):
                 section.instance.export(model, folder)
                 return
         raise CapabilityError(f"{model.name!r} belongs to no pool of this mixed pool")
+
+
+def _needs(models: Sequence[Model]) -> Counter[str]:
+    """Return the bytes of weights on each accelerator; a device group such as ``cuda:0+1, 45 %`` names several."""
+    out: Counter[str] = Counter()
+    for group, model in {(m.device_group, m.base or m.fingerprint): m for m in models}.items():
+        kind, _, numbers = group[0].partition(",")[0].partition(":")
+        devices = [f"{kind}:{n}" for n in numbers.split("+") if n.isdecimal()]
+        out.update({device: (model.memory or 0) // len(devices) for device in devices})
+    return out
 
 
 @hookimpl

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from moco_core import cli
-from moco_core.catalogue import installed
+from moco_core.catalogue import Catalogue, installed
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.models import Needs, Pool
+from moco_core.models import Model, Needs, Pool, PoolSource
 from moco_core.options import build
 from moco_core.types import Sampling
 from moco_pool_mixed import MixedPool, Options
-from moco_toolkit_authoring import open_session, run_checks
+from moco_toolkit_authoring import open_session, run_checks, scripted_model
 
 pytest.importorskip("moco_pool_openai", reason="the pool openai is not installed")
 from moco_pool_openai.testing import StubServer
@@ -59,6 +61,34 @@ def test_names_capabilities_and_order(servers: tuple[StubServer, StubServer]) ->
     assert needs.problems(mixed(*both, order=order).models()) == []
     (problem,) = needs.problems(models)
     assert "openai0-alpha" in problem and "logprobs" in problem
+
+
+class Planned(PoolSource[Any]):
+    """A pool that puts its one model on the emptier of two accelerators, as engines with memory of their own do."""
+
+    @attrs.frozen(kw_only=True)
+    class Options:
+        model: str
+        size: int
+
+    def models(self) -> tuple[Model, ...]:
+        device = min((0, 1), key=lambda i: self.beside.get(f"cuda:{i}", 0))
+        return (
+            scripted_model(self.options.model, "yes", memory=self.options.size, device_group=f"cuda:{device}, 90 %"),
+        )
+
+
+def test_pools_on_the_same_accelerators_are_planned_around_each_other() -> None:
+    catalogue = Catalogue(os.environ)
+    catalogue.register(Planned, "planned")
+    sections = [{"name": "planned", "model": name, "size": size} for name, size in (("a", 10), ("b", 30), ("c", 5))]
+    models = MixedPool(build(Options, {"pools": sections}, plugins=catalogue)).models()
+    # each alone would take the first device; a leaves it to the other two, b then takes it, c joins the lighter one
+    assert [(m.name, m.device_group) for m in models] == [
+        ("a", "cuda:1, 90 %"),
+        ("b", "cuda:0, 90 %"),
+        ("c", "cuda:1, 90 %"),
+    ]
 
 
 def test_one_model_in_two_sections_is_two_copies(servers: tuple[StubServer, StubServer]) -> None:

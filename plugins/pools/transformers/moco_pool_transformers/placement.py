@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 
@@ -54,19 +55,25 @@ def missing(device: str) -> str | None:
     return f"{device!r} is not on this machine; it has {', '.join(found)}"
 
 
-def spread(models: Sequence[tuple[str, str, int]], wanted: Sequence[str], available: Sequence[str]) -> list[str]:
+def spread(
+    models: Sequence[tuple[str, str, int]],
+    wanted: Sequence[str],
+    available: Sequence[str],
+    beside: Mapping[str, int] = MappingProxyType({}),
+) -> list[str]:
     """Return a device per model.
 
-    ``models`` are (base, fingerprint, bytes). Models with a wanted device keep it. Of the others the largest goes first, to
-    the device with the fewest bytes so far; an adapter goes where its base is; a copy of a model goes to a device that has
-    none of it yet (a replica, so that both work at once), and shares memory with the first where every device has one.
+    ``models`` are (base, fingerprint, bytes), ``beside`` the bytes that other pools need per device. Models with a wanted
+    device keep it. Of the others the largest goes first, to the device with the fewest bytes so far; an adapter goes where its
+    base is; a copy of a model goes to a device that has none of it yet (a replica, so that both work at once), and shares
+    memory with the first where every device has one.
     """
     out = list(wanted)
     if "cuda" in out:
         first = next((d for d in available if d.startswith("cuda")), "cuda:0")
         out = [first if d == "cuda" else d for d in out]
     there = list(available) or ["cpu"]
-    load: dict[str, int] = dict.fromkeys(there, 0)
+    load: dict[str, int] = {d: beside.get(d, 0) for d in there}
     homes: dict[str, list[str]] = {}  # base -> devices that hold it
     seen: dict[tuple[str, str], int] = {}  # (fingerprint, device) -> copies there
     order = sorted(range(len(models)), key=lambda i: (out[i] == "", -models[i][2], i))
@@ -167,14 +174,18 @@ def replicate(
 
 
 def place(
-    found: Sequence[Described], entries: Sequence[Entry], names: Sequence[str], options: Options
+    found: Sequence[Described],
+    entries: Sequence[Entry],
+    names: Sequence[str],
+    options: Options,
+    beside: Mapping[str, int] = MappingProxyType({}),
 ) -> list[tuple[str, ...]]:
     """Return the devices of each model, its home first: given ones are kept, the others are spread over what there is by size,
     and models get replicas where room is left. Raises ConfigError for numbers of replicas that cannot be.
     """
     wanted = [e.device or ("" if options.device == "auto" else options.device) for e in entries]
     available = devices() if "" in wanted or "cuda" in wanted else []
-    homes = spread([(d.spec.base_key[0], d.fingerprint, d.memory) for d in found], wanted, available)
+    homes = spread([(d.spec.base_key[0], d.fingerprint, d.memory) for d in found], wanted, available, beside)
     pool = None if options.replicas == "auto" else options.replicas
     held = [
         Held(
@@ -199,7 +210,11 @@ def place(
         h = next(h for h in held if h.replicas not in (None, 1))
         there = ", ".join(available) or "no other device"
         raise ConfigError(f"{h.label}: replicas: {h.replicas}, but this machine has {there} alone; set replicas: auto")
-    more, problems = replicate(held, homes, rooms(available, options.memory))
+    there = {
+        d: attrs.evolve(room, bytes=max(room.bytes - beside.get(d, 0), 0))
+        for d, room in rooms(available, options.memory).items()
+    }
+    more, problems = replicate(held, homes, there)
     if problems:
         raise ConfigError(problems)
     return [(home, *further) for home, further in zip(homes, more, strict=True)]

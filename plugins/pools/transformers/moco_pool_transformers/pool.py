@@ -51,7 +51,7 @@ class TransformersPool(PoolSource[Options]):
         names = unique_names([d.name for d in found])
         copies: Counter[str] = Counter()
         out = []
-        places = place(found, entries, names, self.options)
+        places = place(found, entries, names, self.options, self.beside)
         # bases on the CPU -> parameters; adapters are decoded where their base is
         bases = {d.spec.base_key[0]: d.parameters for d, (home, *_) in zip(found, places, strict=True) if home == "cpu"}
         plan = self.engine.cpu = CpuPlan.of(list(bases.values()), cores(), os.environ)

@@ -402,6 +402,8 @@ def test_models_are_spread_by_size() -> None:
     assert spread(copies, [""] * 3, gpus) == ["cuda:0", "cuda:1", "cuda:0"]  # replicas while there is a free device
     assert spread(sizes, [""] * 4, ["cpu"]) == ["cpu"] * 4
     assert spread(sizes, ["cuda"] + [""] * 3, gpus)[0] == "cuda:0"
+    assert spread(sizes, [""] * 4, gpus, {"cuda:0": 20}) == ["cuda:1"] * 4  # another pool works on the first
+    assert spread(sizes, [""] * 4, gpus, {"cuda:0": 7}) == ["cuda:1", "cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_the_plan_shows_the_placement(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 
@@ -62,14 +63,20 @@ def gpus() -> list[int]:
 
 
 def plan(
-    bases: Sequence[Base], limit: float, cache: int, *, swap: str = "process", memory: Sequence[int] | None = None
+    bases: Sequence[Base],
+    limit: float,
+    cache: int,
+    *,
+    memory: Sequence[int] | None = None,
+    beside: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Placement]:
     """Return a place per engine.
 
     Largest first, each engine goes to the device (or devices, for tensor parallelism) with the most room. Engines of one
     device stay resident together if their weights and a cache of ``cache`` bytes each fit within ``limit`` of its memory;
     what is left is divided among them in proportion to their needs. Otherwise they take turns on it, each with all of it.
-    ``memory`` is that of the devices (asked if None). Raises ConfigError if an engine cannot fit at all.
+    ``memory`` is that of the devices (asked if None), ``beside`` what other pools need of it. Raises ConfigError if an engine
+    cannot fit at all.
     """
     sizes = list(gpus() if memory is None else memory)
     if not sizes:
@@ -80,7 +87,8 @@ def plan(
             )
         return {b.key: Placement(device_group="cpu") for b in bases}
     groups: dict[tuple[int, ...], list[Base]] = {}
-    load = [0.0] * len(sizes)
+    taken = [beside.get(f"cuda:{i}", 0) * _OVERHEAD for i in range(len(sizes))]
+    load = list(taken)
     for base in sorted(bases, key=lambda b: (not b.devices, -b.bytes, b.key)):
         roomiest = sorted(range(len(sizes)), key=lambda i: (load[i] - sizes[i], i))
         where = base.devices or tuple(sorted(roomiest[: base.tensor_parallel]))
@@ -94,7 +102,8 @@ def plan(
     _disjoint(groups)
     out: dict[str, Placement] = {}
     for where, members in groups.items():
-        out |= _share(where, members, min(sizes[i] for i in where), limit, cache)
+        left = limit - max(taken[i] / sizes[i] for i in where)
+        out |= _share(where, members, min(sizes[i] for i in where), left, cache)
     return out
 
 
@@ -125,8 +134,8 @@ def _share(
         if needs[base.key] > allowed:
             raise ConfigError(
                 f"pool vllm: {base.name} needs about {needs[base.key] * size / 2**30:.1f} GiB on each of {here}, which is more "
-                f"than {allowed:g} of its {size / 2**30:.1f} GiB; raise gpu_share, lower kv_cache, or spread it over more GPUs "
-                "(tensor_parallel)"
+                f"than {allowed:.3g} of its {size / 2**30:.1f} GiB; raise gpu_share, lower kv_cache, or spread it over more "
+                "GPUs (tensor_parallel)"
             )
     fixed = sum(b.share for b in members if b.share is not None)
     free = [b for b in members if b.share is None]

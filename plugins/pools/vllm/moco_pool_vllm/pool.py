@@ -66,7 +66,7 @@ class VLLMPool(PoolSource[Options]):
             raise ConfigError(problems)
         bases = self._bases(entries, found)
         placed = plan(
-            list(bases.values()), self.options.gpu_share, int(self.options.kv_cache * _GIB), swap=self.options.swap
+            list(bases.values()), self.options.gpu_share, int(self.options.kv_cache * _GIB), beside=self.beside
         )
         copies: Counter[str] = Counter()
         out = []

@@ -238,6 +238,15 @@ def test_several_gpus_and_tensor_parallelism() -> None:
     assert (places["a"].devices, places["b"].devices) == ((1,), (0,))
 
 
+def test_the_plan_leaves_other_pools_what_they_need() -> None:
+    two = [80 * GIB, 80 * GIB]
+    assert plan([base("a", 20)], 0.9, 2 * GIB, memory=two, beside={"cuda:0": 30 * GIB})["a"].devices == (1,)
+    (place,) = plan([base("a", 20)], 0.9, 2 * GIB, memory=[80 * GIB], beside={"cuda:0": 20 * GIB}).values()
+    assert place.share == pytest.approx(0.9 - 1.15 * 20 / 80, abs=1e-4)  # all that is left
+    with pytest.raises(ConfigError, match=r"more than 0\.325 of its 80\.0 GiB"):
+        plan([base("a", 30)], 0.9, 2 * GIB, memory=[80 * GIB], beside={"cuda:0": 40 * GIB})
+
+
 @pytest.mark.parametrize(
     ("bases", "line"),
     [
