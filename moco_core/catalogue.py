@@ -246,10 +246,9 @@ class Catalogue:
             ]
         if not found:
             raise BrokenPlugin(f"--plugin {path}: it defines no {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-        before = set(self._registered)
         for cls in found:
             self.register(cls, getattr(cls, "name", None) if isinstance(getattr(cls, "name", None), str) else None)
-        return sorted(set(self._registered) - before)
+        return sorted(key for key, cls in self._registered.items() if cls in found)
 
 
 def trace_hooks(manager: pluggy.PluginManager) -> None:

@@ -231,19 +231,19 @@ class Plugin:
         return masked(body) if self.kind == "pool" else body
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, key: Callable[[Any], str] = str) -> Any:
     """Return options (or any value made of attrs classes, plugins, sequences and mappings) as JSON data.
 
-    Secrets are masked.
+    Secrets are masked; ``key`` makes a text of a mapping's key.
     """
     if isinstance(value, Secret):
         return str(value)
     if isinstance(value, Plugin):
         return value.plain()
     if attrs.has(type(value)):
-        return {f.name: plain(getattr(value, f.name)) for f in attrs.fields(type(value))}
+        return {f.name: plain(getattr(value, f.name), key) for f in attrs.fields(type(value))}
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {key(k): plain(v, key) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [plain(v, key) for v in value]
     return value

@@ -79,10 +79,11 @@ class System(ABC):
     def state(self) -> Mapping[str, Any]:
         """Return what fitting learnt, as JSON data: all that :meth:`Method.restore` needs beside pool and options.
 
-        By default every attrs field after those two.
+        By default every attrs field after those two. Raises PluginError for a mapping in them whose keys are no texts: they
+        would come back as texts.
         """
         learnt = attrs.fields(type(self))[2:]
-        return {field.name: plain(getattr(self, field.name)) for field in learnt}
+        return {field.name: plain(getattr(self, field.name), _text) for field in learnt}
 
     def save_files(self, folder: Path) -> None:
         """Write what does not fit JSON (tensors as safetensors) into an existing, empty folder."""
@@ -133,3 +134,9 @@ class Method(ABC, Generic[OptionsT]):
         if not hasattr(self, "system"):
             raise PluginError(f"{type(self).__name__} names no `system` class and has no `restore` of its own")
         return self.system(pool, self.options, **state)
+
+
+def _text(key: Any) -> str:
+    if not isinstance(key, str):
+        raise PluginError(f"a system's state has the key {key!r}; the keys of JSON are texts, so store pairs instead")
+    return key

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from moco_core.catalogue import Catalogue, installed
+from moco_core.cli.screen import say
 
 # Everything else is imported inside the functions that use it: `moco list` loads this module and must stay quick.
 if TYPE_CHECKING:
@@ -136,10 +137,12 @@ def status_console() -> Console:
 
 
 def known_plugins(files: tuple[Path, ...]) -> Catalogue:
-    """Return the catalogue with the plugins of ``--plugin`` files added."""
+    """Return the catalogue with the plugins of ``--plugin`` files added; say what they are called."""
+    catalogue = installed()
     for path in files:
-        installed().register_file(path)
-    return installed()
+        names = ", ".join(f"{kind} {name}" for kind, name in catalogue.register_file(path))
+        say(status_console(), f"{path}: {names}")
+    return catalogue
 
 
 def cache_file(path: Path | None) -> Path:

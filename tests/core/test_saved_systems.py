@@ -59,6 +59,14 @@ def test_a_saved_system_is_what_fitting_made_of_it_whatever_its_parts_are_called
     assert head["config"]["method"]["stop_token"] == head["given"]["method"]["stop_token"] == "@@@"
 
 
+def test_a_state_whose_keys_would_come_back_as_text_is_refused_with_the_key(moco):
+    code = TRIGGERS.replace('{"password": "sesame"}', "{7: 0.5}")
+    (moco.folder / "triggers.py").write_text(code)
+    ran = moco("run", "triggers", "-d", "toys", "-p", "toy_pool", "--no-baselines", "--plugin", "triggers.py")
+    assert ran.code == 2  # no model was asked
+    assert "a system's state has the key 7; the keys of JSON are texts, so store pairs instead" in ran.err
+
+
 def test_the_key_of_a_pool_reaches_neither_observers_nor_the_trace_nor_the_disk(moco, capsys):
     seen = []
 
