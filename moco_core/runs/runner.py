@@ -64,7 +64,8 @@ class Benchmark:
 
     def _plan(self) -> list[Job]:
         jobs: list[Job] = []
-        singles = list(self.pool) if self.config.settings.baselines else []
+        # a pool may have helpers that write no text: encoders, reward models
+        singles = [m for m in self.pool if m.can("generate")] if self.config.settings.baselines else []
         for dataset in self.config.datasets:
             metric = self.metric_of(dataset)
             for seed in self.config.seeds:

@@ -9,15 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moco_toolkit_checkpoints.specs import Task
+
 __all__ = ["capabilities", "loader", "rolls_back"]
 
 GENERATIVE = frozenset({"generate", "logprobs", "score", "step", "hidden", "embed", "weights", "train"})
 CLASSIFYING = frozenset({"reward", "hidden", "embed", "weights"})
+ENCODING = frozenset({"embed", "weights"})
 
 _TABLES = {
     "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
     "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+    "AutoModel": "MODEL_MAPPING_NAMES",
 }
 """The library's classes that open models here, and where it lists what each of them opens."""
 
@@ -29,14 +33,17 @@ _NO_ROLLBACK = frozenset(
 _RECURRENT = ("mamba", "rwkv", "recurrent", "xlstm")
 
 
-def loader(config: Mapping[str, Any], classifier: bool) -> str | None:
+_OPENERS: Mapping[Task, tuple[str, ...]] = {
+    "generate": ("AutoModelForCausalLM", "AutoModelForImageTextToText"),
+    "reward": ("AutoModelForSequenceClassification",),
+    "embed": ("AutoModel",),
+}
+
+
+def loader(config: Mapping[str, Any], task: Task) -> str | None:
     """Return the class of transformers that opens a checkpoint; None if the installed version knows none."""
     classes = [str(c) for c in config.get("architectures") or []]
-    if classifier:
-        wanted = ["AutoModelForSequenceClassification"]
-    else:
-        wanted = ["AutoModelForCausalLM", "AutoModelForImageTextToText"]
-    for name in wanted:
+    for name in _OPENERS[task]:
         known = _listed(name)
         if known is None or config.get("model_type") in known or known.intersection(classes):
             return name
@@ -56,10 +63,10 @@ def _listed(name: str) -> frozenset[str] | None:
     return frozenset(re.findall(r'"([\w.-]+)"', table[1])) if table else None
 
 
-def capabilities(config: Mapping[str, Any], classifier: bool) -> frozenset[str]:
+def capabilities(config: Mapping[str, Any], task: Task) -> frozenset[str]:
     """Return what a model of this configuration can do on this engine."""
-    if classifier:
-        return CLASSIFYING
+    if task != "generate":
+        return CLASSIFYING if task == "reward" else ENCODING
     return GENERATIVE if rolls_back(config) else GENERATIVE - {"step"}
 
 

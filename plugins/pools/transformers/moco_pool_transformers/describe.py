@@ -40,11 +40,12 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
         where,
     )
     config, spec = described.config, described.spec
-    name = loader(config, spec.classifier)
+    name = loader(config, spec.task)
     if name is None and not config.get("auto_map"):
         raise ConfigError(
-            f"{where}: {entry.model}: transformers {version('transformers')} opens no {' or '.join(config['architectures'])} "
-            "as a model that writes text; upgrade it (pip install -U transformers), or use another engine"
+            f"{where}: {entry.model}: transformers {version('transformers')} opens no {' or '.join(config['architectures'])}"
+            f"{' as a model that writes text' if spec.task == 'generate' else ''}; upgrade it (pip install -U transformers), "
+            "or use another engine"
         )
     return attrs.evolve(
         described, spec=attrs.evolve(spec, entry=attrs.asdict(entry), loader=name or "AutoModelForCausalLM")
@@ -69,7 +70,7 @@ def model_of(
     return Model(
         name=name,
         fingerprint=described.fingerprint,
-        capabilities=capabilities(described.config, spec.classifier),
+        capabilities=capabilities(described.config, spec.task),
         engine=engine,
         description=entry.description,
         tokenizer=described.tokenizer,

@@ -129,11 +129,13 @@ def _alone(loaded: LoadedModel, prefix: Sequence[int], ids: Sequence[int]) -> li
 
 def embed(loaded: LoadedModel, calls: Sequence[Call]) -> list[Any]:
     """Return, per call, one vector per text: the mean of the last hidden states over the text's tokens (float32)."""
+    writes = loaded.model.can("generate")
+    read = loaded.render_input if writes else loaded.renderer.render_closed
     jobs: list[tuple[int, tuple[int, ...]]] = []
     results: list[Any] = [None] * len(calls)
     for c, call in enumerate(calls):
         try:
-            prompts = [loaded.render_input({"text": text}) for text in call.input["texts"]]
+            prompts = [read({"text": text}) for text in call.input["texts"]]
         except ModelCallError as error:
             results[c] = error
             continue
@@ -141,8 +143,13 @@ def embed(loaded: LoadedModel, calls: Sequence[Call]) -> list[Any]:
         jobs += [(c, p.ids) for p in prompts]
     vectors: list[Any] = [None] * len(jobs)
     for group in _groups(loaded, [ids for _, ids in jobs]):
-        ids, mask, places = _left_padded([jobs[i][1] for i in group], loaded)
-        hidden = _hidden(loaded, ids, mask, places).float()
+        rows = [jobs[i][1] for i in group]
+        if writes:
+            ids, mask, places = _left_padded(rows, loaded)
+            hidden = _hidden(loaded, ids, mask, places).float()
+        else:  # encoders count positions their own way, some from the padding
+            ids, mask = _right_padded(rows, loaded)
+            hidden = loaded.body(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         weight = mask.unsqueeze(-1).float()
         mean = (hidden * weight).sum(1) / weight.sum(1)
         for i, vector in zip(group, mean.tolist(), strict=True):
@@ -198,6 +205,14 @@ def _left_padded(rows: Sequence[Sequence[int]], loaded: LoadedModel) -> tuple[Te
         mask[i, width - len(row) :] = 1
     places = (mask.cumsum(-1) - 1).clamp(min=0)
     return ids.to(loaded.device), mask.to(loaded.device), places.to(loaded.device)
+
+
+def _right_padded(rows: Sequence[Sequence[int]], loaded: LoadedModel) -> tuple[Tensor, Tensor]:
+    width = max(len(r) for r in rows)
+    pad = loaded.tokenizer.pad_token_id or 0
+    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], dtype=torch.long)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], dtype=torch.long)
+    return ids.to(loaded.device), mask.to(loaded.device)
 
 
 def _hidden(loaded: LoadedModel, ids: Tensor, mask: Tensor, places: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from transformers_tiny import FakeInbox, ask, checkpoint, pool, serve
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers_tiny import FakeInbox, ask, checkpoint, encoder, pool, serve
 
-from moco_core.errors import EngineOutOfMemory, ModelCallError
+from moco_core.errors import EngineOutOfMemory, ModelCallError, PromptTooLong
 from moco_core.models import Call
 from moco_pool_transformers.loaded import LoadedModel
 
@@ -70,6 +70,33 @@ def test_embedding_is_the_mean_of_the_last_hidden_states(tmp_path: Path) -> None
         with torch.no_grad():
             hidden = module.transformer(**tok(text, return_tensors="pt")).last_hidden_state[0]
         assert list(vector) == pytest.approx(hidden.mean(0).tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM", "RobertaModel", "ModernBertModel"])
+def test_an_encoder_embeds_as_it_does_alone_and_does_nothing_else(tmp_path: Path, kind: str) -> None:
+    """Texts of different lengths share a batch: a shorter one is neither shifted nor does it read its padding."""
+    folder = encoder(tmp_path / "m", kind)
+    model = pool(folder, cache=tmp_path).models()[0]
+    assert model.capabilities == {"embed", "weights"}
+    texts = ["the quick brown fox jumps over the lazy dog", "a", "what is the capital of France?"]
+    (got,) = serve(model, [Call(model, "embed", {"texts": texts}, {})])
+    module = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tok = AutoTokenizer.from_pretrained(folder)
+    for text, vector in zip(texts, got, strict=True):
+        row = tok(text, return_tensors="pt")
+        with torch.no_grad():
+            hidden = module(row["input_ids"], attention_mask=row["attention_mask"]).last_hidden_state[0]
+        assert row["input_ids"][0, -1] == tok.eos_token_id  # what closes a text is read too
+        assert list(vector) == pytest.approx(hidden.mean(0).tolist(), abs=1e-4)
+
+
+def test_a_text_beyond_the_positions_that_an_encoder_counts_fails_alone(tmp_path: Path) -> None:
+    """RoBERTa's table of positions is longer than what it reads: it begins behind the padding token."""
+    folder = encoder(tmp_path / "m", "RobertaModel", model_max_length=20)
+    model = pool(folder, cache=tmp_path).models()[0]
+    calls = [Call(model, "embed", {"texts": [text]}, {}) for text in ("a", "a b c d e f g h i j k l m n o p q r s t")]
+    short, long = serve(model, calls)
+    assert len(short[0]) == 32 and isinstance(long, PromptTooLong)
 
 
 def test_reward_equals_the_classifier_alone(tmp_path: Path) -> None:

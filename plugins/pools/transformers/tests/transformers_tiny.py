@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GPT2Config,
@@ -108,6 +109,22 @@ def checkpoint(
     """Write a random checkpoint and return its folder."""
     tok = tokenizer(template)
     build(kind, len(tok), seed, **changes).save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return str(folder)
+
+
+def encoder(folder: Path, kind: str, *, model_max_length: int = 40, seed: int = 0) -> str:
+    """Write a random encoder of that class of transformers, and return its folder. Its tokenizer closes every text."""
+    tok = tokenizer(None)
+    tok.pad_token, tok.model_max_length = "<|end|>", model_max_length
+    tok.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    config = getattr(transformers, kind.partition("Model")[0].partition("For")[0] + "Config")
+    settings = {k: v for k, v in SMALL.items() if k != "num_key_value_heads"}
+    torch.manual_seed(seed)
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": tok.pad_token_id, "cls_token_id": 0, "sep_token_id": 1}
+    getattr(transformers, kind)(config(vocab_size=len(tok), **{**settings, **ids})).save_pretrained(folder)
     tok.save_pretrained(folder)
     return str(folder)
 

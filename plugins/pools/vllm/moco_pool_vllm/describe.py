@@ -39,9 +39,9 @@ def describe(entry: Entry, options: Options, where: str) -> tuple[Described, str
     spec = described.spec
     task = entry.task
     if task == "auto":
-        task = "reward" if spec.classifier else "generate"
-    if spec.classifier != (task == "reward"):
-        kind = "a sequence classifier" if spec.classifier else "no sequence classifier"
+        task = spec.task
+    if task != spec.task and (spec.task, task) != ("generate", "embed"):
+        kind = {"generate": "a language model", "reward": "a sequence classifier", "embed": "an encoder"}[spec.task]
         raise ConfigError(f"{where}.task: {task}: {entry.model} is {kind}")
     rank = 0
     if spec.adapter:

@@ -26,7 +26,7 @@ class Entry:
     revision: str | None = option(None, help="branch, tag or commit of the Hub repository")
     dtype: Literal["", "auto", "float32", "bfloat16", "float16"] = option("", help="instead of the pool's dtype")
     task: Literal["auto", "generate", "embed", "reward"] = option(
-        "auto", help="what vLLM serves it for; auto: generate, and reward for sequence classifiers"
+        "auto", help="what vLLM serves it for; auto: what the checkpoint is for"
     )
     devices: tuple[int, ...] = option((), ge=0, help="GPUs to run on (tensor parallel over several); default: planned")
     gpu_share: float | None = option(None, gt=0, le=1, help="share of each of its GPUs' memory; default: planned")

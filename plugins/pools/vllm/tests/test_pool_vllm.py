@@ -101,7 +101,7 @@ def test_likeliest_tokens_are_part_of_what_is_asked(folders: dict[str, str]) -> 
     [
         ({"adapter": "lora", "model": "other"}, "was trained on another base"),
         ({"model": "judge", "task": "generate"}, "judge is a sequence classifier"),
-        ({"model": "base", "task": "reward"}, "base is no sequence classifier"),
+        ({"model": "base", "task": "reward"}, "base is a language model"),
         ({"model": "base", "adapter": "lora", "task": "embed"}, "serves adapters on models that generate"),
         ({"model": "base", "devices": [0]}, "devices [0] asked for, but there is no GPU here"),
         ({"model": "/nowhere"}, "does not exist"),

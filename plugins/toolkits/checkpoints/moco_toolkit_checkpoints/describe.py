@@ -26,7 +26,7 @@ from moco_toolkit_checkpoints.fingerprints import (
 )
 from moco_toolkit_checkpoints.hub import remote
 from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
-from moco_toolkit_checkpoints.specs import Spec, weight_files
+from moco_toolkit_checkpoints.specs import Spec, Task, weight_files
 
 __all__ = ["Checkpoint", "Described", "describe", "unique_names"]
 
@@ -89,7 +89,7 @@ def describe(checkpoint: Checkpoint, where: str) -> Described:
             checkpoint, model=base, adapter=checkpoint.model, revision=revision, adapter_revision=checkpoint.revision
         )
         folder, repo = find(base, revision, f"{where}: the base of {checkpoint.adapter}")
-    config, classifier = _config(folder, checkpoint, where)
+    config, task = _config(folder, checkpoint, where)
     if files := weight_files(folder):
         repo, commit = "", checkpoint.revision
         tensors: Headers = {k: v for path in files for k, v in read_header(path).items()}
@@ -139,7 +139,7 @@ def describe(checkpoint: Checkpoint, where: str) -> Described:
             overlong=checkpoint.overlong,
             tags=tags,
             tokenizer_folder=str(tokenizer_folder),
-            classifier=classifier,
+            task=task,
             adapter=str(adapter.folder or ""),
             adapter_key=digest(adapter.facts) if adapter.folder else "",
             template_text=template if own and not _template(own) else None,
@@ -154,19 +154,25 @@ def describe(checkpoint: Checkpoint, where: str) -> Described:
     )
 
 
-def _config(folder: Path, checkpoint: Checkpoint, where: str) -> tuple[dict[str, Any], bool]:
-    """Return config.json, and whether it is that of a classifier."""
+_CLASSES: Mapping[Task, tuple[str, ...]] = {
+    "generate": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
+    "reward": ("ForSequenceClassification",),
+    "embed": ("Model", "ForMaskedLM", "ForPreTraining"),
+}
+"""How transformers' classes for each task end; the first task that fits counts."""
+
+
+def _config(folder: Path, checkpoint: Checkpoint, where: str) -> tuple[dict[str, Any], Task]:
+    """Return config.json, and what a checkpoint of these classes is for."""
     if not (folder / "config.json").exists():
         raise ConfigError(f"{where}: {checkpoint.model}: no config.json; give the folder or Hub id of a checkpoint")
     config = read_json(folder / "config.json")
     classes = config.get("architectures") or []
-    classifier = any(c.endswith("ForSequenceClassification") for c in classes)
-    if not classifier and not any(
-        c.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")) for c in classes
-    ):
+    task = next((task for task, ends in _CLASSES.items() if any(c.endswith(ends) for c in classes)), None)
+    if task is None:
         raise ConfigError(
             f"{where}: {checkpoint.model}: architecture {', '.join(classes) or 'unknown'} is neither a causal language model "
-            "nor a sequence classifier"
+            "nor a sequence classifier nor an encoder"
         )
     if config.get("is_encoder_decoder"):
         raise ConfigError(f"{where}: {checkpoint.model}: encoder-decoder models are not causal language models")
@@ -177,7 +183,7 @@ def _config(folder: Path, checkpoint: Checkpoint, where: str) -> tuple[dict[str,
             raise ConfigError(
                 f"{where}: {checkpoint.model} brings its own code; set trust_remote_code: true if you trust its authors"
             )
-    return config, classifier
+    return config, task
 
 
 @attrs.frozen(kw_only=True)

@@ -102,6 +102,16 @@ class Renderer:
             self._memory[key] = found
         return self._fit(found, reserve)
 
+    def render_closed(self, given: Mapping[str, Any]) -> Rendered:
+        """Render a text for an encoder: with every special token that the tokenizer puts around one.
+
+        Positions may be fewer than the configuration says, as some encoders begin to count behind the padding token.
+        """
+        text = self._valid(str(given["text"]))
+        ids = tuple(self.tokenizer(text, add_special_tokens=True)["input_ids"])
+        spare = max(0, self.context - self.tokenizer.model_max_length) if self.context else 0
+        return self._fit(Rendered(ids=ids, text=text, template="raw"), spare)
+
     def render_whole(self, given: Mapping[str, Any]) -> Rendered:
         """Render a finished conversation, for a model that judges it."""
         if "text" in given:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
 from moco_toolkit_checkpoints.fingerprints import read_json
 
-__all__ = ["Spec", "weight_files"]
+__all__ = ["Spec", "Task", "weight_files"]
+
+Task = Literal["generate", "reward", "embed"]
+"""What a checkpoint is for: a causal language model, a sequence classifier, or an encoder without a head."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -30,10 +33,11 @@ class Spec:
     """How to open one model of the pool.
 
     ``folder`` is the base's local folder, or "" if it still has to be fetched from the Hub (``repo``, ``revision``).
-    ``loader`` names transformers' class for it. ``base_print`` is the base's content fingerprint, ``config_print`` that of its
-    configuration; ``base_key`` is equal for models that share a module in memory, which an adapter that changes its base
-    does with nobody. ``ends`` are the ids that end a reply by the checkpoint's own configuration. ``computed`` marks weights
-    or adapters that a recipe makes: they are written into a shared module or adapter slot when the model is opened.
+    ``task`` says what the checkpoint is for, ``loader`` names transformers' class for it. ``base_print`` is the base's content
+    fingerprint, ``config_print`` that of its configuration; ``base_key`` is equal for models that share a module in memory,
+    which an adapter that changes its base does with nobody. ``ends`` are the ids that end a reply by the checkpoint's own
+    configuration. ``computed`` marks weights or adapters that a recipe makes: they are written into a shared module or
+    adapter slot when the model is opened.
     ``replica`` marks a further copy on another device than the model's own. Sizes are bytes.
     """
 
@@ -49,7 +53,7 @@ class Spec:
     tags: tuple[tuple[str, str], ...]
     ends: tuple[int, ...]
     tokenizer_folder: str
-    classifier: bool = False
+    task: Task = "generate"
     loader: str = "AutoModelForCausalLM"
     adapter: str = ""
     adapter_key: str = ""
