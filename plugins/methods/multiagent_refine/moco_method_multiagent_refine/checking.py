@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from moco_core import Context, Evaluation, Example, Pool, Question, Reply
-from moco_method_multiagent_refine.discussion import Discussion
 from moco_method_multiagent_refine.options import Options
+from moco_toolkit_discussion import Talk
 
 __all__ = ["check_dev", "flips", "sampled"]
 
@@ -22,9 +22,9 @@ class Discussing(Protocol):
     @property
     def options(self) -> Options: ...
 
-    async def discuss(self, question: Question, context: Context) -> Discussion: ...
+    async def discuss(self, question: Question, context: Context) -> Talk: ...
 
-    async def conclude(self, talk: Discussion) -> Reply: ...
+    async def conclude(self, talk: Talk) -> Reply: ...
 
 
 def sampled(dev: int, options: Options, context: Context) -> list[int]:

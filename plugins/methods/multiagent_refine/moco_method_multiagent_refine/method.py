@@ -19,7 +19,6 @@ from moco_core import (
     Example,
     Method,
     Model,
-    ModelCallError,
     Needs,
     Pool,
     Question,
@@ -27,9 +26,9 @@ from moco_core import (
     System,
 )
 from moco_method_multiagent_refine.checking import check_dev, sampled
-from moco_method_multiagent_refine.discussion import Discussion
 from moco_method_multiagent_refine.options import WORDS, Options
-from moco_toolkit_voting import ballots, metric_utility, vote
+from moco_toolkit_discussion import Talk, model_problems, refine, summary_scores
+from moco_toolkit_quoting import Sheet
 
 __all__ = ["MultiagentRefine", "MultiagentRefineSystem"]
 
@@ -52,11 +51,11 @@ class MultiagentRefineSystem(System):
     async def respond(self, question: Question, context: Context) -> Reply:
         return await self.conclude(await self.discuss(question, context))
 
-    async def discuss(self, question: Question, context: Context) -> Discussion:
+    async def discuss(self, question: Question, context: Context) -> Talk:
         """Hold rounds 0 to R and return what was said. Raises ModelCallError if no model ever answered."""
         options: Options = self.options
-        talk = Discussion(
-            pool=self.pool,
+        talk = Talk(
+            members=self.pool,
             question=question,
             context=context,
             sampling=options.sampling(context.sampling),
@@ -66,42 +65,23 @@ class MultiagentRefineSystem(System):
         await talk.open()
         for number in range(options.rounds + 1):
             if number:
-                await talk.refine(number)
+                await talk.round({i: _sheet(talk, i, number) for i in range(len(self.pool))})
             if talk.settled(options.stop):
                 break
-        if all(reply is None for reply in talk.last):
-            raise talk.failure or ModelCallError("every model's reply was empty")
+        talk.require_answers()
         return talk
 
-    async def conclude(self, talk: Discussion) -> Reply:
+    async def conclude(self, talk: Talk) -> Reply:
         """Return a discussion's final answer: the summary, or the vote where there is none or it cannot be read."""
-        if self.summarizer is None:
-            return self._vote(talk, "vote")
-        summary = await talk.summarise(self.pool.named(self.summarizer))
-        answer = ballots(talk.context, talk.question, [None if summary is None else summary.text])[0]
-        if summary is not None and answer.parsed:
-            return Reply.of(summary, final="summary", model=self.summarizer, answer=answer.key, **talk.record())
-        return self._vote(talk, "vote_after_unparsed_summary")
+        last_word = None if self.summarizer is None else self.pool.names.index(self.summarizer)
+        return await talk.close(last_word, self.skills)
 
-    def _vote(self, talk: Discussion, final: str) -> Reply:
-        answers = talk.answers[-1]
-        outcome = vote(
-            [answer.key for answer in answers],
-            utility=metric_utility(talk.context.metric, talk.question, answers),
-            skills=self.skills,
-            tie="best_model",
-        )
-        if outcome is not None:
-            reply, model = talk.last[outcome.voter], self.pool[outcome.voter]
-            assert reply is not None  # a key was read from it
-            meta = {"answer": outcome.key, "support": dict(outcome.support), "margin": outcome.margin}
-            return Reply.of(reply, final=final, model=model.name, **meta, **talk.record())
-        there = [i for i, reply in enumerate(talk.last) if reply is not None]
-        skills = self.skills or [0.0] * len(self.pool)
-        chosen = max(there, key=lambda i: (self.pool[i].name == self.summarizer, skills[i], -i))
-        reply = talk.last[chosen]
-        assert reply is not None  # by construction of `there`
-        return Reply.of(reply, final="unparsed", model=self.pool[chosen].name, unparsed=True, **talk.record())
+
+def _sheet(talk: Talk, index: int, number: int) -> Sheet | None:
+    """Return what a model reads in a round: its own last answer and all others'."""
+    others = [talk.said[j] for j in talk.order(index, number) if talk.said[j]]
+    own = talk.said[index] or None
+    return refine(talk.question, own, others) if others or own is not None else None
 
 
 class MultiagentRefine(Method[Options]):
@@ -158,42 +138,19 @@ class MultiagentRefine(Method[Options]):
         if options.summarizer == "vote":
             return MultiagentRefineSystem(pool, options)
         if options.summarizer not in WORDS:
-            chosen = pool.named(options.summarizer, "multiagent_refine.summarizer")
-            return MultiagentRefineSystem(pool, options, chosen.name)
+            named = pool.named(options.summarizer, "multiagent_refine.summarizer")
+            return MultiagentRefineSystem(pool, options, named.name)
         if len(pool) == 1 or evaluation is None:
             return MultiagentRefineSystem(pool, options, pool[0].name)
         skills, best = evaluation.means(), evaluation.best()
         if options.summarizer == "best_summarizer":
-            scores = await self._summary_scores(pool, dev, context, skills)
+            system = MultiagentRefineSystem(pool, options, None, skills)
+            chosen = [dev[j] for j in sampled(len(dev), options, context)]
+            scores = await summary_scores(system.discuss, len(pool), chosen, context)
             context.note(summary_scores=dict(zip(pool.names, scores, strict=True)))
             best = max(range(len(pool)), key=lambda i: (scores[i], skills[i], -i))
         return MultiagentRefineSystem(pool, options, pool[best].name, skills)
 
-    async def _summary_scores(
-        self, pool: Pool, dev: Sequence[Example], context: Context, skills: Sequence[float]
-    ) -> list[float]:
-        """Return the mean dev score of every model's summaries of the same discussions."""
-        system = MultiagentRefineSystem(pool, self.options, None, skills)
-
-        async def one(example: Example, scope: Context) -> list[float]:
-            talk = await system.discuss(example.question, scope)
-
-            async def grade(model: Model) -> float:
-                summary = await talk.summarise(model)
-                return 0.0 if summary is None else (await scope.grade(example, Reply.of(summary))).value or 0.0
-
-            return await scope.gather(grade(model) for model in pool)
-
-        chosen = [dev[j] for j in sampled(len(dev), self.options, context)]
-        rows = await context.each(chosen, one, label="summaries on dev")
-        return [sum(row[i] for row in rows) / len(rows) for i in range(len(pool))]
-
     def _problems(self, pool: Sequence[Model]) -> list[str]:
         wanted = self.options.summarizer
-        if wanted in WORDS:
-            return []
-        try:
-            Pool(pool).named(wanted, "summarizer")
-        except ConfigError as error:
-            return list(error.problems)
-        return []
+        return [] if wanted in WORDS else model_problems(pool, [wanted], "summarizer")

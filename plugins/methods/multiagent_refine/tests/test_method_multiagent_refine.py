@@ -22,7 +22,6 @@ from moco_core import (
     build,
     plain,
 )
-from moco_method_multiagent_refine.budget import characters_per_token, fit_quotes, tail
 from moco_method_multiagent_refine.checking import flips
 from moco_method_multiagent_refine.method import MultiagentRefine
 from moco_method_multiagent_refine.options import Options
@@ -481,20 +480,6 @@ def test_old_turns_are_forgotten_before_quotes_vanish():
     assert len(last.transcript.split()) <= 800
     assert own(last)[0].endswith("the answer is a") and others(last)[0].endswith("the answer is b")
     assert 1 < len(last.messages) < 13
-
-
-def test_budget_by_hand():
-    """100 tokens, 20 to be written, 30 characters of fixed text at 3 per token: 70 left, 35 tokens or 105 characters each."""
-    quotes = ["a" * 200, "b" * 50]
-    found = fit_quotes(quotes, context_length=100, max_new_tokens=20, fixed="f" * 30, ratio=3.0)
-    assert found == ["... " + "a" * 101, "b" * 50]
-    halved = fit_quotes(quotes, context_length=100, max_new_tokens=20, fixed="f" * 30, ratio=3.0, shrink=1)
-    assert halved == ["... " + "a" * 48, "b" * 50]
-    assert fit_quotes(quotes, context_length=10, max_new_tokens=20, fixed="", ratio=3.0) == ["", ""]
-    assert tail("the end", 100) == "the end" and tail("the end", 4) == ""
-    assert characters_per_token("x" * 90, Generation(text="y" * 10, usage=Usage(20, 5))) == 4.5
-    assert characters_per_token("x" * 90, Generation(text="y" * 100, usage=Usage(20, 50))) == 2.0
-    assert characters_per_token("x", None) == 3.0
 
 
 # ---------------------------------------------------------------- bad input

@@ -1,30 +1,20 @@
 """Quoting questions and replies inside prompts, so that nothing in them is read as markup."""
 
-from __future__ import annotations
+from moco_toolkit_quoting.asking import Asked, Sheet, ask
+from moco_toolkit_quoting.budget import CHARACTERS_PER_TOKEN, LEAST, characters_per_token, fit_quotes, tail
+from moco_toolkit_quoting.marks import escape, fence, quote, transcript
 
-import re
-
-from moco_core import Message, Question
-
-__all__ = ["escape", "fence", "transcript"]
-
-# A tag without attributes (`</quote>`, `<s>`, `<think>`), the start of a `<|control|>` token, or an `[INST]` mark.
-_CONTROL = re.compile(r"<(?=[|｜]|/?[A-Za-z_]\w*>)|\[(?=/?INST\])")
-
-
-def escape(text: str) -> str:
-    """Put a space into every chat control mark and every bare tag of a text, so that none is read as one."""
-    return _CONTROL.sub(lambda match: match.group() + " ", text)
-
-
-def fence(tag: str, text: str) -> str:
-    """Return a text between ``<tag>`` and ``</tag>``, which nothing in it can close."""
-    return f"<{tag}>\n{escape(text.strip())}\n</{tag}>"
-
-
-def transcript(question: Question) -> str:
-    """Return what a question asks as one text: its message alone, or, with a history, every turn after its role."""
-    if not question.history:
-        return question.text()
-    turns = (*question.history, Message("user", question.text()))
-    return "\n\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+__all__ = [
+    "CHARACTERS_PER_TOKEN",
+    "LEAST",
+    "Asked",
+    "Sheet",
+    "ask",
+    "characters_per_token",
+    "escape",
+    "fence",
+    "fit_quotes",
+    "quote",
+    "tail",
+    "transcript",
+]

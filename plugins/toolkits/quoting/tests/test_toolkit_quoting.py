@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moco_core import Message, Question
-from moco_toolkit_quoting import escape, fence, transcript
+from moco_core import Generation, Message, Question, Usage
+from moco_toolkit_quoting import characters_per_token, escape, fence, fit_quotes, tail, transcript
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,17 @@ def test_a_transcript_is_the_message_alone_or_every_turn():
     history = (Message("user", "Hello."), Message("assistant", "Hi."))
     later = Question(id="q", prompt="And now?", history=history)
     assert transcript(later) == "user: Hello.\n\nassistant: Hi.\n\nuser: And now?"
+
+
+def test_budget_by_hand():
+    """100 tokens, 20 to be written, 30 characters of fixed text at 3 per token: 70 left, 35 tokens or 105 characters each."""
+    quotes = ["a" * 200, "b" * 50]
+    found = fit_quotes(quotes, context_length=100, max_new_tokens=20, fixed="f" * 30, ratio=3.0)
+    assert found == ["... " + "a" * 101, "b" * 50]
+    halved = fit_quotes(quotes, context_length=100, max_new_tokens=20, fixed="f" * 30, ratio=3.0, shrink=1)
+    assert halved == ["... " + "a" * 48, "b" * 50]
+    assert fit_quotes(quotes, context_length=10, max_new_tokens=20, fixed="", ratio=3.0) == ["", ""]
+    assert tail("the end", 100) == "the end" and tail("the end", 4) == ""
+    assert characters_per_token("x" * 90, Generation(text="y" * 10, usage=Usage(20, 5))) == 4.5
+    assert characters_per_token("x" * 90, Generation(text="y" * 100, usage=Usage(20, 50))) == 2.0
+    assert characters_per_token("x", None) == 3.0

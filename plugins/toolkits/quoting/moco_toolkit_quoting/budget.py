@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 from moco_core import Generation
 
-__all__ = ["CHARACTERS_PER_TOKEN", "characters_per_token", "fit_quotes", "tail"]
+__all__ = ["CHARACTERS_PER_TOKEN", "LEAST", "characters_per_token", "fit_quotes", "tail"]
 
 CHARACTERS_PER_TOKEN = 3.0
 """What is assumed of a tokenizer that nothing is known of: a cautious figure, English text has about four."""
 
+LEAST = 8
+"""How many tokens of a longer quote must be left for it to say anything."""
+
 _ENOUGH = 32  # tokens from which on the text of a reply tells something
-_LEAST = 0.5
+_DENSEST = 0.5  # characters per token
 _CUT = "... "
 
 
@@ -28,9 +31,9 @@ def characters_per_token(prompt: str, generation: Generation | None) -> float:
     usage = generation.usage
     read = len(prompt) / usage.prompt_tokens
     if usage.completion_tokens < _ENOUGH:
-        return max(_LEAST, read)
+        return max(_DENSEST, read)
     written = (len(generation.text) + len(generation.reasoning)) / usage.completion_tokens
-    return max(_LEAST, min(read, written))
+    return max(_DENSEST, min(read, written))
 
 
 def tail(text: str, characters: int) -> str:
