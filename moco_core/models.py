@@ -138,9 +138,13 @@ class Engine(ABC):
 
     An engine that batches by itself (a server, vLLM) sets ``batches_itself`` and implements :meth:`submit`, which gets the
     calls as they come, at most ``max_in_flight`` at once. Every other engine implements :meth:`serve`.
+
+    A call that nobody waits for any more (its caller was cancelled) is not made if it was not begun. One that was begun goes
+    on, so that what is paid for is kept; with ``gives_up``, :meth:`submit` is cancelled instead.
     """
 
     batches_itself: ClassVar[bool] = False
+    gives_up: ClassVar[bool] = False
     max_in_flight: int = 64
 
     def serve(self, model: Model, inbox: Inbox) -> None:

@@ -210,9 +210,10 @@ class Generation:
     ``text`` is the answer without its reasoning block, which stands in ``reasoning``. ``token_ids`` and
     ``token_logprobs`` have one entry per emitted token, the end token included if it was emitted; log-probabilities are
     natural logarithms taken from the raw logits (before temperature and filters) and empty if the engine has none.
-    ``meta`` is JSON data of the engine. Two of its keys mean something to everybody: ``cost`` is the call's money where the
-    engine knows it better than the model's prices (None: it has a price that is unknown), ``warning`` a sentence that a run
-    tells its user once.
+    ``meta`` is JSON data of the engine. Three of its keys mean something to everybody: ``cost`` is the call's money where the
+    engine knows it better than the model's prices (None: it has a price that is unknown), ``seconds`` its model time where an
+    engine that batches by itself knows it better than the clock (None: unknown), ``warning`` a sentence that a run tells its
+    user once.
     """
 
     text: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,15 @@ class Queue:
     def push(self, calls: Sequence[Call]) -> None:
         with self._lock:
             self._waiting.extend(calls)
+
+    def drop(self, call: Call) -> bool:
+        """Remove a call from those that wait; return False if its engine has taken it."""
+        with self._lock:
+            if call in self._taken:
+                return False
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(call)
+        return True
 
     def put_back(self) -> None:
         """Return what was taken and not answered to the head of the queue."""

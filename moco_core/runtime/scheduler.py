@@ -20,13 +20,14 @@ from typing import Any
 
 import attrs
 
-from moco_core.errors import EngineOutOfMemory, MocoError, ModelCallError, PoolError, StoreError
+from moco_core.errors import EngineOutOfMemory, MocoError, ModelCallError, StoreError
 from moco_core.models import Call, Engine, Model
 from moco_core.runtime.cache import Cache, KeyParts, encode_result, fits, key_parts
 from moco_core.runtime.claims import Claims
 from moco_core.runtime.ledger import Answered
 from moco_core.runtime.queues import UNLIMITED, Queue
-from moco_core.types import canonical, digest
+from moco_core.runtime.starting import Starts
+from moco_core.types import Generation, canonical, digest
 
 __all__ = ["Scheduler"]
 
@@ -40,10 +41,12 @@ a number only makes a first batch smaller: later calls join it.
 
 @attrs.define(eq=False)
 class _Pending:
-    """A call on its way. ``parts`` is None for calls that are not stored."""
+    """A call on its way. ``parts`` is None for calls that are not stored; ``task`` submits it, once it is under way."""
 
     future: asyncio.Future[Answered]
     parts: KeyParts | None
+    waiting: int = 0
+    task: asyncio.Task[Any] | None = None
 
 
 class Scheduler:
@@ -56,8 +59,6 @@ class Scheduler:
     def __init__(self, cache: Cache, engines: Iterable[Engine] = (), runtime: Any = None) -> None:
         self.cache = cache
         self.closing = False
-        self._expected = tuple(engines)
-        self._runtime = runtime
         self._claims = Claims(cache)
         self._arrivals: list[Call] = []
         self._pending: dict[Call, _Pending] = {}
@@ -67,7 +68,7 @@ class Scheduler:
         self._busy: dict[tuple[Engine, str], Queue] = {}
         self._resident: dict[tuple[Engine, str], Model] = {}
         self._gates: dict[Engine, asyncio.Semaphore] = {}
-        self._starting: dict[Engine, asyncio.Task[None]] = {}
+        self._starts = Starts(engines, runtime, self._fail_all)
         self._memo: dict[bytes, asyncio.Task[Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pass_scheduled = False
@@ -84,16 +85,14 @@ class Scheduler:
 
     async def __aexit__(self, *exc: object) -> None:
         self.closing = True
-        tasks = [*self._tasks, *self._memo.values(), *self._starting.values()]
+        tasks = [*self._tasks, *self._memo.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._claims.release(self._in_flight)
         for pending in list(self._pending.values()):
             pending.future.cancel()
-        for engine in self._starting:
-            with contextlib.suppress(Exception):
-                await engine.close()
+        await self._starts.close()
         if self._threads is not None:
             # serving threads see `cancelled` at their next step; wait for them so that no weight outlives the run
             await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
@@ -106,15 +105,27 @@ class Scheduler:
         key = call.key = parts.key()
         shared = self._in_flight.get(key)
         if shared is not None:
-            value, _, seconds = await asyncio.shield(self._pending[shared].future)
+            value, _, seconds = await self._wait(shared)
             return Answered(value, True, seconds)
-        future = self._arrive(call, parts)
+        self._arrive(call, parts)
         self._in_flight[key] = call
-        return await asyncio.shield(future)
+        return await self._wait(call)
 
     async def uncached_call(self, call: Call) -> Any:
         """Make a call that is not stored (a step of a session)."""
-        return (await self._arrive(call, None)).value
+        self._arrive(call, None)
+        return (await self._wait(call)).value
+
+    async def _wait(self, call: Call) -> Answered:
+        """Await a call's answer. A call that everybody stopped waiting for is not made, if its engine has not taken it."""
+        pending = self._pending[call]
+        pending.waiting += 1
+        try:
+            return await asyncio.shield(pending.future)
+        finally:
+            pending.waiting -= 1
+            if not pending.waiting and not pending.future.done() and not self.closing:
+                self._withdraw(call, pending)
 
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
         """Memoise a computation with a JSON result under the digest of ``what``."""
@@ -143,7 +154,7 @@ class Scheduler:
         """How many calls wait per model name."""
         return {q.model.name: q.waiting for q in list(self._queues.values()) if q.waiting}
 
-    def _arrive(self, call: Call, parts: KeyParts | None) -> asyncio.Future[Answered]:
+    def _arrive(self, call: Call, parts: KeyParts | None) -> None:
         if self._fatal is not None:
             raise self._fatal
         assert self._loop is not None, "the scheduler is used outside `async with`"
@@ -154,7 +165,18 @@ class Scheduler:
         self._arrivals.append(call)
         self._quiet = 0
         self._schedule_pass()
-        return future
+
+    def _withdraw(self, call: Call, pending: _Pending) -> None:
+        queue = self._queues.get(call.model)
+        if queue is not None and not queue.drop(call):
+            return
+        if pending.task is not None:
+            if not call.model.engine.gives_up:
+                return
+            pending.task.cancel()
+        self._settle(call, ModelCallError(f"{call.model.name}: nobody waits for the answer any more"))
+        if call.key is not None:
+            self._claims.release([call.key])
 
     def _schedule_pass(self) -> None:
         if not self._pass_scheduled:
@@ -243,7 +265,7 @@ class Scheduler:
         engine, model = place[0], queue.model
         error: Exception | None = None
         try:
-            await self._start(engine)
+            await self._starts.ready(engine)
             await self._loop.run_in_executor(self._threads, engine.serve, model, queue)
             if queue.serving and not self.closing:
                 error = ModelCallError(f"{model.name}: the engine returned without answering {queue.serving} calls")
@@ -273,31 +295,19 @@ class Scheduler:
 
     async def _submit(self, engine: Engine, call: Call) -> None:
         try:
-            await self._start(engine)
+            await self._starts.ready(engine)
             async with self._gates[engine]:
+                if call not in self._pending:
+                    return
+                self._pending[call].task = asyncio.current_task()
                 started = time.monotonic()
                 result = await engine.submit(call)
-                seconds = time.monotonic() - started
+                seconds: float | None = time.monotonic() - started
+            if isinstance(result, Generation):
+                seconds = result.meta.get("seconds", seconds)
             self.store_and_deliver([(call, result, seconds)])
         except Exception as error:
             self._settle_many([(call, _as_call_error(call.model, error))])
-
-    async def _start(self, engine: Engine) -> None:
-        """Start an engine once, and with it all that are expected; whoever comes meanwhile waits, and meets its error."""
-        wanted = list(dict.fromkeys((*self._expected, engine)))
-        for each in wanted:
-            if each not in self._starting:
-                self._starting[each] = asyncio.create_task(each.start(self._runtime))
-        tasks = {each: self._starting[each] for each in wanted}
-        if not all(task.done() for task in tasks.values()):
-            await asyncio.wait(tasks.values())
-        errors = {each: error for each, task in tasks.items() if (error := task.exception()) is not None}
-        for error in errors.values():
-            if isinstance(error, PoolError):
-                self._fail_all(error)
-                raise error
-        if engine in errors:
-            raise errors[engine]
 
     def _watch(self) -> None:
         if not self._watching and self.cache.path is not None:

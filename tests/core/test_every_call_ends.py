@@ -10,6 +10,7 @@ from moco_core.runtime.cache import Cache, encode_result, key_parts
 from moco_core.runtime.queues import Queue
 from moco_core.runtime.runtime import Runtime
 from moco_core.runtime.scheduler import Scheduler
+from moco_core.runtime.starting import Starts
 from moco_core.types import Generation, Question
 
 ODD = [
@@ -111,7 +112,7 @@ STEPS = [
     (Scheduler, "_push"),
     (Scheduler, "_pump"),
     (Scheduler, "_deliver_stored"),
-    (Scheduler, "_start"),
+    (Starts, "ready"),
     (Scheduler, "store_and_deliver"),
 ]
 
@@ -126,7 +127,7 @@ def test_an_error_at_any_step_of_a_calls_way_reaches_the_caller(monkeypatch, tmp
     async def fail_later(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(owner, step, fail_later if step == "_start" else fail)
+    monkeypatch.setattr(owner, step, fail_later if step == "ready" else fail)
     (outcome,) = ask(engine, ["p"], tmp_path / "c.sqlite")
     assert outcome == "fine" or "boom" in outcome  # a step that this way does not take changes nothing
 
