@@ -22,6 +22,7 @@ from moco_pool_transformers.placement import SHARE
 from moco_pool_transformers.weights import LOADING, ComputedWeights, StoredWeights, auto_class, state_of, weights_of
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_checkpoints.specs import Spec
+from moco_toolkit_decoding.attention import share_keys
 from moco_toolkit_decoding.runner import CacheProbe
 
 __all__ = ["Residency"]
@@ -227,7 +228,9 @@ class Residency:
                 f"model {name!r}: {spec.folder} lacks {len(absent)} of its tensors ({absent[0]}, ...); it is incomplete"
             )
         with memory_errors(name):
-            return module.to(spec.device).eval().requires_grad_(False)
+            module = module.to(spec.device).eval().requires_grad_(False)
+        share_keys(module)
+        return module
 
     def _adapter(self, model: Model, spec: Spec, base: Base, slots: list[tuple[Adapters, str]]) -> str:
         """Put the model's adapter on its base, if it is not there, and return its name there."""

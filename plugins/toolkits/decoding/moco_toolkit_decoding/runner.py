@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory
+from moco_toolkit_decoding.attention import SHARED
 from moco_toolkit_decoding.kv_cache import KVCache, LayerShape
 
 __all__ = ["CacheProbe", "ModelRunner", "Runnable", "bucket", "decoder_of", "runner_of"]
@@ -345,7 +346,7 @@ class ModelRunner:
 
     def _form(self, seen: Tensor) -> Tensor:
         """Write a mask as the model's attention takes it: as it is, or as numbers to add."""
-        if self.loaded.module.config._attn_implementation == "sdpa":
+        if self.loaded.module.config._attn_implementation in ("sdpa", SHARED):
             return seen
         out = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
         return out.masked_fill_(~seen, torch.finfo(self.dtype).min)
