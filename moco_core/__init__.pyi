@@ -53,6 +53,8 @@ from moco_core.runs.report import make_reports as make_reports
 from moco_core.runs.results import RunResult as RunResult
 from moco_core.runs.results import read_results as read_results
 from moco_core.secrets import Secret as Secret
+from moco_core.training import TrainingJob as TrainingJob
+from moco_core.training import TrainingSite as TrainingSite
 from moco_core.types import Answer as Answer
 from moco_core.types import CallRecord as CallRecord
 from moco_core.types import ContinuationScore as ContinuationScore

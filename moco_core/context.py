@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from moco_core.models import Model
+from moco_core.training import TrainingJob
 from moco_core.types import (
     Answer,
     CallRecord,
@@ -158,6 +159,15 @@ class Context(ABC):
         nobody sees the folder before it is whole. With ``resume`` the folder may hold what a killed builder left. The
         result is shared: never write to it. ``what`` is JSON data that holds everything the files depend on, and a
         ``kind`` by which people recognise it.
+        """
+
+    @abstractmethod
+    async def train(self, model: Model, job: TrainingJob, *, name: str = "") -> Model:
+        """Return the model that ``job`` makes of ``model``, trained at most once ever.
+
+        It answers, scores, steps and gives its weights as its engine lets it, and can be trained further. ``name`` is its
+        name in records. A job that has nothing to train on returns ``model``, with a warning. The run's seed and the model
+        are part of what decides the result: a job's own ``seed`` is for replicates within a run.
         """
 
     # ---------------------------------------------------------------- many at once

@@ -47,10 +47,14 @@ OptionsT = TypeVar("OptionsT")
 
 @attrs.frozen(kw_only=True)
 class Cost:
-    """Predicted model calls: ``fit`` in all, and ``respond`` per question (an upper bound if early exits exist)."""
+    """Predicted model calls: ``fit`` in all, and ``respond`` per question (an upper bound if early exits exist).
+
+    ``train_tokens`` are the tokens that fitting trains models on, every epoch counted.
+    """
 
     fit: float = 0
     respond: float = 1
+    train_tokens: float = 0
 
 
 @attrs.define(eq=False, slots=False)

@@ -18,6 +18,7 @@ import attrs
 
 from moco_core.errors import CapabilityError, ConfigError, suggest
 from moco_core.options import NoOptions
+from moco_core.training import TrainingJob, TrainingSite
 
 __all__ = [
     "CAPABILITIES",
@@ -175,6 +176,14 @@ class Engine(ABC):
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
         """Return a model made from others by ``recipe``; raise CapabilityError if this engine cannot."""
         raise CapabilityError(f"{type(self).__name__} cannot derive {type(recipe).__name__} models")
+
+    def train(self, model: Model, job: TrainingJob, site: TrainingSite) -> Mapping[str, Any]:
+        """Have ``job`` train ``model`` on its devices, which are free of calls meanwhile, and return the job's figures.
+
+        Runs in a worker thread. Make room, run ``job`` at the site with what is known of the model's files and devices, and
+        take the room back. Raises CapabilityError if this engine cannot.
+        """
+        raise CapabilityError(f"{type(self).__name__} cannot train {model.name!r}; {_remedy('train')}")
 
     async def start(self, runtime: Any) -> None:
         """Open connections or workers. Called once, before the first call of any model, in the run's event loop.

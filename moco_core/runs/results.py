@@ -166,6 +166,7 @@ def costs_of(ledger: Ledger) -> dict[str, dict[str, dict[str, Any]]]:
     """Return a run's costs as run.json has them: by phase and model, what the work costs and what the cache saved of it.
 
     ``unpriced`` and ``untimed`` count calls whose money or seconds are unknown; the sums are "at least" then.
+    ``trained`` has the tokens, operations and seconds of training, where a model was trained.
     """
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for phase, model, tally in ledger:
@@ -185,5 +186,7 @@ def costs_of(ledger: Ledger) -> dict[str, dict[str, dict[str, Any]]]:
         if tally.priced:
             row |= {"money": round(tally.money, 9), "unpriced": tally.unpriced}
             row["saved"]["money"] = round(tally.saved_money, 9)
+        if tally.trained:
+            row["trained"] = dict(tally.trained)
         out.setdefault(phase, {})[model] = row
     return out

@@ -21,6 +21,8 @@ from moco_core.runtime.artifacts import Artifacts
 from moco_core.runtime.ledger import Ledger, call_record, usage_of
 from moco_core.runtime.order import Place, enter, next_place
 from moco_core.runtime.scheduler import Scheduler
+from moco_core.runtime.training import train
+from moco_core.training import TrainingJob
 from moco_core.types import (
     Answer,
     CallRecord,
@@ -182,6 +184,10 @@ class RunContext(Context):
         self, what: Mapping[str, Any], build: Callable[[Path], Awaitable[None]], *, resume: bool = False
     ) -> Path:
         return await self.state.artifacts.get(what, build, resume=resume)
+
+    async def train(self, model: Model, job: TrainingJob, *, name: str = "") -> Model:
+        self._check(model, "train")
+        return await train(self, self.state.scheduler, self.state.ledger, model, job, name)
 
     # ---------------------------------------------------------------- many at once
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import attrs
@@ -27,6 +27,7 @@ class Tally:
     """The work of one model in one phase. The fields ``saved_*`` are the part that the cache spared.
 
     ``unpriced`` and ``untimed`` count the calls whose money or seconds are unknown: the sums are at least what stands here.
+    ``trained`` is what training the model took, by name: ``tokens``, ``flops``, ``seconds``, and the same ``saved_``.
     """
 
     calls: int = 0
@@ -40,6 +41,7 @@ class Tally:
     seconds: float = 0.0
     saved_seconds: float = 0.0
     untimed: int = 0
+    trained: Mapping[str, float] = attrs.field(factory=dict)
 
 
 class Ledger:
@@ -80,6 +82,13 @@ class Ledger:
         else:
             tally.seconds += answered.seconds
             tally.saved_seconds += answered.seconds if answered.cached else 0.0
+
+    def train(self, phase: str, model: str, figures: Mapping[str, Any], *, cached: bool) -> None:
+        """Add what a training took, from the job's figures."""
+        tally = self.of(phase, model)
+        took = {name: float(figures.get(f"train_{name}") or 0) for name in ("tokens", "flops", "seconds")}
+        took |= {f"saved_{name}": value if cached else 0.0 for name, value in took.items()}
+        tally.trained = {name: value + tally.trained.get(name, 0.0) for name, value in took.items()}
 
     @property
     def calls(self) -> int:

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -24,12 +24,15 @@ from moco_core.errors import EngineOutOfMemory, MocoError, ModelCallError, Store
 from moco_core.models import Call, Engine, Model
 from moco_core.runtime.cache import Cache, KeyParts, encode_result, fits, key_parts
 from moco_core.runtime.claims import Claims
+from moco_core.runtime.lanes import Lanes, Place
 from moco_core.runtime.ledger import Answered
 from moco_core.runtime.queues import UNLIMITED, Queue
 from moco_core.runtime.starting import Starts
 from moco_core.types import Generation, canonical, digest
 
 __all__ = ["Scheduler"]
+
+T = TypeVar("T")
 
 _QUIET_PASSES = 2
 """Passes of the event loop without a new call after which all coroutines are taken to be waiting.
@@ -65,8 +68,8 @@ class Scheduler:
         self._in_flight: dict[bytes, Call] = {}
         self._queues: dict[Model, Queue] = {}
         self._limits: weakref.WeakKeyDictionary[Model, int] = weakref.WeakKeyDictionary()
-        self._busy: dict[tuple[Engine, str], Queue] = {}
-        self._resident: dict[tuple[Engine, str], Model] = {}
+        self.lanes = Lanes(self._schedule_pass)
+        self._resident: dict[Place, Model] = {}
         self._gates: dict[Engine, asyncio.Semaphore] = {}
         self._starts = Starts(engines, runtime, self._fail_all)
         self._memo: dict[bytes, asyncio.Task[Any]] = {}
@@ -149,6 +152,11 @@ class Scheduler:
             self._memo[key] = running
             running.add_done_callback(lambda _: self._memo.pop(key, None))
         return await asyncio.shield(running)
+
+    async def in_thread(self, work: Callable[..., T], *given: Any) -> T:
+        """Run blocking work in one of the threads that the end of the run waits for."""
+        assert self._loop is not None and self._threads is not None, "the scheduler is used outside `async with`"
+        return await self._loop.run_in_executor(self._threads, work, *given)
 
     def demand(self) -> dict[str, int]:
         """How many calls wait per model name."""
@@ -239,28 +247,28 @@ class Scheduler:
 
     def _pump(self) -> None:
         """Start serving on every idle device group that has work, and forget the queues of models that have none."""
-        groups: dict[tuple[Engine, str], list[Queue]] = {}
+        groups: dict[Place, list[Queue]] = {}
         for model, queue in list(self._queues.items()):
             place = (model.engine, model.device_group)
             if not queue.waiting:
-                if self._busy.get(place) is not queue:
+                if not self.lanes.serves(place, queue):
                     del self._queues[model]
             elif model.engine.batches_itself:
                 self._submit_all(queue)
             else:
                 groups.setdefault(place, []).append(queue)
         for place, queues in groups.items():
-            if place in self._busy:
+            if place in self.lanes:
                 continue
             chosen = max(queues, key=lambda q: q.waiting)
             resident = self._queues.get(self._resident.get(place, chosen.model))
             if resident in queues and resident is not None and not chosen.model.engine.ready(chosen.model):
                 chosen = resident
             self._resident[place] = chosen.model
-            self._busy[place] = chosen
+            self.lanes.take(place, chosen)
             self._spawn(self._serve(place, chosen))
 
-    async def _serve(self, place: tuple[Engine, str], queue: Queue) -> None:
+    async def _serve(self, place: Place, queue: Queue) -> None:
         assert self._loop is not None and self._threads is not None
         engine, model = place[0], queue.model
         error: Exception | None = None
@@ -280,7 +288,7 @@ class Scheduler:
         except Exception as caught:
             error = caught
         finally:
-            self._busy.pop(place, None)
+            self.lanes.release(place)
         if error is not None:
             failed = queue.drain() or queue.withdraw()  # nothing taken: every waiting call would meet the same error
             self._settle_many([(call, _as_call_error(model, error)) for call in failed])

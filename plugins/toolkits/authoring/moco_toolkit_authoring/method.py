@@ -22,11 +22,11 @@ from moco_toolkit_authoring.kit import Check, NotApplicable, check, require
 from moco_toolkit_authoring.method_case import MethodCase
 from moco_toolkit_authoring.scripted import (
     Faults,
-    Said,
     ScriptedCall,
     ScriptedEngine,
     ScriptedPool,
 )
+from moco_toolkit_authoring.scripts import Said
 from moco_toolkit_authoring.toy import LastWord, unparsable
 
 __all__ = ["CHECKS"]

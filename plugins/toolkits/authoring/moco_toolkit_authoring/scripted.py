@@ -12,6 +12,7 @@ a run would do, without weights and in milliseconds::
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import threading
 import time
@@ -22,66 +23,30 @@ from typing import Any, ClassVar
 import attrs
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError
-from moco_core.models import Call, Engine, Inbox, Model, Pool, PoolSource
-from moco_core.options import NoOptions
-from moco_core.types import ContinuationScore, Generation, Message, Sampling, Usage, digest
+from moco_core.models import Call, Engine, Inbox, Model, Pool, PoolSource, Recipe
+from moco_core.options import NoOptions, plain
+from moco_core.training import TrainingJob, TrainingSite
+from moco_core.types import ContinuationScore, Generation, Sampling, Usage, digest
+from moco_toolkit_authoring.scripts import Learn, Said, Script, ScriptedCall, Taught, memorise, reply
 
 __all__ = [
     "SCRIPTED_CAPABILITIES",
     "Faults",
+    "Learn",
     "Script",
     "ScriptedCall",
     "ScriptedEngine",
     "ScriptedPool",
     "ScriptedServer",
+    "Taught",
+    "memorise",
     "scripted_model",
 ]
 
-SCRIPTED_CAPABILITIES = frozenset({"generate", "logprobs", "score", "embed", "reward"})
-"""What scripted models can do unless a test says less. Steps, hidden states, weights and training need a real model."""
+_TAUGHT = "scripted.json"
 
-
-@attrs.frozen(kw_only=True)
-class ScriptedCall:
-    """One call as a script sees it. ``messages`` is empty for raw calls, whose prompt is ``text``."""
-
-    model: str
-    fingerprint: str
-    kind: str
-    messages: tuple[Message, ...]
-    text: str
-    given: Mapping[str, Any]
-    params: Mapping[str, Any]
-    seed: int | None
-
-    @property
-    def prompt(self) -> str:
-        """What was asked last: the last message's content, or the raw text."""
-        return self.messages[-1].content if self.messages else self.text
-
-    @property
-    def transcript(self) -> str:
-        """Everything the model reads, one message after the other."""
-        return "\n".join(m.content for m in self.messages) if self.messages else self.text
-
-    @classmethod
-    def of(cls, call: Call) -> ScriptedCall:
-        given = call.input if isinstance(call.input, Mapping) else {}
-        return cls(
-            model=call.model.name,
-            fingerprint=call.model.fingerprint,
-            kind=call.kind,
-            messages=tuple(Message(role, content) for role, content in given.get("messages", ())),
-            text=str(given.get("text", "")),
-            given=given,
-            params=call.params,
-            seed=call.seed,
-        )
-
-
-Said = str | Generation | Exception
-Script = str | Sequence[Said] | Callable[[ScriptedCall], Said]
-"""What a model says: always the same text, a queue of replies, or a function of the call. An exception is raised."""
+SCRIPTED_CAPABILITIES = frozenset({"generate", "logprobs", "score", "embed", "reward", "train"})
+"""What scripted models can do unless a test says less. Steps, hidden states and weights need a real model."""
 
 
 @attrs.define(kw_only=True)
@@ -110,12 +75,15 @@ class ScriptedEngine(Engine):
     """Answers by script, in batches, in the worker thread of its device group.
 
     ``history`` holds every call it served, ``batches`` how many calls came together, ``hanging`` how many were ever
-    left unanswered by :class:`Faults`.
+    left unanswered by :class:`Faults`, ``trainings`` the jobs it did, with the names of the models that they trained.
+    ``learn`` says what comes of one; a model that was trained without any rows in common says what it said before.
     """
 
-    def __init__(self, faults: Faults | None = None) -> None:
+    def __init__(self, faults: Faults | None = None, learn: Learn = memorise) -> None:
         self.scripts: dict[str, Script] = {}
         self.faults = faults or Faults()
+        self.learn = learn
+        self.trainings: list[tuple[str, TrainingJob]] = []
         self.history: list[ScriptedCall] = []
         self.batches: list[int] = []
         self.starts = 0
@@ -148,6 +116,44 @@ class ScriptedEngine(Engine):
                     inbox.reject(call, error)
             inbox.resolve(results)
 
+    def train(self, model: Model, job: TrainingJob, site: TrainingSite) -> Mapping[str, Any]:
+        """Note what is taught, and ask for rewards once where the job gives them: no weights, milliseconds."""
+        rows = tuple(getattr(job, "rows", ()))
+        with self._lock:
+            self.trainings.append((model.name, job))
+        if not rows:
+            return {"skipped": "no rows"}
+        history = []
+        if job.service == "grpo":
+            rewards = site.reward([(i, self._practise(model, row, site.seed)) for i, row in enumerate(rows)])
+            known = [r for r in rewards if r is not None]
+            history = [{"step": 1, "reward": sum(known) / len(known) if known else None}]
+        site.tell({"step": 1, "steps": 1})
+        (site.folder / "model").mkdir(exist_ok=True)
+        taught = {"model": model.name, "service": job.service, "rows": plain(rows), "seed": site.seed}
+        (site.folder / "model" / _TAUGHT).write_text(json.dumps(taught), encoding="utf-8")
+        return {"rows": len(rows), "train_tokens": 10 * len(rows), "train_seconds": 0.0, "history": history}
+
+    def _practise(self, model: Model, row: Any, seed: int) -> str:
+        given = {"messages": [[m.role, m.content] for m in row.prompt]}
+        return str(reply(self.scripts[model.name], ScriptedCall.of(Call(model, "generate", given, {}, seed))))
+
+    def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
+        """Return a trained model; heads (classify, reward, rank) give rewards, and write nothing."""
+        folder = getattr(recipe, "folder", None)
+        if folder is None or not (folder / _TAUGHT).exists():
+            return super().derive(name, recipe, sources)
+        taught = json.loads((folder / _TAUGHT).read_text(encoding="utf-8"))
+        (source,) = sources
+        head = taught["service"] in ("classify", "reward", "rank")
+        kinds = frozenset({"reward", "embed"}) if head else source.capabilities
+        self.scripts[name] = self.learn(taught, self.scripts[source.name])
+        fingerprint = digest("scripted", source.fingerprint, taught)
+        info = {"taught": taught}
+        return attrs.evolve(
+            source, name=name, fingerprint=fingerprint, capabilities=kinds, recipe=recipe, sources=(source,), info=info
+        )
+
     def answer(self, call: Call) -> Any:
         """Return the result of one call; raises what the script or the faults say."""
         seen = ScriptedCall.of(call)
@@ -168,6 +174,10 @@ class ScriptedEngine(Engine):
         if call.kind == "embed":
             return tuple(_embedding(text) for text in seen.given["texts"])
         if call.kind == "reward":
+            script = self.scripts.get(call.model.name)
+            said = script(seen) if callable(script) and call.model.recipe is not None else None
+            if isinstance(said, tuple):
+                return said
             return (_unit(seen.fingerprint, seen.transcript) * 2 - 1,)
         raise CapabilityError(f"scripted models cannot {call.kind!r}")
 
@@ -177,7 +187,7 @@ class ScriptedEngine(Engine):
             raise said
         if isinstance(said, Generation):
             return said
-        return _generation(said, seen, logprobs=call.model.can("logprobs"))
+        return _generation(str(said), seen, logprobs=call.model.can("logprobs"))
 
     def _said(self, name: str, seen: ScriptedCall) -> Said:
         script = self.scripts[name]
@@ -244,11 +254,12 @@ class ScriptedPool(PoolSource[NoOptions]):
         *,
         capabilities: frozenset[str] = SCRIPTED_CAPABILITIES,
         faults: Faults | None = None,
+        learn: Learn = memorise,
         engine: ScriptedEngine | None = None,
         fields: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(NoOptions())
-        self.engine = engine or ScriptedEngine(faults)
+        self.engine = engine or ScriptedEngine(faults, learn)
         if faults is not None:
             self.engine.faults = faults
         self._models = tuple(
@@ -270,6 +281,11 @@ class ScriptedPool(PoolSource[NoOptions]):
     @property
     def pool(self) -> Pool:
         return Pool(self._models)
+
+    @property
+    def trainings(self) -> list[tuple[str, TrainingJob]]:
+        """Every job that was done, with the name of the model it trained."""
+        return self.engine.trainings
 
     @property
     def history(self) -> list[ScriptedCall]:

@@ -1,0 +1,167 @@
+"""Training within a run: once ever, on devices of its own, with its figures and its cost in the records."""
+
+import asyncio
+import json
+import threading
+
+import attrs
+import pytest
+
+from moco_core import CapabilityError, ModelCallError
+from moco_core.runs.results import costs_of
+from moco_core.runtime.cache import Cache
+from moco_core.types import Message
+from moco_toolkit_authoring import SCRIPTED_CAPABILITIES, ScriptedPool, ScriptedServer, open_session
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    messages: tuple = ()
+
+    @property
+    def prompt(self):
+        return self.messages[:1]
+
+
+@attrs.frozen(kw_only=True)
+class Lesson:
+    """A job as any toolkit may write one."""
+
+    rows: tuple
+    service: str = "sft"
+    fingerprint: str = "lesson 1"
+    judge: object = None
+
+    async def reward(self, rollouts):
+        return await self.judge(rollouts)
+
+
+LESSON = Lesson(rows=(Row(messages=(Message("user", "capital of Peru?"), Message("assistant", "Lima"))),))
+
+
+def within(work, *, cache=None, seed=0, allowed=None):
+    """Run ``work(context, session)`` in a fitting context; return its result, the notes and the session."""
+    notes = []
+
+    async def main():
+        async with open_session(cache=cache, seed=seed) as session:
+            session.on_note = lambda phase, note: notes.append(note)
+            return await work(session.context("fit", allowed=allowed)), session
+
+    result, session = asyncio.run(main())
+    return result, notes, session
+
+
+def test_a_trained_model_answers_by_its_lesson_and_is_trained_once():
+    source = ScriptedPool({"a": "no idea"})
+
+    async def work(context):
+        first, second = await context.gather(context.train(source.pool[0], LESSON, name="tuned") for _ in range(2))
+        assert first.fingerprint == second.fingerprint != source.pool[0].fingerprint
+        return [(await context.generate(first, q)).text for q in ("capital of Peru?", "capital of Chile?")]
+
+    said, notes, session = within(work)
+    assert said == ["Lima", "no idea"] and len(source.trainings) == 1
+    assert notes[-1]["training"] == "tuned" and notes[-1]["rows"] == 1
+    assert costs_of(session.ledger)["fit"]["tuned"]["trained"]["tokens"] == 20  # asked for twice, stated twice
+
+
+def test_another_run_finds_the_training_and_another_seed_or_model_does_not(tmp_path):
+    source = ScriptedPool({"a": "x", "b": "y"})
+
+    def train(model, seed=0):
+        cache = Cache(tmp_path / "calls.sqlite")
+        _, _, session = within(lambda context: context.train(source.pool[model], LESSON), cache=cache, seed=seed)
+        cache.close()
+        (row,) = costs_of(session.ledger)["fit"].values()
+        return len(source.trainings), row["trained"]
+
+    assert [train(0), train(0), train(1), train(0, seed=1)] == [
+        (1, {"tokens": 10, "flops": 0, "seconds": 0, "saved_tokens": 0, "saved_flops": 0, "saved_seconds": 0}),
+        (1, {"tokens": 10, "flops": 0, "seconds": 0, "saved_tokens": 10, "saved_flops": 0, "saved_seconds": 0}),
+        (2, {"tokens": 10, "flops": 0, "seconds": 0, "saved_tokens": 0, "saved_flops": 0, "saved_seconds": 0}),
+        (3, {"tokens": 10, "flops": 0, "seconds": 0, "saved_tokens": 0, "saved_flops": 0, "saved_seconds": 0}),
+    ]
+    folders = list((tmp_path / "calls.artifacts").glob("*/training.json"))
+    assert len(folders) == 3 and json.loads(folders[0].read_text())["rows"] == 1
+
+
+def test_rewards_come_from_the_runs_loop_and_their_judge_may_live_on_the_trained_device():
+    source = ScriptedPool({"student": "4", "judge": "good"})
+    seen = []
+
+    async def judge(rollouts):
+        seen.append((threading.current_thread() is main, list(rollouts)))
+        return [float((await context.generate(source.pool[1], text)).text == "good") for _, text in rollouts]
+
+    async def work(given):
+        nonlocal context
+        context = given
+        return await given.train(source.pool[0], attrs.evolve(LESSON, service="grpo", judge=judge))
+
+    context, main = None, threading.current_thread()
+    _, notes, _ = within(work)
+    assert seen == [(True, [(0, "4")])]
+    assert [n.get("reward") for n in notes] == [1.0, None]
+
+
+def test_calls_wait_while_a_model_of_their_device_is_trained():
+    source = ScriptedPool({"a": "x", "b": "y"})
+    started, going = threading.Event(), threading.Event()
+    train = source.engine.train
+
+    def slowly(model, job, site):
+        started.set()
+        assert going.wait(10)
+        served.append(list(source.prompts()))
+        return train(model, job, site)
+
+    served = []
+    source.engine.train = slowly
+
+    async def work(context):
+        training = asyncio.create_task(context.train(source.pool[0], LESSON))
+        await asyncio.to_thread(started.wait, 10)
+        call = asyncio.create_task(context.generate(source.pool[1], "q"))
+        await asyncio.sleep(0.05)
+        going.set()
+        await training
+        return (await call).text
+
+    assert within(work)[0] == "y" and served == [[]] and source.prompts() == ["q"]
+
+
+def test_rows_that_are_missing_leave_the_model_as_it_is_with_a_warning():
+    source = ScriptedPool({"a": "x"})
+    result, _, session = within(lambda c: c.train(source.pool[0], Lesson(rows=()), name="nothing"))
+    assert result is source.pool[0] and session.warnings == ["nothing: not trained: no rows"]
+
+
+def test_a_failed_training_fails_who_asked_and_frees_the_device():
+    source = ScriptedPool({"a": "x"})
+
+    def broken(model, job, site):
+        raise ModelCallError("a: the loss became NaN at step 3")
+
+    source.engine.train = broken
+
+    async def work(context):
+        with pytest.raises(ModelCallError, match="NaN at step 3"):
+            await context.train(source.pool[0], LESSON)
+        return (await context.generate(source.pool[0], "still there?")).text
+
+    assert within(work)[0] == "x"
+
+
+def test_what_cannot_be_trained_is_refused_in_one_line():
+    plain = ScriptedPool({"a": "x"}, capabilities=SCRIPTED_CAPABILITIES - {"train"})
+    with pytest.raises(CapabilityError, match=r"model 'a' cannot be trained \(capability 'train'\)"):
+        within(lambda c: c.train(plain.pool[0], LESSON))
+    with pytest.raises(CapabilityError, match="'train', which its needs"):
+        within(lambda c: c.train(ScriptedPool({"a": "x"}).pool[0], LESSON), allowed=frozenset({"generate"}))
+
+    class Server(ScriptedServer):
+        train = ScriptedServer.__mro__[2].train
+
+    with pytest.raises(CapabilityError, match="Server cannot train 'a'; `moco list pool --can train` names the pools"):
+        within(lambda c: c.train(ScriptedPool({"a": "x"}, engine=Server()).pool[0], LESSON))
