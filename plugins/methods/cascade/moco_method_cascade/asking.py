@@ -10,7 +10,7 @@ from moco_core import Context, Generation, Model, Question
 from moco_method_cascade.confidence import Confidence, measure
 from moco_method_cascade.head import Head
 from moco_method_cascade.options import Options
-from moco_method_cascade.pricing import Pricing
+from moco_toolkit_routing import Pricing
 
 __all__ = ["Step", "ask"]
 

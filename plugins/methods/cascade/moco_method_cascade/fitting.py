@@ -13,8 +13,8 @@ from moco_method_cascade.asking import Step, ask
 from moco_method_cascade.diagnostics import auroc, curve
 from moco_method_cascade.head import Head, fit_head
 from moco_method_cascade.options import Options, per_level
-from moco_method_cascade.pricing import pricing
 from moco_method_cascade.thresholds import Table, by_fraction, oracle, search, simulate
+from moco_toolkit_routing import pricing
 
 __all__ = ["Fitted", "fit"]
 
@@ -56,9 +56,7 @@ async def _answer(
     async def one(example: Example, scope: Context) -> list[tuple[Step, float]]:
         async def at(level: int, model: Model) -> tuple[Step, float]:
             try:
-                step = await ask(
-                    level, model, example.question, scope, options, prices, check=level < len(pool) - 1
-                )
+                step = await ask(level, model, example.question, scope, options, prices, check=level < len(pool) - 1)
             except ModelCallError:
                 return Step(), 0.0
             assert step.reply is not None  # ask returns a reply or raises

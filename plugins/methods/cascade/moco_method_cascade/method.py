@@ -32,7 +32,7 @@ from moco_method_cascade.asking import Step, ask
 from moco_method_cascade.fitting import Fitted, fit
 from moco_method_cascade.head import Head
 from moco_method_cascade.options import CHOW, Options, per_level
-from moco_method_cascade.pricing import Pricing, pricing
+from moco_toolkit_routing import Pricing, pricing
 
 __all__ = ["Cascade", "CascadeSystem"]
 

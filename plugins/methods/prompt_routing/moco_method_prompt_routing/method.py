@@ -6,7 +6,6 @@ data (Shnitzer et al., arXiv 2309.15789). Contextual calibration: Zhao et al., a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -19,10 +18,8 @@ from moco_core import (
     Cost,
     Evaluation,
     Example,
-    Generation,
     Method,
     Model,
-    ModelCallError,
     Needs,
     Pool,
     Question,
@@ -32,6 +29,7 @@ from moco_core import (
 from moco_method_prompt_routing.fitting import choose_fallback, choose_router, describe
 from moco_method_prompt_routing.options import Options
 from moco_method_prompt_routing.routing import Router, ScoringRouter, WritingRouter
+from moco_toolkit_routing import Outcomes, hand_over, pricing, report
 
 __all__ = ["PromptRouting", "PromptRoutingSystem"]
 
@@ -80,20 +78,7 @@ class PromptRoutingSystem(System):
         if route.reason:
             meta["reason"] = route.reason
         choice = self.fallback if route.choice is None else route.choice
-        reply, choice, failed = await self._answer(choice, question, context)
-        return Reply.of(reply, model=self.candidates[choice].name, **failed, **meta)
-
-    async def _answer(
-        self, choice: int, question: Question, context: Context
-    ) -> tuple[Generation, int, dict[str, Any]]:
-        """Have the chosen candidate answer, or the fallback if that fails; tell who did and what failed."""
-        try:
-            return await context.generate(self.candidates[choice], question), choice, {}
-        except ModelCallError as error:
-            if choice == self.fallback:
-                raise
-            reply = await context.generate(self.candidates[self.fallback], question)
-            return reply, self.fallback, {"failed": {self.candidates[choice].name: str(error)}}
+        return await hand_over(self.candidates, choice, self.fallback, question, context, **meta)
 
 
 class PromptRouting(Method[Options]):
@@ -138,7 +123,9 @@ class PromptRouting(Method[Options]):
         if problems := self._silent_fallback(pool, router):
             raise ConfigError([f"prompt_routing.{problem}" for problem in problems])
         if options.calibrate and not options.scores(router):
-            context.warn(f"prompt_routing: the router {router.name!r} writes its choice, so that calibrate does nothing")
+            context.warn(
+                f"prompt_routing: the router {router.name!r} writes its choice, so that calibrate does nothing"
+            )
         candidates = options.candidates(pool, router)
         descriptions = await describe(candidates, pool, dev, options, evaluation, context)
         fallback = choose_fallback(pool, candidates, router, options, evaluation)
@@ -153,42 +140,20 @@ class PromptRouting(Method[Options]):
     async def _check(
         self, system: PromptRoutingSystem, dev: Sequence[Example], evaluation: Evaluation, context: Context
     ) -> None:
-        """Compare the routed dev mean with the best single model's and with the best choice per question.
+        """Note what routing is worth on dev. Warns where the best single model is better, and changes nothing."""
 
-        Warns and changes nothing. The log tells, of the questions that went to each model, how every model does on them.
-        """
-
-        async def one(example: Example, scope: Context) -> tuple[str, float]:
+        async def one(example: Example, scope: Context) -> int:
             reply = await system.respond(example.question, scope)
-            return str(reply.meta["model"]), (await scope.grade(example, reply)).value or 0.0
+            return system.pool.names.index(str(reply.meta["model"]))
 
-        routed = await context.each(dev, one, label="routing dev")
-        columns = [[score or 0.0 for score in column] for column in zip(*evaluation.scores, strict=True)]
-        mean = math.fsum(score for _, score in routed) / len(routed)
-        oracle = math.fsum(max(column) for column in columns) / len(columns)
-        best = max(evaluation.means())
-        chosen = {name: [j for j, (who, _) in enumerate(routed) if who == name] for name in evaluation.names}
-        context.note(
-            routed_dev_score=mean,
-            best_single_dev_score=best,
-            oracle_dev_score=oracle,
-            regret=oracle - mean,
-            routed={
-                name: {
-                    "questions": len(where),
-                    "scores": {
-                        other: math.fsum(columns[j][i] for j in where) / len(where)
-                        for i, other in enumerate(evaluation.names)
-                    },
-                }
-                for name, where in chosen.items()
-                if where
-            },
-        )
-        if mean < best:
+        routes = await context.each(dev, one, label="routing dev")
+        outcomes = Outcomes.of(evaluation, dev, pricing(system.pool, None))
+        found = report(outcomes, routes)
+        context.note(routing=found)
+        if found["routed"] < found["best_single"]:
             context.warn(
-                f"prompt_routing: on dev, routing scores {mean:.3f} and the best single model "
-                f"({evaluation.names[evaluation.best()]}) {best:.3f}"
+                f"prompt_routing: on dev, routing scores {found['routed']:.3f} and the best single model "
+                f"({found['best_single_model']}) {found['best_single']:.3f}"
             )
 
     # ---------------------------------------------------------------- what is asked of the pool

@@ -425,7 +425,7 @@ def test_one_candidate_is_the_one_model_that_answers():
     assert systems[0].model is pool.pool[0] and systems[1].model is None
 
 
-def test_checking_on_dev_tells_regret_and_who_would_have_done_better():
+def test_checking_on_dev_tells_what_routing_is_worth_and_who_would_have_done_better():
     """Two questions go to m1, who is wrong on them, two to m3, who is right as m2 is wrong: by construction."""
     dev = [Example(question=Question(id=f"d{i}", prompt=f"dev {i}?"), references=("a",)) for i in range(4)]
     right = {"m1": (), "m2": (0, 1), "m3": (2, 3)}
@@ -441,11 +441,10 @@ def test_checking_on_dev_tells_regret_and_who_would_have_done_better():
 
     pool = ScriptedPool({name: say(name) for name in right}, capabilities=TEXT_ONLY)
     outcome = run_method(PromptRouting(Options(router=0, check_dev=True)), pool, dev=dev)
-    assert (outcome.noted("routed_dev_score"), outcome.noted("oracle_dev_score"), outcome.noted("regret")) == (0.5, 1, 0.5)
-    assert outcome.noted("routed") == {
-        "m1": {"questions": 2, "scores": {"m1": 0, "m2": 1, "m3": 0}},
-        "m3": {"questions": 2, "scores": {"m1": 0, "m2": 0, "m3": 1}},
-    }
+    found = outcome.noted("routing")
+    assert (found["routed"], found["oracle"], found["best_single"], found["best_single_model"]) == (0.5, 1, 0.5, "m2")
+    assert found["share"] == {"m1": 0.5, "m3": 0.5} and found["gap_closed"] == 0
+    assert found["sent"] == {"m1": {"m1": 0, "m2": 1, "m3": 0}, "m3": {"m1": 0, "m2": 0, "m3": 1}}
 
 
 def test_a_route_worse_than_the_best_model_is_told_and_changes_nothing():

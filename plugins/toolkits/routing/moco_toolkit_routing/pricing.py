@@ -14,7 +14,7 @@ __all__ = ["Pricing", "pricing"]
 
 @attrs.frozen(kw_only=True)
 class Pricing:
-    """Cost per token read and written, one pair per level, and the unit of the sums.
+    """Cost per token read and written, one pair per model, and the unit of the sums.
 
     ``listed`` tells that the prices are the pool's own, so that an engine may know better what a call cost.
     """
@@ -23,8 +23,8 @@ class Pricing:
     rates: tuple[tuple[float, float], ...]
     listed: bool = False
 
-    def cost(self, level: int, call: Generation | Usage) -> float:
-        """Return what a call of a level cost, told from its result; NaN if that is unknown, as without any usage."""
+    def cost(self, model: int, call: Generation | Usage) -> float:
+        """Return what a call of a model (by its place) cost; NaN if that is unknown, as without any usage."""
         if isinstance(call, Generation):
             if self.listed and "cost" in call.meta:
                 known = call.meta["cost"]
@@ -32,12 +32,12 @@ class Pricing:
             call = call.usage
         if not call.prompt_tokens:
             return math.nan
-        read, written = self.rates[level]
+        read, written = self.rates[model]
         return read * call.prompt_tokens + written * call.completion_tokens
 
 
 def pricing(models: Sequence[Model], prices: Sequence[float] | None) -> Pricing:
-    """Return the prices of all levels in one unit.
+    """Return the prices of all models in one unit.
 
     ``prices`` are money per million tokens, read or written. Without them: the models' own prices if all have some;
     else billions of parameters times tokens, which is proportional to compute; else tokens.
