@@ -8,6 +8,7 @@ the weights and never falls.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -134,9 +135,12 @@ def fit_weights(
     """Return the weights and the mean negative log-likelihood before and after every step, from uniform weights.
 
     ``prob`` without member temperatures uses EM: r_it = w_i p_i(y_t) / sum_j w_j p_j(y_t), w_i = mean_t r_it. Everything else
-    uses gradient descent on theta, w = softmax(theta), keeping the best point seen.
+    uses gradient descent on theta, w = softmax(theta), keeping the best point seen. Raises ConfigError where the scores are
+    not finite.
     """
     n = scores.chosen.shape[0]
+    if not scores.chosen.isfinite().all():
+        raise ConfigError("weights: nll met scores of references that are not finite; check the models' weights and dtype")
     if combine == "prob" and scores.full is None:
         logp = scores.chosen.double()
         weights = torch.full((n,), 1 / n, dtype=torch.float64)
@@ -149,15 +153,20 @@ def fit_weights(
                 break
         return weights.tolist(), history
     assert scores.full is not None
-    logits = [scores.full[i].float() for i in range(n)]
+    # ids that some tokenizer leaves undefined have no say, as when the fused model writes; their gradient would be NaN
+    defined = scores.full.isneginf().any(1).any(0).logical_not()
+    logits = [scores.full[i][:, defined].float() for i in range(n)]
+    tokens = (defined.cumsum(0) - 1)[scores.tokens]
     theta = torch.zeros(n, requires_grad=True)
     optimiser = torch.optim.Adam([theta], lr=0.1)
     best: tuple[float, list[float]] | None = None
     history = []
     for _ in range(steps + 1):
         weights = theta.softmax(0)
-        loss = _fused_nll(weights, logits, scores.tokens, combine, temperatures)
+        loss = _fused_nll(weights, logits, tokens, combine, temperatures)
         history.append(float(loss.detach()))
+        if not math.isfinite(history[-1]):
+            raise ConfigError("weights: nll met scores that are not finite; check the models' weights and dtype")
         if best is None or history[-1] < best[0]:
             best = (history[-1], weights.detach().tolist())
         if len(history) > 20 and abs(history[-20] - history[-1]) < tolerance * 100:

@@ -86,6 +86,25 @@ def test_gradient_weights_improve_on_uniform(combine):
         assert weights == pytest.approx(em, abs=0.02)
 
 
+@pytest.mark.parametrize("combine", ["logprob", "max", "prob"])
+def test_an_id_that_no_tokenizer_defines_changes_no_weight(combine):
+    full, truth, chosen = components()
+    hole = torch.cat([full, torch.full((3, 200, 1), -torch.inf)], -1)[..., [20, *range(20)]]  # an undefined id in front
+    want, _ = fit_weights(ReferenceScores(chosen, truth, full.half()), combine)
+    got, _ = fit_weights(ReferenceScores(chosen, truth + 1, hole.half()), combine)
+    assert got == pytest.approx(want, abs=1e-6) and max(got) == got[1] > 0.4
+
+
+def test_weights_are_not_found_from_scores_that_are_not_finite():
+    full, truth, chosen = components()
+    for broken in (
+        ReferenceScores(chosen, truth, full.masked_fill(full > -0.1, torch.nan)),
+        ReferenceScores(chosen.masked_fill(chosen > -0.1, torch.nan), truth),
+    ):
+        with pytest.raises(ConfigError, match="not finite"):
+            fit_weights(broken, "prob")
+
+
 def test_rounded_weights_sum_to_one_and_hide_the_last_bits():
     assert rounded([1 / 3, 1 / 3, 1 / 3]) == [0.3334, 0.3333, 0.3333]
     assert rounded([0.25000001, 0.74999999]) == rounded([0.25, 0.75]) == [0.25, 0.75]
