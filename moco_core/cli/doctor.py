@@ -31,11 +31,13 @@ Finding = tuple[str, str, str]
 
 
 @click.command("doctor")
-@click.option("--import-all", is_flag=True, help="Also import every plugin (slow).")
 @json_option
-def doctor_command(import_all: bool, as_json: bool) -> int:
-    """Check Python, packages, plugins, cache, disk, and what plugins look at themselves. Exits 1 if something is broken."""
-    findings = [_python(), *_scripts(), *_packages(), *_plugins(import_all), _cache(), _disk(), *_theirs()]
+def doctor_command(as_json: bool) -> int:
+    """Check Python, packages, plugins, cache, disk, and what plugins look at themselves. Exits 1 if something is broken.
+
+    Every plugin is imported.
+    """
+    findings = [_python(), *_scripts(), *_packages(), *_plugins(), _cache(), _disk(), *_theirs()]
     if as_json:
         rows = [dict(zip(("state", "what", "detail"), finding, strict=True)) for finding in findings]
         click.echo(json.dumps(rows, indent=1))
@@ -90,7 +92,7 @@ def _cards(kind: str) -> tuple[dict[str, Card], str]:
         return {}, str(error)
 
 
-def _plugins(import_all: bool) -> Iterator[Finding]:
+def _plugins() -> Iterator[Finding]:
     for kind in KINDS:
         cards, conflict = _cards(kind)
         if conflict:
@@ -98,7 +100,7 @@ def _plugins(import_all: bool) -> Iterator[Finding]:
             continue
         yield "ok" if cards else "note", f"{kind}s", f"{len(cards)} installed"
         bad = {name: card.problem for name, card in cards.items() if card.problem}
-        for name in cards if import_all else ():
+        for name in cards:
             try:
                 installed().load(kind, name)
             except MocoError as error:

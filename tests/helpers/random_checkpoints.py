@@ -49,13 +49,22 @@ def tokenizer(template: str | None = TEMPLATE, vocab: int = 400) -> Any:
 
 
 def write(
-    folder: Path, seed: int = 0, *, classifier: bool = False, template: str | None = TEMPLATE, **changes: Any
+    folder: Path,
+    seed: int = 0,
+    *,
+    classifier: bool = False,
+    template: str | None = TEMPLATE,
+    tok: Any = None,
+    **changes: Any,
 ) -> str:
-    """Write a random Llama checkpoint with peaked distributions, so that replies vary; return its folder."""
+    """Write a random Llama checkpoint with peaked distributions, so that replies vary; return its folder.
+
+    Its tokenizer is ``tok``, or that of :func:`tokenizer` with the chat template.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-    tok = tokenizer(template)
+    tok = tok or tokenizer(template)
     torch.manual_seed(seed)
     sizes = {**SIZES, **changes}
     config = LlamaConfig(vocab_size=len(tok), bos_token_id=0, eos_token_id=1, pad_token_id=None, **sizes)
