@@ -14,10 +14,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
-from transformers_tiny import ask, build, checkpoint, pool, serve, tokenizer
+from transformers_tiny import Mean, ask, build, checkpoint, pool, serve, tokenizer
 
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.local import AdapterWeights, LocalEngine, ModelFiles, Weights, local_engine
+from moco_core.local import AdapterWeights, LocalEngine, ModelFiles, local_engine
 from moco_core.models import Inbox, Model, Pool
 from moco_core.types import digest
 from moco_pool_transformers import export
@@ -112,22 +112,6 @@ def test_adapter_generates_like_its_merged_checkpoint(tmp_path: Path) -> None:
     calls = ["the quick", "what is", "numbers 0 1"]
     a, b, c = ([r.token_ids for r in serve(m, [ask(m, t) for t in calls])] for m in (tuned, whole, plain))
     assert a == b != c
-
-
-@attrs.frozen
-class Mean:
-    """The mean of full weights."""
-
-    kind = "weights"
-
-    sources: tuple[Model, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        return digest("mean", [s.fingerprint for s in self.sources])
-
-    def tensor(self, name: str, sources: Sequence[Weights]) -> torch.Tensor:
-        return sum(s.get(name).float() for s in sources) / len(sources)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("tied", [False, True])

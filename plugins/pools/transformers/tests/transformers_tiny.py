@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -27,8 +29,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from moco_core.local import Weights
 from moco_core.models import Call, Model
-from moco_core.types import Sampling
+from moco_core.types import Sampling, digest
 from moco_pool_transformers.pool import Options, TransformersPool
 
 torch.set_num_threads(1)
@@ -140,6 +143,22 @@ def pool(*entries: Any, cache: Path, **options: Any) -> TransformersPool:
     return TransformersPool(
         build_options(Options, {"models": list(entries), "device": "cpu", "cache": str(cache), **options})
     )
+
+
+@attrs.frozen
+class Mean:
+    """The mean of full weights."""
+
+    kind = "weights"
+
+    sources: tuple[Model, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return digest("mean", [s.fingerprint for s in self.sources])
+
+    def tensor(self, name: str, sources: Sequence[Weights]) -> torch.Tensor:
+        return sum(s.get(name).float() for s in sources) / len(sources)  # type: ignore[return-value]
 
 
 class FakeInbox:
