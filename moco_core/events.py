@@ -49,7 +49,7 @@ class BenchmarkStarted:
 
 @attrs.frozen(kw_only=True)
 class BenchmarkFinished:
-    """A grid ended. ``reports`` are its comparisons as JSON data, one per dataset and seed, of the runs that were done."""
+    """A grid ended. ``reports`` are its comparisons as JSON data, one per dataset, of the runs that were done."""
 
     folder: Path
     status: Literal["finished", "failed", "interrupted"]

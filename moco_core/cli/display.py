@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -124,41 +123,39 @@ class LiveProgress:
 
 
 def _name(row: Row) -> str:
-    return row.label if row.role == "method" else f"{row.label} (single)"
+    return f"{row.label} (single)" if row.role == "baseline" else row.label
 
 
 def _cells(row: Row) -> list[str]:
-    e, v, r = row.estimate, row.versus, row.result
-    name = _name(row)
+    e, v, first = row.estimate, row.versus, row.runs[0]
+    name, tokens = _name(row), f"{row.total(lambda r: r.usage.completion_tokens):,}"
     if e is None:
-        return [name, r.status if r.status != "finished" else "-", "", "", "", "", str(r.questions), "", "", _count(r)]
+        return [name, first.status.replace("finished", "-"), "", "", "", "", str(first.questions), "", "", tokens]
     cells = [name, f"{e.mean:.3f}", f"[{e.low:.3f}, {e.high:.3f}]"]
     if v is None:
         cells += ["best single" if row.best else "-", "", ""]
     else:
         cells += [f"{v.difference:+.3f}", f"[{v.low:+.3f}, {v.high:+.3f}]", _p(v.p_value)]
-    failed = f" ({r.failed} failed)" if r.failed else ""
-    return [*cells, f"{e.n}{failed}", f"{r.unparsed:.1%}", f"{r.truncated:.1%}", _count(r)]
+    failed = f" ({count} failed)" if (count := row.total(lambda r: r.failed)) else ""
+    unparsed, truncated = row.mean(lambda r: r.unparsed), row.mean(lambda r: r.truncated)
+    return [*cells, f"{e.n}{failed}", f"{unparsed:.1%}", f"{truncated:.1%}", tokens]
 
 
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _count(result: Any) -> str:
-    return f"{result.usage.completion_tokens:,}"
-
-
 def _heading(report: Report) -> str:
     best = f"best single model chosen on {report.chosen_on}" if report.chosen_on else "no single model was run"
-    return printable(f"{report.dataset}, seed {report.seed}, metric {report.metric}; {best}")
+    seeds = f"seed{'s' if len(report.seeds) > 1 else ''} {', '.join(map(str, report.seeds))}"
+    return printable(f"{report.dataset}, {seeds}, metric {report.metric}; {best}")
 
 
 def _style(row: Row) -> str:
     """Return a row's colour: green or red where the printed p says that a method is better or worse."""
     if row.role == "method" and row.versus is not None and row.versus.p_value < _SURE:
         return "green" if row.versus.difference > 0 else "red"
-    return "bold" if row.best else ""
+    return "bold" if row.best else "dim" if row.role == "control" else ""
 
 
 def report_table(report: Report) -> Table:
@@ -168,7 +165,7 @@ def report_table(report: Report) -> Table:
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     previous = ""
     for row in report.rows:
-        if previous == "baseline" and row.role == "method":
+        if previous and row.role != previous:
             table.add_section()
         previous = row.role
         table.add_row(*(Text(printable(c)) for c in _cells(row)), style=_style(row))
@@ -182,25 +179,25 @@ def report_lines(report: Report) -> list[str]:
 
 def detail_lines(report: Report) -> list[str]:
     """Return what stands below the comparison: the further figures, the scores per subset, the rows that were left out."""
-    rows = [r for r in report.rows if r.estimate is not None or r.result.figures]
-    names = list(dict.fromkeys(n for r in rows for n in r.result.figures))
+    rows = [r for r in report.rows if r.estimate is not None or r.figures]
+    names = list(dict.fromkeys(n for r in rows for n in r.figures))
     out = []
     if names:
-        cells = [[_name(r), *(_figure(r.result.figures.get(n)) for n in names)] for r in rows]
+        cells = [[_name(r), *(_figure(r.figures.get(n)) for n in names)] for r in rows]
         out += ["", *plain_table(("system", *names), cells)]
     sizes: dict[str, int] = {}
-    for name, subset in ((n, s) for r in rows for n, s in r.result.subsets.items()):
+    for name, subset in ((n, s) for r in rows for n, s in r.subsets.items()):
         sizes[name] = max(sizes.get(name, 0), int(subset["n"]))
     if len(sizes) > _SUBSETS or (len(sizes) > 1 and len(rows) > _SYSTEMS):
         out += ["", f"{len(sizes)} subsets: their scores stand in every run.json and in the output of --json"]
     elif len(sizes) > 1:
-        scores = [r.result.subsets for r in rows]
+        scores = [r.subsets for r in rows]
         table = [
             [name, *(f"{s[name]['mean']:.3f}" if name in s else "-" for s in scores), str(size)]
             for name, size in sorted(sizes.items())
         ]
         out += ["", *plain_table(("subset", *(r.label for r in rows), "n"), table)]
-    lost = dict.fromkeys(r.result.left_out for r in report.rows if r.result.left_out)
+    lost = dict.fromkeys(run.left_out for r in report.rows for run in r.runs if run.left_out)
     return [*out, *(line for text in lost for line in ("", printable(f"left out of {report.dataset}: {text}")))]
 
 

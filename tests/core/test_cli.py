@@ -108,7 +108,8 @@ def test_bench_is_a_grid(moco):
     got = moco("bench", "grid.yaml", "--json")
     assert got.code == 0, got.err
     reports = json.loads(got.out)
-    assert len(reports) == 4 and {len(r["rows"]) for r in reports} == {5}
+    assert [r["seeds"] for r in reports] == [[0, 1]] * 2 and {len(r["rows"]) for r in reports} == {5}
+    assert {len(row["folders"]) for r in reports for row in r["rows"]} == {2}
     assert {r["rows"][-1]["label"] for r in reports} | {r["rows"][-2]["label"] for r in reports} == {
         "toy_vote#1", "toy_vote#2",
     }  # fmt: skip
@@ -122,7 +123,7 @@ def test_without_single_models_none_is_spoken_of(moco):
 
 
 def seeds_of(got):
-    return [r["seed"] for r in json.loads(got.out)]
+    return [seed for r in json.loads(got.out) for seed in r["seeds"]]
 
 
 def test_a_seed_on_the_command_line_is_the_one_that_is_run(moco):

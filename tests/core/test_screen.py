@@ -139,5 +139,5 @@ def test_a_row_is_coloured_where_the_printed_p_says_so(wins, losses, p, colour):
     single = [Unit(str(i), float(i >= wins)) for i in range(n)]
     versus = compare(system, single)
     assert versus.p_value == pytest.approx(p, abs=1e-3)
-    row = Row(label="m", role="method", best=False, estimate=None, versus=versus, result=None)
+    row = Row(label="m", role="method", best=False, estimate=None, versus=versus, runs=())
     assert _style(row) == colour

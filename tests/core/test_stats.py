@@ -4,7 +4,7 @@ import random
 import pytest
 from scipy import stats as scipy_stats
 
-from moco_core.runs.stats import compare, estimate, mcnemar_exact, wilson
+from moco_core.runs.stats import bonett_price, compare, estimate, mcnemar_exact, wilson
 from moco_core.types import Unit
 
 
@@ -62,4 +62,39 @@ def test_graded_scores_use_a_permutation_test():
 
 def test_equal_systems_are_not_different():
     got = compare(units([1, 0, 1]), units([1, 0, 1]))
-    assert (got.difference, got.low, got.high, got.p_value) == (0, 0, 0, 1.0)
+    assert (got.difference, got.p_value) == (0, 1.0)
+    # three questions without a difference leave much room for one: z * sqrt(2) / (n + 2)
+    assert (got.low, got.high) == pytest.approx((-0.5543, 0.5543), abs=1e-4)
+    same = compare(units([0.5, 0.2]), units([0.5, 0.2]))
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1.0)
+
+
+def test_the_paired_interval_by_hand():
+    # 10 wins and 4 losses among 100: centre 6/102, variance (16/102 - (6/102)^2) / 102
+    half = 1.959964 * math.sqrt((16 / 102 - (6 / 102) ** 2) / 102)
+    assert bonett_price(10, 4, 100) == pytest.approx((6 / 102 - half, 6 / 102 + half), abs=1e-6)
+    assert bonett_price(5, 0, 5)[1] == 1.0 and bonett_price(0, 5, 5)[0] == -1.0
+
+
+@pytest.mark.parametrize(("both", "one", "other", "n"), [(0.5, 0.2, 0.1, 100), (0.6, 0.1, 0.1, 200), (0.3, 0.1, 0.3, 60)])
+def test_paired_intervals_cover_the_true_difference(both, one, other, n):
+    rng, hits = random.Random(3), 0
+    for _ in range(1000):
+        draws = [rng.random() for _ in range(n)]
+        system = [Unit(str(i), float(d < both + one)) for i, d in enumerate(draws)]
+        single = [Unit(str(i), float(d < both or both + one <= d < both + one + other)) for i, d in enumerate(draws)]
+        got = compare(system, single)
+        hits += got.low <= one - other <= got.high
+    assert 930 <= hits <= 970
+
+
+def test_the_permutation_test_of_few_questions_is_exact_and_of_many_is_normal():
+    few = compare(units([0.9, 0.8, 0.7, 0.9]), units([0.1, 0.2, 0.3, 0.2]))
+    assert few.p_value == 2 / 16  # all four moved one way: two of 16 flips are as extreme
+    rng = random.Random(5)
+    a = [rng.random() for _ in range(1500)]
+    b = [x - 0.01 + rng.gauss(0, 0.2) for x in a]
+    many = compare(units(a), units(b))
+    assert many.p_value == pytest.approx(scipy_stats.ttest_rel(a, b).pvalue, rel=0.02)
+    interval = scipy_stats.ttest_rel(a, b).confidence_interval()
+    assert (many.low, many.high) == pytest.approx((interval.low, interval.high), rel=0.01)
