@@ -1,4 +1,4 @@
-"""Run configurations: YAML files and ``-o key=value`` overrides, checked against the options of the plugins they name."""
+"""Run configurations as data, checked against the options of the plugins they name."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError, PluginError, suggest
 from moco_core.fields import Lines
 from moco_core.options import Plugin, build, build_plugin, option
-from moco_core.overrides import apply_overrides
-from moco_core.reading import load_yaml
 from moco_core.types import Sampling
 
 __all__ = [
@@ -22,9 +20,7 @@ __all__ = [
     "Plugin",
     "RunConfig",
     "Settings",
-    "apply_overrides",
     "default_cache_path",
-    "load_yaml",
     "metric_plugin",
     "parse_settings",
     "plugin_of",

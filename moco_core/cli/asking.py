@@ -23,8 +23,9 @@ from moco_core.cli.common import (
     plugin_option,
 )
 from moco_core.cli.display import call_lines, spans_text
+from moco_core.cli.overrides import apply_overrides
 from moco_core.cli.screen import printable, say
-from moco_core.config import DEFAULT_POOL, apply_overrides
+from moco_core.config import DEFAULT_POOL
 from moco_core.errors import ConfigError, suggest
 from moco_core.types import ANSWER_KINDS, Question
 

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import attrs
@@ -13,11 +14,15 @@ import click
 
 from moco_core.cli.common import cache_file, cache_option, json_option
 from moco_core.cli.explain import explain_run
+from moco_core.cli.keeping import CacheInfo, artifacts_below, cache_info, parts_of, prune_artifacts
+from moco_core.cli.keeping import clear as clear_calls
+from moco_core.cli.keeping import prune as prune_calls
 from moco_core.cli.screen import printable
 from moco_core.errors import ConfigError, MocoError
 from moco_core.options import plain
 from moco_core.runs.records import read_run
-from moco_core.runtime.cache import Cache, CacheInfo
+from moco_core.runtime.cache import Cache
+from moco_core.runtime.runtime import artifacts_of
 
 __all__ = ["cache_command"]
 
@@ -46,19 +51,26 @@ def info(out: Path, cache_path: Path | None, as_json: bool) -> None:
     path = cache_file(cache_path)
     if path.exists():
         cache = Cache(path)
-        found = cache.info()
+        found = cache_info(cache)
         cache.close()
     else:
         found = CacheInfo(path=path, calls=0, bytes=0, models={})
-    names = _model_names(out)
+    names, artifacts = _model_names(out), artifacts_below(artifacts_of(path))
     if as_json:
         body = {"path": str(found.path), "calls": found.calls, "bytes": found.bytes, "models": dict(found.models)}
+        if artifacts:
+            body["artifacts"] = [{"kind": a.kind, "bytes": a.bytes, "folder": str(a.folder)} for a in artifacts]
         click.echo(json.dumps({**body, "names": {m: names[m] for m in found.models if m in names}}))
         return
     click.echo(f"{found.path}: {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB")
     for model, count in found.models.items():
         name = f"  {', '.join(names[model])}" if model in names else ""
         click.echo(printable(f"  {model[:16] or 'memoised results'}  {count:,}{name}"))
+    if artifacts:
+        size = sum(a.bytes for a in artifacts)
+        click.echo(f"{artifacts_of(path)}: {len(artifacts):,} artifacts, {size / 2**20:.1f} MiB")
+    for kind, count in Counter(a.kind for a in artifacts).items():
+        click.echo(printable(f"  {kind or 'unnamed'}  {count:,}"))
 
 
 def _model_names(out: Path) -> dict[str, list[str]]:
@@ -84,7 +96,7 @@ def show(key: str, cache_path: Path | None) -> None:
         raise ConfigError(f"{key}: expected the key of a call, hexadecimal digits as in records.jsonl") from None
     cache = _opened(cache_file(cache_path))
     try:
-        parts, stored = cache.parts(wanted), cache.get_many([wanted]).get(wanted)
+        parts, stored = parts_of(cache, wanted), cache.get_many([wanted]).get(wanted)
     finally:
         cache.close()
     if parts is None or stored is None:
@@ -112,19 +124,20 @@ def explain(run: Path, cache_path: Path | None, as_json: bool) -> None:
 
 
 @cache_command.command("prune")
-@click.option("--older-than", metavar="AGE", help="Delete calls older than AGE, e.g. 30d or 12h.")
-@click.option("--keep", metavar="SIZE", help="Delete the oldest calls until the rest fits SIZE, e.g. 2G.")
+@click.option("--older-than", metavar="AGE", help="Delete calls older than AGE, and artifacts unused since, e.g. 30d or 12h.")
+@click.option("--keep", metavar="SIZE", help="Delete the oldest calls, and artifacts, until each fits SIZE, e.g. 2G.")
 @cache_option
 def prune(older_than: str | None, keep: str | None, cache_path: Path | None) -> None:
-    """Delete old calls."""
+    """Delete old calls and artifacts (trained weights, fitted heads, graphs)."""
     if older_than is None and keep is None:
         raise ConfigError("say what to prune: --older-than 30d, --keep 2G, or both")
     before = None if older_than is None else time.time() - _amount(older_than, _AGES, "--older-than", "30d")
     size = None if keep is None else int(_amount(keep, _UNITS, "--keep", "2G"))
-    cache = _opened(cache_file(cache_path))
-    count = cache.prune(older_than=before, keep_bytes=size)
+    path = cache_file(cache_path)
+    cache = _opened(path)
+    count = prune_calls(cache, older_than=before, keep_bytes=size)
     cache.close()
-    click.echo(f"{count:,} calls deleted")
+    _tell(count, prune_artifacts(artifacts_of(path), older_than=before, keep_bytes=size))
 
 
 @cache_command.command("clear")
@@ -136,11 +149,19 @@ def clear(yes: bool, cache_path: Path | None) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nobody is there to be asked; say --yes to delete every call")
-        click.confirm(f"delete every call in {path}?", abort=True)
+        built = len(artifacts_below(artifacts_of(path)))
+        also = f" and the {built:,} artifacts beside it" if built else ""
+        click.confirm(f"delete every call in {path}{also}?", abort=True)
     cache = _opened(path)
-    count = cache.clear()
+    count = clear_calls(cache)
     cache.close()
-    click.echo(f"{count:,} calls deleted")
+    _tell(count, prune_artifacts(artifacts_of(path), keep_bytes=0))
+
+
+def _tell(calls: int, artifacts: int) -> None:
+    click.echo(f"{calls:,} calls deleted")
+    if artifacts:
+        click.echo(f"{artifacts:,} artifacts deleted")
 
 
 def _amount(text: str, units: dict[str, int], option: str, example: str) -> float:

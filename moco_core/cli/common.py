@@ -163,7 +163,8 @@ def read_config(
     ``fields`` are NAME=FIELD, for the datasets of the command line. A seed that is given replaces the file's ``seeds``, with
     a word on stderr.
     """
-    from moco_core.config import DEFAULT_POOL, apply_overrides, parse_settings
+    from moco_core.cli.overrides import apply_overrides
+    from moco_core.config import DEFAULT_POOL, parse_settings
     from moco_core.fields import Lines
 
     data, lines = ({}, Lines()) if source is None else _read_source(Path(source))
@@ -200,14 +201,14 @@ def is_source(text: str) -> bool:
 
 def _read_source(path: Path) -> tuple[dict[str, Any], Lines]:
     if path.is_dir() or path.name == "run.json":
+        from moco_core.cli.again import configuration
         from moco_core.errors import ConfigError, StoreError
         from moco_core.fields import Lines
-        from moco_core.runs.again import configuration
 
         try:
             return configuration(path if path.is_dir() else path.parent), Lines()
         except StoreError as error:  # here it is what was asked for that is wrong
             raise ConfigError(str(error)) from None
-    from moco_core.reading import load_yaml
+    from moco_core.cli.reading import load_yaml
 
     return load_yaml(path)

@@ -17,6 +17,7 @@ import click
 
 from moco_core.catalogue import installed
 from moco_core.cli.common import json_option
+from moco_core.cli.keeping import cache_info
 from moco_core.cli.screen import printable
 from moco_core.config import default_cache_path
 from moco_core.discovery import Card
@@ -118,7 +119,7 @@ def _cache() -> Finding:
         return "ok", "cache", f"{path} (empty)"
     try:
         cache = Cache(path)
-        found = cache.info()
+        found = cache_info(cache)
         cache.close()
     except MocoError as error:
         return "problem", "cache", str(error)

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from moco_core.cli.keeping import differing, nearest, parts_of
 from moco_core.runs.records import read_records, read_run
 from moco_core.runtime.cache import Cache
 
@@ -63,16 +64,16 @@ def explain_run(folder: Path, cache: Cache) -> Explanation:
                 hits += 1
                 continue
             misses += 1
-            parts = cache.parts(bytes.fromhex(call["key"])) if call.get("key") else None
+            parts = parts_of(cache, bytes.fromhex(call["key"]))
             if parts is None:
                 gone += 1
                 continue
-            nearest = cache.nearest(parts, before=started)
-            if nearest is None:
+            like = nearest(cache, parts, before=started)
+            if like is None:
                 what = "no such call of this model or prompt was ever made"
             else:
                 what = (
-                    " and ".join(_WORDS[p] for p in parts.differing(nearest))
+                    " and ".join(_WORDS[p] for p in differing(parts, like))
                     or "it was made while this run was going on"
                 )
             differences[what] += 1

@@ -17,28 +17,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from moco_core.errors import StoreError
 from moco_core.runtime.locks import FileLock
 from moco_core.types import digest
 
-__all__ = ["ArtifactInfo", "Artifacts"]
+__all__ = ["FACTS", "Artifacts"]
+
+FACTS = "artifact.json"
+"""The file within an artifact that tells what it is; its time of change is that of its last use."""
 
 _FORMAT = 1
-_FACTS = "artifact.json"
 _LOOK = 0.2  # seconds between two looks at a builder of another process
-
-
-@attrs.frozen(kw_only=True)
-class ArtifactInfo:
-    """One stored artifact. ``bytes`` is its size, ``used`` the time stamp of its last use."""
-
-    key: str
-    kind: str
-    bytes: int
-    used: float
-    what: Mapping[str, Any]
 
 
 class Artifacts:
@@ -82,7 +71,7 @@ class Artifacts:
                 started = time.monotonic()
                 await build(partial)
                 facts = {"format": _FORMAT, "what": what, "seconds": time.monotonic() - started, "created": time.time()}
-                (partial / _FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True), encoding="utf-8")
+                (partial / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True), encoding="utf-8")
                 shutil.rmtree(folder, ignore_errors=True)  # a damaged one, without facts
                 os.replace(partial, folder)
         except OSError as error:
@@ -95,52 +84,12 @@ class Artifacts:
     def _use(self, folder: Path) -> bool:
         """Return whether the artifact is there, and note that it was used."""
         try:
-            os.utime(folder / _FACTS)
+            os.utime(folder / FACTS)
         except FileNotFoundError:
             return False
         except OSError:
-            return (folder / _FACTS).is_file()  # somebody else's store: readable is enough
+            return (folder / FACTS).is_file()  # somebody else's store: readable is enough
         return True
-
-    # ---------------------------------------------------------------- looking after
-
-    def info(self) -> list[ArtifactInfo]:
-        """Return what is stored, the most recently used first."""
-        out = []
-        for file in self.root.glob(f"*/{_FACTS}"):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                facts = json.loads(file.read_text(encoding="utf-8"))
-                size = sum(f.stat().st_size for f in file.parent.rglob("*") if f.is_file())
-                what = facts["what"]
-                out.append(
-                    ArtifactInfo(
-                        key=file.parent.name,
-                        kind=str(what.get("kind", "")),
-                        bytes=size,
-                        used=file.stat().st_mtime,
-                        what=what,
-                    )
-                )
-        return sorted(out, key=lambda a: -a.used)
-
-    def prune(self, *, older_than: float | None = None, keep_bytes: int | None = None) -> int:
-        """Delete artifacts unused since a time stamp, then the longest unused until the rest fits; return how many went.
-
-        One that is being built is left alone; what a killed builder left behind goes with the rest.
-        """
-        gone, kept = 0, 0
-        for each in self.info():
-            kept += each.bytes
-            if (older_than is not None and each.used < older_than) or (keep_bytes is not None and kept > keep_bytes):
-                shutil.rmtree(self.root / each.key, ignore_errors=True)
-                kept -= each.bytes
-                gone += 1
-        for partial in self.root.glob("*.partial"):
-            lock = FileLock(partial.with_suffix(".lock"))
-            if (older_than is None or partial.stat().st_mtime < older_than) and lock.acquire():
-                shutil.rmtree(partial, ignore_errors=True)
-                lock.release()
-        return gone
 
     def close(self) -> None:
         """Remove a temporary store."""

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,6 @@ from moco_core.types import ContinuationScore, Generation, Span, Usage, canonica
 
 __all__ = [
     "Cache",
-    "CacheInfo",
     "KeyParts",
     "Stored",
     "decode_result",
@@ -44,7 +43,6 @@ CREATE TABLE IF NOT EXISTS claims (key BLOB PRIMARY KEY, owner TEXT NOT NULL, ex
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS = "key, model, kind, input, params, seed, value, created, seconds"
-_DISTANCE = {"seed": 1, "params": 2, "input": 4, "model": 8, "kind": 16}
 _PATIENCE = 60  # seconds to wait for another process
 _CHUNK = 500  # keys per SELECT; SQLite's default bound on variables is at least 999
 
@@ -68,24 +66,6 @@ class KeyParts:
 
     def key(self) -> bytes:
         return bytes.fromhex(digest(_FORMAT, self.model, self.kind, self.input, self.params, self.seed))[:20]
-
-    def differing(self, other: KeyParts) -> tuple[str, ...]:
-        """Return the names of the parts in which two keys differ."""
-        return tuple(f.name for f in attrs.fields(KeyParts) if getattr(self, f.name) != getattr(other, f.name))
-
-    def distance(self, other: KeyParts) -> int:
-        """How far two keys are apart: another seed is nearer than other settings, and those nearer than another model."""
-        return sum(_DISTANCE[name] for name in self.differing(other))
-
-
-@attrs.frozen(kw_only=True)
-class CacheInfo:
-    """What a cache holds. Sizes are bytes."""
-
-    path: Path
-    calls: int
-    bytes: int
-    models: Mapping[str, int]
 
 
 def key_parts(call: Call) -> KeyParts:
@@ -287,79 +267,15 @@ class Cache:
             with contextlib.suppress(sqlite3.Error), self._transaction():  # at worst they expire
                 self._db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(k, owner) for k in keys])
 
-    # ---------------------------------------------------------------- looking
-
-    def parts(self, key: bytes) -> KeyParts | None:
-        """Return the parts of a stored key."""
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one SQL statement and return its rows; for looking after what is stored."""
         with self._lock:
-            row = self._db.execute(
-                "SELECT model, kind, input, params, seed FROM calls WHERE key = ?", (key,)
-            ).fetchone()
-        return None if row is None else KeyParts(*row)
+            return self._db.execute(statement, values).fetchall()
 
-    def nearest(self, wanted: KeyParts, before: float | None = None) -> KeyParts | None:
-        """Return the stored key most like ``wanted`` but not equal to it: same input first, then same model."""
-        cutoff = time.time() if before is None else before
-        best: KeyParts | None = None
-        queries = (
-            ("input = ? AND kind = ?", (wanted.input, wanted.kind)),
-            ("model = ? AND kind = ?", (wanted.model, wanted.kind)),
-        )
-        with self._lock:
-            for where, values in queries:
-                rows = self._db.execute(
-                    f"SELECT model, kind, input, params, seed FROM calls WHERE {where} AND created < ? LIMIT 200",
-                    (*values, cutoff),
-                ).fetchall()
-                for row in rows:
-                    parts = KeyParts(*row)
-                    if parts == wanted:
-                        continue
-                    if best is None or wanted.distance(parts) < wanted.distance(best):
-                        best = parts
-                if best is not None:
-                    return best
-        return None
-
-    def info(self) -> CacheInfo:
-        """Count what is stored."""
-        with self._lock:
-            calls = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
-            models = dict(
-                self._db.execute("SELECT model, count(*) FROM calls GROUP BY model ORDER BY 2 DESC").fetchall()
-            )
-        size = 0
-        if self.path is not None:
-            files = [self.path, *(self.path.with_name(self.path.name + s) for s in ("-wal", "-shm"))]
-            size = sum(f.stat().st_size for f in files if f.exists())
-        return CacheInfo(path=self.path or Path(":memory:"), calls=calls, bytes=size, models=models)
-
-    def prune(self, *, older_than: float | None = None, keep_bytes: int | None = None) -> int:
-        """Delete calls older than a time stamp, then the oldest until the file fits; return how many went."""
-        with self._lock:
-            before = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
-            if older_than is not None:
-                self._db.execute("DELETE FROM calls WHERE created < ?", (older_than,))
-            if keep_bytes is not None:
-                total = self._db.execute("SELECT coalesce(sum(length(value) + 200), 0) FROM calls").fetchone()[0]
-                for key, size in self._db.execute(
-                    "SELECT key, length(value) + 200 FROM calls ORDER BY created"
-                ).fetchall():
-                    if total <= keep_bytes:
-                        break
-                    self._db.execute("DELETE FROM calls WHERE key = ?", (key,))
-                    total -= size
-            after = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
-            self._db.execute("VACUUM")
-        return int(before - after)
-
-    def clear(self) -> int:
-        """Delete everything; return how many calls went."""
-        with self._lock:
-            count = self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
-            self._db.execute("DELETE FROM calls")
-            self._db.execute("VACUUM")
-        return int(count)
+    @property
+    def count(self) -> int:
+        """How many calls are stored."""
+        return int(self.execute("SELECT count(*) FROM calls")[0][0])
 
     def close(self) -> None:
         with self._lock:

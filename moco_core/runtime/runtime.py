@@ -16,9 +16,9 @@ from moco_core.runtime.scheduler import Scheduler
 __all__ = ["Runtime", "artifacts_of"]
 
 
-def artifacts_of(cache: Path | None) -> Artifacts:
-    """Return the artifacts that belong to a call cache: they lie beside it."""
-    return Artifacts(None if cache is None else cache.with_name(f"{cache.stem}.artifacts"))
+def artifacts_of(cache: Path) -> Path:
+    """Return where the artifacts that belong to a call cache lie: beside it."""
+    return cache.with_name(f"{cache.stem}.artifacts")
 
 
 class Runtime:
@@ -31,7 +31,7 @@ class Runtime:
     def __init__(self, cache: Cache | Path | None, engines: Iterable[Engine] = ()) -> None:
         self._own = not isinstance(cache, Cache)
         self.cache = cache if isinstance(cache, Cache) else Cache(cache)
-        self.artifacts = artifacts_of(self.cache.path)
+        self.artifacts = Artifacts(None if self.cache.path is None else artifacts_of(self.cache.path))
         self.scheduler = Scheduler(self.cache, engines, self)
 
     async def __aenter__(self) -> Runtime:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from moco_core.cli.keeping import artifacts_below, prune_artifacts
 from moco_core.errors import StoreError
 from moco_core.runtime.artifacts import Artifacts
 from moco_core.runtime.runtime import Runtime
@@ -99,14 +100,13 @@ def test_the_longest_unused_go_first_and_are_built_again(tmp_path):
     folders = [get(tmp_path, {**WHAT, "seed": s})[0][0] for s in range(4)]
     for age, folder in enumerate(folders):
         os.utime(folder / "artifact.json", (1000 + age, 1000 + age))
-    store = Artifacts(tmp_path)
-    assert [a.key for a in store.info()] == [f.name for f in folders[::-1]]
-    assert {a.kind for a in store.info()} == {"head"}
-    size = store.info()[0].bytes
+    assert [a.folder for a in artifacts_below(tmp_path)] == folders[::-1]
+    assert {a.kind for a in artifacts_below(tmp_path)} == {"head"}
+    size = artifacts_below(tmp_path)[0].bytes
     get(tmp_path, {**WHAT, "seed": 0})  # used again: now the youngest
-    assert store.prune(keep_bytes=2 * size + size // 2) == 2
+    assert prune_artifacts(tmp_path, keep_bytes=2 * size + size // 2) == 2
     assert [f.exists() for f in folders] == [True, False, False, True]
-    assert store.prune(older_than=2000) == 1 and folders[0].exists()
+    assert prune_artifacts(tmp_path, older_than=2000) == 1 and folders[0].exists()
     assert get(tmp_path, {**WHAT, "seed": 3})[1] == [[]]
 
 

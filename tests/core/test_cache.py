@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 
+from moco_core.cli.keeping import clear, differing, nearest, prune
 from moco_core.errors import StoreError
 from moco_core.models import Call, Engine, Model
 from moco_core.runtime.cache import Cache, KeyParts, decode_result, encode_result, key_parts
@@ -74,21 +75,21 @@ def test_nearest_names_what_differs():
     cache = Cache(None)
     cache.put_many([row(parts(params="old"), 1), row(parts(input="j"), 2)])
     wanted = parts(params="new")
-    assert wanted.differing(cache.nearest(wanted)) == ("params",)
-    assert cache.nearest(parts(model="x", input="unseen")) is None
+    assert differing(wanted, nearest(cache, wanted)) == ("params",)
+    assert nearest(cache, parts(model="x", input="unseen")) is None
 
 
 def test_prune_and_clear(tmp_path):
     cache = Cache(tmp_path / "c.sqlite")
     for i in range(10):
         cache.put_many([row(parts(input=str(i)), "x" * 100)])
-    assert cache.prune(older_than=0) == 0
-    kept = cache.prune(keep_bytes=3 * 250)
-    assert 5 <= kept < 10 and cache.info().calls == 10 - kept
+    assert prune(cache, older_than=0) == 0
+    kept = prune(cache, keep_bytes=3 * 250)
+    assert 5 <= kept < 10 and cache.count == 10 - kept
     newest = parts(input="9")
     assert newest.key() in cache.get_many([newest.key()])
-    assert cache.prune(older_than=time.time() + 1) == 10 - kept
-    assert cache.info().calls == 0 and cache.clear() == 0
+    assert prune(cache, older_than=time.time() + 1) == 10 - kept
+    assert cache.count == 0 and clear(cache) == 0
 
 
 def _hammer(path, worker):
@@ -107,7 +108,7 @@ def test_two_processes_at_once(tmp_path):
     for w in workers:
         w.join()
     assert [w.exitcode for w in workers] == [0, 0]
-    assert Cache(path).info().calls == 300
+    assert Cache(path).count == 300
 
 
 def _open_all(folder, barrier):

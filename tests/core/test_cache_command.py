@@ -1,6 +1,7 @@
 """``moco cache``: looking makes nothing, models have names, a call is shown by its key."""
 
 import json
+import os
 
 from moco_core.runs.records import read_records
 
@@ -37,3 +38,23 @@ def test_a_call_is_shown_by_the_key_that_a_record_states(moco):
     assert (body["model"], body["kind"], body["result"]["text"]) == ("toy-3", "generate", call["said"]["text"])
     assert "no call " + "0" * 40 in moco("cache", "show", "0" * 40).err
     assert "expected the key of a call" in moco("cache", "show", "nonsense").err
+
+
+def test_artifacts_are_shown_pruned_and_cleared_with_the_calls_they_lie_beside(moco):
+    moco(*RUN)
+    path = moco.folder / "cache.sqlite"
+    moco(*RUN, "--cache", str(path))
+    assert " artifacts, " not in moco("cache", "info", "--cache", str(path)).out
+    for name, day in (("old", 1), ("new", 2)):
+        folder = moco.folder / "cache.artifacts" / name
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"0" * 2**20)
+        (folder / "artifact.json").write_text(json.dumps({"what": {"kind": "training"}}))
+        os.utime(folder / "artifact.json", (day * 86400, day * 86400))
+    *_, heading, kind = moco("cache", "info", "--cache", str(path)).out.splitlines()
+    assert heading == f"{folder.parent}: 2 artifacts, 2.0 MiB" and kind == "  training  2"
+    body = json.loads(moco("cache", "info", "--json", "--cache", str(path)).out)
+    assert [a["folder"] for a in body["artifacts"]] == [str(folder), str(folder.with_name("old"))]
+    assert moco("cache", "prune", "--keep", "1.5M", "--cache", str(path)).out == "0 calls deleted\n1 artifacts deleted\n"
+    assert [f.name for f in folder.parent.iterdir()] == ["new"]
+    assert moco("cache", "clear", "--yes", "--cache", str(path)).out.endswith("1 artifacts deleted\n")

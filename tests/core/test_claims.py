@@ -69,7 +69,7 @@ def test_what_a_killed_process_was_making_is_made_by_the_next(tmp_path):
     second = SPAWN.Process(target=work, args=(tmp_path, 5, 0.0, 1.0))
     second.start()
     second.join(60)
-    assert second.exitcode == 0 and Cache(tmp_path / "c.sqlite").info().calls == 5
+    assert second.exitcode == 0 and Cache(tmp_path / "c.sqlite").count == 5
 
 
 def test_a_claim_keeps_others_out_until_it_expires_or_is_given_up(tmp_path):

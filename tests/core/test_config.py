@@ -10,12 +10,12 @@ import pytest
 
 from moco_core import PoolSource
 from moco_core.catalogue import Catalogue
+from moco_core.cli.overrides import apply_overrides
+from moco_core.cli.reading import load_yaml, read_value
 from moco_core.config import parse_settings
 from moco_core.errors import ConfigError
 from moco_core.fields import Lines
 from moco_core.options import build, option
-from moco_core.overrides import apply_overrides
-from moco_core.reading import load_yaml, read_value
 from moco_core.runs.records import read_run
 from moco_core.types import Sampling
 

@@ -40,8 +40,8 @@ def check_methods(
         first = run()
         assert not first.errors, (name, first.errors)
         assert len(first.replies) == questions, name
-        before = cache.info().calls
+        before = cache.count
         assert run().texts == first.texts, name
-        assert cache.info().calls == before, f"{name}: something was asked again"
+        assert cache.count == before, f"{name}: something was asked again"
         out[name] = dict(first.texts)
     return out

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from moco_core.catalogue import Catalogue
 from moco_core.cli import cli
-from moco_core.config import load_yaml, parse_settings
+from moco_core.cli.reading import load_yaml
+from moco_core.config import parse_settings
 from moco_core.errors import ConfigError, UnknownPlugin
 from moco_toolkit_authoring.scaffold import copy_run, run_templates, template_folder
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moco_core.cli.reading import read_value
 from moco_core.errors import ConfigError, suggest
 from moco_core.fields import Lines
-from moco_core.reading import read_value
 
 __all__ = ["apply_overrides"]
 
