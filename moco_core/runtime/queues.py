@@ -9,10 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from moco_core.errors import ModelCallError
+from moco_core.errors import MocoError, ModelCallError
 from moco_core.models import Call, Model
 
-__all__ = ["UNLIMITED", "Owner", "Queue"]
+__all__ = ["UNLIMITED", "Owner", "Queue", "as_call_error"]
 
 UNLIMITED = 1 << 30
 
@@ -130,7 +130,7 @@ class Queue:
         try:
             self._scheduler.store_and_deliver(timed)
         except Exception as error:  # they are no longer among those taken: nobody else would fail them
-            lost = ModelCallError(f"{self.model.name}: {type(error).__name__}: {error}")
+            lost = as_call_error(self.model, error)
             self._scheduler.deliver([(call, lost) for call, _ in results])
 
     def reject(self, call: Call, error: Exception) -> None:
@@ -138,3 +138,12 @@ class Queue:
             self._advance()
             self._taken.pop(call, None)
         self._scheduler.deliver([(call, error)])
+
+
+def as_call_error(model: Model, error: Exception) -> Exception:
+    """Return an error as one that people are told of, with the model's name if it is none of ours."""
+    if isinstance(error, MocoError):
+        return error
+    wrapped = ModelCallError(f"{model.name}: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

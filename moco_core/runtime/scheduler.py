@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 
 import attrs
 
-from moco_core.errors import EngineOutOfMemory, MocoError, ModelCallError, StoreError
+from moco_core.errors import EngineOutOfMemory, ModelCallError, StoreError
 from moco_core.models import Call, Engine, Model
 from moco_core.runtime.cache import Cache, KeyParts, encode_result, fits, key_parts
 from moco_core.runtime.claims import Claims
 from moco_core.runtime.lanes import Lanes, Place
 from moco_core.runtime.ledger import Answered
-from moco_core.runtime.queues import UNLIMITED, Queue
+from moco_core.runtime.queues import UNLIMITED, Queue, as_call_error
 from moco_core.runtime.starting import Starts
 from moco_core.types import Generation, canonical, digest
 
@@ -214,7 +214,7 @@ class Scheduler:
         except StoreError as error:
             self._fail_all(error)
         except Exception as error:  # a fault of ours: better an answer than silence
-            self._settle_many([(call, _as_call_error(call.model, error)) for call in self._pending])
+            self._settle_many([(call, as_call_error(call.model, error)) for call in self._pending])
 
     def _admit(self, arrivals: Sequence[Call]) -> bool:
         """Answer what is cached, leave what another process is making, queue the rest; return whether any was answered."""
@@ -291,7 +291,7 @@ class Scheduler:
             self.lanes.release(place)
         if error is not None:
             failed = queue.drain() or queue.withdraw()  # nothing taken: every waiting call would meet the same error
-            self._settle_many([(call, _as_call_error(model, error)) for call in failed])
+            self._settle_many([(call, as_call_error(model, error)) for call in failed])
         self._schedule_pass()
 
     def _submit_all(self, queue: Queue) -> None:
@@ -315,7 +315,7 @@ class Scheduler:
                 seconds = result.meta.get("seconds", seconds)
             self.store_and_deliver([(call, result, seconds)])
         except Exception as error:
-            self._settle_many([(call, _as_call_error(call.model, error))])
+            self._settle_many([(call, as_call_error(call.model, error))])
 
     def _watch(self) -> None:
         if not self._watching and self.cache.path is not None:
@@ -361,7 +361,7 @@ class Scheduler:
         except StoreError as error:
             self._from_thread(self._fail_all, error)
         except Exception as error:
-            self.deliver([(call, _as_call_error(call.model, error)) for call, _ in outcomes])
+            self.deliver([(call, as_call_error(call.model, error)) for call, _ in outcomes])
         else:
             self.deliver(outcomes)
 
@@ -398,11 +398,3 @@ class Scheduler:
         self._fatal = error
         for call in list(self._pending):
             self._settle(call, error)
-
-
-def _as_call_error(model: Model, error: Exception) -> Exception:
-    if isinstance(error, MocoError):
-        return error
-    wrapped = ModelCallError(f"{model.name}: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
