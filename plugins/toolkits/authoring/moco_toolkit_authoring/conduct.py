@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import inspect
+import io
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -32,6 +35,11 @@ __all__ = ["CHECKS"]
 
 _SLACK = 100
 """How many times the calls it makes a method may predict, and how many in any case: early exits are worth a lot."""
+
+
+def _of_the_run(thread: str) -> bool:
+    """Return whether a thread is the event loop's or an engine's own."""
+    return thread.startswith(("asyncio_", "moco", "engine", "ThreadPoolExecutor"))
 
 
 def _told(outcome: Outcome) -> str:
@@ -166,12 +174,18 @@ def the_loop_is_never_blocked(case: MethodCase) -> None:
 
 @check(after=["answers_every_question"])
 def nothing_is_left_behind(case: MethodCase) -> None:
-    """Fitting and answering write no file where they are run, and leave no task that still works."""
+    """Fitting, saving and answering leave no file, task, thread or program behind, and print nothing.
 
-    async def work() -> list[str]:
+    Nor do they move the working directory or the generators that the whole process shares.
+    """
+    began: list[subprocess.Popen[Any]] = []
+    threads = set(threading.enumerate())
+
+    async def work(saved: Path) -> list[str]:
         async with open_session(metric=case.plan.metric, sampling=case.plan.sampling) as session:
             pool = as_pool(case.pool())
             system = await case.method().fit(pool, list(case.plan.dev), session.context("fit"))
+            system.save_files(saved)
             for question in case.plan.questions[:2]:
                 try:
                     await system.respond(question, session.context("respond", question))
@@ -180,9 +194,30 @@ def nothing_is_left_behind(case: MethodCase) -> None:
             names = [getattr(t.get_coro(), "__qualname__", "") for t in asyncio.all_tasks() - {asyncio.current_task()}]
             return [n for n in names if not n.startswith(("Scheduler.", "Engine."))]
 
-    with empty_folder() as folder:
-        left = asyncio.run(work())
-        files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+    class Began(subprocess.Popen[Any]):
+        def __init__(self, *args: Any, **given: Any) -> None:
+            began.append(self)
+            super().__init__(*args, **given)
+
+    said, generator = io.StringIO(), random.getstate()
+    with empty_folder() as folder, mock.patch("subprocess.Popen", Began), contextlib.redirect_stdout(said):
+        saved = folder / "saved"
+        saved.mkdir()
+        left = asyncio.run(work(saved))
+        moved = Path.cwd() != folder
+        files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if saved not in (p, *p.parents))
+    drawn = random.getstate() != generator
+    random.setstate(generator)
+    names = sorted(t.name for t in set(threading.enumerate()) - threads if t.is_alive() and not _of_the_run(t.name))
+    running = [p for p in began if p.poll() is None]
+    for process in running:
+        process.kill()
+        process.wait()
+    require(not moved, "the working directory is another one afterwards; use whole paths")
+    require(not drawn, "random, the module, is seeded or drawn from: it is everybody's; use context.rng(...)")
+    require(not said.getvalue(), f"{said.getvalue()[:60]!r} is printed; use context.note, or a field of Reply.meta")
+    require(not names, f"{len(names)} threads still run ({', '.join(names[:3])}); join them, or await asyncio.to_thread")
+    require(not running, f"{len(running)} programs still run ({running[:1]}); end them before returning")
     require(not left, f"{len(left)} tasks are left ({', '.join(sorted(set(left)))}); await what is started: context.gather")
     require(not files, f"{', '.join(files[:3])} was written; use context.note, context.artifact or save_files")
 

@@ -66,6 +66,8 @@ def needs_are_well_formed(case: MethodCase) -> None:
     require(type(cost) is Cost and min(cost.fit, cost.respond) >= 0, f"cost() returned {cost!r}")
     require(case.cls.level in ("api", "text", "logit", "weight"), f"level is {case.cls.level!r}")
     require(case.cls.title.strip(), "title is empty")
+    merges = case.cls.level == "weight"
+    require(not merges or "weights" in needs.declared, "level is 'weight', but needs() asks for no model's weights")
 
 
 @check(after=["needs_are_well_formed"])
@@ -97,7 +99,7 @@ def answers_every_question(case: MethodCase) -> None:
     for key, reply in outcome.replies.items():
         require(isinstance(reply, Reply), f"question {key!r} gets {type(reply).__name__}, not a Reply")
         try:
-            canonical(reply.meta)
+            json.dumps(reply.meta, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise AssertionError(f"Reply.meta of question {key!r} is not JSON: {error}") from None
 
@@ -142,11 +144,13 @@ def fit_changes_nothing(case: MethodCase) -> None:
     method, pool = case.method(), as_pool(case.pool())
     options, attributes = plain(method.options), set(vars(method))
     names, dev = pool.names, tuple(case.plan.dev)
+    before = canonical(plain(dev))
     case.run(method, pool=pool, questions=[], dev=dev)
     require(plain(method.options) == options, "fit changed the options")
     added = sorted(set(vars(method)) - attributes)
     require(not added, f"fit left {', '.join(added)} on the method; what was learnt belongs to the system")
     require(pool.names == names, "fit changed the pool")
+    require(canonical(plain(dev)) == before, "fit changed the dev examples")
 
 
 @check(after=["same_seed_same_replies"])

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from conforming import GoodMethod, GoodSystem
 
-from moco_core import Context, Cost, Example, ModelCallError, Pool, Question, Reply
+from moco_core import Context, Cost, Example, ModelCallError, Pool, Question, Reply, System
 from moco_core.catalogue import Catalogue
-from moco_toolkit_authoring import run_checks
+from moco_toolkit_authoring import checks_of, run_checks
 from moco_toolkit_authoring.conduct import CHECKS
+from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
 
 USUAL = [2, 0, 1]
 """How the models rank that every method is tried on first."""
@@ -134,6 +142,13 @@ def ours(cls: type, catalogue: Catalogue) -> dict[str, str]:
     return {r.name: r.status for r in run_checks("method", "sample", catalogue=catalogue) if r.name in names}
 
 
+def alone(name: str, cls: type, catalogue: Catalogue) -> None:
+    """Run one check of a method, and no other."""
+    catalogue.register(cls, cls.__name__)
+    (item,) = (c for c in checks_of("method") if c.name == name)
+    item.run(MethodCase(catalogue, "method", cls.__name__, {}, MethodPlan()))
+
+
 def test_a_good_method_passes(catalogue: Catalogue) -> None:
     assert set(ours(GoodMethod, catalogue).values()) == {"passed"}
 
@@ -162,3 +177,99 @@ def test_state_that_is_no_json_is_named(value: float, catalogue: Catalogue) -> N
     results = {r.name: r for r in run_checks("method", "sample", catalogue=catalogue)}
     assert results["saved_system_restores"].status == "failed"
     assert "infinity and NaN are not" in results["saved_system_restores"].message
+
+
+def _prints() -> None:
+    print("asking")
+
+
+def _seeds() -> None:
+    random.seed(4)
+
+
+def _moves() -> None:
+    os.chdir("/")
+
+
+def _starts_a_program() -> None:
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+def _starts_a_thread() -> None:
+    threading.Thread(target=time.sleep, args=(3,), name="keeps-watch", daemon=True).start()
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        (_prints, "'asking\\n"),
+        (_seeds, "use context.rng"),
+        (_moves, "the working directory is another one"),
+        (_starts_a_program, "programs still run"),
+        (_starts_a_thread, "threads still run (keeps-watch"),
+    ],
+)
+def test_what_a_method_does_to_its_process_is_named(
+    does: Callable[[], None], told: str, catalogue: Catalogue
+) -> None:
+    class Busy(GoodSystem):
+        async def respond(self, question: Question, context: Context) -> Reply:
+            does()
+            return await super().respond(question, context)
+
+    class BusyMethod(GoodMethod):
+        """Does something beside answering."""
+
+        system = Busy
+
+    catalogue.register(BusyMethod, "sample")
+    with pytest.raises(AssertionError, match=re.escape(told)):
+        alone("nothing_is_left_behind", BusyMethod, catalogue)
+
+
+def test_files_are_saved_into_the_folder_given_and_nowhere_else(catalogue: Catalogue) -> None:
+    class Beside(GoodSystem):
+        def save_files(self, folder: Path) -> None:
+            (folder.parent / "table.json").write_text("{}")
+
+    class Strays(GoodMethod):
+        """Writes beside the folder it is given."""
+
+        system = Beside
+
+    with pytest.raises(AssertionError, match=r"table\.json was written"):
+        alone("nothing_is_left_behind", Strays, catalogue)
+
+
+def test_examples_that_fit_changes_and_meta_that_is_no_json_are_named(catalogue: Catalogue) -> None:
+    class Marks(GoodMethod):
+        """Notes something on the examples."""
+
+        async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> System:
+            for example in dev:
+                object.__setattr__(example.question, "prompt", "seen")
+            return await super().fit(pool, dev, context)
+
+    class Doubtful(GoodSystem):
+        async def respond(self, question: Question, context: Context) -> Reply:
+            return attrs.evolve(await super().respond(question, context), meta={"margin": float("nan")})
+
+    class Doubts(GoodMethod):
+        """Has no margin."""
+
+        system = Doubtful
+
+    with pytest.raises(AssertionError, match="fit changed the dev examples"):
+        alone("fit_changes_nothing", Marks, catalogue)
+    with pytest.raises(AssertionError, match="is not JSON"):
+        alone("answers_every_question", Doubts, catalogue)
+
+
+def test_a_method_of_the_weight_level_asks_for_weights(catalogue: Catalogue) -> None:
+    class Heavy(GoodMethod):
+        """Says that it merges."""
+
+        level = "weight"
+
+    with pytest.raises(AssertionError, match="asks for no model's weights"):
+        alone("needs_are_well_formed", Heavy, catalogue)
