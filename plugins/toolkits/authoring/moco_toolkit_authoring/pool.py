@@ -152,7 +152,8 @@ def generation_works(case: PoolCase) -> None:
         where = f"{name} on {prompt[:30]!r}"
         require(isinstance(reply.text, str), f"{where}: text is {type(reply.text).__name__}")
         require(reply.finish_reason in ("eos", "stop", "length"), f"{where}: finish_reason {reply.finish_reason!r}")
-        used, limit = reply.usage.completion_tokens, case.plan.max_new_tokens
+        # a system's reply is made of several calls, each with a budget of its own
+        used, limit = reply.usage.completion_tokens, case.plan.max_new_tokens * int(reply.meta.get("calls", 1))
         require(used <= limit, f"{where}: {used} tokens, max_new_tokens is {limit}")
         require(reply.usage.prompt_tokens > 0, f"{where}: usage.prompt_tokens is {reply.usage.prompt_tokens}")
 
