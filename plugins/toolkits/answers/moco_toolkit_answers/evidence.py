@@ -177,7 +177,7 @@ _NEGATED = re.compile(r"\b(?:not|no|never|isn't|wasn't|nor|neither)\s+(?:\w+\s+)
 _BLANK = " \t*_:$\\[("
 
 
-_NOUNS = ("answer", "ans", "option", "choice", "correct ", "right ", "best ", "final ", "true ")
+_NOUNS = ("ans", "option", "choice", "correct ", "right ", "best ", "final ", "true ")
 _CHOICES = ("i choose", "i pick", "i select", "i go ", "i opt ", "i would ", "i will ", "i'll ", "i'd ")
 
 
@@ -200,9 +200,12 @@ _Candidate = tuple[int, int, Language | None]
 
 def _candidates(text: str, lowered: str, languages: list[Language]) -> list[_Candidate]:
     """Return all declarations of a text; ``languages`` gets those it is written in."""
-    english = [*_matches(_DECLARED, text, lowered, _NOUNS), *_matches(_CHOSEN, text, lowered, _CHOICES)]
+    english = [*_matches(_DECLARED, text, lowered, _NOUNS)]
+    if "i " in lowered or "i'" in lowered:
+        english += _matches(_CHOSEN, text, lowered, _CHOICES)
     if "answer" in lowered:
-        english += [m.span() for m in _HEADING_ANSWER.finditer(text)]
+        if "\n" in text:
+            english += [m.span() for m in _HEADING_ANSWER.finditer(text)]
         if "->" in text or "=>" in text or "→" in text or "answer -" in lowered:
             english += [m.span() for m in _ARROW.finditer(text)]
     if " it" in lowered or " that" in lowered or " this" in lowered:

@@ -126,6 +126,8 @@ def find_numbers(text: str, *, comma: bool = False) -> list[Fraction]:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
+    if _PLAIN_INT.fullmatch(match[0]):
+        return Fraction(int(match[0]))
     part = match.groupdict()
     try:
         if part["int"] is None:

@@ -87,15 +87,16 @@ def separate(text: str, tags: Tags = DEFAULT_TAGS, opened: str = "") -> Separate
     channels = _channels(text)
     if channels is not None:
         return channels
-    pattern, first, signs = _default() if tags is DEFAULT_TAGS else _pattern(tuple((a, b) for a, b in tags))
-    if not opened and not any(sign in text for sign in signs):
+    pattern, signs = _default() if tags is DEFAULT_TAGS else _pattern(tuple((a, b) for a, b in tags))
+    begins = _places(text, signs)
+    if not opened and not begins:
         return Separated("", text)
     thoughts: list[str] = []
     kept: list[str] = []
     position = 0
     inside = [closing for _, closing in tags].index(opened) if opened else _OUTSIDE
-    for begin in first.finditer(text):  # much faster than looking for any tag at every place
-        match = pattern.match(text, begin.start()) if begin.start() >= position else None
+    for begin in begins:
+        match = pattern.match(text, begin) if begin >= position else None
         if match is None:
             continue
         number, closes = divmod((match.lastindex or 1) - 1, 2)
@@ -130,17 +131,28 @@ def _joined(thoughts: Sequence[str]) -> str:
     return "\n\n".join(t.strip() for t in thoughts if t.strip())
 
 
+def _places(text: str, signs: Sequence[str]) -> list[int]:
+    """Return where any of the signs stands, in order: much faster than looking for any tag at every place."""
+    places: list[int] = []
+    for sign in signs:
+        place = text.find(sign)
+        while place >= 0:
+            places.append(place)
+            place = text.find(sign, place + 1)
+    return sorted(places)
+
+
 @lru_cache(maxsize=64)
-def _pattern(tags: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], re.Pattern[str], tuple[str, ...]]:
+def _pattern(tags: tuple[tuple[str, str], ...]) -> tuple[re.Pattern[str], tuple[str, ...]]:
     """Return a pattern with a group for every opening and every closing tag, and the signs that they begin with."""
     both = [tag for pair in tags for tag in pair]
     pattern = re.compile("|".join(f"({_written(tag)})" for tag in both), re.I)
     signs = tuple(sorted({case for tag in both for case in (tag[0].lower(), tag[0].upper())}))
-    return pattern, re.compile("[" + "".join(map(re.escape, signs)) + "]"), signs
+    return pattern, signs
 
 
 @cache
-def _default() -> tuple[re.Pattern[str], re.Pattern[str], tuple[str, ...]]:
+def _default() -> tuple[re.Pattern[str], tuple[str, ...]]:
     return _pattern(DEFAULT_TAGS)  # the hash of the whole table is not free
 
 
