@@ -20,6 +20,7 @@ from moco_core import (
     Reply,
     Sampling,
 )
+from moco_core.types import Prompt
 from moco_toolkit_answers import strip_reasoning
 from moco_toolkit_discussion.prompts import summarise
 from moco_toolkit_quoting import CHARACTERS_PER_TOKEN, Sheet, ask, characters_per_token, escape
@@ -62,16 +63,20 @@ class Talk:
 
     # ---------------------------------------------------------------- rounds
 
-    async def open(self) -> None:
-        """Round 0: every member answers the question alone."""
+    async def open(self, asked: str | None = None) -> None:
+        """Round 0: every member answers the question alone, or ``asked`` in its place."""
+        prompt: Prompt = self.question
+        if asked is None:
+            asked = self.question.text()
+        else:
+            prompt = [*self.question.messages()[:-1], Message("user", asked)]
         replies = await self.context.gather(
             (
-                self.context.generate(model, self.question, self.sampling, sample=self.sample(index, 0))
+                self.context.generate(model, prompt, self.sampling, sample=self.sample(index, 0))
                 for index, model in enumerate(self.members)
             ),
             tolerate=ModelCallError,
         )
-        asked = self.question.text()
         for index, reply in enumerate(replies):
             if isinstance(reply, Generation):
                 self.last[index] = reply
