@@ -12,7 +12,7 @@ from moco_toolkit_discussion.graphs import (
 )
 from moco_toolkit_discussion.members import in_role, model_problems
 from moco_toolkit_discussion.prompts import join, refine, summarise
-from moco_toolkit_discussion.talk import Talk, summary_scores
+from moco_toolkit_discussion.talk import Talk, require_room, summary_scores
 
 __all__ = [
     "Adjacency",
@@ -26,6 +26,7 @@ __all__ = [
     "layers",
     "model_problems",
     "refine",
+    "require_room",
     "sources",
     "summarise",
     "summary_scores",

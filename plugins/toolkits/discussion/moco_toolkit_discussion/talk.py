@@ -26,7 +26,7 @@ from moco_toolkit_discussion.prompts import summarise
 from moco_toolkit_quoting import CHARACTERS_PER_TOKEN, Sheet, ask, characters_per_token, escape
 from moco_toolkit_voting import OPEN_KINDS, ballots, metric_utility, vote
 
-__all__ = ["Talk", "summary_scores"]
+__all__ = ["Talk", "require_room", "summary_scores"]
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -99,8 +99,7 @@ class Talk:
             return reply
 
         written = await self.context.gather((write(i, s) for i, s in sheets.items()), tolerate=ModelCallError)
-        if written and all(isinstance(reply, PromptTooLong) for reply in written):
-            raise written[0]
+        require_room(written)
         self.take(dict(zip(sheets, written, strict=True)), asked)
 
     async def summarise(self, index: int) -> Generation | None:
@@ -169,7 +168,7 @@ class Talk:
 
         The permutation depends on who the models are, never on their places in the pool. None is the reader of a summary.
         """
-        who = [self._who(index) for index in range(len(self.members))]
+        who = [self.who(index) for index in range(len(self.members))]
         order = sorted((j for j in range(len(who)) if j != reader), key=lambda j: who[j])
         parts = ("summary",) if reader is None else who[reader]
         # The first word is part of every prompt ever cached: it stays.
@@ -181,7 +180,8 @@ class Talk:
         same = [j for j, model in enumerate(self.members) if model is self.members[index]]
         return number * len(same) + same.index(index)
 
-    def _who(self, index: int) -> tuple[Any, ...]:
+    def who(self, index: int) -> tuple[Any, ...]:
+        """Return what tells a member from all others, whatever its place: what draws of the context are made for."""
         model = self.members[index]
         occurrence = sum(member is model for member in self.members[:index])
         return (model.fingerprint, model.copy, *([occurrence] if occurrence else []))
@@ -249,6 +249,12 @@ class Talk:
             "kept": self._kept,
             "quotes_cut": self._cut,
         }
+
+
+def require_room(replies: Sequence[Generation | ModelCallError]) -> None:
+    """Raise PromptTooLong, with its numbers, if there are replies and every one of them is that error."""
+    if replies and all(isinstance(reply, PromptTooLong) for reply in replies):
+        raise replies[0]  # type: ignore[misc]
 
 
 async def summary_scores(

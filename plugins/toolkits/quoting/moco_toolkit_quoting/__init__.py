@@ -1,6 +1,6 @@
 """Quoting questions and replies inside prompts, so that nothing in them is read as markup."""
 
-from moco_toolkit_quoting.asking import Asked, Sheet, ask
+from moco_toolkit_quoting.asking import Asked, Sheet, ask, send
 from moco_toolkit_quoting.budget import CHARACTERS_PER_TOKEN, LEAST, characters_per_token, fit_quotes, tail
 from moco_toolkit_quoting.marks import escape, fence, quote, transcript
 
@@ -15,6 +15,7 @@ __all__ = [
     "fence",
     "fit_quotes",
     "quote",
+    "send",
     "tail",
     "transcript",
 ]

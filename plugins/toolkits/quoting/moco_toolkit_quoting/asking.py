@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
 import attrs
 
 from moco_core import Context, Generation, Message, Model, PromptTooLong, Sampling
 from moco_toolkit_quoting.budget import CHARACTERS_PER_TOKEN, LEAST, fit_quotes
 
-__all__ = ["Asked", "Sheet", "ask"]
+__all__ = ["Asked", "Sheet", "ask", "send"]
+
+T = TypeVar("T")
 
 
 def _strings(given: Sequence[str]) -> tuple[str, ...]:
@@ -31,11 +34,11 @@ class Sheet:
 
 
 @attrs.frozen
-class Asked:
-    """What a model was asked in the end, what it replied, and whether a quote had to be cut for it."""
+class Asked(Generic[T]):
+    """What a model was asked in the end, what came back, and whether a quote had to be cut for it."""
 
     prompt: str
-    reply: Generation
+    reply: T
     cut: bool
 
 
@@ -49,8 +52,26 @@ async def ask(
     turns: Sequence[tuple[Message, Message]] = (),
     ratio: float = CHARACTERS_PER_TOKEN,
     sample: int | None = None,
-) -> Asked:
-    """Ask with quotes cut to the model's context; with smaller ones if that was too much.
+) -> Asked[Generation]:
+    """Have a model write with quotes cut to its context; see :func:`send`, which it is with ``context.generate``."""
+
+    def call(messages: Sequence[Message]) -> Awaitable[Generation]:
+        return context.generate(model, messages, sampling, sample=sample)
+
+    return await send(call, model, sheet, sampling.max_new_tokens, before=before, turns=turns, ratio=ratio)
+
+
+async def send(
+    call: Callable[[Sequence[Message]], Awaitable[T]],
+    model: Model,
+    sheet: Sheet,
+    max_new_tokens: int,
+    *,
+    before: Sequence[Message] = (),
+    turns: Sequence[tuple[Message, Message]] = (),
+    ratio: float = CHARACTERS_PER_TOKEN,
+) -> Asked[T]:
+    """Make any call with quotes cut to the model's context; with smaller ones if that was too much.
 
     ``before`` are messages that stay (system prompt, the question's conversation), ``turns`` earlier exchanges with this
     model, of which the oldest are forgotten while they fill more than half of the room. ``ratio`` is the model's characters
@@ -59,7 +80,7 @@ async def ask(
     """
     shrink, forgotten = 0, 0
     refused: PromptTooLong | None = None
-    room = None if model.context_length is None else model.context_length - sampling.max_new_tokens
+    room = None if model.context_length is None else model.context_length - max_new_tokens
     while True:
         past = [message for turn in turns[forgotten:] for message in turn]
         fixed = "\n".join([*(m.content for m in (*before, *past)), sheet.compose([""] * len(sheet.quotes))])
@@ -69,7 +90,7 @@ async def ask(
         cut = fit_quotes(
             sheet.quotes,
             context_length=model.context_length,
-            max_new_tokens=sampling.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             fixed=fixed,
             ratio=ratio,
             shrink=shrink,
@@ -79,10 +100,10 @@ async def ask(
             if past:
                 forgotten, shrink = len(turns), 0
                 continue
-            raise refused or _no_room(model, sampling, math.ceil(len(fixed) / ratio), len(sheet.quotes))
+            raise refused or _no_room(model, max_new_tokens, math.ceil(len(fixed) / ratio), len(sheet.quotes))
         prompt = sheet.compose(cut)
         try:
-            reply = await context.generate(model, [*before, *past, Message("user", prompt)], sampling, sample=sample)
+            reply = await call([*before, *past, Message("user", prompt)])
         except PromptTooLong as error:
             refused = error
             if any(cut):
@@ -95,10 +116,10 @@ async def ask(
         return Asked(prompt, reply, list(cut) != list(sheet.quotes))
 
 
-def _no_room(model: Model, sampling: Sampling, fixed: int, quotes: int) -> PromptTooLong:
-    left = max(0, (model.context_length or 0) - sampling.max_new_tokens - fixed)
+def _no_room(model: Model, reply: int, fixed: int, quotes: int) -> PromptTooLong:
+    left = max(0, (model.context_length or 0) - reply - fixed)
     return PromptTooLong(
-        f"{model.name}: no room to quote in: of its context of {model.context_length} tokens, {sampling.max_new_tokens} "
+        f"{model.name}: no room to quote in: of its context of {model.context_length} tokens, {reply} "
         f"are for the reply and about {fixed} for question and instruction, which leaves {left} for {quotes} quotes "
         f"(at least {LEAST} each); lower max_new_tokens or choose a model with a longer context"
     )
