@@ -35,7 +35,8 @@ class Talk:
 
     ``last`` is every member's newest reply, None while it has none; ``said`` is what others may read of it, empty if there
     is nothing; ``texts`` and ``answers`` hold every round's replies and the answers read out of them. ``failure`` is the
-    first error of a call. With ``full_history`` a member remembers its own earlier turns as a chat.
+    first error of a call, ``ratios`` are characters per token, measured on first replies. With ``full_history`` a member
+    remembers its own earlier turns as a chat.
     """
 
     members: Sequence[Model]
@@ -49,8 +50,8 @@ class Talk:
     texts: list[list[str | None]] = attrs.field(init=False, factory=list)
     answers: list[list[Answer]] = attrs.field(init=False, factory=list)
     failure: ModelCallError | None = attrs.field(init=False, default=None)
+    ratios: list[float] = attrs.field(init=False)
     _turns: list[list[tuple[Message, Message]]] = attrs.field(init=False)
-    _ratios: list[float] = attrs.field(init=False)
     _kept: list[dict[str, Any]] = attrs.field(init=False, factory=list)
     _cut: bool = attrs.field(init=False, default=False)
 
@@ -59,29 +60,27 @@ class Talk:
         self.last = [None] * size
         self.said = [""] * size
         self._turns = [[] for _ in range(size)]
-        self._ratios = [CHARACTERS_PER_TOKEN] * size
+        self.ratios = [CHARACTERS_PER_TOKEN] * size
 
     # ---------------------------------------------------------------- rounds
 
-    async def open(self, asked: str | None = None) -> None:
-        """Round 0: every member answers the question alone, or ``asked`` in its place."""
+    async def open(self, asked: str | None = None, *, only: int | None = None) -> None:
+        """Round 0: every member, or ``only`` one, answers the question alone, or ``asked`` in its place."""
+        places = range(len(self.members)) if only is None else [only]
         prompt: Prompt = self.question
         if asked is None:
             asked = self.question.text()
         else:
             prompt = [*self.question.messages()[:-1], Message("user", asked)]
         replies = await self.context.gather(
-            (
-                self.context.generate(model, prompt, self.sampling, sample=self.sample(index, 0))
-                for index, model in enumerate(self.members)
-            ),
+            (self.context.generate(self.members[i], prompt, self.sampling, sample=self.sample(i, 0)) for i in places),
             tolerate=ModelCallError,
         )
-        for index, reply in enumerate(replies):
+        for index, reply in zip(places, replies, strict=True):
             if isinstance(reply, Generation):
                 self.last[index] = reply
-                self._ratios[index] = characters_per_token(self.question.system + asked, reply)
-        self.take(dict(enumerate(replies)), dict.fromkeys(range(len(self.members)), asked))
+                self.ratios[index] = characters_per_token(self.question.system + asked, reply)
+        self.take(dict(zip(places, replies, strict=True)), dict.fromkeys(places, asked))
 
     async def round(self, sheets: Mapping[int, Sheet | None]) -> None:
         """The next round: all members with a sheet write at once; None is a member that has nothing to read.
@@ -136,7 +135,7 @@ class Talk:
             sampling,
             before=before,
             turns=turns,
-            ratio=self._ratios[index],
+            ratio=self.ratios[index],
             sample=sample,
         )
         self._cut = self._cut or asked.cut
