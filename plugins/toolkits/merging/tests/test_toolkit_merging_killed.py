@@ -16,6 +16,7 @@ SEARCHES = {
     "model_swarms": {"max_iterations": 3},
     "lorahub": {"max_inference_step": 12, "dev_samples": 3},
     "expo": {},
+    "heterogeneous_swarms": {"population": 3, "num_assignments": 3, "max_iterations": 2},
 }
 
 
