@@ -2,9 +2,9 @@
 
 import moco_core as moco
 
-result = moco.run(pool="tiny", methods=["majority_vote", "cascade"], dataset="skills", test=200)
+result = moco.run(pool="my_pool", methods=["vote", "debate"], dataset="my_dataset", test=200)
 print(result)                                    # the comparison table
-system = moco.load(result["majority_vote"].folder)
+system = moco.load(result["vote"].folder)
 print(system.ask("What is 3 plus 4?").text)
 """
 
@@ -21,10 +21,10 @@ import attrs
 
 from moco_core.catalogue import Catalogue, installed
 from moco_core.config import (
-    DEFAULT_POOL,
     Plugin,
     SamplingOptions,
     default_cache_path,
+    default_pool,
     metric_plugin,
     parse_settings,
     plugin_of,
@@ -73,7 +73,7 @@ class Results:
     """The runs of one call; ``str(results)`` is the comparison table.
 
     ``results["label"]`` is one run. Where several have a label, its seed, its dataset or both say which one:
-    ``results["cascade", 1]``, ``results["cascade", "gsm8k", 1]``.
+    ``results["debate", 1]``, ``results["debate", "arithmetic", 1]``.
     """
 
     runs: tuple[RunResult, ...]
@@ -252,7 +252,7 @@ def fit(
         raise ConfigError("metric: missing; name one that reads answers: -o metric=NAME (moco list metric)")
     return fitted(
         plugin_of(known, "method", config.get("method"), "method"),
-        plugin_of(known, "pool", config.get("pool", DEFAULT_POOL), "pool"),
+        plugin_of(known, "pool", config["pool"] if "pool" in config else default_pool(known), "pool"),
         metric_plugin(known, config.get("metric") or default, datasets),
         dev=examples,
         sampling=Sampling(**plain(build(SamplingOptions, config.get("sampling"), "sampling"))),

@@ -15,18 +15,17 @@ from moco_core.options import Plugin, build, build_plugin, option
 from moco_core.types import Sampling
 
 __all__ = [
-    "DEFAULT_POOL",
     "KEYS",
     "Plugin",
     "RunConfig",
     "Settings",
     "default_cache_path",
+    "default_pool",
     "metric_plugin",
     "parse_settings",
     "plugin_of",
 ]
 
-DEFAULT_POOL = "tiny"
 _DATA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 T = TypeVar("T")
 
@@ -37,6 +36,19 @@ def default_cache_path(environ: Mapping[str, str]) -> Path:
         return Path(environ["MOCO_CACHE"])
     base = environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "moco" / "calls.sqlite"
+
+
+def default_pool(catalogue: Catalogue) -> str:
+    """Return the pool that is used where none is named: the one with the keyword ``default-pool``.
+
+    Raises ConfigError if there is none, or more than one.
+    """
+    found = catalogue.able("pool", "default-pool")
+    if len(found) != 1:
+        raise ConfigError(
+            f"pool: missing, and {' and '.join(found) or 'no installed pool'} would stand in; name one (moco list pool)"
+        )
+    return found[0]
 
 
 @attrs.frozen(kw_only=True)
@@ -164,7 +176,7 @@ def parse_settings(
     if data.get("seed") is not None and data.get("seeds") is not None:
         problems.append("seed: give either seed or seeds, not both")
     settings = tried("", build, Settings, {k: v for k, v in data.items() if k in own}, "", marks)
-    pool = one("pool", data.get("pool", DEFAULT_POOL), "pool")
+    pool = tried("pool", lambda: one("pool", data["pool"] if "pool" in data else default_pool(catalogue), "pool"))
     methods, datasets, observers = many("method"), many("dataset"), many("observer")
     executor = None if data.get("executor") is None else one("executor", data["executor"], "executor")
     metric = (
@@ -173,7 +185,7 @@ def parse_settings(
         else tried("metric", metric_plugin, catalogue, data["metric"], datasets, marks)
     )
     if "datasets" not in data and "dataset" not in data:
-        problems.append("dataset: missing; name one, for example dataset: skills")
+        problems.append("dataset: missing; name one: dataset: NAME (moco list dataset)")
     where = f"{source}: " if source else ""
     if unusable and len(problems) == 1:
         raise type(unusable[0])(where + problems[0])
@@ -192,7 +204,7 @@ def parse_settings(
 
 
 def _numbered(plugins: Sequence[Plugin]) -> tuple[Plugin, ...]:
-    """Number the labels of plugins that are called alike: cascade#1, cascade#2."""
+    """Number the labels of plugins that are called alike: debate#1, debate#2."""
     labels = [p.label for p in plugins]
     return tuple(
         p if labels.count(p.label) == 1 else attrs.evolve(p, label=f"{p.label}#{labels[: i + 1].count(p.label)}")

@@ -126,9 +126,9 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
     \b
     moco list                                what is installed
-    moco run cascade --dataset skills        one method, compared with every single model
+    moco run METHOD --dataset DATASET        one method, compared with every single model
     moco bench templates/runs/demo.yaml      a grid of methods
-    moco ask majority_vote "What is 3 + 4?"  one question, no files
+    moco ask METHOD "What is 3 + 4?"         one question, no files
 
     Shell completion: eval "$(_MOCO_COMPLETE=bash_source moco)" (or zsh_source, fish_source).
     """

@@ -21,11 +21,12 @@ from moco_core.cli.common import (
     known_plugins,
     override_option,
     plugin_option,
+    pool_option,
 )
 from moco_core.cli.display import call_lines, spans_text
 from moco_core.cli.overrides import apply_overrides
 from moco_core.cli.screen import printable, say
-from moco_core.config import DEFAULT_POOL
+from moco_core.config import default_pool
 from moco_core.errors import ConfigError, suggest
 from moco_core.types import ANSWER_KINDS, Question
 
@@ -35,9 +36,7 @@ __all__ = ["ask_command"]
 @click.command("ask")
 @click.argument("system", shell_complete=complete_plugin("method"))
 @click.argument("question")
-@click.option(
-    "-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool, if SYSTEM is a method  [default: tiny]"
-)
+@pool_option("Pool, if SYSTEM is a method")
 @click.option("-d", "--dataset", help="Fit on this dataset's dev split first (methods that learn from dev).")
 @click.option("--dev", type=int, default=50, show_default=True, help="Dev examples to fit on.")
 @click.option("--choice", "choices", multiple=True, help="Offer a choice (repeatable).")
@@ -68,8 +67,8 @@ def ask_command(
     """Ask SYSTEM (a run folder, or a method's name) one QUESTION ('-' reads it from standard input).
 
     \b
-    moco ask runs/skills-cascade-s0-1a2b3c4d "What is 3 plus 4?" --messages
-    moco ask majority_vote "What is the sum of 41, 2 and 3?" --pool tiny --messages
+    moco ask runs/RUN "What is 3 plus 4?" --messages
+    moco ask METHOD "What is the sum of 41, 2 and 3?" --pool POOL --messages
     """
     catalogue = known_plugins(plugin_files)
     question = _text(sys.stdin.buffer.read() if question == "-" else question, "the question").strip()
@@ -85,7 +84,7 @@ def ask_command(
             raise ConfigError("a saved system has its pool and options already; drop --pool, --dataset and -o")
         opened = api.open(system, plugins=catalogue, cache=cache_file(cache_path))
     else:
-        named = {"method": system, "pool": pool or DEFAULT_POOL, "dataset": dataset}
+        named = {"method": system, "pool": pool or default_pool(catalogue), "dataset": dataset}
         data = apply_overrides({k: v for k, v in named.items() if v is not None}, list(overrides))
         opened = api.fit(
             dev=dev, seed=seed, choices=bool(choices), plugins=catalogue, cache=cache_file(cache_path), **data

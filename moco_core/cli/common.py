@@ -61,6 +61,20 @@ def complete_plugin(kind: str) -> Callable[[click.Context, click.Parameter, str]
     return complete
 
 
+class _PoolOption(click.Option):
+    """Names the default in its help: the installed pool that is meant to be it."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        names = installed().able("pool", "default-pool")
+        self.help = f"{self.help}  [default: {names[0]}]" if len(names) == 1 else self.help
+        return super().get_help_record(ctx)
+
+
+def pool_option(help: str) -> Callable[[F], F]:
+    """Return the option that names a pool."""
+    return click.option("-p", "--pool", cls=_PoolOption, shell_complete=complete_plugin("pool"), help=help)
+
+
 method_option = click.option(
     "--method", "methods", multiple=True, shell_complete=complete_plugin("method"), help="Method (repeatable)."
 )
@@ -74,7 +88,7 @@ _RUN_OPTIONS = (
         shell_complete=complete_plugin("dataset"),
         help="Dataset, or a file of questions (repeatable in bench).",
     ),
-    click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool  [default: tiny]"),
+    pool_option("Pool"),
     click.option("-m", "--metric", shell_complete=complete_plugin("metric"), help="Metric  [default: the dataset's]"),
     click.option("--seed", type=int, help="Seed of sampling, permutations and searches."),
     click.option("--dev", type=int, help="Use the first N dev examples."),
@@ -164,7 +178,7 @@ def read_config(
     a word on stderr.
     """
     from moco_core.cli.overrides import apply_overrides
-    from moco_core.config import DEFAULT_POOL, parse_settings
+    from moco_core.config import default_pool, parse_settings
     from moco_core.fields import Lines
 
     data, lines = ({}, Lines()) if source is None else _read_source(Path(source))
@@ -179,7 +193,8 @@ def read_config(
     for key in given:
         lines.forget(key)
     data.update(given)
-    data.setdefault("pool", DEFAULT_POOL)  # here already, so that -o pool.models=... reaches it
+    if "pool" not in data:  # here already, so that -o pool.models=... reaches it
+        data["pool"] = default_pool(catalogue)
     if fields:
         overrides = [*(f"dataset.{field}" for field in fields), *overrides]
     data = apply_overrides(data, overrides, lines)

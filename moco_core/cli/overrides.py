@@ -15,8 +15,8 @@ __all__ = ["apply_overrides"]
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], lines: Lines | None = None) -> dict[str, Any]:
     """Return ``data`` with ``key.path=value`` overrides applied; values are read as YAML. Raises ConfigError.
 
-    A member of a list is meant by its place, from 0, or by its label or name: ``methods.cascade.confidence=...``. A plugin
-    given by name alone becomes a mapping when one of its options is overridden; ``method=cascade`` replaces it, ``seed=1``
+    A member of a list is meant by its place, from 0, or by its label or name: ``methods.debate.rounds=...``. A plugin
+    given by name alone becomes a mapping when one of its options is overridden; ``method=debate`` replaces it, ``seed=1``
     replaces ``seeds`` too, and ``seeds=[0,1]`` a ``seed``. What is overridden is forgotten in ``lines``: it is no longer
     the file's.
     """

@@ -60,8 +60,8 @@ def show_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_json
     """Show one plugin: what it is, its options, defaults, ranges and the paper's values.
 
     \b
-    moco show method cascade
-    moco show cascade
+    moco show method NAME
+    moco show NAME               what is called so, if only one kind has it
     moco show run                the keys of a run configuration
     """
     from moco_core.cli.showing import run_lines, run_rows, show_lines, show_rows

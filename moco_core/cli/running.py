@@ -40,11 +40,11 @@ def run_command(method: str, datasets: tuple[str, ...], **given: Any) -> int:
     """Run METHOD (a plugin's name, a YAML file, an earlier run's folder), compare it with every single model of the pool.
 
     \b
-    moco run majority_vote --dataset skills
-    moco run cascade -d gsm8k -o dataset.path=gsm8k.jsonl.gz -o method.confidence=chow_quantile
-    moco run majority_vote -d mine.jsonl --field answer=gold
+    moco run METHOD --dataset DATASET
+    moco run METHOD -d DATASET -o dataset.path=questions.jsonl.gz -o method.rounds=2
+    moco run METHOD -d mine.jsonl --field answer=gold
     moco run my_run.yaml -o test=200
-    moco run runs/skills-cascade-s0-1a2b3c4d
+    moco run runs/RUN            an earlier run, again
     """
     if len(datasets) > 1:
         raise ConfigError("--dataset: moco run takes one dataset; moco bench takes several")
@@ -65,7 +65,7 @@ def bench_command(config_file: str | None, methods: tuple[str, ...], datasets: t
 
     \b
     moco bench templates/runs/demo.yaml
-    moco bench --method majority_vote --method cascade --dataset skills --test 400
+    moco bench --method METHOD --method ANOTHER --dataset DATASET --test 400
     """
     named = one_or_many("method", methods) | one_or_many("dataset", datasets)
     catalogue, config = configured(config_file, named, given)

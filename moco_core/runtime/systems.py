@@ -61,7 +61,7 @@ def allowed_by(method: Method[Any]) -> frozenset[str]:
 class OpenSystem:
     """A fitted system whose engines stay open::
 
-        async with moco.open("runs/skills-cascade-s0-1a2b3c4d") as system:
+        async with moco.open("runs/arithmetic-debate-s0-1a2b3c4d") as system:
             asked = await system.ask("What is 3 plus 4?")
 
     Questions that are asked at the same time are batched together. ``system`` is the system itself once it is entered.

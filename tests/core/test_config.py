@@ -12,7 +12,7 @@ from moco_core import PoolSource
 from moco_core.catalogue import Catalogue
 from moco_core.cli.overrides import apply_overrides
 from moco_core.cli.reading import load_yaml, read_value
-from moco_core.config import parse_settings
+from moco_core.config import default_pool, parse_settings
 from moco_core.errors import ConfigError
 from moco_core.fields import Lines
 from moco_core.options import build, option
@@ -369,3 +369,19 @@ def test_python_runs_where_an_event_loop_is_running_already_as_in_a_notebook(tmp
             )
 
     assert asyncio.run(cell()) == ("finished", "It is 7", ["It is 2", "It is 4"])
+
+
+def test_the_pool_that_stands_in_is_the_one_that_says_so():
+    class Known:
+        def __init__(self, *names):
+            self.names = list(names)
+
+        def able(self, kind, keyword):
+            assert (kind, keyword) == ("pool", "default-pool")
+            return self.names
+
+    assert default_pool(Known("small")) == "small"
+    with pytest.raises(ConfigError, match="no installed pool would stand in; name one"):
+        default_pool(Known())
+    with pytest.raises(ConfigError, match="large and small would stand in; name one"):
+        default_pool(Known("large", "small"))

@@ -108,8 +108,8 @@ class CoLLM(Method[Options]):
         except ConfigError as error:
             return list(error.problems)
         missing = [
-            f"model {model.name!r} cannot {CAPABILITIES[name]} (capability {name!r}), which the {role} model must; the "
-            "transformers engine can (pip install moco-pool-transformers)"
+            f"model {model.name!r} cannot {CAPABILITIES[name]} (capability {name!r}), which the {role} model must; "
+            f"`moco list pool --can {name}` names the pools whose models can"
             for role, model, names in (("base", base, ("step", "hidden")), ("assistant", assistant, ("step",)))
             for name in names
             if not model.can(name)

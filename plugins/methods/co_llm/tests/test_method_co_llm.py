@@ -482,7 +482,7 @@ def test_models_without_a_part_need_nothing_but_to_write():
     assert not CoLLM(Options()).needs().problems(models)
     problems = CoLLM(Options(base=1, assistant=2)).needs().problems(models)
     assert len(problems) == 2 and "'m1'" in problems[0] and "hidden" in problems[0] and "'m2'" in problems[1]
-    assert all("moco-pool-transformers" in problem for problem in problems)
+    assert all(f"--can {name}`" in problem for problem, name in zip(problems, ("hidden", "step"), strict=True))
 
 
 def test_bad_pools():

@@ -116,7 +116,7 @@ class MentorCollab(Method[Options]):
         if self.options.verifier == "mlp" and missing:
             return [
                 f"model {generator.name!r} cannot {CAPABILITIES[missing[0]]} (capability {missing[0]!r}), which verifier=mlp "
-                "needs of the generator; use verifier=prompt, or the transformers engine (pip install moco-pool-transformers)"
+                f"needs of the generator; use verifier=prompt, or models that can (`moco list pool --can {missing[0]}`)"
             ]
         return []
 

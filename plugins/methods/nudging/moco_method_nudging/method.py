@@ -108,12 +108,12 @@ class Nudging(Method[Options]):
             return [
                 f"model {model.name!r} can neither advance token by token nor return the log-probabilities of its tokens "
                 "(capability 'step' or 'logprobs'), and the base model needs one of them; use an engine or server that "
-                "returns log-probabilities, or the transformers engine (pip install moco-pool-transformers)"
+                "returns log-probabilities (`moco list pool --can logprobs`)"
             ]
         if self.options.temperature > 0:
             return [
                 f"temperature: model {model.name!r} only writes text, whose log-probabilities are those of its best tokens "
-                "with temperature=0 alone; use that, or the transformers engine (pip install moco-pool-transformers)"
+                "with temperature=0 alone; use that, or models that can step (`moco list pool --can step`)"
             ]
         return []
 

@@ -358,7 +358,7 @@ def test_what_a_server_must_give():
     assert "'base'" in problem and "temperature=0" in problem
     bare = [attrs.evolve(pool[0], capabilities={"generate"}), pool[1]]
     (problem,) = Nudging(Options()).needs().problems(bare)
-    assert "'base'" in problem and "log-probabilities" in problem and "moco-pool-transformers" in problem
+    assert "'base'" in problem and "log-probabilities" in problem and "--can logprobs" in problem
 
 
 # -------------------------------------------------------------------- random models

@@ -130,63 +130,30 @@ def run_checks(
     return kit.judge(items, {c.name: c for c in checks_of(kind)}, expected, limit=limit, on_start=on_start)
 
 
-def pool_checks(
-    name: str,
-    *,
-    settings: _Settings = ({},),
-    expected_failures: Mapping[str, str] | None = None,
-    catalogue: Catalogue | None = None,
-    **plan: Any,
-) -> Callable[..., None]:
-    """Return a pytest test of all pool checks. ``plan`` are the fields of :class:`PoolPlan`."""
-    return _as_test("pool", name, settings, expected_failures or {}, catalogue, plan)
+def _tests_of(kind: str) -> Callable[..., Callable[..., None]]:
+    """Return the function that makes a pytest test of all checks of a kind: ``method_checks`` and its like."""
+
+    def checks(
+        name: str,
+        *,
+        settings: _Settings = ({},),
+        expected_failures: Mapping[str, str] | None = None,
+        catalogue: Catalogue | None = None,
+        **plan: Any,
+    ) -> Callable[..., None]:
+        return _as_test(kind, name, settings, expected_failures or {}, catalogue, plan)
+
+    plans = _PLANS[kind].__name__
+    checks.__name__ = checks.__qualname__ = f"{kind}_checks"
+    checks.__doc__ = f"Return a pytest test of all {kind} checks. ``plan`` are the fields of :class:`{plans}`."
+    return checks
 
 
-def method_checks(
-    name: str,
-    *,
-    settings: _Settings = ({},),
-    expected_failures: Mapping[str, str] | None = None,
-    catalogue: Catalogue | None = None,
-    **plan: Any,
-) -> Callable[..., None]:
-    """Return a pytest test of all method checks. ``plan`` are the fields of :class:`MethodPlan`."""
-    return _as_test("method", name, settings, expected_failures or {}, catalogue, plan)
-
-
-def dataset_checks(
-    name: str,
-    *,
-    settings: _Settings = ({},),
-    expected_failures: Mapping[str, str] | None = None,
-    catalogue: Catalogue | None = None,
-    **plan: Any,
-) -> Callable[..., None]:
-    """Return a pytest test of all dataset checks. ``plan`` are the fields of :class:`DatasetPlan`."""
-    return _as_test("dataset", name, settings, expected_failures or {}, catalogue, plan)
-
-
-def metric_checks(
-    name: str,
-    *,
-    settings: _Settings = ({},),
-    expected_failures: Mapping[str, str] | None = None,
-    catalogue: Catalogue | None = None,
-    **plan: Any,
-) -> Callable[..., None]:
-    """Return a pytest test of all metric checks. ``plan`` are the fields of :class:`MetricPlan`."""
-    return _as_test("metric", name, settings, expected_failures or {}, catalogue, plan)
-
-
-def observer_checks(
-    name: str,
-    *,
-    settings: _Settings = ({},),
-    expected_failures: Mapping[str, str] | None = None,
-    catalogue: Catalogue | None = None,
-) -> Callable[..., None]:
-    """Return a pytest test of all observer checks."""
-    return _as_test("observer", name, settings, expected_failures or {}, catalogue, {})
+pool_checks = _tests_of("pool")
+method_checks = _tests_of("method")
+dataset_checks = _tests_of("dataset")
+metric_checks = _tests_of("metric")
+observer_checks = _tests_of("observer")
 
 
 def _items(

@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 
 from moco_core.data import Metric
-from moco_core.errors import UnknownPlugin
 from moco_core.methods import Method
 from moco_core.models import CAPABILITIES, Needs
 from moco_core.options import build
@@ -104,15 +103,15 @@ def _rescripted(source: PoolLike, script: Script | None, faults: Faults | None) 
 
 
 def _tiny(case: MethodCase, needs: Needs, size: int | None) -> PoolLike:
-    try:
-        source = case.catalogue.load("pool", "tiny")
-    except UnknownPlugin:
+    names = case.catalogue.able("pool", "default-pool")
+    if not names:
         missing = ", ".join(sorted(needs.declared - SCRIPTED_CAPABILITIES))
-        raise NotApplicable(f"no models that can {missing}; pip install moco-pool-tiny, or give pool=") from None
+        raise NotApplicable(f"no models that can {missing}; install a pool with the keyword default-pool, or give pool=")
+    source = case.catalogue.load("pool", names[0])
     models = list(source(build(source.Options, {}, plugins=case.catalogue)).models())
     largest = min(len(models), needs.max_models or len(models), 3 if needs.min_models <= 3 else needs.min_models)
     for count in [size] if size is not None else range(largest, needs.min_models - 1, -1):
         for chosen in itertools.combinations(models, count):
             if not needs.problems(chosen):
                 return list(chosen)
-    raise NotApplicable("the tiny pool has no models that serve this method; give pool=")
+    raise NotApplicable(f"the pool {names[0]} has no models that serve this method; give pool=")

@@ -102,7 +102,7 @@ def tokenizer_of(model: Model) -> Any:
     if folder is None:
         raise CapabilityError(
             f"the tokenizer of model {model.name!r} cannot be read: {type(engine).__name__} has none in a folder; "
-            "use the transformers engine (pip install moco-pool-transformers)"
+            "use models that can step (`moco list pool --can step`)"
         )
     from transformers import AutoTokenizer
 
