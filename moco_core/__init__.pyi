@@ -49,9 +49,13 @@ from moco_core.options import plain as plain
 from moco_core.options import plugin_option as plugin_option
 from moco_core.runs.records import read_records as read_records
 from moco_core.runs.report import Report as Report
+from moco_core.runs.report import Row as Row
 from moco_core.runs.report import make_reports as make_reports
 from moco_core.runs.results import RunResult as RunResult
 from moco_core.runs.results import read_results as read_results
+from moco_core.runs.stats import Estimate as Estimate
+from moco_core.runs.stats import compare as compare
+from moco_core.runs.stats import estimate as estimate
 from moco_core.secrets import Secret as Secret
 from moco_core.training import TrainingJob as TrainingJob
 from moco_core.training import TrainingSite as TrainingSite

@@ -38,7 +38,7 @@ from moco_core.options import build, plain
 from moco_core.runs.loading import load_split, open_pool, pools_of, single_plugin
 from moco_core.runs.observe import Observers
 from moco_core.runs.records import check_format
-from moco_core.runs.report import Report, make_reports
+from moco_core.runs.report import Report, make_reports, shown
 from moco_core.runs.results import RunResult
 from moco_core.runs.runner import Benchmark
 from moco_core.runtime.portal import Portal
@@ -97,7 +97,7 @@ class Results:
     def __str__(self) -> str:
         from moco_core.cli.display import report_text
 
-        return "\n\n".join(report_text(r) for r in self.reports)
+        return "\n\n".join(report_text(r) for r in shown(self.reports, installed()))
 
 
 def run(*, cache: Path | None = None, observers: Observers | None = None, **config: Any) -> Results:

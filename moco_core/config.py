@@ -15,10 +15,12 @@ from moco_core.options import Plugin, build, build_plugin, option
 from moco_core.types import Sampling
 
 __all__ = [
+    "CONTROLS",
     "KEYS",
     "Plugin",
     "RunConfig",
     "Settings",
+    "control_of",
     "default_cache_path",
     "default_pool",
     "metric_plugin",
@@ -28,6 +30,10 @@ __all__ = [
 
 _DATA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 T = TypeVar("T")
+
+
+CONTROLS = ("self", "equal_budget", "placebo")
+"""The kinds of controls; :func:`control_of` makes one."""
 
 
 def default_cache_path(environ: Mapping[str, str]) -> Path:
@@ -68,6 +74,14 @@ def _seeds_problem(seeds: tuple[int, ...]) -> str | None:
 
 
 @attrs.frozen(kw_only=True)
+class VerdictOptions:
+    """How methods are judged, fixed before the first question is asked."""
+
+    level: float = option(0.95, gt=0, lt=1, help="confidence of the paired intervals")
+    gain: float = option(0.0, ge=0, lt=1, help="how much a method must gain, in units of the score")
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """The keys of a configuration that are not plugins."""
 
@@ -81,6 +95,8 @@ class Settings:
     out: str = option("runs", holds="path", help="where run folders go")
     wait: bool = option(False, help="wait where another process writes a run folder, instead of stopping")
     baselines: bool = option(True, help="also run every single model of the pool")
+    controls: tuple[str, ...] = option((), help=f"controls of every method: {', '.join(CONTROLS)}")
+    verdict: VerdictOptions = option(VerdictOptions(), help="how methods are judged")
 
 
 KEYS = {
@@ -108,6 +124,7 @@ class RunConfig:
     settings: Settings
     observers: tuple[Plugin, ...] = ()
     executor: Plugin | None = None
+    controls: tuple[Plugin, ...] = ()
 
     @property
     def sampling(self) -> Sampling:
@@ -178,6 +195,11 @@ def parse_settings(
     settings = tried("", build, Settings, {k: v for k, v in data.items() if k in own}, "", marks)
     pool = tried("pool", lambda: one("pool", data["pool"] if "pool" in data else default_pool(catalogue), "pool"))
     methods, datasets, observers = many("method"), many("dataset"), many("observer")
+    controls = [
+        tried("controls", control_of, catalogue, kind, method)
+        for kind in (settings.controls if settings else ())
+        for method in methods
+    ]
     executor = None if data.get("executor") is None else one("executor", data["executor"], "executor")
     metric = (
         None
@@ -200,7 +222,23 @@ def parse_settings(
         settings=settings,
         observers=observers,
         executor=executor,
+        controls=tuple(c for c in controls if c is not None),
     )
+
+
+def control_of(catalogue: Catalogue, kind: str, method: Plugin) -> Plugin | None:
+    """Return a control of a method: an installed method with the keyword ``control`` and the options ``kind`` and ``method``.
+
+    None for the placebo of a method that learns nothing. Raises ConfigError.
+    """
+    makers = catalogue.able("method", "control")
+    if not makers:
+        raise ConfigError("controls: no package that makes them is installed; pip install 'moco-core[controls]'")
+    if kind == "placebo" and not method.make().learns():
+        return None
+    plugin = build_plugin(catalogue, "method", {"name": makers[0], "kind": kind, "method": method}, "controls")
+    given = {**plugin.given, "method": {"name": method.name, **method.given}}
+    return attrs.evolve(plugin, given=given, label=f"{method.label} {kind.replace('_', ' ')}")
 
 
 def _numbered(plugins: Sequence[Plugin]) -> tuple[Plugin, ...]:

@@ -76,6 +76,13 @@ class Context(ABC):
         """Return a fresh context for one question, in the same phase."""
 
     @abstractmethod
+    def role(self, name: str) -> Context:
+        """Return this context with its calls counted under a role: what a model costs as a judge, and what as a writer.
+
+        Work of the role ``reference`` is no part of the system's cost (a control uses it to learn a budget).
+        """
+
+    @abstractmethod
     def rng(self, *parts: Any) -> random.Random:
         """Return a generator that depends on the run's seed, the question and ``parts`` only."""
 

@@ -126,6 +126,15 @@ class Method(ABC, Generic[OptionsT]):
         """
         return self.cost(len(pool), dev)
 
+    def learns(self) -> bool:
+        """Return whether fitting learns from dev examples; a placebo is made of methods that do. By default, if calls on dev
+        are predicted.
+
+        A placebo is fitted on shuffled references and random scores. Whatever fitting learns about quality must come from
+        dev's references and the context's ``grade`` and ``evaluate``; then it works without a line of the method's.
+        """
+        return self.cost(2, 8).fit > self.cost(2, 0).fit
+
     @abstractmethod
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> System:
         """Fit on the dev split and return a system. Fitting twice gives equal systems and changes nothing else."""

@@ -101,12 +101,21 @@ _RUN_OPTIONS = (
         shell_complete=complete_plugin("observer"),
         help="Observer that watches the runs, such as an experiment tracker (repeatable).",
     ),
+    click.option(
+        "--controls",
+        multiple=True,
+        metavar="NAME,...",
+        help="Controls of every method: self, equal_budget, placebo (repeatable).",
+    ),
     click.option("--wait", is_flag=True, help="Wait where another process writes a run folder, instead of stopping."),
     click.option("--no-baselines", is_flag=True, help="Do not run the single models of the pool."),
     field_option,
     override_option,
     plugin_option,
     cache_option,
+    click.option(
+        "--columns", multiple=True, metavar="NAME,...", help="Show these columns of the table, however wide (repeatable)."
+    ),
     json_option,
 )
 _SETTINGS = ("pool", "metric", "seed", "dev", "test", "out")
@@ -132,6 +141,8 @@ def configured(source: str | None, named: Mapping[str, Any], given: Mapping[str,
         extra["baselines"] = False
     if given["wait"]:
         extra["wait"] = True
+    if controls := [name.strip() for part in given["controls"] for name in part.split(",") if name.strip()]:
+        extra["controls"] = controls
     extra |= one_or_many("observer", given["observers"])
     return catalogue, read_config(source, extra, given["overrides"], catalogue, given["fields"])
 

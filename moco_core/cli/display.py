@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from moco_core.cli.screen import printable, say
+from moco_core.errors import ConfigError
 from moco_core.events import BenchmarkStarted, RunFinished, RunProgress, RunStarted
 from moco_core.hookspecs import hookimpl
 from moco_core.runs.report import Report, Row
@@ -18,17 +19,13 @@ from moco_core.types import CallRecord, Span
 __all__ = [
     "LiveProgress",
     "call_lines",
-    "detail_lines",
     "plain_table",
     "report_lines",
-    "report_table",
     "report_text",
     "spans_text",
 ]
 
 _COLUMNS = ("system", "score", "95% interval", "vs best single", "95% interval", "p", "n", "no answer", "cut", "tokens")
-_SUBSETS, _SYSTEMS = 24, 8
-"""How large a table of subsets is shown; a larger one is left to the records."""
 _SURE = 0.05
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 
@@ -158,55 +155,37 @@ def _style(row: Row) -> str:
     return "bold" if row.best else "dim" if row.role == "control" else ""
 
 
-def report_table(report: Report) -> Table:
-    """Return the comparison as a table for a terminal."""
-    table = Table(title=Text(_heading(report)), title_justify="left", title_style="bold")
-    for index, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
-    previous = ""
-    for row in report.rows:
-        if previous and row.role != previous:
-            table.add_section()
-        previous = row.role
-        table.add_row(*(Text(printable(c)) for c in _cells(row)), style=_style(row))
-    return table
+def report_lines(report: Any, width: int, columns: Sequence[str] = ()) -> list[Text]:
+    """Return a comparison as lines: as what :func:`~moco_core.runs.report.shown` returned shows it, or plainly.
 
-
-def report_lines(report: Report) -> list[str]:
-    """Return the comparison as plain aligned lines."""
-    return [_heading(report), *plain_table(_COLUMNS, [_cells(r) for r in report.rows]), *detail_lines(report)]
-
-
-def detail_lines(report: Report) -> list[str]:
-    """Return what stands below the comparison: the further figures, the scores per subset, the rows that were left out."""
-    rows = [r for r in report.rows if r.estimate is not None or r.figures]
-    names = list(dict.fromkeys(n for r in rows for n in r.figures))
-    out = []
+    ``columns`` names those that are shown, by their headings where it is shown plainly. Raises ConfigError.
+    """
+    if not isinstance(report, Report):
+        lines: list[Text] = report.lines(width, columns)
+        return lines
+    if unknown := [c for c in columns if c not in _COLUMNS]:
+        raise ConfigError(f"--columns: {unknown[0]}: no such column; there are {', '.join(dict.fromkeys(_COLUMNS))}")
+    kept = [i for i, name in enumerate(_COLUMNS) if not columns or not i or name in columns]
+    head, *table = plain_table([_COLUMNS[i] for i in kept], [[_cells(r)[i] for i in kept] for r in report.rows])
+    out = [Text(_heading(report), style="bold"), Text(head)]
+    out += [Text(line, style=_style(row)) for line, row in zip(table, report.rows, strict=True)]
+    names = list(dict.fromkeys(n for r in report.rows for n in r.figures))
     if names:
-        cells = [[_name(r), *(_figure(r.figures.get(n)) for n in names)] for r in rows]
-        out += ["", *plain_table(("system", *names), cells)]
-    sizes: dict[str, int] = {}
-    for name, subset in ((n, s) for r in rows for n, s in r.subsets.items()):
-        sizes[name] = max(sizes.get(name, 0), int(subset["n"]))
-    if len(sizes) > _SUBSETS or (len(sizes) > 1 and len(rows) > _SYSTEMS):
-        out += ["", f"{len(sizes)} subsets: their scores stand in every run.json and in the output of --json"]
-    elif len(sizes) > 1:
-        scores = [r.subsets for r in rows]
-        table = [
-            [name, *(f"{s[name]['mean']:.3f}" if name in s else "-" for s in scores), str(size)]
-            for name, size in sorted(sizes.items())
-        ]
-        out += ["", *plain_table(("subset", *(r.label for r in rows), "n"), table)]
+        cells = [[_name(r), *(_figure(r.figures.get(n)) for n in names)] for r in report.rows]
+        out += [Text(), *map(Text, plain_table(("system", *names), cells))]
+    if len(subsets := {name for r in report.rows for name in r.subsets}) > 1:
+        out += [Text(), Text(f"{len(subsets)} subsets: their scores stand in every run.json and in the output of --json")]
     lost = dict.fromkeys(run.left_out for r in report.rows for run in r.runs if run.left_out)
-    return [*out, *(line for text in lost for line in ("", printable(f"left out of {report.dataset}: {text}")))]
+    return [*out, *(Text(line) for text in lost for line in ("", f"left out of {report.dataset}: {text}"))]
 
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}" if value.is_integer() and abs(value) > 1 else f"{value:,.3f}"
 
 
-def report_text(report: Report) -> str:
-    return "\n".join(report_lines(report))
+def report_text(report: Any, width: int = 120, columns: Sequence[str] = ()) -> str:
+    """Return a comparison as plain text."""
+    return "\n".join(printable(line.plain) for line in report_lines(report, width, columns))
 
 
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -6,15 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import attrs
 import click
 
 from moco_core.catalogue import Catalogue
 from moco_core.cli.common import configured, is_source, method_option, one_or_many, run_options
 from moco_core.cli.display import plain_table
+from moco_core.config import CONTROLS, control_of
 from moco_core.errors import MocoError
 from moco_core.models import Pool
 from moco_core.options import NoOptions
-from moco_core.runs.runner import Benchmark
+from moco_core.runs.runner import Benchmark, Job
 
 __all__ = ["plan_command"]
 
@@ -37,7 +39,8 @@ def plan_command(method_or_file: str | None, methods: tuple[str, ...], datasets:
     body = {
         "models": [_model_row(m) for m in benchmark.pool],
         "engines": [dict(facts) for engine in benchmark.pool.engines if (facts := engine.facts())],
-        "runs": [_job_row(benchmark, job) for job in benchmark.jobs if job.role == "method"],
+        "runs": [_job_row(benchmark, job) for job in benchmark.jobs if job.role != "baseline"],
+        "controls": [_job_row(benchmark, job) for job in _controls(benchmark, catalogue)],
         "baselines": len(benchmark.pool) if config.settings.baselines else 0,
         "problems": problems,
         "ruled_out": _ruled_out(catalogue, benchmark.pool),
@@ -80,6 +83,16 @@ def _job_row(benchmark: Benchmark, job: Any) -> dict[str, Any]:
         "calls_per_question": cost.respond,
         "calls": cost.fit + cost.respond * test,
     }
+
+
+def _controls(benchmark: Benchmark, catalogue: Catalogue) -> Iterator[Job]:
+    """Yield the controls of the methods that are not asked for, as jobs; none where no package makes them."""
+    if not catalogue.able("method", "control"):
+        return
+    for job in (j for j in benchmark.jobs if j.role == "method"):
+        for kind in CONTROLS:
+            if kind not in benchmark.config.settings.controls and (made := control_of(catalogue, kind, job.method)):
+                yield attrs.evolve(job, method=made, role="control", label=made.label)
 
 
 def _ruled_out(catalogue: Catalogue, pool: Pool) -> dict[str, str]:
@@ -134,6 +147,10 @@ def _print(body: dict[str, Any]) -> None:
         head = ["method", "dataset", "seed", "dev", "test", "fit calls", "calls/question", "calls"]
         for line in plain_table(head, runs):
             click.echo(line)
+    if body["controls"]:
+        click.echo("\ncontrols that would tell collaboration from more tries (--controls self,equal_budget,placebo):")
+        for r in body["controls"]:
+            click.echo(f"  {r['method']} on {r['dataset']}, seed {r['seed']}: at most {r['calls']:,.0f} calls")
     if body["ruled_out"]:
         click.echo("\nmethods that this pool cannot serve:")
         for name, why in body["ruled_out"].items():

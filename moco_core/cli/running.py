@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from rich.text import Text
 
 from moco_core.catalogue import Catalogue
 from moco_core.cli.common import (
@@ -21,12 +22,12 @@ from moco_core.cli.common import (
     run_options,
     status_console,
 )
-from moco_core.cli.display import LiveProgress, detail_lines, report_lines, report_table
-from moco_core.cli.screen import say
+from moco_core.cli.display import LiveProgress, report_lines
+from moco_core.cli.screen import printable, say
 from moco_core.config import RunConfig
 from moco_core.errors import ConfigError
 from moco_core.runs.observe import Observers
-from moco_core.runs.report import make_reports
+from moco_core.runs.report import make_reports, shown
 from moco_core.runs.results import RunResult
 from moco_core.runs.runner import Benchmark
 
@@ -88,7 +89,7 @@ def _do(config: RunConfig, catalogue: Catalogue, given: Mapping[str, Any]) -> in
             config, catalogue, cache=cache, observers=observers, on_result=on_result, plugins=given["plugin_files"]
         )
         results = asyncio.run(benchmark.run())
-    _show(results, as_json)
+    _show(results, catalogue, given)
     failed = [r for r in results if r.status != "finished"]
     for result in failed:
         how_many = f"{result.failed} of {result.questions} questions failed: " if result.failed else ""
@@ -102,16 +103,15 @@ def _do(config: RunConfig, catalogue: Catalogue, given: Mapping[str, Any]) -> in
     return 0 if not failed else 2 if all(r.refused for r in failed) else 1
 
 
-def _show(results: list[RunResult], as_json: bool) -> None:
-    reports = make_reports(results)
-    out = console()
-    if as_json:
+def _show(results: list[RunResult], catalogue: Catalogue, given: Mapping[str, Any]) -> None:
+    reports, out = shown(make_reports(results), catalogue), console()
+    if given["as_json"]:
         click.echo(json.dumps([r.data() for r in reports], indent=1, allow_nan=False))
         return
+    columns = [name.strip() for part in given["columns"] for name in part.split(",") if name.strip()]
     for report in reports:
-        if out.is_terminal:
-            out.print(report_table(report))
-            for line in detail_lines(report):
-                say(out, line)
-        else:
-            click.echo("\n".join(report_lines(report)))
+        for line in report_lines(report, out.width, columns):
+            if out.is_terminal:
+                out.print(Text(printable(line.plain), style=line.style))
+            else:
+                click.echo(printable(line.plain))

@@ -120,6 +120,7 @@ def _answered(reply: Reply, score: Score) -> dict[str, Any]:
             "text": reply.text,
             "finish": reply.finish_reason,
             "spans": [[s.model, s.text, s.tokens] for s in reply.spans],
+            "abstained": reply.abstained,
             "meta": dict(reply.meta),
         },
         "answer": {"text": score.answer.text, "key": score.answer.key, "status": score.answer.status},

@@ -37,7 +37,7 @@ __all__ = ["Job", "Run"]
 class Job:
     """One run to do: a method (or a single model) on a dataset with a seed.
 
-    ``role`` is ``method`` or ``baseline``, ``position`` its place in the grid.
+    ``role`` is ``method``, ``control`` or ``baseline``, ``position`` its place in the grid.
     """
 
     position: int
@@ -186,9 +186,18 @@ class Run:
         return units
 
     def _figures(self, rows: Sequence[Scored], subsets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """Return the mean over subsets, where there are several, and what the metric tells, as far as it is a number."""
+        """Return the mean over subsets, where there are several, and what the metric tells, as far as it is a number.
+
+        Where the system declines to answer some questions: which share it answers (coverage), and what it lacks of a full
+        score on those (selective risk).
+        """
         means = [s["mean"] for s in subsets.values()]
         figures = {"subset_mean": sum(means) / len(means)} if len(means) > 1 else {}
+        given = [r.score.value for r in rows if not r.reply.abstained]
+        if len(given) < len(rows):
+            figures["coverage"] = len(given) / len(rows)
+            if known := [v for v in given if v is not None]:
+                figures["selective_risk"] = 1 - sum(known) / len(known)
         try:
             told = {str(name): float(value) for name, value in self.metric.figures(rows).items()}
         except Exception as error:

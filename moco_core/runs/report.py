@@ -7,11 +7,12 @@ from typing import Any
 
 import attrs
 
+from moco_core.catalogue import Catalogue
 from moco_core.runs.results import RunResult, subsets_of
 from moco_core.runs.stats import Comparison, Estimate, compare, estimate
 from moco_core.types import Unit, canonical
 
-__all__ = ["Report", "Row", "best_single", "make_reports", "mean_units"]
+__all__ = ["Report", "Row", "best_single", "make_reports", "mean_units", "shown"]
 
 _ORDER = ("baseline", "control", "method")
 
@@ -142,6 +143,14 @@ def make_reports(results: Iterable[RunResult]) -> list[Report]:
         compared = {name: part for name, part in result.config.items() if name not in ("pool", "method", "seed")}
         groups.setdefault(canonical([compared, result.models]), []).append(result)
     return [_report(members) for members in groups.values()]
+
+
+def shown(reports: Sequence[Report], catalogue: Catalogue) -> Sequence[Any]:
+    """Return reports as an installed package of the group ``moco.report`` shows them; as they are if there is none."""
+    for card in catalogue.cards("report").values():
+        found: Sequence[Any] = catalogue.entry(card)(reports)
+        return found
+    return reports
 
 
 def _report(members: Sequence[RunResult]) -> Report:

@@ -10,7 +10,7 @@ import attrs
 
 from moco_core.errors import StoreError
 from moco_core.runs.records import read_run, read_units
-from moco_core.runtime.ledger import Ledger
+from moco_core.runtime.ledger import REFERENCE, Ledger, Tally
 from moco_core.types import Unit, Usage
 
 __all__ = ["RunResult", "costs_of", "left_out", "read_results", "subsets_of"]
@@ -21,11 +21,14 @@ class RunResult:
     """What a run came to, as data: everything a table needs, and nothing that only a process has.
 
     ``config`` is the effective configuration (pool, method, dataset, metric, seed, sampling, dev, test), ``models`` maps the
-    pool's names to fingerprints, ``notes`` are the dataset's. ``role`` is ``method`` or ``baseline``, ``label`` the system's
-    name in tables, ``position`` the run's place in its grid. ``units`` are what statistics count; the shares ``unparsed`` and
-    ``truncated`` are of the answered questions. ``costs`` are the ``tokens`` of ``run.json``, by phase and model.
+    pool's names to fingerprints, ``notes`` are the dataset's. ``role`` is ``method``, ``control`` or ``baseline``, ``label``
+    the system's name in tables, ``position`` the run's place in its grid. ``units`` are what statistics count; the shares
+    ``unparsed`` and ``truncated`` are of the answered questions. ``costs`` are the ``tokens`` of ``run.json``, by phase and
+    model.
     ``figures`` are further figures by name: the mean over subsets, and what the metric adds (macro F1, say). ``refused``
-    says that the configuration was found wrong before any model was asked.
+    says that the configuration was found wrong before any model was asked. ``rule`` is how its configuration judges methods
+    (``level`` and ``gain``), ``chance`` the expected score of a guess, None where nobody said. ``versions`` are those of the
+    distributions that took part.
     """
 
     folder: Path
@@ -51,6 +54,10 @@ class RunResult:
     refused: bool = False
     figures: Mapping[str, float] = attrs.field(factory=dict)
     dataset_label: str = ""
+    test_fingerprint: str = ""
+    versions: Mapping[str, str] = attrs.field(factory=dict)
+    rule: Mapping[str, float] = attrs.field(factory=dict)
+    chance: float | None = None
 
     @classmethod
     def of(cls, folder: Path, head: Mapping[str, Any], units: Sequence[Unit]) -> RunResult:
@@ -80,6 +87,10 @@ class RunResult:
                 refused=head.get("refused", False),
                 figures=head.get("figures", {}),
                 dataset_label=head["dataset"].get("label", ""),
+                test_fingerprint=head["dataset"].get("test_fingerprint", ""),
+                versions=head.get("environment", {}).get("versions", {}),
+                rule=head.get("rule", {}),
+                chance=head["dataset"].get("chance"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"{folder}/run.json: damaged: {type(error).__name__}: {error}; run it again") from None
@@ -126,7 +137,8 @@ class RunResult:
         return Usage(int(self._sum("prompt")), int(self._sum("completion")))
 
     def _sum(self, what: str) -> float:
-        return sum(float(row[what]) for phase in self.costs.values() for row in phase.values())
+        # what only fixes a control's budget is none of its costs
+        return sum(float(row[what]) for p, phase in self.costs.items() if p != REFERENCE for row in phase.values())
 
     @property
     def left_out(self) -> str:
@@ -165,28 +177,40 @@ def read_results(folder: Path | str) -> list[RunResult]:
 def costs_of(ledger: Ledger) -> dict[str, dict[str, dict[str, Any]]]:
     """Return a run's costs as run.json has them: by phase and model, what the work costs and what the cache saved of it.
 
-    ``unpriced`` and ``untimed`` count calls whose money or seconds are unknown; the sums are "at least" then.
-    ``trained`` has the tokens, operations and seconds of training, where a model was trained.
+    ``unpriced``, ``untimed`` and ``unreasoned`` count calls whose money, seconds or reasoning tokens are unknown; the sums are
+    "at least" then. ``trained`` has the tokens, operations and seconds of training, where a model was trained. ``roles`` has
+    the same by role, of the calls for which a method tells one.
     """
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for phase, model, tally in ledger:
-        row: dict[str, Any] = {
-            "prompt": tally.usage.prompt_tokens,
-            "completion": tally.usage.completion_tokens,
-            "calls": tally.calls - tally.cached,
-            "cached": tally.cached,
-            "seconds": round(tally.seconds, 6),
-            "untimed": tally.untimed,
-            "saved": {
-                "prompt": tally.saved_usage.prompt_tokens,
-                "completion": tally.saved_usage.completion_tokens,
-                "seconds": round(tally.saved_seconds, 6),
-            },
-        }
-        if tally.priced:
-            row |= {"money": round(tally.money, 9), "unpriced": tally.unpriced}
-            row["saved"]["money"] = round(tally.saved_money, 9)
-        if tally.trained:
-            row["trained"] = dict(tally.trained)
-        out.setdefault(phase, {})[model] = row
+        out.setdefault(phase, {})[model] = _cost_row(tally)
+    for (phase, model, role), tally in sorted(ledger.roles.items()):
+        out[phase][model].setdefault("roles", {})[role] = _cost_row(tally)
     return out
+
+
+def _cost_row(tally: Tally) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "prompt": tally.usage.prompt_tokens,
+        "completion": tally.usage.completion_tokens,
+        "calls": tally.calls - tally.cached,
+        "cached": tally.cached,
+        "seconds": round(tally.seconds, 6),
+        "untimed": tally.untimed,
+        "saved": {
+            "prompt": tally.saved_usage.prompt_tokens,
+            "completion": tally.saved_usage.completion_tokens,
+            "seconds": round(tally.saved_seconds, 6),
+        },
+        "parameters": tally.parameters,
+    }
+    if tally.reasoning or tally.unreasoned:
+        row |= {"reasoning": tally.reasoning, "unreasoned": tally.unreasoned}
+    if tally.cached_prompt:
+        row["cached_prompt"] = tally.cached_prompt
+    if tally.trained:
+        row["trained"] = dict(tally.trained)
+    if tally.priced:
+        row |= {"money": round(tally.money, 9), "unpriced": tally.unpriced}
+        row["saved"]["money"] = round(tally.saved_money, 9)
+    return row

@@ -64,13 +64,17 @@ class Benchmark:
 
     def _plan(self) -> list[Job]:
         jobs: list[Job] = []
+        makers = self.catalogue.able("method", "control")
         # a pool may have helpers that write no text: encoders, reward models
         singles = [m for m in self.pool if m.can("generate")] if self.config.settings.baselines else []
         for dataset in self.config.datasets:
             metric = self.metric_of(dataset)
             for seed in self.config.seeds:
                 systems = [(single_plugin(m.name), "baseline", m.name) for m in singles]
-                systems += [(m, "method", m.label) for m in self.config.methods]
+                systems += [
+                    (m, "control" if m.name in makers else "method", m.label)
+                    for m in (*self.config.methods, *self.config.controls)
+                ]
                 jobs += [
                     Job(
                         position=len(jobs) + i,
@@ -108,9 +112,9 @@ class Benchmark:
     def problems(self) -> list[str]:
         """Return what the pools cannot do for the configured methods and metrics, and what metrics lack, one line each."""
         out = []
-        for method in self.config.methods:
+        for method in (*self.config.methods, *self.config.controls):
             needs = method.make().needs()
-            out += [f"method {method.name!r}: {p}" for p in needs.problems(self.pool)]
+            out += [f"method {method.label!r}: {p}" for p in needs.problems(self.pool)]
         for plugin in {id(j.metric): j.metric for j in self.jobs}.values():
             try:
                 out += [f"metric {plugin.name!r}: {p}" for p in plugin.instance.check()]
@@ -252,7 +256,7 @@ class Benchmark:
             self.catalogue.cards(plugin.kind).get(plugin.name)
             for plugin in (self.config.pool, job.method, job.dataset, job.metric)
         )
-        name = job.label if job.role == "method" else f"single-{job.label}"
+        name = f"single-{job.label}" if job.role == "baseline" else job.label
         return {
             "id": _slug(f"{job.dataset.label}-{name}-s{job.seed}-{digest(config)[:8]}"),
             "role": job.role,
@@ -260,6 +264,7 @@ class Benchmark:
             "position": job.position,
             "config": config,
             "given": given,
+            "rule": attrs.asdict(settings.verdict),
             "models": [
                 {"name": m.name, "fingerprint": m.fingerprint, "capabilities": sorted(m.capabilities)}
                 for m in self.pool
@@ -270,6 +275,7 @@ class Benchmark:
                 "test": len(test.examples),
                 "dev_fingerprint": dev.fingerprint,
                 "test_fingerprint": test.fingerprint,
+                "chance": _chance(test),
                 "notes": dict(self._datasets[id(job.dataset)].notes()),
             },
             "environment": {
@@ -289,6 +295,12 @@ class Benchmark:
             cache=self.cache_path,
             plugins=self.plugins,
         )
+
+
+def _chance(test: LoadedSplit) -> float:
+    """Return the expected share of questions that a guess gets right: those whose answers are a closed set count alone."""
+    sizes = (len(e.question.choices or e.question.labels) for e in test.examples)
+    return sum(1 / size for size in sizes if size) / max(len(test.examples), 1)
 
 
 def _refusal(busy: FolderBusy) -> FolderBusy:

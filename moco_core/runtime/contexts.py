@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import copy
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from moco_core.errors import CapabilityError, ModelCallError, PromptTooLong
 from moco_core.models import CAPABILITIES, Call, Model
 from moco_core.options import plain
 from moco_core.runtime.artifacts import Artifacts
-from moco_core.runtime.ledger import Ledger, call_record, usage_of
+from moco_core.runtime.ledger import REFERENCE, Ledger, call_record, usage_of
 from moco_core.runtime.order import Place, enter, next_place
 from moco_core.runtime.scheduler import Scheduler
 from moco_core.runtime.training import train
@@ -80,6 +81,7 @@ class RunContext(Context):
         self._places: list[Place] = []
         self._allowed = allowed
         self._counter: Counter[str] = Counter()
+        self._role = ""
 
     # ---------------------------------------------------------------- facts
 
@@ -96,7 +98,15 @@ class RunContext(Context):
         return self.state.metric
 
     def on(self, question: Question) -> RunContext:
-        return RunContext(self.state, self.phase, question, self._allowed)
+        return RunContext(self.state, self.phase, question, self._allowed).role(self._role)
+
+    def role(self, name: str) -> RunContext:
+        other = copy.copy(self)  # the same record, the same counters
+        if name == REFERENCE:
+            other.phase = name
+        else:
+            other._role = name
+        return other
 
     def rng(self, *parts: Any) -> random.Random:
         scope = self.question.id if self.question else None
@@ -151,7 +161,8 @@ class RunContext(Context):
             return await self.state.scheduler.uncached_call(request)
         answered = await self.state.scheduler.cached_call(request)
         usage = usage_of(kind, answered.value)
-        self.state.ledger.add(self.phase, model, usage, answered)
+        for tally in self.state.ledger.each(self.phase, model.name, self._role):
+            tally.add(model, usage, answered)
         if isinstance(answered.value, Generation) and "warning" in answered.value.meta:
             self.warn(str(answered.value.meta["warning"]))
         if self.question is not None:
@@ -159,7 +170,8 @@ class RunContext(Context):
         return answered.value
 
     def count(self, model: Model, usage: Usage, *, calls: int = 1, cached: bool = False) -> None:
-        self.state.ledger.count(self.phase, model, usage, calls, cached)
+        for tally in self.state.ledger.each(self.phase, model.name, self._role):
+            tally.count(model, usage, calls, cached)
         if self.question is None:
             return
         line = CallRecord(model=model.name, kind="step", phase=self.phase, cached=cached, usage=usage)

@@ -11,7 +11,10 @@ import attrs
 from moco_core.models import Call, Model
 from moco_core.types import CallRecord, Generation, Usage
 
-__all__ = ["Answered", "Ledger", "Tally", "call_record", "usage_of"]
+__all__ = ["REFERENCE", "Answered", "Ledger", "Tally", "call_record", "usage_of"]
+
+REFERENCE = "reference"
+"""The role, and then the phase, of work that is no part of what a system costs."""
 
 
 class Answered(NamedTuple):
@@ -26,7 +29,8 @@ class Answered(NamedTuple):
 class Tally:
     """The work of one model in one phase. The fields ``saved_*`` are the part that the cache spared.
 
-    ``unpriced`` and ``untimed`` count the calls whose money or seconds are unknown: the sums are at least what stands here.
+    ``unpriced``, ``untimed`` and ``unreasoned`` count the calls whose money, seconds or reasoning tokens are unknown: the sums
+    are at least what stands here. ``cached_prompt`` are tokens that a server had read before.
     ``trained`` is what training the model took, by name: ``tokens``, ``flops``, ``seconds``, and the same ``saved_``.
     """
 
@@ -42,13 +46,53 @@ class Tally:
     saved_seconds: float = 0.0
     untimed: int = 0
     trained: Mapping[str, float] = attrs.field(factory=dict)
+    reasoning: int = 0
+    unreasoned: int = 0
+    cached_prompt: int = 0
+    parameters: int | None = None
+
+    def count(self, model: Model, usage: Usage, calls: int, cached: bool) -> None:
+        """Add work of ``calls`` calls that have no price and no time of their own."""
+        self.calls += calls
+        self.usage += usage
+        self.parameters = model.parameters
+        if cached:
+            self.cached += calls
+            self.saved_usage += usage
+
+    def add(self, model: Model, usage: Usage, answered: Answered) -> None:
+        """Add one answered call."""
+        self.count(model, usage, 1, answered.cached)
+        result = answered.value
+        price = money_of(model, usage, result)
+        if price is not None:
+            self.priced += 1
+            if math.isnan(price):
+                self.unpriced += 1
+            else:
+                self.money += price
+                self.saved_money += price if answered.cached else 0.0
+        if answered.seconds is None:
+            self.untimed += 1
+        else:
+            self.seconds += answered.seconds
+            self.saved_seconds += answered.seconds if answered.cached else 0.0
+        if isinstance(result, Generation):
+            thought = result.meta.get("reasoning_tokens", None if result.reasoning else 0)
+            self.reasoning += thought or 0
+            self.unreasoned += thought is None
+            self.cached_prompt += result.meta.get("cached_tokens") or 0
 
 
 class Ledger:
-    """The tallies of a run by (phase, model name). Nobody's work looks free because somebody else paid for it first."""
+    """The tallies of a run by (phase, model name), and those of ``roles`` by (phase, model name, role).
+
+    Nobody's work looks free because somebody else paid for it first.
+    """
 
     def __init__(self) -> None:
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self.roles: dict[tuple[str, str, str], Tally] = {}
 
     def __iter__(self) -> Iterator[tuple[str, str, Tally]]:
         return ((phase, model, tally) for (phase, model), tally in sorted(self._tallies.items()))
@@ -56,32 +100,11 @@ class Ledger:
     def of(self, phase: str, model: str) -> Tally:
         return self._tallies.setdefault((phase, model), Tally())
 
-    def count(self, phase: str, model: Model, usage: Usage, calls: int, cached: bool) -> None:
-        """Add work of ``calls`` calls that have no price and no time of their own."""
-        tally = self.of(phase, model.name)
-        tally.calls += calls
-        tally.usage += usage
-        if cached:
-            tally.cached += calls
-            tally.saved_usage += usage
-
-    def add(self, phase: str, model: Model, usage: Usage, answered: Answered) -> None:
-        """Add one answered call."""
-        self.count(phase, model, usage, 1, answered.cached)
-        tally = self.of(phase, model.name)
-        price = money_of(model, usage, answered.value)
-        if price is not None:
-            tally.priced += 1
-            if math.isnan(price):
-                tally.unpriced += 1
-            else:
-                tally.money += price
-                tally.saved_money += price if answered.cached else 0.0
-        if answered.seconds is None:
-            tally.untimed += 1
-        else:
-            tally.seconds += answered.seconds
-            tally.saved_seconds += answered.seconds if answered.cached else 0.0
+    def each(self, phase: str, model: str, role: str = "") -> Iterator[Tally]:
+        """Yield the tallies that a call is added to: the model's, and its role's if it has one."""
+        yield self.of(phase, model)
+        if role:
+            yield self.roles.setdefault((phase, model, role), Tally())
 
     def train(self, phase: str, model: str, figures: Mapping[str, Any], *, cached: bool) -> None:
         """Add what a training took, from the job's figures."""

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from moco_core import cli
+from moco_core.catalogue import installed
 
 TOYS = Path(__file__).parent / "toy_plugins.py"
 
@@ -23,7 +24,9 @@ class Outcome:
 
 @pytest.fixture
 def moco(tmp_path, monkeypatch, capsys):
-    """Run the command line in an empty folder with the toy plugins and a cache of its own."""
+    """Run the command line in an empty folder with the toy plugins and a cache of its own; the core prints its own tables."""
+    installed().cards("report")
+    monkeypatch.setitem(installed()._cards, "report", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MOCO_CACHE", str(tmp_path / "cache" / "calls.sqlite"))
     monkeypatch.setenv("TOY_LOG", str(tmp_path / "served.log"))

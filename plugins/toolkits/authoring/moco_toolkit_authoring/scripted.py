@@ -190,7 +190,7 @@ class ScriptedEngine(Engine):
         return _generation(str(said), seen, logprobs=call.model.can("logprobs"))
 
     def _said(self, name: str, seen: ScriptedCall) -> Said:
-        script = self.scripts[name]
+        script = self.scripts[name if name in self.scripts else name.partition("#")[0]]  # a copy says what its model says
         if isinstance(script, str):
             return script
         if callable(script):

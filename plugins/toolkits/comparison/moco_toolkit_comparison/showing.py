@@ -1,0 +1,263 @@
+"""The table that ``moco run`` and ``moco bench`` print: as wide as the terminal, with what says something; and findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from rich.cells import cell_len
+from rich.text import Text
+
+from moco_core import ConfigError, Report, suggest
+from moco_toolkit_comparison.aggregates import over_subsets
+from moco_toolkit_comparison.comparing import Comparison, Standing
+from moco_toolkit_comparison.words import findings
+
+__all__ = ["COLUMNS", "Shown", "shown"]
+
+WIDEST = 120
+_NAME = 28
+_SUBSETS, _SYSTEMS = 24, 6
+"""How large a table of subsets is shown."""
+
+
+@attrs.frozen
+class Column:
+    """A column: its heading, how early it goes where there is no room (0: never), when it says anything, and its cells."""
+
+    heading: str
+    rank: int
+    cell: Callable[[Standing], str]
+    needed: Callable[[Comparison], bool] = lambda c: True
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _score(s: Standing) -> str:
+    if s.row.estimate is not None:
+        return f"{s.row.estimate.mean:.3f}"
+    return next((r.status for r in s.row.runs if r.status != "finished"), "-")
+
+
+def _versus(s: Standing) -> str:
+    if s.row.versus is not None:
+        return f"{s.row.versus.difference:+.3f}"
+    return "best" if s.row.best else ""
+
+
+def _times(s: Standing) -> str:
+    return "" if s.times.value is None else s.times.text(".2g" if s.times.value < 10 else ".0f") + "x"
+
+
+def _n(s: Standing) -> str:
+    count = s.row.total(lambda r: r.failed)
+    return f"{s.row.estimate.n if s.row.estimate else 0}" + (f" ({count} failed)" if count else "")
+
+
+def _any(what: Callable[[Any], float]) -> Callable[[Comparison], bool]:
+    return lambda c: any(what(r) >= 0.0005 for row in c.report.rows for r in row.runs)
+
+
+COLUMNS = {
+    "system": Column("system", 0, lambda s: _name(s)),
+    "score": Column("score", 0, _score),
+    "interval": Column(
+        "95% interval",
+        6,
+        lambda s: f"[{s.row.estimate.low:.3f}, {s.row.estimate.high:.3f}]" if s.row.estimate else "",
+    ),
+    "sd": Column(
+        "sd",
+        9,
+        lambda s: "" if s.seed_sd is None else f"{s.seed_sd:.3f}",
+        lambda c: len(c.report.seeds) > 1,
+    ),
+    "versus": Column("vs best", 0, _versus, lambda c: c.report.best is not None),
+    "difference": Column(
+        "95% interval",
+        7,
+        lambda s: f"[{s.row.versus.low:+.3f}, {s.row.versus.high:+.3f}]" if s.row.versus else "",
+        lambda c: c.report.best is not None,
+    ),
+    "p": Column("p", 1, lambda s: _p(s.row.versus.p_value if s.row.versus else None), lambda c: c.report.best is not None),
+    "holm": Column("p Holm", 3, lambda s: _p(s.p_holm), lambda c: c.report.best is not None),
+    "group": Column("group", 2, lambda s: s.group),
+    "gap": Column("gap", 4, lambda s: "" if s.gap is None else f"{s.gap:.0%}", lambda c: c.report.best is not None),
+    "cost": Column("cost", 5, _times, lambda c: c.report.best is not None),
+    "verdict": Column(
+        "verdict",
+        1,
+        lambda s: s.verdict.decision if s.verdict else "",
+        lambda c: any(r.role == "control" for r in c.report.rows),
+    ),
+    "n": Column("n", 8, _n),
+    "unparsed": Column("no answer", 10, lambda s: f"{s.row.mean(lambda r: r.unparsed):.1%}", _any(lambda r: r.unparsed)),
+    "cut": Column("cut", 11, lambda s: f"{s.row.mean(lambda r: r.truncated):.1%}", _any(lambda r: r.truncated)),
+    "tokens": Column("tokens/q", 12, lambda s: s.cost["tokens"].text()),
+}
+"""Beside these, ``--columns`` takes the names in ``MORE``."""
+
+MORE = {
+    "money": Column("money/q", 13, lambda s: s.cost["money"].text(".3g")),
+    "seconds": Column("s/q", 13, lambda s: s.cost["seconds"].text(".3g")),
+    "flops": Column("FLOPs/q", 13, lambda s: s.cost["flops"].text(".2e")),
+    "calls": Column("calls/q", 13, lambda s: s.cost["calls"].text(".1f")),
+    "emergence": Column(
+        "emergence",
+        13,
+        lambda s: f"{s.emergence.share:.1%}" if s.emergence and s.emergence.share is not None else "",
+    ),
+}
+
+
+@attrs.frozen
+class Shown:
+    """A report as it is shown."""
+
+    comparison: Comparison
+
+    def data(self) -> dict[str, Any]:
+        return self.comparison.data() | {"findings": findings(self.comparison)}
+
+    def lines(self, width: int = WIDEST, columns: Sequence[str] = ()) -> list[Text]:
+        """Return the table and what stands below it, in at most ``width`` columns.
+
+        ``columns`` says which are shown, however wide; by default those that say something, as far as there is room. Raises
+        ConfigError for an unknown one.
+        """
+        report, wide = self.comparison.report, min(width, WIDEST)
+        out = [Text(line, style="bold") for line in _folded(_heading(report), wide)]
+        out += self._table(wide, columns)
+        out += [Text(line) for sentence in findings(self.comparison) for line in _folded(sentence, wide)]
+        out += [Text(line) for line in self._subsets(wide)]
+        lost = dict.fromkeys(run.left_out for r in report.rows for run in r.runs if run.left_out)
+        return out + [Text(line) for text in lost for line in ("", f"left out of {report.dataset}: {text}")]
+
+    def _table(self, width: int, wanted: Sequence[str]) -> list[Text]:
+        known = {**COLUMNS, **MORE}
+        for name in wanted:
+            if name not in known:
+                raise ConfigError(f"--columns: {name}: no such column{suggest(name, known)}; there are {', '.join(known)}")
+        if wanted:
+            shown = [known[name] for name in dict.fromkeys(["system", *wanted])]
+        else:
+            shown = [c for c in COLUMNS.values() if c.needed(self.comparison)]
+        table = self._cells(shown)
+        while not wanted and _width(table) > width and (last := max(c.rank for c in shown)):
+            shown = [c for c in shown if c.rank != last]
+            table = self._cells(shown)
+        widths = [max(map(cell_len, column)) for column in zip(*(cells for cells, _ in table), strict=True)]
+        lines = []
+        for cells, style in table:
+            padded = [c + " " * (w - cell_len(c)) for c, w in zip(cells[:1], widths, strict=False)]
+            padded += [" " * (w - cell_len(c)) + c for c, w in zip(cells[1:], widths[1:], strict=True)]
+            lines.append(Text("  ".join(padded).rstrip(), style=style))
+        return lines
+
+    def _cells(self, columns: Sequence[Column]) -> list[tuple[list[str], str]]:
+        table = [([c.heading for c in columns], "")]
+        comparison, limit = self.comparison, None
+        for name, value in (("chance", comparison.chance), ("random pick", comparison.random)):
+            if value is not None:
+                table.append((_floor(name, value, columns), "dim"))
+        for standing in comparison.standings:
+            if standing.row.role == "method" and limit is None and comparison.oracle is not None:
+                limit = _floor("oracle (ceiling)", comparison.oracle, columns)
+                table.append((limit, "dim"))
+            table.append(([c.cell(standing) for c in columns], _style(standing)))
+        return table
+
+    def _subsets(self, width: int) -> list[str]:
+        """Return the scores per subset, where some subset sees the systems in another order than the whole does."""
+        rows = [r for r in self.comparison.scored if r.subsets]
+        names = sorted({name for r in rows for name in r.subsets})
+        if len(names) < 2 or not _says_more(rows, names):
+            return []
+        if len(names) > _SUBSETS or len(rows) > _SYSTEMS:
+            return ["", f"{len(names)} subsets see the systems in other orders: --json and moco report have their scores"]
+        header = ["subset", *(_short(r.label, 16) for r in rows), "n"]
+        table = [header]
+        for name in names:
+            found = [r.subsets.get(name) for r in rows]
+            size = max(int(f["n"]) for f in found if f)
+            cells = [f"{f['mean']:.3f}" if f else "-" for f in found]
+            table.append([_short(name, _NAME), *cells, f"{size}{' (few)' if size < 20 else ''}"])
+        macro = [over_subsets(r) for r in rows]
+        table.append(["mean of subsets", *(f"{m.mean:.3f}" if m else "-" for m in macro), ""])
+        widths = [max(cell_len(row[i]) for row in table) for i in range(len(header))]
+        if sum(widths) + 2 * len(widths) - 2 > width:
+            return ["", f"{len(names)} subsets see the systems in other orders: --json and moco report have their scores"]
+        return [
+            "",
+            *(
+                "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+                for row in table
+            ),
+        ]
+
+
+def shown(reports: Sequence[Report]) -> list[Shown]:
+    """Return reports as they are shown: the entry point of the group ``moco.report``."""
+    return [Shown(Comparison(report)) for report in reports]
+
+
+def _heading(report: Report) -> str:
+    best = f"best single model chosen on {report.chosen_on}" if report.chosen_on else "no single model was run"
+    seeds = f"seed{'s' if len(report.seeds) > 1 else ''} {', '.join(map(str, report.seeds))}"
+    return f"{report.dataset}, {seeds}, metric {report.metric}; {best}"
+
+
+def _name(s: Standing) -> str:
+    if s.row.role == "baseline":
+        return f"{_short(s.label, _NAME - 9)} (single)"
+    return _short(s.label, _NAME)
+
+
+def _style(s: Standing) -> str:
+    if s.row.role == "control":
+        return "dim"
+    if s.row.role == "method" and s.row.versus is not None and s.row.versus.p_value < 0.05:
+        return "green" if s.row.versus.difference > 0 else "red"
+    return "bold" if s.row.best else ""
+
+
+def _floor(name: str, value: float, columns: Sequence[Column]) -> list[str]:
+    cells = {"system": name, "score": f"{value:.3f}"}
+    return [cells.get(c.heading, "") for c in columns]
+
+
+def _width(table: Sequence[tuple[Sequence[str], str]]) -> int:
+    widths = [max(map(cell_len, column)) for column in zip(*(cells for cells, _ in table), strict=True)]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _says_more(rows: Sequence[Any], names: Sequence[str]) -> bool:
+    """Whether in some subset a system that is not the best of all scores best, alone."""
+    for name in names:
+        found = [r.subsets.get(name, {"mean": -1.0})["mean"] for r in rows]
+        if len(found) > 1 and max(found[1:]) > found[0]:
+            return True
+    return False
+
+
+def _short(text: str, width: int) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text)
+    if cell_len(text) <= width:
+        return text
+    while cell_len(text) > width - 1:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _folded(text: str, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in text.split():
+        if line and cell_len(line) + 1 + cell_len(word) > width:
+            lines.append(line)
+            line = f"  {word}"
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line] if line else lines
