@@ -41,6 +41,7 @@ from moco_core.runs.records import check_format
 from moco_core.runs.report import Report, make_reports, shown
 from moco_core.runs.results import RunResult
 from moco_core.runs.runner import Benchmark
+from moco_core.runs.tables import csv_text, html_text, latex_text, seed_rows, written
 from moco_core.runtime.portal import Portal
 from moco_core.runtime.systems import Asked, OpenSystem, SystemParts
 from moco_core.types import Example, Question, Sampling
@@ -93,6 +94,27 @@ class Results:
             raise KeyError(f"no run {label!r} ({', '.join(labels)}){suggest(str(label), labels)}")
         keys = ", ".join(str((r.label, r.dataset, r.seed)) for r in labelled)
         raise KeyError(f"{key!r} names {len(found) or 'none'} of these runs: {keys}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the table as data, a row per system and seed."""
+        return [row for report in self.reports for row in seed_rows(report)]
+
+    def to_pandas(self) -> Any:
+        """Return :meth:`rows` as a pandas DataFrame."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def to_csv(self, path: Path | str | None = None) -> str:
+        """Return :meth:`rows` as CSV, and write it to ``path``, if one is given."""
+        return written(csv_text(self.rows()), path)
+
+    def to_latex(self, path: Path | str | None = None) -> str:
+        """Return the table in LaTeX (booktabs), and write it to ``path``, if one is given."""
+        return written(latex_text(self.rows()), path)
+
+    def _repr_html_(self) -> str:
+        return html_text(self.rows())
 
     def __str__(self) -> str:
         from moco_core.cli.display import report_text

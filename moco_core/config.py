@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,6 +74,11 @@ def _seeds_problem(seeds: tuple[int, ...]) -> str | None:
     return None if seeds and len(set(seeds)) == len(seeds) else "expected one or more seeds, each once"
 
 
+def _prices_problem(prices: Mapping[str, tuple[float, float]]) -> str | None:
+    wrong = [name for name, pair in prices.items() if not all(0 <= p < math.inf for p in pair)]
+    return f"{wrong[0]}: expected prices >= 0" if wrong else None
+
+
 @attrs.frozen(kw_only=True)
 class VerdictOptions:
     """How methods are judged, fixed before the first question is asked."""
@@ -93,6 +99,10 @@ class Settings:
     in_flight: int = option(256, ge=1, help="questions worked on at once")
     parallel: int = option(4, ge=1, help="runs of a grid worked on at once")
     out: str = option("runs", holds="path", help="where run folders go")
+    budget: str | int | float | None = option(None, help="stop once this is spent: money, or tokens ('500k tokens')")
+    prices: Mapping[str, tuple[float, float]] = option(
+        factory=dict, check=_prices_problem, help="money per million [prompt, completion] tokens, by model of the pool"
+    )
     wait: bool = option(False, help="wait where another process writes a run folder, instead of stopping")
     baselines: bool = option(True, help="also run every single model of the pool")
     controls: tuple[str, ...] = option((), help=f"controls of every method: {', '.join(CONTROLS)}")

@@ -16,6 +16,7 @@
     ├── ModelCallError         one model call failed                                exit 1
     │   ├── PromptTooLong      the prompt does not fit the model's context
     │   └── EngineOutOfMemory  the batch did not fit; the scheduler retries smaller ones
+    ├── BudgetReached          nothing is left of what may be spent                 exit 1
     └── RunFailed              a run ended with failed questions                    exit 1
 
 The command line prints ``str(error)`` on one line and exits with ``error.exit_code``; a traceback appears only with
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = [
     "BrokenPlugin",
+    "BudgetReached",
     "CapabilityError",
     "ConfigError",
     "DatasetError",
@@ -118,6 +120,10 @@ class PromptTooLong(ModelCallError):
 
 class EngineOutOfMemory(ModelCallError):
     """A batch did not fit in memory. Raise it from ``Engine.serve``: the calls are retried in smaller batches."""
+
+
+class BudgetReached(MocoError):
+    """Nothing is left of what may be spent; everything stops, and what was answered is kept."""
 
 
 class RunFailed(MocoError):

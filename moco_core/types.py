@@ -210,10 +210,11 @@ class Generation:
     ``text`` is the answer without its reasoning block, which stands in ``reasoning``. ``token_ids`` and
     ``token_logprobs`` have one entry per emitted token, the end token included if it was emitted; log-probabilities are
     natural logarithms taken from the raw logits (before temperature and filters) and empty if the engine has none.
-    ``meta`` is JSON data of the engine. Three of its keys mean something to everybody: ``cost`` is the call's money where the
+    ``meta`` is JSON data of the engine. Some of its keys mean something to everybody: ``cost`` is the call's money where the
     engine knows it better than the model's prices (None: it has a price that is unknown), ``seconds`` its model time where an
     engine that batches by itself knows it better than the clock (None: unknown), ``warning`` a sentence that a run tells its
-    user once.
+    user once, ``reasoning_tokens`` how many of the tokens written were thoughts, ``cached_tokens`` how many of those read a
+    server had read before.
     """
 
     text: str

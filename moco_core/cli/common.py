@@ -101,6 +101,8 @@ _RUN_OPTIONS = (
         shell_complete=complete_plugin("observer"),
         help="Observer that watches the runs, such as an experiment tracker (repeatable).",
     ),
+    click.option("--budget", help="Stop once this is spent now: money, or tokens, such as '500k tokens'."),
+    click.option("--prices", type=click.Path(), help="A YAML file: money per million [prompt, completion] tokens, by model."),
     click.option(
         "--controls",
         multiple=True,
@@ -141,6 +143,12 @@ def configured(source: str | None, named: Mapping[str, Any], given: Mapping[str,
         extra["baselines"] = False
     if given["wait"]:
         extra["wait"] = True
+    if given["budget"] is not None:
+        extra["budget"] = given["budget"]
+    if given["prices"] is not None:
+        from moco_core.cli.reading import load_yaml
+
+        extra["prices"] = load_yaml(Path(given["prices"]))[0]
     if controls := [name.strip() for part in given["controls"] for name in part.split(",") if name.strip()]:
         extra["controls"] = controls
     extra |= one_or_many("observer", given["observers"])

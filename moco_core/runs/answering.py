@@ -12,7 +12,7 @@ import attrs
 
 from moco_core.context import Context
 from moco_core.data import Scored
-from moco_core.errors import MocoError, PluginError, PoolError, StoreError
+from moco_core.errors import BudgetReached, MocoError, PluginError, PoolError, StoreError
 from moco_core.events import QuestionAnswered
 from moco_core.methods import System
 from moco_core.runs.folder import RunFolder
@@ -64,7 +64,7 @@ class Answers:
             try:
                 reply = await system.respond(example.question, context)
                 score = _checked(await context.grade(example, reply))
-            except (StoreError, PoolError, asyncio.CancelledError):
+            except (StoreError, PoolError, BudgetReached, asyncio.CancelledError):
                 raise
             except Exception as error:
                 line = error_line(error)

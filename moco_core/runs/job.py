@@ -13,7 +13,7 @@ import attrs
 
 from moco_core.config import Plugin
 from moco_core.data import Metric, Scored
-from moco_core.errors import MocoError, PluginError, PoolError, StoreError
+from moco_core.errors import BudgetReached, MocoError, PluginError, PoolError, StoreError
 from moco_core.events import RunFinished, RunNoted, RunProgress, RunStarted
 from moco_core.methods import Method, System
 from moco_core.models import Pool
@@ -24,6 +24,7 @@ from moco_core.runs.loading import LoadedSplit
 from moco_core.runs.observe import Observers
 from moco_core.runs.results import RunResult, costs_of, left_out, subsets_of
 from moco_core.runs.stats import estimate
+from moco_core.runtime.budget import Budget
 from moco_core.runtime.runtime import Runtime
 from moco_core.runtime.systems import allowed_by
 from moco_core.types import Sampling, Unit
@@ -65,6 +66,7 @@ class Run:
         observers: Observers,
         sampling: Sampling,
         in_flight: int,
+        budget: Budget | None = None,
     ) -> None:
         self.job, self.pool, self.metric = job, pool, metric
         self.dev, self.test = dev.examples, test.examples
@@ -75,6 +77,7 @@ class Run:
             seed=job.seed,
             sampling=sampling,
             in_flight=in_flight,
+            budget=budget,
             on_note=self._note,
             on_progress=self._progress,
         )
@@ -86,8 +89,8 @@ class Run:
             self.state.warnings.append(f"dataset {job.dataset.label!r} leaves out {lost}")
 
     async def do(self) -> RunResult:
-        """Do the run and return what it came to. An error of the store or of a pool, or an interruption, is raised again
-        once the folder says so; any other makes a failed run.
+        """Do the run and return what it came to. An error of the store or of a pool, an interruption or the end of the
+        budget is raised again once the folder says so; any other error makes a failed run.
         """
         head = self.folder.head
         self.observers.tell(
@@ -99,7 +102,7 @@ class Run:
         except (KeyboardInterrupt, asyncio.CancelledError):
             self._close("interrupted", "stopped before its end")
             raise
-        except (StoreError, PoolError) as caught:
+        except (StoreError, PoolError, BudgetReached) as caught:
             self._close("interrupted", error_line(caught))
             raise
         except Exception as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -15,7 +16,7 @@ from moco_core.options import plugins_in
 from moco_core.runs.baseline import Single, SingleOptions
 from moco_core.types import Example, canonical
 
-__all__ = ["LoadedSplit", "load_split", "open_pool", "pools_of", "single_plugin"]
+__all__ = ["LoadedSplit", "load_split", "open_pool", "pools_of", "priced", "single_plugin"]
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +34,13 @@ def open_pool(plugin: Plugin) -> Pool:
     if not models:
         raise CapabilityError(f"pool {plugin.name!r} has no models")
     return Pool(models)
+
+
+def priced(pool: Pool, prices: Mapping[str, tuple[float, float]]) -> Pool:
+    """Return a pool whose models have these prices, by name. Raises ConfigError for a model that it has not."""
+    for name in prices:
+        pool.named(name, "prices")
+    return Pool(attrs.evolve(m, prices=prices[m.name]) if m.name in prices else m for m in pool) if prices else pool
 
 
 def single_plugin(model: str | int) -> Plugin:

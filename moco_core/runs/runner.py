@@ -19,10 +19,11 @@ from moco_core.models import Pool
 from moco_core.runs.executing import InProcess
 from moco_core.runs.folder import FolderBusy, RunFolder, environment
 from moco_core.runs.job import Job, Run
-from moco_core.runs.loading import LoadedSplit, load_split, open_pool, pools_of, single_plugin
+from moco_core.runs.loading import LoadedSplit, load_split, open_pool, pools_of, priced, single_plugin
 from moco_core.runs.observe import Observers
 from moco_core.runs.report import make_reports
 from moco_core.runs.results import RunResult
+from moco_core.runtime.budget import Budget
 from moco_core.runtime.runtime import Runtime
 from moco_core.types import digest
 
@@ -55,7 +56,9 @@ class Benchmark:
         self.observers = observers or Observers()
         self.on_result = on_result
         self.plugins = tuple(plugins)
-        self.pool = open_pool(config.pool)
+        self.pool = priced(open_pool(config.pool), config.settings.prices)
+        given = config.settings.budget
+        self.budget = None if given is None else Budget(str(given))
         self._datasets = {id(p): p.make() for p in config.datasets}
         self._splits: dict[tuple[int, str], LoadedSplit] = {}
         self.jobs = self._plan() if only is None else [self._the_one(only)]
@@ -112,6 +115,11 @@ class Benchmark:
     def problems(self) -> list[str]:
         """Return what the pools cannot do for the configured methods and metrics, and what metrics lack, one line each."""
         out = []
+        if self.budget is not None:
+            if self.config.executor is not None:
+                out.append("budget: it is kept in this process alone; leave executor out")
+            if not self.budget.tokens and (free := [m.name for m in self.pool if m.prices is None]):
+                out.append(f"budget: {', '.join(free)} has no price; name it under prices, or limit tokens ('500k tokens')")
         for method in (*self.config.methods, *self.config.controls):
             needs = method.make().needs()
             out += [f"method {method.label!r}: {p}" for p in needs.problems(self.pool)]
@@ -200,6 +208,7 @@ class Benchmark:
             observers=self.observers,
             sampling=self.config.sampling,
             in_flight=self.config.settings.in_flight,
+            budget=self.budget,
         )
         return await run.do()
 

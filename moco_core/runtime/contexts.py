@@ -19,6 +19,7 @@ from moco_core.errors import CapabilityError, ModelCallError, PromptTooLong
 from moco_core.models import CAPABILITIES, Call, Model
 from moco_core.options import plain
 from moco_core.runtime.artifacts import Artifacts
+from moco_core.runtime.budget import Budget
 from moco_core.runtime.ledger import REFERENCE, Ledger, call_record, usage_of
 from moco_core.runtime.order import Place, enter, next_place
 from moco_core.runtime.scheduler import Scheduler
@@ -59,6 +60,7 @@ class RunState:
     sampling: Sampling = attrs.field(factory=Sampling)
     in_flight: int = 256
     ledger: Ledger = attrs.field(factory=Ledger)
+    budget: Budget | None = None
     warnings: list[str] = attrs.field(factory=list)
     on_progress: Callable[[str, int, int | None, str], None] = lambda phase, done, total, note: None
     on_note: Callable[[str, Mapping[str, Any]], None] = lambda phase, note: None
@@ -163,6 +165,8 @@ class RunContext(Context):
         usage = usage_of(kind, answered.value)
         for tally in self.state.ledger.each(self.phase, model.name, self._role):
             tally.add(model, usage, answered)
+        if self.state.budget is not None and not answered.cached:
+            self.state.budget.pay(model, usage, answered.value)
         if isinstance(answered.value, Generation) and "warning" in answered.value.meta:
             self.warn(str(answered.value.meta["warning"]))
         if self.question is not None:
@@ -172,6 +176,8 @@ class RunContext(Context):
     def count(self, model: Model, usage: Usage, *, calls: int = 1, cached: bool = False) -> None:
         for tally in self.state.ledger.each(self.phase, model.name, self._role):
             tally.count(model, usage, calls, cached)
+        if self.state.budget is not None and not cached:
+            self.state.budget.pay(model, usage)
         if self.question is None:
             return
         line = CallRecord(model=model.name, kind="step", phase=self.phase, cached=cached, usage=usage)

@@ -5,9 +5,11 @@ import asyncio
 import pytest
 
 from moco_core.models import Engine, Model
+from moco_core.runs.results import costs_of
 from moco_core.runtime.cache import Cache
+from moco_core.runtime.ledger import Answered, Tally
 from moco_core.runtime.runtime import Runtime
-from moco_core.types import Generation, Usage
+from moco_core.types import Generation, Question, Usage
 
 
 class Priced(Engine):
@@ -83,3 +85,40 @@ def test_seconds_of_calls_served_together_add_up_to_the_time_they_took():
     took = time.monotonic() - started
     assert sum(keeper.timed) == pytest.approx(took, rel=0.1)
     assert keeper.timed[1] == keeper.timed[2] > keeper.timed[0]
+
+
+def test_thoughts_are_counted_where_they_are_told_and_unknown_where_they_are_not():
+    got = Tally()
+    model = Model(name="m", fingerprint="f", capabilities={"generate"}, engine=Priced(), parameters=7)
+    for generation in (
+        Generation(text="x", meta={"reasoning_tokens": 5, "cached_tokens": 3}),
+        Generation(text="x", reasoning="so"),
+        Generation(text="x"),
+    ):
+        got.add(model, Usage(1, 1), Answered(generation, False))
+    assert (got.reasoning, got.unreasoned, got.cached_prompt, got.parameters) == (5, 1, 3, 7)
+
+
+def test_what_a_model_costs_in_each_of_its_roles():
+    model = Model(name="m", fingerprint="f", capabilities={"generate"}, engine=Priced())
+
+    async def main():
+        async with Runtime(Cache(None)) as runtime:
+            state = runtime.state(None)
+            context = state.context("respond", Question(id="q", prompt="?"))
+            await context.generate(model, "counted")
+            judge = context.role("judge")
+            await judge.generate(model, "counted", sample=1)
+            await judge.gather([judge.generate(model, "stated")])
+            judge.count(model, Usage(7, 0))
+            await context.role("reference").generate(model, "other")
+            await context.on(Question(id="r", prompt="?")).role("judge").generate(model, "third")
+            return costs_of(state.ledger), context.calls
+
+    costs, calls = asyncio.run(main())
+    whole = costs["respond"]["m"]
+    assert whole["prompt"] == 2 * 1000 + 1 + 7 and whole["calls"] + whole["cached"] == 5
+    assert whole["roles"]["judge"]["prompt"] == 1000 + 1 + 7 and set(whole["roles"]) == {"judge"}
+    assert costs["reference"]["m"]["calls"] == 1
+    # one record of the question, whatever the role
+    assert [c.kind for c in calls] == ["generate"] * 3 + ["step", "generate"]

@@ -57,7 +57,8 @@ def generation(
     """Read a reply. Raises :class:`RequestFailed` if it is none, and :class:`Damaged` if it is not what the API promises.
 
     ``meta`` holds ``served_model``, the name that the server answers under, and ``cost``, what the call costs (None if it has
-    a price and the server does not say what was used).
+    a price and the server does not say what was used). ``reasoning_tokens`` and ``cached_tokens`` stand there as far as the
+    server tells them.
     """
     name = call.model.name
     try:
@@ -95,6 +96,10 @@ def generation(
     cost = used.cost(prices, cached_price)
     if cost is not None or prices is not None:
         meta["cost"] = cost
+    if used.reasoning is not None:
+        meta["reasoning_tokens"] = used.reasoning
+    if used.cached:
+        meta["cached_tokens"] = used.cached
     inner, answer = split(text, tags) if tags else ("", text)
     return Generation(
         text=answer,

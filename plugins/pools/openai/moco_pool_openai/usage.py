@@ -20,12 +20,14 @@ _MOST = 10**9
 class Used:
     """Tokens of one request, None where the server does not say. ``completion`` is all that was written, thoughts included.
 
-    ``cached`` is the part of ``prompt`` that the service had in its own cache; ``charged`` is what it says it takes.
+    ``cached`` is the part of ``prompt`` that the service had in its own cache, ``reasoning`` the part of ``completion`` that
+    were thoughts; ``charged`` is what it says it takes.
     """
 
     prompt: int | None = None
     completion: int | None = None
     cached: int = 0
+    reasoning: int | None = None
     charged: float | None = None
 
     @property
@@ -71,14 +73,16 @@ def used_by(reply: Mapping[str, Any]) -> Used:
         if prompt is not None:
             completion = max(completion or 0, total - prompt)
     details = _mapping(given, "completion_tokens_details", "output_tokens_details")
-    thoughts = _count(details, "reasoning_tokens") or _count(given, "reasoning_tokens") or 0
-    if completion is not None and thoughts > completion:  # they cannot be among what was counted
+    thoughts = _count(details, "reasoning_tokens") or _count(given, "reasoning_tokens")
+    if completion is not None and thoughts is not None and thoughts > completion:  # they cannot be among what was counted
         completion += thoughts
     read = _mapping(given, "prompt_tokens_details", "input_tokens_details")
     cached = _count(read, "cached_tokens") or _count(given, "cached_tokens", "prompt_cache_hit_tokens") or 0
     if not prompt and not completion:
         prompt = completion = None  # a service that counts nothing says 0
-    return Used(prompt=prompt, completion=completion, cached=cached, charged=_money(given.get("cost")))
+    return Used(
+        prompt=prompt, completion=completion, cached=cached, reasoning=thoughts, charged=_money(given.get("cost"))
+    )
 
 
 def _mapping(given: Mapping[str, Any], *names: str) -> Mapping[str, Any]:

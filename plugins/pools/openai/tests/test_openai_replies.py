@@ -512,3 +512,11 @@ def test_vectors_of_every_form_and_none() -> None:
     for value in (True, 10**400, "1", None):
         with pytest.raises(Damaged):
             rewards(call, {"data": [{"data": [value]}]})
+
+
+def test_thoughts_and_what_a_server_had_read_before_stand_in_the_reply() -> None:
+    usage = {"prompt_tokens": 30, "completion_tokens": 90, "completion_tokens_details": THOUGHTS}
+    told = read({**said({"content": "a"}), "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 16}}})
+    assert (told.meta["reasoning_tokens"], told.meta["cached_tokens"], told.usage) == (64, 16, Usage(30, 90))
+    silent = read({**said({"content": "a"}), "usage": {"prompt_tokens": 30, "completion_tokens": 90}})
+    assert not {"reasoning_tokens", "cached_tokens"} & set(silent.meta)
