@@ -213,8 +213,8 @@ class Generation:
     ``meta`` is JSON data of the engine. Some of its keys mean something to everybody: ``cost`` is the call's money where the
     engine knows it better than the model's prices (None: it has a price that is unknown), ``seconds`` its model time where an
     engine that batches by itself knows it better than the clock (None: unknown), ``warning`` a sentence that a run tells its
-    user once, ``reasoning_tokens`` how many of the tokens written were thoughts, ``cached_tokens`` how many of those read a
-    server had read before.
+    user once, ``reasoning_tokens`` how many of the tokens written were thoughts, ``cached_tokens`` how many of those read an
+    engine had read before.
     """
 
     text: str

@@ -218,6 +218,8 @@ def call_lines(calls: Sequence[CallRecord]) -> list[str]:
     out = []
     for number, call in enumerate(calls, 1):
         tokens = f"{call.usage.prompt_tokens}+{call.usage.completion_tokens} tokens"
+        if isinstance(call.response, dict) and "cached_tokens" in call.response:
+            tokens += f", {call.response['cached_tokens']} of them known"
         out.append(f"--- {number}. {call.model} ({call.kind}, {tokens}{', cached' if call.cached else ''})")
         seen = call.request
         if isinstance(seen, dict) and "messages" in seen:

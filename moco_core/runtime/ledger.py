@@ -158,6 +158,8 @@ def call_record(phase: str, call: Call, usage: Usage, answered: Answered) -> Cal
         said = {"text": result.text, "finish": result.finish_reason}
         if result.reasoning:
             said["reasoning"] = result.reasoning
+        if "cached_tokens" in result.meta:
+            said["cached_tokens"] = result.meta["cached_tokens"]
     elif call.kind == "score":
         said = [round(c.logprob, 6) for c in result]
     elif call.kind == "reward":

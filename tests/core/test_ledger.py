@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from moco_core.cli.display import call_lines
 from moco_core.models import Engine, Model
 from moco_core.runs.results import costs_of
 from moco_core.runtime.cache import Cache
@@ -24,6 +25,8 @@ class Priced(Engine):
             return Generation(text="x", meta={"cost": None})
         if prompt == "stated":
             return Generation(text="x", usage=Usage(1, 1), meta={"cost": 0.5})
+        if prompt == "known":
+            return Generation(text="x", usage=Usage(100, 1), meta={"cached_tokens": 64})
         return Generation(text="x", usage=Usage(1000, 500) if prompt == "counted" else Usage())
 
 
@@ -38,6 +41,23 @@ def tally(prompts, cache, prices=(2.0, 6.0)):
             return state.ledger.of("respond", "m")
 
     return asyncio.run(main())
+
+
+def test_the_record_says_how_much_of_a_prompt_was_known_and_the_usage_counts_all_of_it():
+    model = Model(name="m", fingerprint="f", capabilities={"generate"}, engine=Priced())
+
+    async def main():
+        async with Runtime(Cache(None)) as runtime:
+            context = runtime.state(None).context("respond", Question(id="q", prompt="known"))
+            for prompt in ("known", "counted"):
+                await context.generate(model, prompt)
+            return context.calls
+
+    known, other = asyncio.run(main())
+    assert known.usage == Usage(100, 1) and known.response["cached_tokens"] == 64
+    assert "cached_tokens" not in other.response
+    heads = [line for line in call_lines([known, other]) if line.startswith("---")]
+    assert heads == ["--- 1. m (generate, 100+1 tokens, 64 of them known)", "--- 2. m (generate, 1000+500 tokens)"]
 
 
 def test_the_second_who_asks_pays_as_much_as_the_first():

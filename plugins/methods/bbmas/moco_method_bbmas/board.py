@@ -9,6 +9,8 @@ from moco_toolkit_quoting import fence, tail
 
 __all__ = ["Board", "Entry"]
 
+_LEAST = 8  # characters of an entry below which it is left out
+
 
 @attrs.frozen(kw_only=True)
 class Entry:
@@ -76,9 +78,12 @@ class Board:
             kept += 1
         if not kept:
             newest = entries[-1]
-            written, kept = [newest.write(max(0, room - len(newest.write(0))))], 1
+            characters = room - len(newest.write(0))
+            if characters < _LEAST:  # an empty entry would say that nothing was written
+                return _left_out(len(entries))
+            written, kept = [newest.write(characters)], 1
         return "\n".join([*([_left_out(len(entries) - kept)] if len(entries) > kept else []), *written[-kept:]])
 
 
 def _left_out(count: int) -> str:
-    return f"({count} earlier entries are left out)"
+    return f"({count} earlier {'entry is' if count == 1 else 'entries are'} left out)"

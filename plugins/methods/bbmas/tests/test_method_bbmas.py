@@ -549,10 +549,11 @@ def test_the_oldest_entries_are_left_out_first():
     whole = board.write()
     assert board.write(len(whole)) == whole and whole.count("<entry>") == 3
     two = board.write(len(whole) - 5)
-    assert two.startswith("(1 earlier entries are left out)\n#2 agent 2 (step):") and len(two) < len(whole)
+    assert two.startswith("(1 earlier entry is left out)\n#2 agent 2 (step):") and len(two) < len(whole)
     head = "(3 earlier entries are left out)\n"
     newest = board.write(len(head + "#3 agent 3 (step):\n<entry>\n\n</entry>") + 8)
     assert newest.endswith("<entry>\n... er 3\n</entry>") and "(2 earlier" in newest
+    assert board.write(len(newest) - 1) == board.write(0) == "(3 earlier entries are left out)"
 
 
 def test_a_long_board_never_cuts_the_question():
@@ -563,10 +564,10 @@ def test_a_long_board_never_cuts_the_question():
     discuss(pool, max_rounds=8, sampling=sampling)
     for call in pool.history:
         assert call.prompt.startswith(QUESTION.text()) and len(call.prompt.split()) <= 600
-    assert any("earlier entries are left out" in call.prompt for call in pool.history)
+    assert any("left out)" in call.prompt for call in pool.history)
     pool = ScriptedPool(dict.fromkeys("ab", agent("step", "word " * 30)))
     discuss(pool, max_rounds=6, max_board_tokens=40)
-    assert any("earlier entries are left out" in call.prompt for call in pool.history)
+    assert any("left out)" in call.prompt for call in pool.history)
 
 
 def test_earlier_turns_and_the_system_prompt_stand_before_every_prompt():

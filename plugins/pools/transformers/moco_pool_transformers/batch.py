@@ -17,6 +17,7 @@ from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.loaded import LoadedModel
 from moco_toolkit_decoding.kv_cache import KVCache
+from moco_toolkit_decoding.prefixes import PrefixStore, read_blocks
 from moco_toolkit_decoding.runner import bucket
 from moco_toolkit_decoding.sampling import Settings, pick
 from moco_toolkit_decoding.stops import StopWatch
@@ -38,6 +39,7 @@ class Row:
     watch: StopWatch | None = None
     ids: list[int] = attrs.field(factory=list)
     logprobs: list[float] = attrs.field(factory=list)
+    reused: int = 0  # tokens of the prompt whose keys and values were known
 
     @classmethod
     def of(cls, call: Call, loaded: LoadedModel) -> Row:
@@ -65,22 +67,22 @@ class Row:
         return "length" if len(self.ids) >= self.limit else None
 
     def result(self, loaded: LoadedModel, finish: FinishReason) -> Generation:
+        meta: dict[str, Any] = {"cached_tokens": self.reused} if self.reused else {}
         if finish == "stop":
             assert self.watch is not None
-            return loaded.generation(
-                self.prompt, self.ids, self.logprobs, finish, text=self.watch.text, meta={"stop": self.watch.found}
-            )
+            meta["stop"] = self.watch.found
+            return loaded.generation(self.prompt, self.ids, self.logprobs, finish, text=self.watch.text, meta=meta)
         text = None
         if finish == "eos" and self.watch is not None and self.watch.flush(self.ids[:-1]):
             text = self.watch.text  # characters that were held back completed a stop string
-        return loaded.generation(self.prompt, self.ids, self.logprobs, finish, text=text)
+        return loaded.generation(self.prompt, self.ids, self.logprobs, finish, text=text, meta=meta)
 
 
-def new_batch(loaded: LoadedModel, capacity: int) -> Batch | StaticBatch:
+def new_batch(loaded: LoadedModel, capacity: int, prefixes: PrefixStore | None = None) -> Batch | StaticBatch:
     """Return an empty batch of the kind that the model's architecture allows."""
     cache = loaded.runner.new_cache(capacity=capacity)
     if cache is not None:
-        return Batch(loaded, cache)
+        return Batch(loaded, cache, prefixes)
     if not _remembers(loaded):
         raise CapabilityError(
             f"model {loaded.model.name!r} cannot be used here: {type(loaded.module).__name__} keeps its state in a way that "
@@ -112,8 +114,8 @@ def _remembers(loaded: LoadedModel) -> bool:
 class Batch:
     """The running batch of one model on a key/value cache."""
 
-    def __init__(self, loaded: LoadedModel, cache: KVCache) -> None:
-        self.loaded, self.cache = loaded, cache
+    def __init__(self, loaded: LoadedModel, cache: KVCache, prefixes: PrefixStore | None = None) -> None:
+        self.loaded, self.cache, self.prefixes = loaded, cache, prefixes
         self.rows: list[Row] = []
         self._next: Tensor | None = None  # what every row reads next, (B,)
         self._settings: Settings | None = None
@@ -142,15 +144,16 @@ class Batch:
         order: list[Row] = []
         twins: list[tuple[Row, int]] = []
         parts: list[Tensor] = []
-        for group in bucket(unique):
+        for group in bucket(unique) if self.prefixes is None else [_by_length(unique)]:
             prompts = [unique[i] for i in group]
             span = self.cache.append(len(prompts))
+            states, reused = self._read_prompts(span, prompts)
             if ready:
-                parts.append(runner.prompt(self.cache, span, prompts)[0])
-            else:
-                runner.prefill(self.cache, span, prompts)
-            for i in group:
+                assert states is not None
+                parts.append(runner.head(states))
+            for i, known in zip(group, reused, strict=True):
                 leader, *others = by_prompt[unique[i]]
+                leader.reused = known
                 twins += [(other, len(order)) for other in others]
                 order.append(leader)
         if twins:
@@ -167,6 +170,17 @@ class Batch:
         tokens, safe, logprobs = self._choose(torch.cat(parts), settings, [row.generator for row in order])
         self._read(safe)
         return self._take(tokens, logprobs.tolist(), start)
+
+    def _read_prompts(self, span: range, prompts: Sequence[Sequence[int]]) -> tuple[Tensor | None, list[int]]:
+        """Read prompts into new rows; return the states at their ends and how many tokens of each were known."""
+        runner, cache, store, model = self.loaded.runner, self.cache, self.prefixes, self.loaded.model.fingerprint
+        if store is None:
+            return runner.read(cache, span, prompts), [0] * len(prompts)
+        reused = [store.load(model, cache, row, ids) for row, ids in zip(span, prompts, strict=True)]
+        states = read_blocks(runner, cache, span, prompts)
+        for row, ids in zip(span, prompts, strict=True):
+            store.save(model, cache, row, ids)
+        return states, reused
 
     def step(self) -> list[Finished]:
         """Run one forward, choose one token per row; return the requests that are finished (or failed)."""
@@ -304,6 +318,11 @@ class StaticBatch:
         if len(self._done) == len(self.rows):
             self.rows, self._done, self._cache, self._last = [], set(), None, None
         return out
+
+
+def _by_length(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """Return the longest first, so that the rows of every block lie side by side."""
+    return sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
 
 
 def _not_finite(loaded: LoadedModel, step: int) -> ModelCallError:

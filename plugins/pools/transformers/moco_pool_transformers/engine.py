@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from moco_pool_transformers.loaded import LoadedModel
     from moco_pool_transformers.residency import Residency
     from moco_toolkit_checkpoints.specs import Spec
+    from moco_toolkit_decoding.prefixes import PrefixStore
 
 __all__ = ["TransformersEngine"]
 
@@ -35,6 +36,7 @@ class TransformersEngine(Engine):
         self.cpu = CpuPlan(cores=cores())
         self._residency: Residency | None = None
         self._replica_sets: dict[tuple[str, int], ReplicaSet] = {}
+        self._stores: dict[str, PrefixStore] = {}
 
     @property
     def residency(self) -> Residency:
@@ -89,6 +91,8 @@ class TransformersEngine(Engine):
         else:
             return
         # the failed batch is gone with its frames: give back what it held, and what nobody uses, before the retry
+        for store in self._stores.values():
+            store.clear()
         self.residency.relieve(model)
         raise EngineOutOfMemory(message)
 
@@ -117,7 +121,7 @@ class TransformersEngine(Engine):
                         inbox.reject(call, error)
             if rows:
                 if batch is None:
-                    batch = new_batch(loaded, self.max_batch)
+                    batch = new_batch(loaded, self.max_batch, self._prefixes(loaded))
                 _deliver(inbox, batch.admit(rows))
             if others:
                 self._answer(loaded, others, inbox)
@@ -126,6 +130,13 @@ class TransformersEngine(Engine):
             elif others or (not taken and not inbox.waiting):
                 # sessions of several models take turns: after a round the scheduler says whose turn it is
                 return
+
+    def _prefixes(self, loaded: LoadedModel) -> PrefixStore | None:
+        """Return what keeps the prompts of all models on this one's device, if prompts are kept."""
+        from moco_toolkit_decoding.prefixes import PrefixStore
+
+        limit = int(self.options.prefix_memory * 2**30)
+        return self._stores.setdefault(str(loaded.device), PrefixStore(limit)) if limit else None
 
     def _fill(self, inbox: Inbox) -> int:
         return max(1, min(inbox.limit, self.max_batch) // 8)
@@ -242,6 +253,7 @@ class TransformersEngine(Engine):
             self._residency.closed = True
             self._residency.free()
         self._replica_sets.clear()
+        self._stores.clear()
 
 
 def _replica(model: Model, device: str) -> Model:

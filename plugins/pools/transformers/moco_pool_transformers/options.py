@@ -57,6 +57,11 @@ class Options:
     memory: float | None = option(
         None, gt=0, help="GiB of weights kept in memory per device; default: 85 % of what is free at the first load"
     )
+    prefix_memory: float = option(
+        0.0,
+        ge=0,
+        help="GiB per device in which the keys and values of prompts are kept for prompts that begin alike; 0: none are",
+    )
     overlong: Literal["error", "truncate_left"] = option(
         "error",
         help="prompt longer than the context: fail that call, or drop its oldest tokens (recorded in the reply)",

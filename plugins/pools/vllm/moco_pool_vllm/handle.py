@@ -145,6 +145,8 @@ class EngineHandle:
             finish = "stop"
         text = _decoded(reader, ids[:-1] if finish == "eos" and ids and ids[-1] in ends else ids, spec.tags)
         meta = dict(prompt.meta)
+        if output.num_cached_tokens:
+            meta["cached_tokens"] = int(output.num_cached_tokens)
         if top:
             meta["top_logprobs"] = {"k": top, "tokens": [_likeliest(row, top) for row in said.logprobs]}
         places = [(at, s) for s in sampling.stop if s and (at := text.find(s)) >= 0]

@@ -165,6 +165,25 @@ class KVCache(Cache):
         for source, target in zip(sources, targets, strict=True):
             self.lengths[target] = self.lengths[source]
 
+    @torch.inference_mode()
+    def extract(self, row: int, start: int, stop: int) -> list[tuple[Tensor, Tensor]]:
+        """Return copies of some columns of a row: keys and values of every kind of layer, (layers, heads, columns, width)."""
+        return [
+            (keys[:, row, :, start:stop].clone(), values[:, row, :, start:stop].clone())
+            for keys, values in self._store.values()
+        ]
+
+    @torch.inference_mode()
+    def extend(self, row: int, pieces: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Append columns that :meth:`extract` returned of a cache of the same model; they are not counted as read."""
+        start = self.lengths[row]
+        stop = start + pieces[0][0].shape[2]
+        self.reserve(self.count, stop)
+        for (keys, values), (new_keys, new_values) in zip(self._store.values(), pieces, strict=True):
+            keys[:, row, :, start:stop] = new_keys
+            values[:, row, :, start:stop] = new_values
+        self.lengths[row] = stop
+
     def drop(self, gone: Sequence[int]) -> list[int]:
         """Remove rows and return, for every row that is left, where it was: new row i is old row ``result[i]``."""
         n = self.count

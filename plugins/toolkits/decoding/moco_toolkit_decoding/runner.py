@@ -174,18 +174,19 @@ class ModelRunner:
 
     def prefill(self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]]) -> None:
         """Append ``chunks[i]``, which may be empty, to row ``rows[i]``."""
-        self._read(cache, rows, chunks, last=False)
+        self.read(cache, rows, chunks, last=False)
 
     def prompt(self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Append chunks of a token at least; return what comes next, for models with a plain head.
-
-        Returns float32 logits (B, vocab) and the decoder's states that they come from, (B, H).
-        """
-        states = self._read(cache, rows, chunks, last=True)
+        """Append chunks of a token at least; return what comes next, for models with a plain head: float32 logits (B, vocab)
+        and the decoder's states that they come from, (B, H)."""
+        states = self.read(cache, rows, chunks)
         assert states is not None
+        return self.head(states), states
+
+    def head(self, states: Tensor) -> Tensor:
+        """Return what a plain head says of the decoder's last states: (B, H) -> float32 logits (B, vocab)."""
         with torch.inference_mode():
-            logits: Tensor = self.loaded.module.get_output_embeddings()(states)[:, : self.loaded.vocab].float()
-        return logits, states
+            return self.loaded.module.get_output_embeddings()(states)[:, : self.loaded.vocab].float()  # type: ignore[no-any-return]
 
     def advance(self, cache: KVCache, tokens: Tensor) -> Tensor:
         """Append one token to every row: int64 (B,) -> float32 logits (B, vocab)."""
@@ -243,7 +244,7 @@ class ModelRunner:
         cache.aim(rows, columns, width)
         out = self.loaded.run(
             input_ids=ids,
-            attention_mask=self._mask(cache, positions, width),
+            attention_mask=self.mask(cache, positions, width),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -264,7 +265,7 @@ class ModelRunner:
         cache.aim(rows, positions, width)
         out = self.loaded.run(
             input_ids=tokens.unsqueeze(-1),
-            attention_mask=self._mask(cache, positions, width),
+            attention_mask=self.mask(cache, positions, width),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
@@ -275,8 +276,8 @@ class ModelRunner:
         logits: Tensor = out.logits[..., : self.loaded.vocab].float()
         return logits[:, -1], out.hidden_states[-1][:, -1] if hidden else None
 
-    def _read(
-        self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]], *, last: bool
+    def read(
+        self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]], *, last: bool = True
     ) -> Tensor | None:
         """Append chunks without the head; also return the decoder's state at each row's last token, (B, H), if asked for."""
         past, lengths = [cache.lengths[r] for r in rows], [len(c) for c in chunks]
@@ -296,7 +297,7 @@ class ModelRunner:
             else:
                 places, seen = positions[:, start:stop], max(min(p + stop, e) for p, e in zip(past, ends, strict=True))
                 cache.aim(rows, columns[:, start:stop], seen)
-                mask = self._mask(cache, places, seen)
+                mask = self.mask(cache, places, seen)
             out = self.loaded.body(
                 input_ids=ids[:, start:stop],
                 attention_mask=mask,
@@ -333,7 +334,7 @@ class ModelRunner:
         device = self.loaded.device
         return ids.to(device), positions.to(device), columns.to(device)
 
-    def _mask(self, cache: KVCache, positions: Tensor, width: int) -> Any:
+    def mask(self, cache: KVCache, positions: Tensor, width: int) -> Any:
         """Return the ready-made attention mask (B, 1, Q, width): a row sees its own columns up to the query's position."""
         columns = torch.arange(width, device=positions.device)
         query = positions[:, None, :, None]
