@@ -1,0 +1,1 @@
+"""Serve a fitted system behind an OpenAI-compatible endpoint."""

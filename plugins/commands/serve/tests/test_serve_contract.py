@@ -1,0 +1,475 @@
+"""The contract of the endpoint: replies, parameters, usage, streams, decisions, panels, caps, cards."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from moco_command_serve.asking import read_ask
+from moco_command_serve.limits import Limits, Refused
+from moco_core import Generation, Method, ModelCallError, Pool, Question, Reply, Sampling, Span, System
+from moco_toolkit_authoring.scripted import Faults, ScriptedPool
+
+from .conftest import answers, events, open_system, say
+
+VOTE = {"name": "majority_vote", "tie": "order"}
+PROMPTS = [f"What is {i} plus {i * 7}? ünïcode" for i in range(12)]
+
+
+def hold(seconds: float = 30.0) -> tuple[threading.Event, Any]:
+    """Return an event and a script that waits for it."""
+    gate = threading.Event()
+
+    def script(call: Any) -> str:
+        gate.wait(seconds)
+        return say(call)
+
+    return gate, script
+
+
+# ---------------------------------------------------------------- replies and usage
+
+
+def test_replies_are_those_of_respond_and_usage_is_that_of_the_records(serve: Any, tmp_path: Any) -> None:
+    source = ScriptedPool({"a": say, "b": say, "c": say})
+    (tmp_path / "alone").mkdir()
+    sampling = Sampling(max_new_tokens=64, temperature=0.7)
+    alone = answers(
+        open_system(VOTE, source, tmp_path / "alone", sampling=sampling),
+        [Question(id="ask-0", prompt=p) for p in PROMPTS],
+    )
+    with serve(VOTE, sampling=sampling) as server, concurrent.futures.ThreadPoolExecutor(12) as threads:
+        got = list(threads.map(lambda p: server.chat(p).json(), PROMPTS))
+    assert [g["choices"][0]["message"]["content"] for g in got] == [a.text for a in alone]
+    for body, asked in zip(got, alone, strict=True):
+        used = [(c.usage.prompt_tokens, c.usage.completion_tokens) for c in asked.calls]
+        assert body["usage"]["prompt_tokens"] == sum(p for p, _ in used)
+        assert body["usage"]["completion_tokens"] == sum(c for _, c in used)
+        assert body["usage"]["total_tokens"] == sum(p + c for p, c in used)
+        rows = {r["model"]: (r["prompt_tokens"], r["completion_tokens"]) for r in body["moco"]["usage"]}
+        assert rows == {c.model: u for c, u in zip(asked.calls, used, strict=True)}
+        assert body["model"] == "system" and body["choices"][0]["finish_reason"] == "stop"
+
+
+def test_requests_at_once_share_batches(serve: Any) -> None:
+    gate, script = hold()
+    source = ScriptedPool({"a": script})
+    with serve(VOTE, source) as server, concurrent.futures.ThreadPoolExecutor(20) as threads:
+        futures = [threads.submit(server.chat, f"question {i}") for i in range(20)]
+        while server.service.active < 20:
+            time.sleep(0.01)
+        gate.set()
+        assert all(f.result().status_code == 200 for f in futures)
+    assert sum(source.engine.batches) == 20 and len(source.engine.batches) <= 3
+    assert max(source.engine.batches) >= 10
+
+
+def test_equal_requests_are_asked_once(serve: Any) -> None:
+    source = ScriptedPool({"a": say})
+    with serve(VOTE, source) as server:
+        first, second = server.chat("same").json(), server.chat("same").json()
+    assert first["choices"] == second["choices"] and first["usage"] == second["usage"]
+    assert len(source.history) == 1
+
+
+def test_members_answer_under_their_own_names(serve: Any) -> None:
+    with serve(VOTE) as server:
+        names = [m["id"] for m in httpx.get(f"{server.url}/models").json()["data"]]
+        assert names == ["system", "a", "b", "c"]
+        for name in "abc":
+            body = server.chat("hello", model=name).json()
+            assert body["model"] == name and body["choices"][0]["message"]["content"].startswith(f"I am {name} ")
+            assert [r["model"] for r in body["moco"]["usage"]] == [name]
+        missing = server.chat("hello", model="sytem")
+        assert missing.status_code == 404 and missing.json()["error"]["code"] == "model_not_found"
+        assert "did you mean 'system'" in missing.json()["error"]["message"]
+
+
+def test_headers_tell_method_models_calls_decision_and_seconds(serve: Any) -> None:
+    with serve(VOTE, replays=2) as server:
+        got = server.chat("hello", moco={"trace": True})
+        assert got.headers["x-moco-method"] == "Majority vote" and got.headers["x-moco-models"] == "a, b, c"
+        assert got.headers["x-moco-calls"] == "3" and got.headers["x-moco-decision"] in "abc"
+        assert float(got.headers["x-moco-seconds"]) >= 0
+        mark = got.headers["x-moco-replay-id"]
+        kept = httpx.get(f"{server.url}/replays/{mark}").json()
+        assert kept["question"] == [["user", "hello"]] and len(kept["calls"]) == 3
+        assert kept["calls"] == got.json()["moco"]["trace"]
+        for _ in range(2):
+            server.chat("other")
+        assert httpx.get(f"{server.url}/replays/{mark}").status_code == 404  # the last two are kept
+    with serve(VOTE) as server:
+        got = server.chat("hello")
+        assert "x-moco-replay-id" not in got.headers and "trace" not in got.json()["moco"]
+        assert "--replays" in httpx.get(f"{server.url}/replays/x").json()["error"]["message"]
+
+
+# ---------------------------------------------------------------- what a request says
+
+
+class Echo(Method):
+    """Says what reached it, and asks its first model with the decoding of the request."""
+
+    class system(System):
+        async def respond(self, question, context):
+            await context.generate(self.pool[0], question)
+            turns = " | ".join(f"{m.role}: {m.content}" for m in question.messages())
+            s = context.sampling
+            return Reply(
+                text=f"{turns} [{question.answer_kind} {context.seed} {s.temperature} {s.top_p} {s.max_new_tokens} {s.stop}]"
+            )
+
+    async def fit(self, pool, dev, context):
+        return self.system(pool, self.options)
+
+
+def test_history_system_prompts_and_settings_reach_the_method(serve: Any) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "developer", "content": [{"type": "text", "text": "And kind."}]},
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "1"},
+        {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "text", "text": "two?"}]},
+    ]
+    more = {"temperature": 1, "top_p": 0.5, "max_completion_tokens": 9, "stop": "x", "seed": 7, "user": "me", "n": None}
+    with serve(Echo, kind="integer") as server:
+        body = server.post("chat/completions", {"model": "system", "messages": messages, **more}).json()
+        plain = server.chat("One?").json()
+        own = server.chat("One?", moco={"kind": "math", "id": "q1"}).json()
+    said = body["choices"][0]["message"]["content"]
+    assert said == (
+        "system: Be brief.\n\nAnd kind. | user: One? | assistant: 1 | user: And two? [integer 7 1.0 0.5 9 ('x',)]"
+    )
+    # what is not given is the system's own
+    assert plain["choices"][0]["message"]["content"] == "user: One? [integer 0 0.0 1.0 64 ()]"
+    assert own["choices"][0]["message"]["content"] == "user: One? [math 0 0.0 1.0 64 ()]"
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"logprobs": True}, "logprobs"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty"),
+        ({"temperatur": 1}, "temperatur"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"stop": [""]}, "stop"),
+        ({"seed": "x"}, "seed"),
+        ({"n": 99}, "n"),
+        ({"n": 2}, "n"),
+        ({"stream": "yes"}, "stream"),
+        ({"moco": {"trase": 1}}, "moco"),
+        ({"moco": {"kind": "integr"}}, "moco"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": None}, "messages"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(more: dict[str, Any], param: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **more}
+    with pytest.raises(Refused) as caught:
+        ask = read_ask(body, chat=True, kind="text", limits=Limits())
+        ask.sampling(Sampling())
+        if ask.n > 1:  # the service refuses it where decoding is greedy
+            raise Refused(400, "n", param="n")
+    assert caught.value.status == 400 and caught.value.param == param
+    assert str(caught.value).startswith(param.split(".")[0]) or param == "messages"
+
+
+def test_a_setting_of_the_methods_own_is_not_passed_off_as_honoured(serve: Any) -> None:
+    with serve({**VOTE, "samples": 2, "temperature": 0.5}) as server:
+        refused = server.chat("hello", temperature=0.9)
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "temperature"
+        assert "Majority vote has a setting of its own" in refused.json()["error"]["message"]
+        assert server.chat("hello", temperature=0.5).status_code == 200
+        assert server.chat("hello", max_tokens=7).status_code == 200
+
+
+def test_several_replies_are_drawn_with_seeds_of_their_own(serve: Any) -> None:
+    with serve(VOTE) as server:
+        many = server.chat("hello", n=3, temperature=1.0, seed=5).json()
+        texts = [c["message"]["content"] for c in many["choices"]]
+        ones = [server.chat("hello", temperature=1.0, seed=s).json() for s in (5, 6, 7)]
+        assert texts == [o["choices"][0]["message"]["content"] for o in ones]
+        assert many["usage"]["total_tokens"] == sum(o["usage"]["total_tokens"] for o in ones)
+        assert server.chat("hello", n=3).json()["error"]["param"] == "n"
+
+
+def test_raw_text_is_continued_where_one_model_answers(serve: Any) -> None:
+    with serve(VOTE) as server:
+        refused = server.post("completions", {"model": "system", "prompt": "Once"})
+        assert refused.status_code == 400 and refused.json()["error"]["param"] == "prompt"
+        body = server.post("completions", {"model": "a", "prompt": "Once", "max_tokens": 3}).json()
+        assert body["object"] == "text_completion" and body["choices"][0]["text"] == "I am a"
+        assert body["choices"][0]["finish_reason"] == "length"
+    with serve({"name": "prompt_routing", "router": "a", "router_answers": False}, ("a", "b")) as server:
+        assert server.post("completions", {"model": "system", "prompt": ["Once"]}).json()["choices"][0]["text"]
+
+
+# ---------------------------------------------------------------- streams
+
+
+def test_a_stream_says_that_it_lives_and_then_what_the_reply_is(serve: Any) -> None:
+    gate, script = hold()
+    body = {"model": "system", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with serve(VOTE, {"a": script, "b": script}, keep_alive=0.05) as server:
+        whole = []
+        with httpx.stream(
+            "POST",
+            f"{server.url}/chat/completions",
+            json={**body, "stream_options": {"include_usage": True}},
+            timeout=30,
+        ) as got:
+            assert (
+                got.headers["content-type"] == "text/event-stream" and got.headers["x-moco-method"] == "Majority vote"
+            )
+            for piece in got.iter_text():
+                whole.append(piece)
+                gate.set()
+        found = events("".join(whole))
+        plain = server.chat("hi").json()
+        assert found[0] == ": working"
+        data = [e for e in found if not isinstance(e, str)]
+        text = "".join(e["choices"][0]["delta"].get("content", "") for e in data if e["choices"])
+        assert text == plain["choices"][0]["message"]["content"] and found[-1] == "DONE"
+        assert data[0]["choices"][0]["delta"]["role"] == "assistant"
+        assert data[-1]["usage"] == plain["usage"] and data[-1]["choices"] == []
+        assert [e["choices"][0]["finish_reason"] for e in data[:-1]] == [None, "stop"]
+        assert data[-2]["moco"]["decision"] == plain["moco"]["decision"]
+        # without the option nobody is told the usage; what is cached comes at once, with all headers
+        quick = httpx.post(f"{server.url}/chat/completions", json=body)
+        assert "usage" not in events(quick.text)[-2] and quick.headers["x-moco-calls"] == "2"
+
+
+def test_what_models_wrote_in_turns_is_streamed_in_turns(serve: Any) -> None:
+    spans = (Span("one", "Hel"), Span("two", "lo"))
+    source = ScriptedPool({"a": lambda call: Generation(text="Hello", spans=spans), "b": say})
+    with serve(VOTE, source) as server:
+        got = events(server.chat("hi", model="a", stream=True).text)
+    assert [e["choices"][0]["delta"].get("content") for e in got[:-1]] == ["Hel", "lo", None]
+
+
+def test_an_error_after_the_first_comment_is_an_event_and_before_it_a_status(serve: Any) -> None:
+    gate = threading.Event()
+
+    def fail(call: Any) -> Any:
+        gate.wait(0.3)
+        raise ModelCallError("a: /home/somebody/secret broke")
+
+    with serve(VOTE, {"a": fail}, keep_alive=0.05) as server:
+        got = server.chat("hi", stream=True)
+        found = events(got.text)
+        assert got.status_code == 200 and found[-2]["error"]["code"] == "model_call_failed" and found[-1] == "DONE"
+        gate.set()
+        assert "secret" not in got.text
+    with serve(VOTE, {"a": fail}) as server:
+        assert server.chat("hi", stream=True).status_code == 502
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def test_a_router_tells_its_choice_without_asking_the_chosen_model(serve: Any) -> None:
+    router = {"name": "prompt_routing", "router": "r", "router_answers": False, "decode": "generate", "fallback": "c"}
+    source = ScriptedPool({"r": lambda call: "B", "b": say, "c": say})
+    ask = {"messages": [{"role": "user", "content": "hello"}]}
+    with serve(router, source) as server:
+        got = server.post("decide", ask).json()
+        assert {c.model for c in source.history} == {"r"}
+        chosen = server.chat("hello").json()["moco"]["decision"]
+        assert got["model"] == chosen and got["object"] == "decision" and "parsed" in got["scores"]
+        assert [row["model"] for row in got["usage"]] == ["r"]
+    with serve(VOTE) as server:
+        refused = server.post("decide", ask)
+        assert refused.status_code == 400 and "does not choose one model" in refused.json()["error"]["message"]
+
+
+# ---------------------------------------------------------------- panels, caps, deadlines
+
+
+def test_stragglers_of_a_panel_are_left_out_after_the_grace(serve: Any) -> None:
+    gate, script = hold(5)
+    slow = ScriptedPool({"slow": script})
+    pool = [*ScriptedPool({"a": say, "b": say}).pool, *slow.pool]
+    with serve(VOTE, Pool(pool), min_responses=2, grace=0.1) as server:
+        body = server.chat("hello", moco={"trace": True}).json()
+        votes = body["moco"]["meta"][0]["votes"]
+        gate.set()
+        assert [v["status"] != "failed" for v in votes] == [True, True, False]
+        assert {r["model"] for r in body["moco"]["usage"]} == {"a", "b"}
+
+
+class Judged(Method):
+    """Asks a panel that it can do without, and a judge that it cannot."""
+
+    class system(System):
+        async def respond(self, question, context):
+            *panel, judge = self.pool
+            said = await context.gather((context.generate(m, question) for m in panel), tolerate=ModelCallError)
+            verdict = await context.generate(judge, "Which of " + " / ".join(getattr(s, "text", "-") for s in said))
+            return Reply.of(verdict)
+
+    async def fit(self, pool, dev, context):
+        return self.system(pool, self.options)
+
+
+def test_a_failed_judge_is_an_error_never_a_members_answer(serve: Any) -> None:
+    gate, slow = hold(5)
+
+    def broken(call: Any) -> Any:
+        raise ModelCallError("judge: out of order at /srv/models/judge")
+
+    with serve(Judged, {"a": say, "judge": broken}, grace=0.05) as server:
+        got = server.chat("hello")
+        assert got.status_code == 502 and "I am a" not in got.text and "/srv" not in got.text
+    # a judge is waited for, however long the panel's grace
+    late = threading.Timer(0.3, gate.set)
+    late.start()
+    with serve(Judged, {"a": say, "judge": slow}, grace=0.05) as server:
+        assert server.chat("hello").json()["choices"][0]["message"]["content"].startswith("I am judge")
+
+
+def test_calls_and_tokens_are_capped(serve: Any) -> None:
+    source = ScriptedPool(dict.fromkeys("abc", say))
+    with serve(VOTE, source, calls=2) as server:
+        got = server.chat("hello")
+        assert got.status_code == 422 and got.json()["error"]["code"] == "cap_exceeded"
+        assert "more than 2 model calls" in got.json()["error"]["message"]
+    debate = {"name": "multiagent_refine", "rounds": 2, "summarizer": "vote", "temperature": 0.0}
+    with serve(debate, tokens=40) as server:
+        got = server.chat("hello")
+        assert got.status_code == 422 and "40 tokens" in got.json()["error"]["message"]
+    with serve(debate, tokens=4000) as server:
+        assert server.chat("hello").status_code == 200
+
+
+def test_a_deadline_ends_a_request_and_frees_its_calls(serve: Any) -> None:
+    gate, script = hold(5)
+    source = ScriptedPool({"a": script})
+    with serve(VOTE, source, deadline=0.2) as server:
+        got = server.chat("hello")
+        assert got.status_code == 504 and got.json()["error"]["code"] == "deadline"
+        second = server.chat("waits behind it")
+        assert second.status_code == 504
+        gate.set()
+        assert server.chat("after it").status_code == 200
+    assert [c.prompt for c in source.history] == ["hello", "after it"]
+
+
+def test_a_client_that_hangs_up_frees_its_calls(serve: Any) -> None:
+    gate, script = hold(5)
+    source = ScriptedPool({"a": script, "b": script})
+    with serve(VOTE, source) as server:
+        for more in ({}, {"stream": True}):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(
+                    f"{server.url}/chat/completions",
+                    json={"model": "system", "messages": [{"role": "user", "content": f"gone {more}"}], **more},
+                    timeout=0.2,
+                )
+        deadline = time.monotonic() + 5
+        while server.service.active and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.service.active == 0
+        gate.set()
+        assert server.chat("stays").status_code == 200
+        scheduler = server.service.opened.runtime.scheduler
+        assert not scheduler._pending and not scheduler._in_flight
+    # what an engine had begun is finished; what waited behind it was never asked
+    assert len([c for c in source.history if "gone" in c.prompt]) <= 2
+
+
+def test_a_full_server_says_when_to_come_again(serve: Any) -> None:
+    gate, script = hold()
+    with serve(VOTE, {"a": script}, requests=2) as server, concurrent.futures.ThreadPoolExecutor(2) as threads:
+        futures = [threads.submit(server.chat, f"q{i}") for i in range(2)]
+        while server.service.active < 2:
+            time.sleep(0.01)
+        busy = server.chat("third")
+        assert busy.status_code == 429 and busy.headers["retry-after"] == "1"
+        gate.set()
+        assert all(f.result().status_code == 200 for f in futures)
+        assert server.chat("third").status_code == 200
+
+
+# ---------------------------------------------------------------- cards, metrics, memory
+
+
+def test_the_card_carries_what_is_known(serve: Any) -> None:
+    known = {"test": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 100}}
+    with serve(VOTE, known=known) as server:
+        card = httpx.get(f"{server.url}/models/system").json()
+        assert card["moco"]["method"] == "Majority vote" and card["moco"]["test"] == known["test"]
+        assert [m["name"] for m in card["moco"]["members"]] == ["a", "b", "c"]
+        assert httpx.get(f"{server.url}/models/a").json()["moco"]["name"] == "a"
+        assert httpx.get(f"{server.url}/models/z").status_code == 404
+
+
+def test_prometheus_counts_requests_calls_and_tokens(serve: Any) -> None:
+    with serve(VOTE) as server:
+        used = server.chat("hello").json()["usage"]
+        server.chat("hello", model="nobody")
+        text = httpx.get(server.url.replace("/v1", "/metrics")).text
+    assert 'moco_requests_total{status="200"} 1.0' in text and 'moco_requests_total{status="404"} 1.0' in text
+    assert 'moco_model_calls_total{model="a",role="member"} 1.0' in text
+    read = sum(
+        float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith("moco_tokens_total") and 'kind="prompt"' in line
+    )
+    assert read == used["prompt_tokens"] and "moco_request_seconds_count 1.0" in text
+
+
+def test_memory_is_flat(serve: Any) -> None:
+    """What a request leaves behind: nothing that grows with their number."""
+    import gc
+    import tracemalloc
+
+    with serve(VOTE, ("a",), replays=4) as server, httpx.Client() as client:
+
+        def ask(count: int) -> None:
+            for i in range(count):
+                messages = [{"role": "user", "content": f"question {i % 7} " * 20}]
+                got = client.post(f"{server.url}/chat/completions", json={"model": "system", "messages": messages})
+                assert got.status_code == 200
+
+        ask(12)
+        gc.collect()
+        tracemalloc.start()
+        ask(8)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        ask(30)
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+    assert grown < 30 * 400  # far less than a request's text alone
+
+
+def _broken(call: Any) -> Exception:
+    return ModelCallError("a: cannot read /root/x.bin")
+
+
+def test_faults_of_models_are_told_without_a_word_of_the_machine(serve: Any, capfd: Any) -> None:
+    source = ScriptedPool({"a": say}, faults=Faults(when=lambda call: True, error=_broken))
+    with serve(VOTE, source) as server:
+        got = server.chat("hello")
+        assert got.status_code == 502 and "/root" not in got.text and "Traceback" not in got.text
+        mark = got.json()["error"]["message"].rsplit(" ", 1)[1]
+    assert f"[{mark}]" in capfd.readouterr().err
