@@ -225,7 +225,7 @@ def synced_readme(project: Project, text: str) -> str:
 
     Raises ConfigError if there is neither, or if the plugin cannot be imported.
     """
-    if project.kind == "toolkit":
+    if project.kind in ("toolkit", "command"):  # a command shows its options with --help
         return text
     where = str(project.folder / "README.md")
     if marked(text, "options") is None:
