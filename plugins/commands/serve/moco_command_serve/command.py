@@ -27,7 +27,7 @@ KEY = "MOCO_SERVE_KEY"
 @click.command("serve")
 @click.argument("system", shell_complete=complete_plugin("method"))
 @click.option(
-    "-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool, if SYSTEM is a method  [default: tiny]"
+    "-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool, if SYSTEM is a method."
 )
 @click.option("-d", "--dataset", help="Fit on this dataset's dev split first (methods that learn from dev).")
 @click.option("--dev", type=int, default=50, show_default=True, help="Dev examples to fit on.")
@@ -137,7 +137,7 @@ def _opened(
     from moco_command_serve.card import facts_of
     from moco_core import ConfigError, MocoError, RunResult, api
     from moco_core.cli.overrides import apply_overrides
-    from moco_core.config import DEFAULT_POOL
+    from moco_core.config import default_pool
 
     catalogue, cache = known_plugins(plugin_files), cache_file(cache_path)
     folder = Path(system)
@@ -150,8 +150,8 @@ def _opened(
         except MocoError:
             own = type(opened.parts.method).title
         return opened, facts_of(folder), own.replace(" ", "-")
-    named = {"method": system, **{k: v for k, v in given.items() if v is not None}}
-    data = apply_overrides({"pool": DEFAULT_POOL, **named}, list(overrides))
+    named = {"method": system, **given, "pool": given["pool"] or default_pool(catalogue)}
+    data = apply_overrides({k: v for k, v in named.items() if v is not None}, list(overrides))
     return api.fit(dev=dev, seed=seed, plugins=catalogue, cache=cache, **data), {}, system
 
 
