@@ -26,9 +26,7 @@ KEY = "MOCO_SERVE_KEY"
 
 @click.command("serve")
 @click.argument("system", shell_complete=complete_plugin("method"))
-@click.option(
-    "-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool, if SYSTEM is a method."
-)
+@click.option("-p", "--pool", shell_complete=complete_plugin("pool"), help="Pool, if SYSTEM is a method.")
 @click.option("-d", "--dataset", help="Fit on this dataset's dev split first (methods that learn from dev).")
 @click.option("--dev", type=int, default=50, show_default=True, help="Dev examples to fit on.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the fit and of sampled replies.")

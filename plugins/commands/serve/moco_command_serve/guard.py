@@ -4,29 +4,22 @@ decision is taken without asking whom it chooses."""
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 
 from moco_command_serve.limits import CapExceeded, Limits
 from moco_core import (
-    Answer,
     Context,
     ContinuationScore,
-    Evaluation,
     Example,
     Generation,
     Message,
     Model,
     ModelCallError,
     Question,
-    Reply,
     Sampling,
-    Score,
-    TrainingJob,
     Usage,
 )
 from moco_core.types import Prompt
@@ -62,14 +55,19 @@ class Guard:
             raise CapExceeded(f"the request has used the {limits.tokens} tokens that it may use")
 
 
-class Guarded(Context):
-    """A context that asks its guard before every call, and otherwise does what the context inside of it does."""
+class Guarded:
+    """A context that asks its guard before every call; whatever else it is asked for, the context inside of it does."""
 
     def __init__(self, inner: Context, guard: Guard) -> None:
         self.inner, self.guard = inner, guard
-        self.phase, self.question, self.calls = inner.phase, inner.question, inner.calls
 
-    # ---------------------------------------------------------------- guarded
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    @classmethod
+    def around(cls, inner: Context, guard: Guard) -> Context:
+        """Return a guarded context as the context that it stands for."""
+        return cast(Context, cls(inner, guard))
 
     async def generate(
         self,
@@ -164,60 +162,12 @@ class Guarded(Context):
         *,
         label: str = "",
     ) -> list[T]:
-        return await self.inner.each(examples, lambda item, inner: work(item, Guarded(inner, self.guard)), label=label)
+        return await self.inner.each(
+            examples, lambda item, inner: work(item, Guarded.around(inner, self.guard)), label=label
+        )
 
-    def on(self, question: Question) -> Context:
+    def on(self, question: Question) -> Guarded:
         return Guarded(self.inner.on(question), self.guard)
 
-    # ---------------------------------------------------------------- as they are
-
-    @property
-    def seed(self) -> int:
-        return self.inner.seed
-
-    @property
-    def sampling(self) -> Sampling:
-        return self.inner.sampling
-
-    @property
-    def metric(self) -> Any:
-        return self.inner.metric
-
-    def rng(self, *parts: Any) -> random.Random:
-        return self.inner.rng(*parts)
-
-    async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
-        return await self.inner.once(what, compute)
-
-    async def artifact(
-        self, what: Mapping[str, Any], build: Callable[[Path], Awaitable[None]], *, resume: bool = False
-    ) -> Path:
-        return await self.inner.artifact(what, build, resume=resume)
-
-    async def train(self, model: Model, job: TrainingJob, *, name: str = "") -> Model:
-        return await self.inner.train(model, job, name=name)
-
-    async def evaluate(
-        self,
-        models: Sequence[Model],
-        examples: Sequence[Example],
-        sampling: Sampling | None = None,
-        *,
-        label: str = "dev",
-    ) -> Evaluation:
-        return await self.inner.evaluate(models, examples, sampling, label=label)
-
-    def read(self, question: Question, text: str) -> Answer:
-        return self.inner.read(question, text)
-
-    async def grade(self, example: Example, reply: Reply) -> Score:
-        return await self.inner.grade(example, reply)
-
-    def warn(self, text: str) -> None:
-        self.inner.warn(text)
-
-    def note(self, **data: Any) -> None:
-        self.inner.note(**data)
-
-    def progress(self, what: str, done: int, total: int | None = None, note: str = "") -> None:
-        self.inner.progress(what, done, total, note)
+    def role(self, name: str) -> Guarded:
+        return Guarded(self.inner.role(name), self.guard)

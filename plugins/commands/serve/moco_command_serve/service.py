@@ -17,6 +17,7 @@ from moco_command_serve.asking import Ask
 from moco_command_serve.guard import Guard, Guarded
 from moco_command_serve.limits import CapExceeded, Limits, Refused
 from moco_core import (
+    Context,
     MocoError,
     Model,
     ModelCallError,
@@ -35,7 +36,9 @@ __all__ = ["Outcome", "Service", "Spent"]
 
 @attrs.frozen(kw_only=True)
 class Spent:
-    """What one model did for a request, in one role: ``member``, or ``judge`` where it only says how good replies are."""
+    """What one model did for a request, in one role: as its method calls it, else ``judge`` for a model that only says how
+    good replies are, and ``member``.
+    """
 
     model: str
     role: str
@@ -119,7 +122,7 @@ class Service:
             state = states[index]
             guard = Guard(limits=self.limits, used=lambda: state.ledger.usage)
             allowed = None if member or ask.text is not None else self.opened.parts.allowed
-            context = Guarded(state.context("respond", ask.question, allowed=allowed), guard)
+            context = Guarded.around(state.context("respond", ask.question, allowed=allowed), guard)
             calls[index] = context.calls
             reply = await self._reply(ask, member, context)
             self._check_honoured(ask, guard)
@@ -135,7 +138,7 @@ class Service:
             seconds=time.monotonic() - started,
         )
 
-    async def _reply(self, ask: Ask, member: Model | None, context: Guarded) -> Reply:
+    async def _reply(self, ask: Ask, member: Model | None, context: Context) -> Reply:
         if ask.text is not None:
             model = member or self.opened.system.model
             if model is None:
@@ -159,9 +162,9 @@ class Service:
     async def decide(self, question: Question) -> tuple[str, Mapping[str, Any], Sequence[Spent]]:
         """Return the model that a router chooses, what it says about that, and what it cost. Raises Refused."""
         parts = self.opened.parts
-        state = parts_state = self.opened.runtime.state(parts.metric, seed=parts.seed, sampling=parts.sampling)
+        state = self.opened.runtime.state(parts.metric, seed=parts.seed, sampling=parts.sampling)
         guard = Guard(limits=self.limits, used=lambda: state.ledger.usage, decide=question)
-        context = Guarded(parts_state.context("respond", question, allowed=parts.allowed), guard)
+        context = Guarded.around(state.context("respond", question, allowed=parts.allowed), guard)
         nobody = Refused(400, f"{self.method} does not choose one model before it is asked", code="unsupported")
 
         async def respond() -> Reply:
@@ -211,23 +214,18 @@ class Service:
         return Refused(500, f"an error of the server; its log says more under {mark}", code="internal")
 
     def _spent(self, states: Sequence[Any]) -> list[Spent]:
-        rows: dict[tuple[str, str], Spent] = {}
+        """Return what every model did in every role: as the method calls it, else as judge or as member."""
+        rows: dict[tuple[str, str], list[Any]] = {}
         for state in states:
-            for phase, model, tally in state.ledger:
-                role = "judge" if phase == "metric" or model in self._judges else "member"
-                money = tally.money if tally.priced and not tally.unpriced else None
-                row = Spent(model=model, role=role, calls=tally.calls, usage=tally.usage, money=money)
-                before = rows.get((model, role))
-                if before is not None:
-                    known = before.money is not None and money is not None
-                    row = attrs.evolve(
-                        row,
-                        calls=row.calls + before.calls,
-                        usage=row.usage + before.usage,
-                        money=(before.money or 0.0) + (money or 0.0) if known else None,
-                    )
-                rows[model, role] = row
-        return list(rows.values())
+            parts = [(phase, model, role, tally) for (phase, model, role), tally in state.ledger.roles.items()]
+            for phase, model, whole in state.ledger:
+                usual = "judge" if phase == "metric" or model in self._judges else "member"
+                mine = [(role, tally) for its, name, role, tally in parts if (its, name) == (phase, model)]
+                for role, tally in mine:
+                    rows.setdefault((model, role), []).append(tally)
+                if whole.calls > sum(tally.calls for _, tally in mine):
+                    rows.setdefault((model, usual), []).append(_rest(whole, [tally for _, tally in mine]))
+        return [_sum(model, role, tallies) for (model, role), tallies in rows.items()]
 
     # ---------------------------------------------------------------- transcripts
 
@@ -245,3 +243,26 @@ class Service:
         while len(self.replays) > self.limits.replays:
             self.replays.popitem(last=False)
         return outcome.id
+
+
+def _rest(whole: Any, parts: Sequence[Any]) -> Any:
+    """Return what a model did beside what it did in roles."""
+    usage = Usage(
+        whole.usage.prompt_tokens - sum(t.usage.prompt_tokens for t in parts),
+        whole.usage.completion_tokens - sum(t.usage.completion_tokens for t in parts),
+    )
+    fields = ("calls", "priced", "unpriced", "money")
+    return attrs.evolve(
+        whole, usage=usage, **{f: getattr(whole, f) - sum(getattr(t, f) for t in parts) for f in fields}
+    )
+
+
+def _sum(model: str, role: str, tallies: Sequence[Any]) -> Spent:
+    known = any(t.priced for t in tallies) and not any(t.unpriced for t in tallies)
+    return Spent(
+        model=model,
+        role=role,
+        calls=sum(t.calls for t in tallies),
+        usage=sum((t.usage for t in tallies), Usage()),
+        money=sum(t.money for t in tallies) if known else None,
+    )
