@@ -1,13 +1,12 @@
-"""Reading a route out of a router's reply, and the labels that make scoring exact."""
+"""Reading a route out of a router's reply."""
 
 from __future__ import annotations
 
 import re
-import string
 
 from moco_toolkit_answers import strip_reasoning
 
-__all__ = ["parse_route", "scoring_labels"]
+__all__ = ["parse_route"]
 
 # A whole number: no digit, letter or decimal point attached, so that neither "70B" nor "2.5" nor "v2" holds one.
 _NUMBER = r"(?<![\w.,-])(\d+)(?![\w%]|[.,]\d)"
@@ -38,20 +37,6 @@ def parse_route(reply: str, count: int) -> int | None:
         return _position(labelled[-1], count)
     inside = {position for number in _WHOLE.findall(text) if (position := _position(number, count)) is not None}
     return inside.pop() if len(inside) == 1 else None
-
-
-def scoring_labels(count: int) -> tuple[str, ...]:
-    """Return labels of which none begins another, single characters where possible: 1..9, else A..Z, else 001, 002, ...
-
-    A number such as "1" is a beginning of "10", so its score would include the other's; these labels exclude each other
-    as they are, whatever the router's tokenizer makes of them.
-    """
-    if count <= 9:
-        return tuple(str(number) for number in range(1, count + 1))
-    if count <= len(string.ascii_uppercase):
-        return tuple(string.ascii_uppercase[:count])
-    width = len(str(count))
-    return tuple(str(number).zfill(width) for number in range(1, count + 1))
 
 
 def _position(number: str, count: int) -> int | None:

@@ -11,9 +11,10 @@ import attrs
 
 from moco_core import Context, Model, ModelCallError, Question, Sampling
 from moco_method_prompt_routing.options import Options
-from moco_method_prompt_routing.parse import parse_route, scoring_labels
-from moco_method_prompt_routing.prompts import default_labels, route
+from moco_method_prompt_routing.parse import parse_route
+from moco_method_prompt_routing.prompts import default_labels
 from moco_toolkit_quoting import transcript
+from moco_toolkit_routing import route_prompt, scoring_labels
 
 __all__ = ["Route", "Router", "ScoringRouter", "WritingRouter"]
 
@@ -63,7 +64,7 @@ class Router(ABC):
         return [order]
 
     def _prompt(self, text: str, order: Sequence[int], labels: Sequence[str]) -> str:
-        return route(text, [self.descriptions[i] for i in order], labels)
+        return route_prompt(text, [self.descriptions[i] for i in order], labels)
 
 
 class ScoringRouter(Router):

@@ -12,7 +12,7 @@ from moco_core.models import Pool
 from moco_core.options import build
 from moco_method_prompt_routing.method import PromptRouting
 from moco_method_prompt_routing.options import Options
-from moco_method_prompt_routing.parse import parse_route, scoring_labels
+from moco_method_prompt_routing.parse import parse_route
 from moco_toolkit_authoring import (
     ScriptedCall,
     ScriptedEngine,
@@ -93,14 +93,6 @@ def test_replies_that_name_model_two(reply):
 )
 def test_replies_that_name_nobody(reply):
     assert parse_route(reply, 3) is None
-
-
-@pytest.mark.parametrize("count", [1, 2, 9, 10, 12, 26, 27, 120])
-def test_scoring_labels_exclude_each_other(count):
-    labels = scoring_labels(count)
-    assert len(set(labels)) == count
-    assert not any(a != b and b.startswith(a) for a in labels for b in labels)
-    assert count > 26 or all(len(label) == 1 for label in labels)
 
 
 # ---------------------------------------------------------------- routing
@@ -307,7 +299,9 @@ def test_calibration_that_would_do_nothing_is_refused_or_told():
 
 def test_earlier_turns_of_a_conversation_are_shown_to_the_router():
     pool = pool_of(2, "2")
-    question = Question(id="h", prompt="And in French?", history=(Message("user", "Say cat."), Message("assistant", "cat")))
+    question = Question(
+        id="h", prompt="And in French?", history=(Message("user", "Say cat."), Message("assistant", "cat"))
+    )
     run_method(PromptRouting(Options(router=0)), pool, questions=[question])
     route, answer = pool.history
     assert "user: Say cat.\n\nassistant: cat\n\nuser: And in French?\n</question>" in route.prompt

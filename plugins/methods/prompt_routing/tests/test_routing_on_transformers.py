@@ -12,9 +12,8 @@ from moco_core.models import Pool
 from moco_core.options import build
 from moco_method_prompt_routing.method import PromptRouting
 from moco_method_prompt_routing.options import Options
-from moco_method_prompt_routing.parse import scoring_labels
-from moco_method_prompt_routing.prompts import route
 from moco_toolkit_authoring import run_method
+from moco_toolkit_routing import route_prompt, scoring_labels
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -53,7 +52,7 @@ def test_the_choice_is_the_argmax_of_teacher_forced_labels(folder: str, tmp_path
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     labels = scoring_labels(COUNT)
     for question in QUESTIONS:
-        prompt = tokenizer(route(question.text(), [f"good at {i}" for i in range(COUNT)], labels))["input_ids"]
+        prompt = tokenizer(route_prompt(question.text(), [f"good at {i}" for i in range(COUNT)], labels))["input_ids"]
         sums = []
         for label in labels:
             ids = torch.tensor([prompt + tokenizer(label, add_special_tokens=False)["input_ids"]])

@@ -9,6 +9,7 @@ from moco_toolkit_routing.curves import area, cost_curve, strong_curve
 from moco_toolkit_routing.encoding import Encoder, encoder_names, encoder_problems
 from moco_toolkit_routing.outcomes import Outcomes, settled
 from moco_toolkit_routing.pricing import Pricing, pricing
+from moco_toolkit_routing.prompting import route_prompt, scoring_labels
 from moco_toolkit_routing.report import report, wins_by_fold
 from moco_toolkit_routing.rewording import rewordings, unchanged
 from moco_toolkit_routing.splits import folds, holdout
@@ -28,6 +29,8 @@ __all__ = [
     "pricing",
     "report",
     "rewordings",
+    "route_prompt",
+    "scoring_labels",
     "settled",
     "strong_curve",
     "unchanged",

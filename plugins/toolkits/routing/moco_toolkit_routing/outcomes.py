@@ -43,6 +43,15 @@ class Outcomes:
     def questions(self) -> int:
         return len(self.subsets)
 
+    def only(self, rows: Sequence[int]) -> Outcomes:
+        """Return the table of some questions."""
+        return attrs.evolve(
+            self,
+            scores=tuple(tuple(row[q] for q in rows) for row in self.scores),
+            costs=tuple(tuple(row[q] for q in rows) for row in self.costs),
+            subsets=tuple(self.subsets[q] for q in rows),
+        )
+
     def means(self, rows: Sequence[int] | None = None) -> tuple[float, ...]:
         """Return every model's mean score, on all questions or on some; 0 without any."""
         where = range(self.questions) if rows is None else rows

@@ -5,6 +5,7 @@ Importing this imports no torch.
 """
 
 from moco_toolkit_training.jobs import Classify, Dpo, Grpo, Job, Judge, Lora, Rank, Reward, Sft
+from moco_toolkit_training.keeping import kept, restore_trained, save_trained
 from moco_toolkit_training.rows import Completion, Demonstration, Duel, Labelled, Preference, Task, pairing
 
 __all__ = [
@@ -23,5 +24,8 @@ __all__ = [
     "Reward",
     "Sft",
     "Task",
+    "kept",
     "pairing",
+    "restore_trained",
+    "save_trained",
 ]
