@@ -54,6 +54,7 @@ from moco_core.runs.report import make_reports as make_reports
 from moco_core.runs.results import RunResult as RunResult
 from moco_core.runs.results import read_results as read_results
 from moco_core.runs.stats import Estimate as Estimate
+from moco_core.runs.stats import Versus as Versus
 from moco_core.runs.stats import compare as compare
 from moco_core.runs.stats import estimate as estimate
 from moco_core.secrets import Secret as Secret

@@ -8,6 +8,7 @@ holds a lock on its file ``.lock``.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def read_units(folder: Path) -> tuple[Unit, ...]:
             for number, line in enumerate(file, 1):
                 try:
                     row = json.loads(line)
-                    units.append(Unit(str(row["id"]), float(row["score"]), str(row["subset"])))
+                    units.append(Unit(str(row["id"]), _finite(row["score"]), str(row["subset"])))
                 except (ValueError, TypeError, KeyError):
                     raise StoreError(f"{path}: line {number} is damaged; {_AGAIN}") from None
     except FileNotFoundError:
@@ -73,6 +74,13 @@ def read_units(folder: Path) -> tuple[Unit, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from None
     return tuple(units)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("no score")
+    return number
 
 
 def read_records(folder: Path, problems: list[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ import attrs
 
 from moco_core.catalogue import Catalogue
 from moco_core.runs.results import RunResult, subsets_of
-from moco_core.runs.stats import Comparison, Estimate, compare, estimate
+from moco_core.runs.stats import Estimate, Versus, compare, estimate
 from moco_core.types import Unit, canonical
 
 __all__ = ["Report", "Row", "best_single", "make_reports", "mean_units", "shown"]
@@ -29,7 +29,7 @@ class Row:
     role: str
     best: bool
     estimate: Estimate | None
-    versus: Comparison | None
+    versus: Versus | None
     runs: tuple[RunResult, ...]
     units: tuple[Unit, ...] = ()
 

@@ -16,7 +16,7 @@ import attrs
 
 from moco_core.types import Unit
 
-__all__ = ["Comparison", "Estimate", "bonett_price", "compare", "estimate", "mcnemar_exact", "wilson"]
+__all__ = ["Estimate", "Versus", "bonett_price", "compare", "estimate", "mcnemar_exact", "wilson"]
 
 RESAMPLES = 4000
 _LARGE = 1000
@@ -35,7 +35,7 @@ class Estimate:
 
 
 @attrs.frozen(kw_only=True)
-class Comparison:
+class Versus:
     """System minus baseline on the ``n`` units both have.
 
     ``low`` and ``high`` bound the mean difference, at 95 % unless asked otherwise. Where all scores are 0 or 1 the interval is
@@ -96,7 +96,7 @@ def estimate(units: Sequence[Unit], seed: int = 0, level: float = _LEVEL) -> Est
     return Estimate(mean=math.fsum(values) / len(values), low=low, high=high, n=len(values))
 
 
-def compare(system: Sequence[Unit], baseline: Sequence[Unit], seed: int = 0, level: float = _LEVEL) -> Comparison | None:
+def compare(system: Sequence[Unit], baseline: Sequence[Unit], seed: int = 0, level: float = _LEVEL) -> Versus | None:
     """Compare two systems on the units they share; None if they share none."""
     theirs = {u.id: u.score for u in baseline}
     pairs = [(u.score, theirs[u.id]) for u in system if u.id in theirs]
@@ -110,7 +110,7 @@ def compare(system: Sequence[Unit], baseline: Sequence[Unit], seed: int = 0, lev
     else:
         low, high = _bootstrap(differences, seed, level)
         p_value, test = _sign_flip(differences, seed), "permutation"
-    return Comparison(
+    return Versus(
         difference=math.fsum(differences) / n,
         low=low,
         high=high,

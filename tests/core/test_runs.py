@@ -120,7 +120,15 @@ def test_units_are_what_the_metric_counts(moco, toys):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"id": "a", "score": 1.0}', '{"id": "a", "score": "x", "subset": ""}', "[]", "{", ""]
+    "text",
+    [
+        '{"id": "a", "score": 1.0}',
+        '{"id": "a", "score": "x", "subset": ""}',
+        '{"id": "a", "score": NaN, "subset": ""}',
+        "[]",
+        "{",
+        "",
+    ],
 )
 def test_a_damaged_line_of_units_is_named(moco, toys, text):
     installed().register_file(toys)

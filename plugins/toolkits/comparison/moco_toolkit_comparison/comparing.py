@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from moco_core import Report, Row, compare
+from moco_core import Report, Row, Versus, compare
 from moco_toolkit_comparison.costs import NOT_OURS, QUANTITIES, Amount, answering, costs, front, total
 from moco_toolkit_comparison.statistics import Array, detectable, gap_closed, holm, interval, letters, pairwise
 from moco_toolkit_comparison.verdicts import Rule, Verdict, judge
@@ -37,8 +37,8 @@ class Standing:
 
     ``p_holm`` is its p against the best single model, corrected for all systems of the report; ``group`` holds the letters of
     those it cannot be told apart from. ``cost`` are amounts per question, ``times`` how many times the best single model's.
-    ``of`` names the method that a control belongs to, ``control`` what it is; ``efficient`` says that no system is both
-    cheaper and better.
+    ``versus_controls`` compares a method with each of its controls. ``of`` names the method that a control belongs to,
+    ``control`` what it is; ``efficient`` says that no system is both cheaper and better.
     """
 
     row: Row
@@ -50,6 +50,7 @@ class Standing:
     control_emergence: Mapping[str, Emergence]
     seed_sd: float | None
     verdict: Verdict | None
+    versus_controls: Mapping[str, Versus]
     cost: Mapping[str, Amount]
     times: Amount
     efficient: bool
@@ -169,6 +170,11 @@ class Comparison:
                 control_emergence={c: e for c, r in self.controls(row).items() if (e := self.emergence(r))},
                 seed_sd=stdev(row.seed_means.values()) if len(row.seed_means) > 1 else None,
                 verdict=self._verdict(row),
+                versus_controls={
+                    c: v
+                    for c, r in self.controls(row).items()
+                    if (v := compare(row.units, r.units, self.report.seeds[0], self.rule.level)) is not None
+                },
                 cost=cost[i],
                 times=_ratio(cost[i][unit], own),
                 efficient=efficient[i],
@@ -224,7 +230,8 @@ class Comparison:
         best, seed = self.report.best, self.report.seeds[0]
         if row.role != "method" or best is None or not row.units:
             return None
-        against = {"best single": best, **self.controls(row)}
+        # a placebo asks what learning is worth, not what collaboration is
+        against = {"best single": best, **{c: r for c, r in self.controls(row).items() if c != "placebo"}}
         found = {name: compare(row.units, other.units, seed, self.rule.level) for name, other in against.items()}
         return judge({name: (c.low, c.high) for name, c in found.items() if c is not None}, self.rule.gain)
 
@@ -267,6 +274,7 @@ def _data(s: Standing) -> dict[str, Any]:
         "control_emergence": {name: _emergence(e) for name, e in s.control_emergence.items()},
         "seed_sd": s.seed_sd,
         "verdict": s.verdict and attrs.asdict(s.verdict),
+        "versus_controls": {name: attrs.asdict(v) for name, v in s.versus_controls.items()},
         "control": s.control or None,
         "control_of": s.of or None,
         "cost_per_question": {name: attrs.asdict(amount) for name, amount in s.cost.items()},

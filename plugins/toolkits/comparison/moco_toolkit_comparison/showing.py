@@ -132,6 +132,9 @@ class Shown:
         out = [Text(line, style="bold") for line in _folded(_heading(report), wide)]
         out += self._table(wide, columns)
         out += [Text(line) for sentence in findings(self.comparison) for line in _folded(sentence, wide)]
+        if self._marked:
+            out += [Text(line) for line in _folded("! This system's runs have warnings of their own (run.json).", wide)]
+        out += [Text(line) for line in self._figures(wide)]
         out += [Text(line) for line in self._subsets(wide)]
         lost = dict.fromkeys(run.left_out for r in report.rows for run in r.runs if run.left_out)
         return out + [Text(line) for text in lost for line in ("", f"left out of {report.dataset}: {text}")]
@@ -150,12 +153,7 @@ class Shown:
             shown = [c for c in shown if c.rank != last]
             table = self._cells(shown)
         widths = [max(map(cell_len, column)) for column in zip(*(cells for cells, _ in table), strict=True)]
-        lines = []
-        for cells, style in table:
-            padded = [c + " " * (w - cell_len(c)) for c, w in zip(cells[:1], widths, strict=False)]
-            padded += [" " * (w - cell_len(c)) + c for c, w in zip(cells[1:], widths[1:], strict=True)]
-            lines.append(Text("  ".join(padded).rstrip(), style=style))
-        return lines
+        return [Text("  ".join(_padded(cells, widths)).rstrip(), style=style) for cells, style in table]
 
     def _cells(self, columns: Sequence[Column]) -> list[tuple[list[str], str]]:
         table = [([c.heading for c in columns], "")]
@@ -167,8 +165,27 @@ class Shown:
             if standing.row.role == "method" and limit is None and comparison.oracle is not None:
                 limit = _floor("oracle (ceiling)", comparison.oracle, columns)
                 table.append((limit, "dim"))
-            table.append(([c.cell(standing) for c in columns], _style(standing)))
+            cells = [c.cell(standing) for c in columns]
+            table.append(([f"{cells[0]}{' !' if standing.label in self._marked else ''}", *cells[1:]], _style(standing)))
         return table
+
+    @property
+    def _marked(self) -> set[str]:
+        """The systems with warnings that not all have: another model answered than was asked, a fit went wrong."""
+        found = {r.label: {w for run in r.runs for w in run.warnings} for r in self.comparison.report.rows}
+        shared = set.intersection(*found.values()) if len(found) > 1 else set()
+        return {label for label, warnings in found.items() if warnings - shared}
+
+    def _figures(self, width: int) -> list[str]:
+        """Return what metrics and abstentions add (macro F1, coverage), as far as it fits."""
+        rows = [r for r in self.comparison.report.rows if r.figures]
+        names = [n for n in dict.fromkeys(n for r in rows for n in r.figures) if n != "subset_mean"]
+        if not names:
+            return []
+        table = [["system", *names]]
+        table += [[_short(r.label, _NAME), *(_figure(r.figures.get(n)) for n in names)] for r in rows]
+        lines = _aligned(table)
+        return ["", *lines] if max(map(cell_len, lines)) <= width else ["", f"figures in --json: {', '.join(names)}"]
 
     def _subsets(self, width: int) -> list[str]:
         """Return the scores per subset, where some subset sees the systems in another order than the whole does."""
@@ -177,7 +194,7 @@ class Shown:
         if len(names) < 2 or not _says_more(rows, names):
             return []
         if len(names) > _SUBSETS or len(rows) > _SYSTEMS:
-            return ["", f"{len(names)} subsets see the systems in other orders: --json and moco report have their scores"]
+            return ["", f"{len(names)} subsets see the systems in other orders: their scores are in --json"]
         header = ["subset", *(_short(r.label, 16) for r in rows), "n"]
         table = [header]
         for name in names:
@@ -187,16 +204,10 @@ class Shown:
             table.append([_short(name, _NAME), *cells, f"{size}{' (few)' if size < 20 else ''}"])
         macro = [over_subsets(r) for r in rows]
         table.append(["mean of subsets", *(f"{m.mean:.3f}" if m else "-" for m in macro), ""])
-        widths = [max(cell_len(row[i]) for row in table) for i in range(len(header))]
-        if sum(widths) + 2 * len(widths) - 2 > width:
-            return ["", f"{len(names)} subsets see the systems in other orders: --json and moco report have their scores"]
-        return [
-            "",
-            *(
-                "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-                for row in table
-            ),
-        ]
+        lines = _aligned(table)
+        if max(map(cell_len, lines)) > width:
+            return ["", f"{len(names)} subsets see the systems in other orders: their scores are in --json"]
+        return ["", *lines]
 
 
 def shown(reports: Sequence[Report]) -> list[Shown]:
@@ -232,6 +243,21 @@ def _floor(name: str, value: float, columns: Sequence[Column]) -> list[str]:
 def _width(table: Sequence[tuple[Sequence[str], str]]) -> int:
     widths = [max(map(cell_len, column)) for column in zip(*(cells for cells, _ in table), strict=True)]
     return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(_padded(row, widths)).rstrip() for row in table]
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Return cells as wide as their columns on a terminal, the first to the left, the others to the right."""
+    spaces = [" " * (w - cell_len(c)) for c, w in zip(cells, widths, strict=True)]
+    return [c + space if i == 0 else space + c for i, (c, space) in enumerate(zip(cells, spaces, strict=True))]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value.is_integer() and abs(value) > 1 else f"{value:,.3f}"
 
 
 def _says_more(rows: Sequence[Any], names: Sequence[str]) -> bool:

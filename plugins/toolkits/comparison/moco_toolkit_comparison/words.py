@@ -64,6 +64,9 @@ def _limits(comparison: Comparison, methods: Sequence[Standing]) -> list[str]:
         out.append(f"With {comparison.scores.shape[1]} questions a difference of {least:.3f} is found 8 times in 10.")
     if not any(s.control for s in comparison.standings):
         out.append("No control was run: more tries of one model might do as well (--controls).")
+    idle = [s.label for s in methods if (v := s.versus_controls.get("placebo")) and v.low <= 0]
+    if idle:
+        out.append(f"What {_listed(idle)} learnt from dev cannot be told from chance (placebo).")
     kept = [s.label for s in methods if s.verdict and s.verdict.decision == "KEEP"]
     if kept:
         out.append(f"KEEP {_listed(kept)}.")

@@ -21,6 +21,7 @@ from moco_toolkit_comparison import (
     study,
     total,
 )
+from moco_toolkit_comparison.words import findings
 
 
 @pytest.fixture
@@ -69,6 +70,16 @@ def test_verdicts_need_the_equal_budget(comparison, grid):
     assert found["good equal_budget"].control == "equal budget" and found["good equal_budget"].of == "good"
     (alone,) = make_reports([r for r in grid if r.role != "control"])
     assert named(Comparison(alone))["good"].verdict.why == "no control with an equal budget was run"
+
+
+def test_a_placebo_is_compared_and_has_no_part_in_the_verdict(grid, result):
+    method = {"name": "control", "kind": "placebo", "method": {"name": "good"}}
+    placebo = result("good placebo", [int(i % 8 != 7) for i in range(200)], "control", method=method)
+    comparison = Comparison(make_reports([*grid, placebo])[0])
+    good = named(comparison)["good"]
+    assert good.verdict.why == "beats best single, self, equal budget" and good.versus_controls["placebo"].difference == 0
+    assert "What good learnt from dev cannot be told from chance (placebo)." in findings(comparison)[0]
+    assert "placebo" not in findings(Comparison(make_reports(grid)[0]))[0]
 
 
 def test_the_rule_is_that_of_the_runs_and_the_strictest_where_they_differ(grid):

@@ -95,6 +95,22 @@ def test_names_in_any_script_and_with_control_characters_keep_the_table_straight
     assert len(starts) == 1
 
 
+def test_a_system_with_warnings_of_its_own_is_marked(grid):
+    everybody = [attrs.evolve(r, warnings=("dataset leaves out 3 rows",)) for r in grid]
+    assert not any("!" in line for line in text(everybody))
+    told = "'m' was asked and 'n' answers; see that it is the model meant"
+    lines = text([attrs.evolve(r, warnings=(*r.warnings, told)) if r.label == "idle" else r for r in everybody])
+    assert [line.split("  ")[0] for line in lines if "!" in line] == [
+        "idle !", "! This system's runs have warnings of their own (run.json)."
+    ]  # fmt: skip
+
+
+def test_further_figures_stand_below(grid):
+    lines = text([attrs.evolve(r, figures={"coverage": 0.5, "subset_mean": 0.1}) for r in grid[:3]])
+    at = lines.index("")
+    assert [line.split() for line in lines[at + 1 : at + 3]] == [["system", "coverage"], ["a", "0.500"]]
+
+
 def test_failed_runs_say_so(result):
     lines = text([result("a", [1, 0], "baseline", dev=0.5), result("m", [None, None], status="failed")])
     assert next(line for line in lines if line.startswith("m")).split()[1] == "failed"
