@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import attrs
 
-__all__ = ["Prediction", "TrainingJob", "TrainingSite"]
+__all__ = ["TrainingJob", "TrainingSite"]
 
 
 @attrs.frozen(kw_only=True)
@@ -38,15 +38,6 @@ class TrainingSite:
     device: str = "cpu"
     threads: int | None = None
     info: Mapping[str, Any] = attrs.field(factory=dict)
-
-
-@attrs.frozen(kw_only=True)
-class Prediction:
-    """What a job will take: ``tokens`` that are trained on, ``memory`` in bytes on its device, ``seconds`` (None: unknown)."""
-
-    tokens: float
-    memory: int
-    seconds: float | None = None
 
 
 class TrainingJob(Protocol):

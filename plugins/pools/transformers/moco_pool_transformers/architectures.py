@@ -14,8 +14,8 @@ from moco_toolkit_checkpoints.specs import Task
 __all__ = ["capabilities", "loader", "rolls_back"]
 
 GENERATIVE = frozenset({"generate", "logprobs", "score", "step", "hidden", "embed", "weights", "train"})
-CLASSIFYING = frozenset({"reward", "hidden", "embed", "weights"})
-ENCODING = frozenset({"embed", "weights"})
+CLASSIFYING = frozenset({"reward", "hidden", "embed", "weights", "train"})
+ENCODING = frozenset({"embed", "weights", "train"})
 
 _TABLES = {
     "AutoModelForCausalLM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",

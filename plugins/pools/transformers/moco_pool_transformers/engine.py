@@ -12,6 +12,7 @@ import attrs
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError, PoolError
 from moco_core.models import CAPABILITIES, Call, Engine, Inbox, Model, Recipe
+from moco_core.training import TrainingJob, TrainingSite
 from moco_pool_transformers.cpu import CpuPlan, cores
 from moco_pool_transformers.options import Options
 from moco_pool_transformers.placement import missing
@@ -210,6 +211,14 @@ class TransformersEngine(Engine):
         from moco_pool_transformers.export import export
 
         export(model, folder)
+
+    def train(self, model: Model, job: TrainingJob, site: TrainingSite) -> Mapping[str, Any]:
+        """See :meth:`moco_core.models.Engine.train`. What is idle leaves memory first; the job loads the model itself."""
+        from moco_pool_transformers.training import site_of
+
+        lent = site_of(model, site, self.entry(model), self.cpu, self.options)
+        self.free()
+        return job.run(lent)
 
     def resident(self) -> Collection[str]:
         return self.residency.names()

@@ -23,6 +23,11 @@ Judge = Callable[[Sequence[Completion]], Awaitable[Sequence[float | None]]]
 """Gives the rewards of completions, finite numbers; None leaves a completion out. Runs in the run's event loop."""
 
 
+async def _elsewhere(completions: Sequence[Completion]) -> Sequence[float | None]:
+    """The judge of a job in another process, which asks for rewards through its site."""
+    raise RuntimeError("rewards are given where the run is")
+
+
 def _in(low: float, high: float = float("inf"), *, open_low: bool = False) -> Any:
     """Return a validator of a range, whose error is one line for people."""
 
@@ -93,9 +98,14 @@ class Job:
 
     def run(self, site: TrainingSite) -> Mapping[str, Any]:
         """See :meth:`moco_core.training.TrainingJob.run`."""
+        from moco_toolkit_training.fitting import fit
         from moco_toolkit_training.process import run
 
-        return run(self, site)
+        return run(self.service, self.sent(), fit(self, site), site)
+
+    def sent(self) -> Job:
+        """Return the job as another process gets it: without what lives in this one."""
+        return self
 
     async def reward(self, rollouts: Sequence[tuple[int, str]]) -> Sequence[float | None]:
         """See :meth:`moco_core.training.TrainingJob.reward`."""
@@ -153,6 +163,11 @@ class Grpo(Job):
     def __attrs_post_init__(self) -> None:
         if self.batch % self.group:
             raise ConfigError(f"grpo: batch ({self.batch} completions) must be a multiple of group ({self.group})")
+        if self.held_out:
+            raise ConfigError("grpo: held_out rows have no loss; let the trained model answer them and grade its replies")
+
+    def sent(self) -> Grpo:
+        return attrs.evolve(self, judge=_elsewhere)
 
     async def reward(self, rollouts: Sequence[tuple[int, str]]) -> Sequence[float | None]:
         return await self.judge([Completion(task=self.rows[row], text=text) for row, text in rollouts])

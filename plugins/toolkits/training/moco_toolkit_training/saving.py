@@ -1,0 +1,62 @@
+"""Writing what was trained so that it is opened again as exactly that: an adapter beside its base, or a whole checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from moco_core.training import TrainingSite
+from moco_toolkit_training.jobs import Job
+from moco_toolkit_training.opening import HEADS, Student
+
+__all__ = ["save"]
+
+_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "*.jinja", "vocab*", "merges.txt", "*.model", "added_tokens.json")
+
+
+def save(job: Job, site: TrainingSite, student: Student, trainer: Any) -> None:
+    """Write ``site.folder/model``: beside its place, then renamed.
+
+    An adapter is written for the base it was trained on, named as the pool names it. Heads are saved whole: a head is not
+    what engines call an adapter.
+    """
+    place, beside = site.folder / "model", site.folder / "model.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    module = trainer.accelerator.unwrap_model(trainer.model)
+    if student.adapter:
+        module.save_pretrained(beside, selected_adapters=["default"])
+        config = json.loads((beside / "adapter_config.json").read_text("utf-8"))
+        config["base_model_name_or_path"] = site.info["named"]
+        (beside / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+        (beside / "README.md").unlink(missing_ok=True)
+        if site.info["tokenizer"] != site.entry["model"]:
+            _copy(Path(site.info["tokenizer"]), beside, _TOKENIZER)
+    else:
+        if job.lora is not None:
+            module = module.merge_and_unload()
+        module.to(dtype=_stored(site)).save_pretrained(beside)
+        base = Path(site.entry["model"])
+        if job.service not in HEADS:  # what the trainer wrote into them is its own business
+            _copy(base, beside, ("config.json", "generation_config.json"))
+        _copy(Path(site.info["tokenizer"]), beside, _TOKENIZER)
+        if site.info.get("template_text") is not None:
+            (beside / "chat_template.jinja").write_text(site.info["template_text"], "utf-8")
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(beside, place)
+
+
+def _stored(site: TrainingSite) -> Any:
+    import torch
+
+    return getattr(torch, site.entry["dtype"])  # as it will be opened
+
+
+def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
+    for pattern in patterns:
+        for path in source.glob(pattern):
+            if path.is_file():
+                shutil.copy(path, folder / path.name)
