@@ -1,22 +1,17 @@
-"""Secrets: what is opened by ``reveal`` and shown nowhere else, and what is masked in texts that others wrote."""
+"""Secrets: what is opened by ``reveal`` and shown nowhere else."""
 
-import base64
 import copy
 import json
 import logging
 import pickle
-import textwrap
 from collections.abc import Mapping
-from urllib.parse import quote
 
 import attrs
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from moco_core.errors import ConfigError
 from moco_core.options import as_given, build, describe, option, plain
-from moco_core.secrets import MASK, Secret, is_secret_name, looks_like_key, mask
+from moco_core.secrets import MASK, Secret, is_secret_name
 from moco_core.types import digest
 
 KEY = "sk-proj-S3CRET+/x%y'z_9\\q"
@@ -96,61 +91,6 @@ def test_a_plain_text_is_no_secret():
     assert "S3CRET" not in str(caught.value)
 
 
-FORMS = {
-    "as it is": KEY,
-    "its repr": repr(KEY),
-    "the repr of a header": repr(f"Bearer {KEY}\r".encode()),
-    "the repr of a repr": repr(repr(KEY)),
-    "JSON": json.dumps({"key": KEY}),
-    "percent-encoded": quote(KEY, safe=""),
-    "percent-encoded but for slashes": quote(KEY),
-    "percent-encoded in small letters": quote(KEY, safe="").replace("%2B", "%2b").replace("%2F", "%2f"),
-    "percent-encoded twice": quote(quote(KEY, safe=""), safe=""),
-    "hexadecimal": KEY.encode().hex(),
-    "base64": base64.b64encode(KEY.encode()).decode(),
-    "base64 for addresses": base64.urlsafe_b64encode(KEY.encode()).decode(),
-    "basic authorization, key as password": base64.b64encode(f"user:{KEY}".encode()).decode(),
-    "basic authorization, longer user": base64.b64encode(f"users:{KEY}".encode()).decode(),
-    "basic authorization, key as user": base64.b64encode(f"{KEY}:".encode()).decode(),
-    "wrapped": "\n".join(textwrap.wrap(KEY, 9)),
-    "wrapped in a frame": "".join(f"│ {line} │\n" for line in textwrap.wrap(KEY, 9)),
-    "wrapped, repr": repr("\n    ".join(textwrap.wrap(KEY, 9))),
-    "its beginning": KEY[:15] + "...",
-    "its end": "..." + KEY[-16:],
-    "capitals": KEY.upper(),
-}
-
-
-@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
-def test_no_form_of_a_secret_passes(form):
-    clean = mask(f"the key ({form}) is wrong", [Secret(KEY)])
-    assert clean.startswith("the key (") and clean.endswith(") is wrong") and MASK in clean
-    rest = clean.removeprefix("the key (").removesuffix(") is wrong")
-    assert len(rest.replace(MASK, "")) <= 12, rest
-
-
-@given(
-    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=60),
-    st.text(max_size=30),
-    st.text(max_size=30),
-)
-def test_no_secret_passes_between_any_words(key, before, after):
-    assert key not in mask(before + key + after, [key])
-
-
-def test_what_is_no_secret_stays():
-    text = "model 'test-model' has no max_tokens; Bearer authentication is required, basically"
-    assert mask(text, [Secret(KEY), Secret(MASK), Secret("")]) == text
-    assert mask("max_tokens", ["x"]) == "max_tokens"  # a key of one letter hides nothing
-    assert mask("the key dummy, not dummy_model", ["dummy"]) == "the key ***, not dummy_model"
-
-
-def test_what_stands_where_secrets_stand_is_masked_whoever_it_belongs_to():
-    assert mask("proxy http://me:pass@host:80/x failed", []) == "proxy http://***@host:80/x failed"
-    assert mask("sent 'Authorization: Bearer abc.def-123456'", []) == "sent 'Authorization: Bearer ***'"
-    assert mask("Basic dXNlcjpwYXNz1234==", []) == "Basic ***"
-
-
 def test_names_of_secrets_are_told_from_names_of_tokens_and_other_keys():
     secret = (
         "X-Api-Key apiKey api_key key token auth bearer Authorization accessToken password Cookie client_secret sig"
@@ -159,16 +99,3 @@ def test_names_of_secrets_are_told_from_names_of_tokens_and_other_keys():
     assert [n for n in secret.split() if not is_secret_name(n)] == []
     harmless = "max_tokens stop_token eos_token token_ids prompt_cache_key keyword monkey author api-version stop user"
     assert [n for n in harmless.split() if is_secret_name(n)] == []
-
-
-def test_keys_are_told_from_names():
-    keys = [
-        "sk-SUPERSECRETKEY",
-        "sk-proj-abc123",
-        "gsk_abcDEF12345678",
-        "Bearer abcdef123456",
-        "AIzaSyA1234567890abcdefghij",
-    ]
-    assert [k for k in keys if not looks_like_key(k)] == []
-    names = ["OPENAI_API_KEY", "my_key", "hf_transfer_key", "sklearn", "Bearer tokens", "sk", "pk_learning_rate"]
-    assert [n for n in names if looks_like_key(n)] == []

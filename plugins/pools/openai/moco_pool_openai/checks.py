@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from moco_core.secrets import MASK, is_secret_name, looks_like_key, mask
+from moco_core.secrets import MASK, is_secret_name
+from moco_pool_openai.masking import looks_like_key, mask
 
 __all__ = ["address_problem", "header_problem", "named_variable_problem", "public_problem", "strings"]
 

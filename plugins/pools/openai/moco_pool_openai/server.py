@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moco_core.errors import ConfigError, suggest
-from moco_core.secrets import mask
 from moco_pool_openai.dialects import DIALECTS, HOSTS, Dialect
 from moco_pool_openai.endpoint import HOSTED, Endpoint, credentials_of
 from moco_pool_openai.failures import Damaged, RequestFailed, Unreachable, failure_of, stated_failure
 from moco_pool_openai.listing import Listing, listing_of
+from moco_pool_openai.masking import mask
 from moco_pool_openai.options import Options
 from moco_pool_openai.pacing import Pacer, Spacer
 from moco_pool_openai.reading import parsed
