@@ -9,10 +9,11 @@ from typing import Any
 import attrs
 
 from moco_core.catalogue import Card
+from moco_core.cli.describing import OptionInfo, describe
 from moco_core.config import KEYS, SamplingOptions, Settings
 from moco_core.data import Dataset
 from moco_core.methods import Method
-from moco_core.options import OptionInfo, describe, plain
+from moco_core.options import plain
 
 __all__ = ["run_lines", "run_rows", "show_lines", "show_rows"]
 

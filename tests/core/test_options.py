@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from moco_core import Metric, PoolSource, Secret
 from moco_core.catalogue import Catalogue
+from moco_core.cli.describing import describe
 from moco_core.errors import ConfigError
-from moco_core.options import Plugin, build, build_plugin, describe, option, plain, plugin_option, with_options
+from moco_core.options import Plugin, build, build_plugin, option, plain, plugin_option, with_options
 
 
 @attrs.frozen(kw_only=True)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import attrs
 import pytest
 
+from moco_core.cli.describing import describe
 from moco_core.errors import ConfigError
-from moco_core.options import as_given, build, describe, option, plain
+from moco_core.options import as_given, build, option, plain
 from moco_core.secrets import MASK, Secret, is_secret_name
 from moco_core.types import digest
 

@@ -15,9 +15,10 @@ from urllib.parse import unquote, urlparse
 
 import attrs
 
+from moco_core.cli.describing import describe
 from moco_core.errors import ConfigError
 from moco_core.kinds import SPEC
-from moco_core.options import build, describe, plain
+from moco_core.options import build, plain
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
 from moco_toolkit_authoring.tables import marked, option_table
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import attrs
 
+from moco_core.cli.describing import describe
 from moco_core.data import Metric, Scored
 from moco_core.errors import MocoError
 from moco_core.models import Pool
-from moco_core.options import describe
 from moco_core.types import Answer, Example, Question, Reply, Score
 from moco_toolkit_authoring.harness import as_plugin, open_session
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require

@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from moco_core.cli.describing import describe
 from moco_core.errors import ConfigError
-from moco_core.options import describe, plain
+from moco_core.options import plain
 
 __all__ = ["markdown_table", "marked", "option_table", "replace_marked"]
 
