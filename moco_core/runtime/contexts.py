@@ -6,7 +6,6 @@ import asyncio
 import bisect
 import copy
 import random
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,7 +81,7 @@ class RunContext(Context):
         self.calls: list[CallRecord] = []
         self._places: list[Place] = []
         self._allowed = allowed
-        self._counter: Counter[str] = Counter()
+        self._counter: dict[str, int] = {}
         self._role = ""
 
     # ---------------------------------------------------------------- facts
@@ -100,7 +99,9 @@ class RunContext(Context):
         return self.state.metric
 
     def on(self, question: Question) -> RunContext:
-        return RunContext(self.state, self.phase, question, self._allowed).role(self._role)
+        other = RunContext(self.state, self.phase, question, self._allowed)
+        other._role = self._role
+        return other
 
     def role(self, name: str) -> RunContext:
         other = copy.copy(self)  # the same record, the same counters
@@ -237,20 +238,22 @@ class RunContext(Context):
         *,
         label: str = "",
     ) -> list[T]:
-        gate = asyncio.Semaphore(self.state.in_flight)
-        done = 0
+        results: list[Any] = [None] * len(examples)
+        waiting, place, done = enumerate(examples), next_place(), 0
 
-        async def run(item: Any) -> T:
+        async def run() -> None:
             nonlocal done
-            async with gate:
+            for number, item in waiting:
+                enter(place, number)
                 question = item.question if isinstance(item, Example) else item
-                result = await work(item, self.on(question))
-            done += 1
-            if label:
-                self.progress(label, done, len(examples))
-            return result
+                results[number] = await work(item, self.on(question))
+                done += 1
+                if label:
+                    self.progress(label, done, len(examples))
 
-        return await self.gather(run(item) for item in examples)
+        # so many workers, not a task for every item behind a gate: the gate's cost grows with those who wait at it
+        await self.gather(run() for _ in range(min(self.state.in_flight, len(examples))))
+        return results
 
     async def evaluate(
         self,
@@ -323,8 +326,8 @@ class RunContext(Context):
     def _seed(self, model: Model, kind: str, given: Any, params: Mapping[str, Any], sample: int | None) -> int:
         content = canonical([model.fingerprint, model.copy, kind, given, params])
         if sample is None:
-            sample = self._counter[content]
-            self._counter[content] += 1
+            sample = self._counter.get(content, 0)
+            self._counter[content] = sample + 1
         scope = self.question.id if self.question else ""
         return int(digest("seed", self.seed, scope, content, sample)[:16], 16)
 

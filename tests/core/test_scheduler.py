@@ -395,3 +395,24 @@ def test_counted_work_is_reported_with_the_calls_tokens():
         ("step", False, Usage(11, 6)),
         ("step", True, Usage(5, 5)),
     ]
+
+
+def test_many_questions_are_worked_on_a_bounded_number_at_once_and_wait_without_a_task():
+    async def work(context, _):
+        busy = tasks = 0
+
+        async def one(item, scope):
+            nonlocal busy, tasks
+            busy += 1
+            assert busy <= 5 and scope.question is item
+            tasks = max(tasks, len(asyncio.all_tasks()))
+            await asyncio.sleep(0)
+            busy -= 1
+            return item.id
+
+        items = [Question(id=str(i), prompt="p") for i in range(500)]
+        assert await context.each(items, one) == [item.id for item in items]
+        assert await context.each([], one) == []
+        return tasks
+
+    assert run(work, in_flight=5) < 20
