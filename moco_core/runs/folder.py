@@ -21,7 +21,7 @@ from moco_core.types import Unit
 
 __all__ = ["FolderBusy", "RunFolder", "environment"]
 
-_FILES = ("records.jsonl", "units.jsonl", "fit.jsonl", "run.json")
+_FILES = ("records.jsonl", "units.jsonl", "fit.jsonl", "dev.jsonl", "run.json")
 
 
 class FolderBusy(StoreError):
@@ -129,6 +129,10 @@ class RunFolder:
     def record(self, row: Mapping[str, Any]) -> None:
         """Append one question's record."""
         self._append(self._records, row)
+
+    def save_dev(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write what a single model said on the dev split, one line per example."""
+        self._write(self.path / "dev.jsonl", map(strict.dumps, rows))
 
     def note(self, phase: str, data: Mapping[str, Any]) -> None:
         """Append one line to the fit log."""

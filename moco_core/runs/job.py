@@ -27,7 +27,7 @@ from moco_core.runs.stats import estimate
 from moco_core.runtime.budget import Budget
 from moco_core.runtime.runtime import Runtime
 from moco_core.runtime.systems import allowed_by
-from moco_core.types import Sampling, Unit
+from moco_core.types import Example, Generation, Sampling, Unit
 
 Status = Literal["finished", "failed", "interrupted"]
 
@@ -129,8 +129,10 @@ class Run:
     async def _score_on_dev(self) -> None:
         model = self.pool.named(self.job.label)
         context = self.state.context("fit")
-        (scores,) = (await context.evaluate([model], self.dev, label=f"dev {model.name}")).scores
-        known = [s for s in scores if s is not None]
+        found = await context.evaluate([model], self.dev, label=f"dev {model.name}")
+        rows = zip(self.dev, found.replies[0], found.scores[0], strict=True)
+        self.folder.save_dev(_said_on_dev(model.name, *row) for row in rows)
+        known = [s for s in found.scores[0] if s is not None]
         self.dev_mean = math.fsum(known) / len(known) if known else None
 
     def _save(self, system: System) -> None:
@@ -215,3 +217,16 @@ class Run:
 
     def _warn_of_metric(self, what: str) -> None:
         self.state.warnings.append(f"metric {self.job.metric.name!r}: {what}")
+
+
+def _said_on_dev(model: str, example: Example, said: Generation, score: float | None) -> dict[str, Any]:
+    """Return a single model's reply to a dev example, in the form that calls have in records."""
+    return {
+        "id": example.id,
+        "model": model,
+        "seen": {"messages": [[m.role, m.content] for m in example.question.messages()]},
+        "said": {"text": said.text, "finish": said.finish_reason, "reasoning": said.reasoning},
+        "prompt_tokens": said.usage.prompt_tokens,
+        "completion_tokens": said.usage.completion_tokens,
+        "score": score,
+    }

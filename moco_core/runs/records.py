@@ -1,8 +1,8 @@
 """Run folders, read: everything needed to check a run, whoever wrote it and however it ended.
 
 ``run.json`` holds configuration, versions, seeds, timings, costs and scores; ``records.jsonl`` one line per test question;
-``units.jsonl`` what statistics count; ``fit.jsonl`` what fitting noted; ``system/`` the fitted system. Whoever writes a folder
-holds a lock on its file ``.lock``.
+``units.jsonl`` what statistics count; ``fit.jsonl`` what fitting noted; ``dev.jsonl`` what a single model said on dev;
+``system/`` the fitted system. Whoever writes a folder holds a lock on its file ``.lock``.
 """
 
 from __future__ import annotations
