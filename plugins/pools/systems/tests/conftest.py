@@ -47,6 +47,10 @@ class Calls:
         return [call for engine in Said.engines for call in engine.history]
 
     @property
+    def engines(self) -> list[ScriptedEngine]:
+        return Said.engines
+
+    @property
     def batches(self) -> list[int]:
         return [size for engine in Said.engines for size in engine.batches]
 
