@@ -79,9 +79,10 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     n, k = wins + losses, min(wins, losses)
     if n == 0:
         return 1.0
-    # the ratio of two exact integers: 2**n alone overflows a float beyond n = 1023
-    tail = sum(math.comb(n, i) for i in range(k + 1))
-    return min(1.0, float(2 * tail * 10**18 // 2**n) / 1e18) if n > 1000 else min(1.0, 2 * tail / 2**n)
+    if n <= _LARGE:  # 2**n overflows a float beyond n = 1023
+        return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+    terms = (math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1))
+    return min(1.0, 2 * math.fsum(math.exp(t - n * math.log(2)) for t in terms))
 
 
 def estimate(units: Sequence[Unit], seed: int = 0, level: float = _LEVEL) -> Estimate | None:

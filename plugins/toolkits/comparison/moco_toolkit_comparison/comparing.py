@@ -13,7 +13,7 @@ import numpy as np
 
 from moco_core import Report, Row, Versus, compare
 from moco_toolkit_comparison.costs import NOT_OURS, QUANTITIES, Amount, answering, costs, front, total
-from moco_toolkit_comparison.statistics import Array, detectable, gap_closed, holm, interval, letters, pairwise
+from moco_toolkit_comparison.statistics import Array, detectable, gap_closed, holm, letters, pairwise, resampled
 from moco_toolkit_comparison.verdicts import Rule, Verdict, judge
 
 __all__ = ["Comparison", "Emergence", "Standing", "table_of"]
@@ -220,11 +220,21 @@ class Comparison:
         best = self.report.best
         if best is None or self._gap(row) is None:
             return None
-        table = table_of([*self.singles, row, best])
-        table = np.vstack([table[-2:], np.nanmax(table[:-2], axis=0)])
+        mine, base, ceiling = (self._drawn[key] for key in (id(row), id(best), "oracle"))
         with np.errstate(divide="ignore", invalid="ignore"):
-            low, high = interval([table], lambda means: (means[0][:, 0] - means[0][:, 1]) / (means[0][:, 2] - means[0][:, 1]))
-        return None if math.isnan(low) else (low, high)
+            gaps = (mine - base) / (ceiling - base)
+        gaps = gaps[np.isfinite(gaps)]
+        low, high = np.quantile(gaps, [0.025, 0.975]) if len(gaps) else (math.nan, math.nan)
+        return None if math.isnan(low) else (float(low), float(high))
+
+    @cached_property
+    def _drawn(self) -> dict[int | str, Array]:
+        """The bootstrap means of every system, and of the oracle, over the same questions."""
+        rows = [r for r in self.report.rows if r.units]
+        table = table_of([*rows, *self.singles])
+        ceiling = np.fmax.reduce(table[len(rows) :], axis=0)  # NaN where no single model answered
+        means = resampled(np.vstack([table[: len(rows)], ceiling]))
+        return dict(zip([*map(id, rows), "oracle"], means.T, strict=True))
 
     def _verdict(self, row: Row) -> Verdict | None:
         best, seed = self.report.best, self.report.seeds[0]

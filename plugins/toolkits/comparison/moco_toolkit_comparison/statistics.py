@@ -5,6 +5,7 @@ Tables are arrays (systems, questions) of scores; NaN stands for a question that
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
@@ -56,8 +57,14 @@ def _mcnemar(wins: int, losses: int) -> float:
     n = wins + losses
     if wins == losses:
         return 1.0
-    terms = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(min(wins, losses) + 1))
-    return min(1.0, 2 * math.fsum(math.exp(t - n * math.log(2)) for t in terms))
+    logs = _log_factorials(1 << n.bit_length())
+    k = min(wins, losses) + 1
+    return min(1.0, 2 * float(np.exp(logs[n] - logs[:k] - logs[n : n - k : -1] - n * math.log(2)).sum()))
+
+
+@functools.cache
+def _log_factorials(size: int) -> Array:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, size + 1)))])
 
 
 def _flips(difference: Array) -> float:

@@ -15,6 +15,7 @@ from moco_toolkit_comparison import (
     costs,
     differences,
     front,
+    load_runs,
     over_datasets,
     over_subsets,
     read_prices,
@@ -216,6 +217,45 @@ def test_without_single_models_or_scores_there_is_a_table_all_the_same(result):
     comparison = Comparison(report)
     json.dumps(comparison.data(), allow_nan=False)
     assert comparison.oracle is None and named(comparison)["n"].group == "" and named(comparison)["m"].verdict is None
+
+
+def test_questions_that_only_some_answered_make_a_correct_table(result):
+    runs = [result("a", [1, None, 0, 0], "baseline", dev=0.5), result("b", [0, None, 1, None], "baseline", dev=0.4)]
+    comparison = Comparison(make_reports([*runs, result("m", [1, 1, None, 1]), result("n", [None, 1, None, None])])[0])
+    json.dumps(comparison.data(), allow_nan=False)
+    assert comparison.oracle == pytest.approx(2 / 3)
+    found = named(comparison)
+    assert found["m"].row.versus.n == 2 and found["n"].row.versus is None
+    assert (found["m"].emergence.solved, found["m"].emergence.open) == (1, 1)
+
+
+def test_runs_are_read_as_far_as_they_can_be(tmp_path):
+    head = {
+        "format": 1, "id": "r", "role": "method", "label": "m", "position": 0, "models": [], "status": "finished",
+        "config": {"method": {"name": "m"}, "dataset": {"name": "d"}, "metric": {"name": "x"}, "seed": 0},
+        "dataset": {"notes": {}, "test": 2}, "score": None,
+    }  # fmt: skip
+    whole, killed, newer, cut = (tmp_path / name for name in ("whole", "killed", "newer", "cut"))
+    for folder, body in (
+        (whole, json.dumps(head)),
+        (killed, json.dumps({k: v for k, v in head.items() if k != "score"} | {"status": "running", "id": "k"})),
+        (newer, json.dumps(head | {"format": 99})),
+        (cut, json.dumps(head)[:-5]),
+    ):
+        folder.mkdir()
+        (folder / "run.json").write_text(body)
+    (whole / "units.jsonl").write_text('{"id": "q0", "score": 1.0, "subset": ""}\n')
+    runs, problems = load_runs([tmp_path, whole])
+    assert [(r.id, r.status, len(r.units)) for r in runs] == [("k", "interrupted", 0), ("r", "finished", 1)]
+    assert len(problems) == 2 and "upgrade moco-core" in " ".join(problems) and "cannot be read" in " ".join(problems)
+    (whole / "units.jsonl").write_text('{"id": "q0", "score": NaN, "subset": ""}\n')
+    assert "units.jsonl: line 1 is damaged" in " ".join(load_runs([tmp_path])[1])
+    for place, line in ((tmp_path / "nowhere", "no such folder"), (cut, "cannot be read")):
+        with pytest.raises(ConfigError, match=line):
+            load_runs([place])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no run"):
+        load_runs([tmp_path / "empty"])
 
 
 def test_forty_systems(result):
