@@ -101,7 +101,8 @@ def structure(cls: Any, data: Any, path: str, scope: Scope) -> Any:
     if origin is Literal:
         if data in args and type(data) in {type(a) for a in args}:
             return data
-        if isinstance(data, bool) and (word := "yes" if data else "no") in args:
+        words = ("yes", "on") if data is True else ("no", "off") if data is False else ()
+        if word := next((w for w in words if w in args), None):
             return word  # YAML reads these words as booleans
         near = suggest(data, [str(a) for a in args]) if isinstance(data, str) else ""
         scope.say(f"{path}: expected one of {', '.join(map(str, args))}, got {data!r}{near}")

@@ -5,16 +5,22 @@
 prompts, how many of them were known (equal prompts that arrive together are read once either way, and not counted as known),
 the median ratio of processor and wall time of PAIRS pairs after one to warm up, and whether all replies are the same.
 
-The last line is what it costs to have the same bits whatever is known: prompts that nothing is known of, read in blocks and in
-one piece.
+``long`` is what it is for: a random model of 25 million parameters and the rounds of a discussion whose prompts grow from about
+300 tokens to 600, each continuing the one before. The last lines are what it costs to have the same bits whatever is known:
+prompts that nothing is known of, read in blocks and in one piece.
 """
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 METHODS: dict[str, dict[str, Any]] = {
     "multiagent_refine": {"rounds": 2, "summarizer": "vote"},
@@ -86,6 +92,48 @@ def compare(name: str, options: dict[str, Any], questions: int, pairs: int) -> N
     )
 
 
+def long(rows: int = 4, rounds: int = 3, pairs: int = 2) -> None:
+    """Read prompts that grow, on a model large enough that reading is what costs."""
+    from random_checkpoints import write
+
+    from moco_core.options import build
+    from moco_core.types import Question, Sampling
+    from moco_pool_transformers.pool import Options, TransformersPool
+    from moco_toolkit_authoring import open_session
+
+    sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
+    sizes |= {"num_key_value_heads": 8, "max_position_embeddings": 2048}
+
+    async def talk(folder: str, memory: float) -> tuple[list[str], float, int]:
+        source = TransformersPool(build(Options, {"models": [folder], "device": "cpu", "prefix_memory": memory}))
+        async with open_session(sampling=Sampling(max_new_tokens=2)) as session:
+            texts, said, known = [f"{row} " + "the quick brown fox jumps " * 50 for row in range(rows)], [], 0
+            model = source.models()[0]
+            await session.context("respond").on(Question(id="warm", prompt="warm up")).generate(model, "warm up")
+            started = time.process_time()
+            for number in range(rounds):
+                contexts = [
+                    session.context("respond", Question(id=f"{number}-{row}", prompt=t)) for row, t in enumerate(texts)
+                ]
+                replies = await asyncio.gather(*(c.generate(model, c.question) for c in contexts))
+                said += [reply.text for reply in replies]
+                known += sum(reply.meta.get("cached_tokens", 0) for reply in replies)
+                texts = [t + "what is the capital of France? " * 20 for t in texts]
+            return said, time.process_time() - started, known
+
+    with tempfile.TemporaryDirectory() as root:
+        folder = write(Path(root) / "m", template=None, **sizes)
+        ratios, same = [], True
+        for _ in range(pairs):
+            off, on = (asyncio.run(talk(folder, memory)) for memory in (0.0, MEMORY))
+            ratios.append(on[1] / off[1])
+            same = same and on[0] == off[0]
+    print(
+        f"long: {on[2]} prompt tokens known; {statistics.median(ratios):.2f} of the processor time; "
+        f"replies {'the same' if same else 'DIFFER'}"
+    )
+
+
 def blocks(rows: int = 16, pairs: int = 5) -> None:
     """Read prompts of the tiny pool's usual lengths in blocks, nothing kept, and in one piece."""
     import torch
@@ -123,4 +171,5 @@ if __name__ == "__main__":
     questions, pairs = [*given, *(24, 3)[len(given) :]]
     for name, options in METHODS.items():
         compare(name, options, questions, pairs)
+    long()
     blocks()

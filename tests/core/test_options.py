@@ -49,6 +49,12 @@ def test_yes_and_no_are_words_where_a_setting_knows_them():
         ask: Literal["auto", "yes", "no"] = option("auto")
 
     assert [build(Asking, {"ask": v}).ask for v in ("yes", True, "no", False)] == ["yes", "yes", "no", "no"]
+
+    @attrs.frozen(kw_only=True)
+    class Switched:
+        step: Literal["auto", "on", "off"] = option("auto")
+
+    assert [build(Switched, {"step": v}).step for v in ("on", True, "off", False)] == ["on", "on", "off", "off"]
     with pytest.raises(ConfigError, match="expected one of never, consensus, got False"):
         build(Options, {"stop": False}, "method")
 

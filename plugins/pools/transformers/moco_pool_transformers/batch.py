@@ -176,10 +176,19 @@ class Batch:
         runner, cache, store, model = self.loaded.runner, self.cache, self.prefixes, self.loaded.model.fingerprint
         if store is None:
             return runner.read(cache, span, prompts), [0] * len(prompts)
-        reused = [store.load(model, cache, row, ids) for row, ids in zip(span, prompts, strict=True)]
-        states = read_blocks(runner, cache, span, prompts)
-        for row, ids in zip(span, prompts, strict=True):
-            store.save(model, cache, row, ids)
+        states: Tensor | None = None
+        reused, waiting = [0] * len(prompts), list(range(len(prompts)))
+        while waiting:  # what several of them begin with is read once
+            now = [waiting[place] for place in store.first(model, [prompts[i] for i in waiting])]
+            for i in now:
+                reused[i] = store.load(model, cache, span[i], prompts[i])
+            found = read_blocks(runner, cache, [span[i] for i in now], [prompts[i] for i in now])
+            for i in now:
+                store.save(model, cache, span[i], prompts[i])
+            if found is not None:
+                states = found.new_empty(len(prompts), found.shape[-1]) if states is None else states
+                states[torch.tensor(now, device=found.device)] = found
+            waiting = sorted(set(waiting).difference(now))
         return states, reused
 
     def step(self) -> list[Finished]:

@@ -153,14 +153,14 @@ def test_what_is_kept_stays_within_the_bound_and_the_longest_unused_leaves(
         prompts = [[10 + p] * (2 * BLOCK + 1) for p in range(3)]
         read_blocks(loaded.runner, cache, cache.append(3), prompts)
         store.save("m", cache, 0, prompts[0])
-        assert (len(store), store.bytes, store.saved) == (2, 2 * block, 2 * BLOCK)
+        assert (len(store), store.size, store.saved) == (2, 2 * block, 2 * BLOCK)
         store.save("m", cache, 1, prompts[1])  # the first block of prompt 0 leaves
-        assert (len(store), store.bytes) == (3, 3 * block)
+        assert (len(store), store.size) == (3, 3 * block)
         row = cache.append(1)[0]
         assert store.load("m", cache, row, prompts[0]) == 0 and store.load("m", cache, row, prompts[1]) == 2 * BLOCK
         cache.rollback(row, 0)
         store.save("m", cache, 0, prompts[0])  # its first block is new; the second, kept alone so far, is used again
-        assert store.load("m", cache, row, prompts[0]) == 2 * BLOCK and store.bytes <= store.limit
+        assert store.load("m", cache, row, prompts[0]) == 2 * BLOCK and store.size <= store.limit
         assert PrefixStore(block - 1).save("m", cache, 0, prompts[0]) is None  # a bound below one block keeps nothing
     bounded = opened(folders["llama"], tmp_path, prefix_memory=3.5 * block / 2**30)
     free = opened(folders["llama"], tmp_path)
@@ -168,7 +168,7 @@ def test_what_is_kept_stays_within_the_bound_and_the_longest_unused_leaves(
         r.token_logprobs for r in talk(free, forget=False)
     ]
     (store,) = bounded.engine._stores.values()
-    assert 0 < store.bytes <= store.limit
+    assert 0 < store.size <= store.limit
 
 
 def test_a_row_that_is_rolled_back_leaves_what_is_kept_alone(folders: dict[str, str], tmp_path: Path) -> None:
@@ -212,6 +212,25 @@ def test_tokens_are_counted_as_read_or_as_known(folders: dict[str, str], tmp_pat
     assert two.meta["cached_tokens"] == (one.usage.prompt_tokens - 1) // BLOCK * BLOCK > 0
 
 
+@pytest.mark.parametrize("kind", ["llama", "granite"])
+def test_what_prompts_that_arrive_together_begin_with_is_read_once(
+    folders: dict[str, str], kind: str, tmp_path: Path
+) -> None:
+    """Five continuations of one text, two of them of another continuation, and a text of its own."""
+    text = words(4, 60)
+    longer = f"{text} {words(5, 40)}"
+    texts = [f"{text} one", f"{longer} two", f"{longer} three", f"{text} four", text, words(6, 50)]
+    known, nothing = opened(folders[kind], tmp_path), opened(folders[kind], tmp_path, prefix_memory=1e-9)
+    together = serve(known, [ask(known, t, max_new_tokens=5) for t in texts])
+    anew = serve(nothing, [ask(nothing, t, max_new_tokens=5) for t in texts])
+    assert [r.token_logprobs for r in together] == [r.token_logprobs for r in anew]
+    assert not any("cached_tokens" in reply.meta for reply in anew)
+    saved = [reply.meta.get("cached_tokens", 0) for reply in together]
+    shared = (together[4].usage.prompt_tokens - 2) // BLOCK * BLOCK  # the end of a text may join with what follows
+    assert saved.count(0) == 2 and saved[5] == 0  # the longest of those that begin alike, and the text of its own
+    assert sorted(saved)[2:5] >= [shared - BLOCK] * 3 and max(saved) > 1.3 * shared
+
+
 def test_models_that_differ_in_anything_share_nothing(folders: dict[str, str], tmp_path: Path) -> None:
     base = folders["llama"]
     loras = [adapter(base, tmp_path / f"lora{i}", i) for i in range(2)]
@@ -242,4 +261,4 @@ def test_a_batch_that_ran_out_of_memory_gives_back_what_was_kept(folders: dict[s
         patch.setattr(Batch, "admit", full)
         with pytest.raises(EngineOutOfMemory):
             serve(model, [ask(model, "a")])
-    assert len(store) == store.bytes == 0
+    assert len(store) == store.size == 0

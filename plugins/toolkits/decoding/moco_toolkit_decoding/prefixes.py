@@ -52,15 +52,15 @@ def read_blocks(
         for size, there in _groups(waiting):
             starts = torch.tensor([cache.lengths[rows[i]] for i in there])[:, None]
             stops = torch.tensor([min(len(prompts[i]), width) for i in there])[:, None]
-            ids = torch.zeros(len(there), size, dtype=torch.long)
+            tokens = torch.zeros(len(there), size, dtype=torch.long)
             for place, (i, start, stop) in enumerate(zip(there, starts.flatten(), stops.flatten(), strict=True)):
-                ids[place, : stop - start] = torch.tensor(prompts[i][start:stop], dtype=torch.long)
+                tokens[place, : stop - start] = torch.tensor(prompts[i][start:stop], dtype=torch.long)
             columns = starts + torch.arange(size)
             # padding stands at its row's last position, which a model is sure to have
             positions = torch.minimum(columns, stops - 1).to(device)
             cache.aim([rows[i] for i in there], columns.to(device), width)
             out = runner.loaded.body(
-                input_ids=ids.to(device),
+                input_ids=tokens.to(device),
                 attention_mask=runner.mask(cache, positions, width),
                 position_ids=positions,
                 past_key_values=cache,
@@ -83,18 +83,29 @@ class PrefixStore:
     """Keys and values of blocks, at most ``limit`` bytes of them; the longest unused leave first. Safe to use from threads.
 
     A block is known by the model that read it and by all tokens up to its end: models that differ in anything, an adapter or a
-    merged weight, share nothing. ``saved`` and ``found`` count tokens put in and taken out.
+    merged weight, share nothing. ``saved`` and ``found`` count tokens put in and taken out, ``size`` the bytes that are kept.
     """
 
     limit: int
     saved: int = 0
     found: int = 0
-    bytes: int = 0
+    size: int = 0
     _blocks: OrderedDict[bytes, Pieces] = attrs.field(factory=OrderedDict)
     _lock: threading.Lock = attrs.field(factory=threading.Lock)
 
     def __len__(self) -> int:
         return len(self._blocks)
+
+    def first(self, model: str, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Return which prompts to read first: all but those for which an earlier one spares a whole forward."""
+        out, claimed = [], set[bytes]()
+        with self._lock:
+            for index, ids in enumerate(prompts):
+                unknown = [key for key in _keys(model, ids) if key not in self._blocks]
+                if len(unknown) < COLUMNS // BLOCK or unknown[COLUMNS // BLOCK - 1] not in claimed:
+                    claimed.update(unknown)
+                    out.append(index)
+        return out
 
     def load(self, model: str, cache: KVCache, row: int, ids: Sequence[int]) -> int:
         """Fill an empty row with the known first blocks of a prompt; return how many tokens that are.
@@ -128,17 +139,17 @@ class PrefixStore:
                 return
             with self._lock:
                 if key not in self._blocks:
-                    self.bytes += size
+                    self.size += size
                     self.saved += BLOCK
                 self._blocks[key] = block
-                while self.bytes > self.limit:
-                    self.bytes -= _size(self._blocks.popitem(last=False)[1])
+                while self.size > self.limit:
+                    self.size -= _size(self._blocks.popitem(last=False)[1])
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._blocks.clear()
-            self.bytes = 0
+            self.size = 0
 
 
 def _groups(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, list[int]]]:
