@@ -12,7 +12,7 @@ import attrs
 
 from moco_core.context import Context
 from moco_core.data import Scored
-from moco_core.errors import BudgetReached, MocoError, PluginError, PoolError, StoreError
+from moco_core.errors import BudgetReached, MocoError, PluginError, PoolError, PromptTooLong, StoreError
 from moco_core.events import QuestionAnswered
 from moco_core.methods import System
 from moco_core.runs.folder import RunFolder
@@ -62,7 +62,7 @@ class Answers:
                 **_asked(example),
             }
             try:
-                reply = await system.respond(example.question, context)
+                reply = await self._reply(system, example, context)
                 score = _checked(await context.grade(example, reply))
             except (StoreError, PoolError, BudgetReached, asyncio.CancelledError):
                 raise
@@ -83,6 +83,14 @@ class Answers:
             self.observers.tell("moco_question_answered", event)
 
         await self.state.context("respond", allowed=allowed).each(examples, one, label=f"test {self.label}")
+
+    async def _reply(self, system: System, example: Example, context: Context) -> Reply:
+        """Ask the system. A question that is too long for it is answered with nothing, as on dev: no further attempt helps."""
+        try:
+            return await system.respond(example.question, context)
+        except PromptTooLong as error:
+            context.warn(f"{self.label}: test questions that are too long for it count as answered with nothing")
+            return Reply(text="", finish_reason="length", meta={"too_long": error_line(error)})
 
 
 def _asked(example: Example) -> dict[str, Any]:

@@ -202,6 +202,24 @@ def test_a_cache_of_format_1_answers_everything(moco, toys, served):
     assert got.code == 0 and served() == [] and "32 model calls, 32 from the cache" in got.err
 
 
+def test_a_question_that_is_too_long_scores_nothing_and_is_not_dropped(moco, toys):
+    """On test as on dev: it is the same for every attempt, and a method that finds a longer context has the credit."""
+    installed().register_file(toys)
+    size = {"name": "toys", "size": 4}
+    short, whole = (  # what fails is not kept
+        moco_core.run(pool={"name": "toy_pool", **more}, method="toy_vote", dataset=size, out=out)["toy_vote"]
+        for out, more in (("short", {"too_long": "1001"}), ("whole", {}))
+    )
+    rows = list(read_records(short.folder))
+    assert [row["score"] for row in rows] == [
+        row["score"] * (i != 1) for i, row in enumerate(read_records(whole.folder))
+    ]
+    assert rows[1]["error"] == "" and rows[1]["reply"]["text"] == ""
+    assert rows[1]["reply"]["meta"] == {"too_long": "toy0: 9 tokens, the context has 8"}
+    assert short.status == "finished" and short.failed == 0 and len(short.units) == len(whole.units) == 4
+    assert any("test questions that are too long for it count as answered with nothing" in w for w in short.warnings)
+
+
 # ---------------------------------------------------------------- odd values
 
 

@@ -24,6 +24,7 @@ from moco_core import (
     Needs,
     NoOptions,
     PoolSource,
+    PromptTooLong,
     Question,
     Reply,
     Score,
@@ -48,6 +49,9 @@ class ToyEngine(Engine):
                 if self.options.fails and self.options.fails in prompt:
                     inbox.reject(call, ModelCallError(f"{model.name}: refuses this prompt"))
                     continue
+                if self.options.too_long and self.options.too_long in prompt:
+                    inbox.reject(call, PromptTooLong(f"{model.name}: 9 tokens, the context has 8"))
+                    continue
                 results.append((call, self.answer(model, prompt)))
             if path := os.environ.get("TOY_LOG"):
                 with open(path, "a") as log:
@@ -67,6 +71,7 @@ class ToyPoolOptions:
     delay: float = option(0.0, ge=0, help="seconds per batch")
     batch: int = option(64, ge=1, help="largest batch")
     fails: str = option("", help="prompts that hold this text fail")
+    too_long: str = option("", help="prompts that hold this text are longer than the models' context")
     api_key: str = option("", help="a secret, to see that it is masked")
 
 
