@@ -201,7 +201,9 @@ class Recipe(Protocol):
     """How to make a model out of others (merged weights, fused logits): a value.
 
     ``fingerprint`` depends on everything that decides the result, sources included, and names the derived model in the
-    cache. ``kind`` says which of the protocols of :mod:`moco_core.local` it follows, and so how the model is opened.
+    cache. ``kind`` says which of the protocols of :mod:`moco_core.local` it follows, and so how the model is opened. A recipe
+    whose results changed from one version to the next has ``made_by``, its name and the number of its version: ``moco cache``
+    then tells which stored replies are of an earlier one.
     """
 
     @property

@@ -58,6 +58,7 @@ def info(out: Path, cache_path: Path | None, as_json: bool) -> None:
     names, artifacts = _model_names(out), artifacts_below(artifacts_of(path))
     if as_json:
         body = {"path": str(found.path), "calls": found.calls, "bytes": found.bytes, "models": dict(found.models)}
+        body["outdated"] = dict(found.outdated)
         if artifacts:
             body["artifacts"] = [{"kind": a.kind, "bytes": a.bytes, "folder": str(a.folder)} for a in artifacts]
         click.echo(json.dumps({**body, "names": {m: names[m] for m in found.models if m in names}}))
@@ -66,6 +67,10 @@ def info(out: Path, cache_path: Path | None, as_json: bool) -> None:
     for model, count in found.models.items():
         name = f"  {', '.join(names[model])}" if model in names else ""
         click.echo(printable(f"  {model[:16] or 'memoised results'}  {count:,}{name}"))
+    if found.outdated:
+        which = ", ".join(f"{count:,} of {maker}" for maker, count in found.outdated.items())
+        click.echo(printable(f"  no longer read, since a later version is in use: {which}"))
+        click.echo("  moco cache prune --outdated deletes them")
     if artifacts:
         size = sum(a.bytes for a in artifacts)
         click.echo(f"{artifacts_of(path)}: {len(artifacts):,} artifacts, {size / 2**20:.1f} MiB")
@@ -124,20 +129,22 @@ def explain(run: Path, cache_path: Path | None, as_json: bool) -> None:
 
 
 @cache_command.command("prune")
+@click.option("--outdated", is_flag=True, help="Delete what earlier versions made and is no longer read.")
 @click.option("--older-than", metavar="AGE", help="Delete calls older than AGE, and artifacts unused since, e.g. 30d or 12h.")
 @click.option("--keep", metavar="SIZE", help="Delete the oldest calls, and artifacts, until each fits SIZE, e.g. 2G.")
 @cache_option
-def prune(older_than: str | None, keep: str | None, cache_path: Path | None) -> None:
+def prune(outdated: bool, older_than: str | None, keep: str | None, cache_path: Path | None) -> None:
     """Delete old calls and artifacts (trained weights, fitted heads, graphs)."""
-    if older_than is None and keep is None:
-        raise ConfigError("say what to prune: --older-than 30d, --keep 2G, or both")
+    if not outdated and older_than is None and keep is None:
+        raise ConfigError("say what to prune: --outdated, --older-than 30d, --keep 2G, or several of them")
     before = None if older_than is None else time.time() - _amount(older_than, _AGES, "--older-than", "30d")
     size = None if keep is None else int(_amount(keep, _UNITS, "--keep", "2G"))
     path = cache_file(cache_path)
     cache = _opened(path)
-    count = prune_calls(cache, older_than=before, keep_bytes=size)
+    count = prune_calls(cache, outdated=outdated, older_than=before, keep_bytes=size)
     cache.close()
-    _tell(count, prune_artifacts(artifacts_of(path), older_than=before, keep_bytes=size))
+    aged = older_than is not None or keep is not None
+    _tell(count, prune_artifacts(artifacts_of(path), older_than=before, keep_bytes=size) if aged else 0)
 
 
 @cache_command.command("clear")

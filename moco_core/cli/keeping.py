@@ -30,17 +30,22 @@ __all__ = [
 
 _DISTANCE = {"seed": 1, "params": 2, "input": 4, "model": 8, "kind": 16}
 _PARTS = "SELECT model, kind, input, params, seed FROM calls"
+_OUTDATED = """
+FROM calls JOIN makers ON owner = CASE model WHEN '' THEN lower(hex(key)) ELSE model END
+WHERE version < (SELECT max(version) FROM makers AS later WHERE later.name = makers.name)
+"""
 _SIZE = "length(value) + 200"  # a row's bytes: its value and, about, its key
 
 
 @attrs.frozen(kw_only=True)
 class CacheInfo:
-    """What a cache holds. Sizes are bytes."""
+    """What a cache holds. Sizes are bytes. ``outdated`` counts results, by what made them, that a later version replaced."""
 
     path: Path
     calls: int
     bytes: int
     models: Mapping[str, int]
+    outdated: Mapping[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +64,8 @@ def cache_info(cache: Cache) -> CacheInfo:
     path = cache.path or Path(":memory:")
     files = [path, *(path.with_name(path.name + s) for s in ("-wal", "-shm"))]
     size = sum(f.stat().st_size for f in files if f.exists())
-    return CacheInfo(path=path, calls=sum(models.values()), bytes=size, models=models)
+    outdated = dict(cache.execute(f"SELECT name || ' ' || version, count(*) {_OUTDATED} GROUP BY 1 ORDER BY 1"))
+    return CacheInfo(path=path, calls=sum(models.values()), bytes=size, models=models, outdated=outdated)
 
 
 def parts_of(cache: Cache, key: bytes) -> KeyParts | None:
@@ -89,9 +95,16 @@ def nearest(cache: Cache, wanted: KeyParts, before: float | None = None) -> KeyP
     return None
 
 
-def prune(cache: Cache, *, older_than: float | None = None, keep_bytes: int | None = None) -> int:
-    """Delete calls older than a time stamp, then the oldest until the file fits; return how many went."""
+def prune(
+    cache: Cache, *, outdated: bool = False, older_than: float | None = None, keep_bytes: int | None = None
+) -> int:
+    """Delete what a later version replaced, calls older than a time stamp, then the oldest until the file fits.
+
+    Return how many went.
+    """
     before = cache.count
+    if outdated:
+        cache.execute(f"DELETE FROM calls WHERE key IN (SELECT key {_OUTDATED})")
     if older_than is not None:
         cache.execute("DELETE FROM calls WHERE created < ?", (older_than,))
     if keep_bytes is not None:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS calls (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS calls_by_model ON calls (model, kind, input);
 CREATE TABLE IF NOT EXISTS claims (key BLOB PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS makers (owner TEXT PRIMARY KEY, name TEXT NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _COLUMNS = "key, model, kind, input, params, seed, value, created, seconds"
@@ -221,6 +222,11 @@ class Cache:
             raise StoreError(
                 f"cannot write the call cache {self.path}: {error}; free some space or choose another with --cache PATH"
             ) from None
+
+    def note_makers(self, makers: Mapping[str, tuple[str, int]]) -> None:
+        """Note what made results, and in which version: by model fingerprint, or by key in hexadecimal for memoised ones."""
+        with contextlib.suppress(sqlite3.Error), self._transaction():  # nothing but what is shown depends on it
+            self._db.executemany("INSERT OR IGNORE INTO makers VALUES (?,?,?)", [(k, *v) for k, v in makers.items()])
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -73,6 +73,7 @@ class Scheduler:
         self._gates: dict[Engine, asyncio.Semaphore] = {}
         self._starts = Starts(engines, runtime, self._fail_all)
         self._memo: dict[bytes, asyncio.Task[Any]] = {}
+        self._noted: set[str] = set()  # models whose makers are noted
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pass_scheduled = False
         self._watching = False
@@ -146,6 +147,8 @@ class Scheduler:
                 started = time.monotonic()
                 value = await compute()
                 self.cache.put_many([(key, parts, encode_result(value), time.monotonic() - started)])
+                if isinstance(version := what.get("version"), int):
+                    self.cache.note_makers({key.hex(): (str(what.get("kind", "")), version)})
                 return value
 
             running = asyncio.create_task(work())
@@ -358,12 +361,20 @@ class Scheduler:
             outcomes.append((call, outcome))
         try:
             self.cache.put_many(rows)
+            self._note_makers(call.model for call, _, _ in results)
         except StoreError as error:
             self._from_thread(self._fail_all, error)
         except Exception as error:
             self.deliver([(call, as_call_error(call.model, error)) for call, _ in outcomes])
         else:
             self.deliver(outcomes)
+
+    def _note_makers(self, models: Iterable[Model]) -> None:
+        """Note the versions of recipes whose models answered for the first time."""
+        derived = {m.fingerprint: m.recipe for m in models if m.recipe is not None and m.fingerprint not in self._noted}
+        self._noted.update(derived)
+        if made := {f: r.made_by for f, r in derived.items() if hasattr(r, "made_by")}:
+            self.cache.note_makers(made)
 
     def deliver(self, outcomes: Sequence[tuple[Call, Any]]) -> None:
         self._from_thread(self._settle_many, list(outcomes))

@@ -4,9 +4,10 @@ import sqlite3
 import time
 import zlib
 
+import attrs
 import pytest
 
-from moco_core.cli.keeping import clear, differing, nearest, prune
+from moco_core.cli.keeping import cache_info, clear, differing, nearest, prune
 from moco_core.errors import StoreError
 from moco_core.models import Call, Engine, Model
 from moco_core.runtime.cache import Cache, KeyParts, decode_result, encode_result, key_parts
@@ -77,6 +78,24 @@ def test_nearest_names_what_differs():
     wanted = parts(params="new")
     assert differing(wanted, nearest(cache, wanted)) == ("params",)
     assert nearest(cache, parts(model="x", input="unseen")) is None
+
+
+def test_what_a_later_version_replaced_is_counted_and_pruned(tmp_path):
+    cache = Cache(tmp_path / "c.sqlite")
+    old, new, other, memo, renewed = (
+        parts(model="f1"), parts(model="f2"), parts(model="plain"), parts(model="", kind="once"), parts(model="", input="j"),
+    )  # fmt: skip
+    cache.put_many([row(p, "x") for p in (old, attrs.evolve(old, input="j"), new, other, memo, renewed)])
+    cache.note_makers({"f1": ("fusion", 1)})
+    cache.note_makers({memo.key().hex(): ("answer", 9)})
+    assert cache_info(cache).outdated == {}  # nothing later was seen
+    cache.note_makers({"f2": ("fusion", 2), renewed.key().hex(): ("answer", 10)})
+    assert cache_info(cache).outdated == {"answer 9": 1, "fusion 1": 2}
+    assert prune(cache, outdated=True) == 3
+    assert set(cache.get_many([p.key() for p in (old, new, other, memo, renewed)])) == {
+        new.key(), other.key(), renewed.key(),
+    }  # fmt: skip
+    assert cache_info(cache).outdated == {}
 
 
 def test_prune_and_clear(tmp_path):

@@ -1,9 +1,14 @@
 """``moco cache``: looking makes nothing, models have names, a call is shown by its key."""
 
+import asyncio
 import json
 import os
 
+import attrs
+
 from moco_core.runs.records import read_records
+from moco_core.runtime.cache import Cache
+from moco_toolkit_authoring import ScriptedPool, open_session
 
 RUN = ("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "--test", "3", "--dev", "2")
 
@@ -58,3 +63,43 @@ def test_artifacts_are_shown_pruned_and_cleared_with_the_calls_they_lie_beside(m
     assert moco("cache", "prune", "--keep", "1.5M", "--cache", str(path)).out == "0 calls deleted\n1 artifacts deleted\n"
     assert [f.name for f in folder.parent.iterdir()] == ["new"]
     assert moco("cache", "clear", "--yes", "--cache", str(path)).out.endswith("1 artifacts deleted\n")
+
+
+def test_replies_of_an_earlier_version_are_told_and_pruned(moco):
+    def run(version):
+        async def work():
+            cache = Cache(moco.folder / "cache" / "calls.sqlite")
+            async with open_session(cache=cache) as session:
+                context = session.context("respond")
+                await context.once({"kind": "co-writing", "version": version}, compute)
+                model = attrs.evolve(
+                    ScriptedPool({"a": "hm"}).models()[0], fingerprint=f"f{version}", recipe=Fused(version)
+                )
+                await context.generate(model, "a?")
+            cache.close()
+
+        asyncio.run(work())
+
+    (moco.folder / "cache").mkdir()
+    run(1)
+    assert "no longer read" not in moco("cache", "info").out
+    run(2)
+    lines = moco("cache", "info").out.splitlines()
+    assert lines[-2:] == [
+        "  no longer read, since a later version is in use: 1 of co-writing 1, 1 of fusion 1",
+        "  moco cache prune --outdated deletes them",
+    ]
+    assert json.loads(moco("cache", "info", "--json").out)["outdated"] == {"co-writing 1": 1, "fusion 1": 1}
+    assert moco("cache", "prune", "--outdated").out == "2 calls deleted\n"
+    assert len(moco("cache", "info").out.splitlines()) == len(lines) - 3
+
+
+async def compute():
+    return 1
+
+
+class Fused:
+    kind = "serving"
+
+    def __init__(self, version):
+        self.fingerprint, self.made_by = f"f{version}", ("fusion", version)

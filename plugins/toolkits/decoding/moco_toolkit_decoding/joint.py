@@ -44,6 +44,7 @@ class JointRecipe:
     """
 
     kind: ClassVar[Literal["serving"]] = "serving"
+    made_by: ClassVar[tuple[str, int]] = ("joint decoding", VERSION)
 
     combiner: Combiner
     sources: tuple[str, ...] = attrs.field(converter=strings)

@@ -42,6 +42,7 @@ class UnionRecipe:
     """
 
     kind: ClassVar[Literal["serving"]] = "serving"
+    made_by: ClassVar[tuple[str, int]] = ("union decoding", VERSION)
 
     combiner: Combiner
     sources: tuple[str, ...] = attrs.field(converter=strings)

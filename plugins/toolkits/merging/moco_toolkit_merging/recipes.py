@@ -33,6 +33,7 @@ class MergeRecipe:
     """
 
     kind: ClassVar[Literal["weights"]] = "weights"
+    made_by: ClassVar[tuple[str, int]] = ("merging", VERSION)
 
     operation: Operation
     sources: tuple[str, ...] = attrs.field(converter=strings)
@@ -92,6 +93,7 @@ class AdapterRecipe:
     """
 
     kind: ClassVar[Literal["adapter"]] = "adapter"
+    made_by: ClassVar[tuple[str, int]] = ("merging", VERSION)
 
     coefficients: tuple[float, ...] = attrs.field(converter=floats)
     sources: tuple[str, ...] = attrs.field(converter=strings)
