@@ -47,8 +47,8 @@ class VLLMPool(PoolSource[Options]):
         """
         if importlib.util.find_spec("vllm") is None:
             raise ConfigError(
-                "pool vllm: vLLM is not installed; pip install vllm (NVIDIA GPUs; other builds are imported as well), or use "
-                "the pool transformers"
+                "pool vllm: vLLM is not installed; pip install 'moco-pool-vllm[gpu]' for NVIDIA GPUs or 'moco-pool-vllm[cpu]' "
+                "for processors (any other build is imported as well), or use the pool transformers"
             )
         if not self.options.models:
             raise ConfigError("models: empty; name at least one model")

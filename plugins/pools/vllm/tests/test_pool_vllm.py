@@ -119,7 +119,7 @@ def test_bad_entries_are_one_line(
 
 def test_vllm_is_not_installed(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None)
-    with pytest.raises(ConfigError, match=r"vLLM is not installed; pip install vllm"):
+    with pytest.raises(ConfigError, match=r"pip install 'moco-pool-vllm\[gpu\]' .* or 'moco-pool-vllm\[cpu\]'"):
         pool(folders, folders["base"]).models()
 
 
@@ -164,7 +164,7 @@ def test_vllm_is_not_installed_on_the_command_line(
     code, err = moco(monkeypatch, tmp_path, capsys, models=[folders["base"]])
     assert (
         code == 2
-        and err.startswith("error: pool vllm: vLLM is not installed; pip install vllm")
+        and err.startswith("error: pool vllm: vLLM is not installed; pip install 'moco-pool-vllm[")
         and err.count("\n") == 1
     )
 
