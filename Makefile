@@ -11,6 +11,7 @@ VENV ?= .venv
 # Files in the order they are found: the one that starts servers has few tests, and would come last otherwise.
 PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS_PACKAGING ?= -n 2
+PYTEST_ARGS_MATRIX ?= -n 2
 UV_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -29,11 +30,12 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format typecheck check packaging wheels bench install clean
+.PHONY: help demo test matrix lint format typecheck check packaging wheels bench install clean
 
 help:
 	@echo "make demo       several small models collaborate on a real task; prints the comparison (1 to 5 minutes)"
 	@echo "make test       all tests"
+	@echo "make matrix     a tiny model of every architecture, compared with transformers (20 minutes)"
 	@echo "make check      lint, typecheck and the repository's own consistency"
 	@echo "make packaging  build every package and test each one alone"
 	@echo "make wheels     build every package into dist/"
@@ -46,6 +48,9 @@ demo: $(STAMP)/demo
 
 test: $(STAMP)/all
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+matrix: $(STAMP)/all
+	$(BIN)/python -m pytest plugins/pools/transformers/tests/test_transformers_matrix.py -m "matrix or not matrix" $(PYTEST_ARGS_MATRIX)
 
 install: $(STAMP)/all
 

@@ -78,4 +78,6 @@ def rolls_back(config: Mapping[str, Any]) -> bool:
         return False
     if text.get("alibi") and "falcon" in types:
         return False
+    if any(key.startswith(("mamba_", "ssm_")) for key in text):  # states beside keys and values, whatever the layers are called
+        return False
     return all(kind in _ATTENTION for kind in text.get("layer_types") or ())

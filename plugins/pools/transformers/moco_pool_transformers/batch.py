@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError
+from moco_core.errors import EngineOutOfMemory, ModelCallError
 from moco_core.local import Rendered
 from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.loaded import LoadedModel
-from moco_toolkit_decoding.kv_cache import KVCache
+from moco_toolkit_decoding.kv_cache import KVCache, bucket
 from moco_toolkit_decoding.prefixes import PrefixStore, read_blocks
-from moco_toolkit_decoding.runner import bucket
 from moco_toolkit_decoding.sampling import Settings, pick
 from moco_toolkit_decoding.stops import StopWatch
+from moco_toolkit_decoding.two_tables import TwoTableCache
 
 __all__ = ["Batch", "Row", "StaticBatch", "new_batch"]
 
@@ -82,13 +82,11 @@ def new_batch(loaded: LoadedModel, capacity: int, prefixes: PrefixStore | None =
     """Return an empty batch of the kind that the model's architecture allows."""
     cache = loaded.runner.new_cache(capacity=capacity)
     if cache is not None:
-        return Batch(loaded, cache, prefixes)
-    if not _remembers(loaded):
-        raise CapabilityError(
-            f"model {loaded.model.name!r} cannot be used here: {type(loaded.module).__name__} keeps its state in a way that "
-            "this engine does not know; choose another architecture"
-        )
-    return StaticBatch(loaded, capacity)
+        # what two rotary tables make of the first tokens depends on how many follow
+        return Batch(loaded, cache, None if isinstance(cache, TwoTableCache) else prefixes)
+    if "remembers" not in loaded.scratch:
+        loaded.scratch["remembers"] = _remembers(loaded)
+    return StaticBatch(loaded, capacity, remembers=loaded.scratch["remembers"])
 
 
 def _remembers(loaded: LoadedModel) -> bool:
@@ -269,16 +267,17 @@ class StaticBatch:
     """For architectures whose state is no plain key/value cache (recurrent, linear attention, position biases).
 
     Makes no assumption about the cache: rows run together only if their prompts are equally long, so that there is no
-    padding, and finished rows ride along until the group ends.
+    padding, and finished rows ride along until the group ends. A class that does not remember what it read, or does so in a
+    way of its own, reads the whole text again for every token.
     """
 
-    def __init__(self, loaded: LoadedModel, capacity: int) -> None:
-        self.loaded, self.capacity = loaded, capacity
+    def __init__(self, loaded: LoadedModel, capacity: int, *, remembers: bool = True) -> None:
+        self.loaded, self.capacity, self._remembers = loaded, capacity, remembers
         self.rows: list[Row] = []
         self._groups: list[list[Row]] = []
         self._done: set[int] = set()
         self._cache: Any = None
-        self._last: Tensor | None = None
+        self._ids: Tensor | None = None  # what is read next, (B, Q)
         self._position = 0
 
     def __len__(self) -> int:
@@ -294,24 +293,25 @@ class StaticBatch:
 
     def step(self) -> list[Finished]:
         loaded = self.loaded
-        if not self.rows:
+        if self._ids is None:
             self.rows = self._groups.pop(0)
             self._done = set()
-            self._cache = DynamicCache(config=loaded.module.config)
-            ids = torch.tensor([r.prompt.ids for r in self.rows], dtype=torch.long).to(loaded.device)
+            self._cache = DynamicCache(config=loaded.module.config) if self._remembers else None
+            self._ids = torch.tensor([r.prompt.ids for r in self.rows], dtype=torch.long).to(loaded.device)
             self._position = 0
-        else:
-            assert self._last is not None
-            ids = self._last.unsqueeze(-1)
+        ids = self._ids
         n, queries = ids.shape
         places = torch.arange(self._position, self._position + queries, device=loaded.device).expand(n, queries)
         mask = torch.ones(n, self._position + queries, dtype=torch.long, device=loaded.device)
-        self._position += queries
         with torch.inference_mode():
             logits = loaded.forward(ids, mask, places, self._cache).logits[:, : loaded.vocab].to(loaded.sampling_device)
             settings = Settings.of([r.sampling for r in self.rows], loaded.sampling_device)
             tokens, logprobs = pick(logits, settings, [row.generator for row in self.rows])
-        self._last = tokens.clamp(max=logits.shape[-1] - 1).to(loaded.device)
+        last = tokens.clamp(max=logits.shape[-1] - 1).to(loaded.device).unsqueeze(-1)
+        if self._remembers:
+            self._ids, self._position = last, self._position + queries
+        else:
+            self._ids = torch.cat([ids, last], -1)
         out: list[Finished] = []
         for i, (row, token, logprob) in enumerate(zip(self.rows, tokens.tolist(), logprobs.tolist(), strict=True)):
             if i in self._done:
@@ -325,7 +325,7 @@ class StaticBatch:
                 out.append((row.call, row.result(loaded, finish)))
                 self._done.add(i)
         if len(self._done) == len(self.rows):
-            self.rows, self._done, self._cache, self._last = [], set(), None, None
+            self.rows, self._done, self._cache, self._ids = [], set(), None, None
         return out
 
 

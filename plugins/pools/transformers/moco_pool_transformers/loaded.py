@@ -19,6 +19,7 @@ from moco_toolkit_checkpoints.reasoning import markers, split
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_decoding.runner import ATTENTION_KINDS, CacheProbe, ModelRunner, decoder_of
 from moco_toolkit_decoding.sampling import sampling_device
+from moco_toolkit_decoding.two_tables import TwoTableRunner, switch_of
 
 __all__ = ["LoadedModel", "memory_errors"]
 
@@ -74,7 +75,8 @@ class LoadedModel:
         # some recurrent classes name their cache otherwise, and would take any other argument without a word
         named = "cache_params" in inspect.signature(module.forward).parameters
         self._cache_argument = "cache_params" if named else "past_key_values"
-        self.runner = ModelRunner(self, probe)
+        switch = switch_of(module.config)
+        self.runner = TwoTableRunner(self, probe, switch) if switch else ModelRunner(self, probe)
 
     # ---------------------------------------------------------------- text
 

@@ -12,7 +12,7 @@ from moco_core.errors import ModelCallError
 from moco_core.models import Call
 from moco_core.types import ContinuationScore
 from moco_pool_transformers.loaded import LoadedModel
-from moco_toolkit_decoding.runner import bucket
+from moco_toolkit_decoding.kv_cache import bucket
 
 __all__ = ["KINDS", "embed", "reward", "score"]
 
@@ -103,7 +103,8 @@ def _ragged(loaded: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[in
             aim = rows[r][1][start : start + CHUNK]
             targets[place, : len(aim)] = torch.tensor(aim, dtype=torch.long)
         with torch.inference_mode():
-            logits, _ = runner.extend(cache, [span[r] for r in there], pieces)
+            ends = [len(rows[r][0]) - 1 + len(feed[r]) for r in there]
+            logits, _ = runner.extend(cache, [span[r] for r in there], pieces, ends=ends)
             values = _picked(logits, targets.to(loaded.device)).tolist()
         for r, piece, row in zip(there, pieces, values, strict=True):
             out[r] += row[: len(piece)]
@@ -184,6 +185,10 @@ def reward(loaded: LoadedModel, calls: Sequence[Call]) -> list[Any]:
 
 
 def _groups(loaded: LoadedModel, rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    switch = getattr(loaded.runner, "switch", None)
+    if switch is not None:  # the longest row decides which rotary table serves: rows on either side of it apart
+        sides = ([i for i, ids in enumerate(rows) if (len(ids) > switch) == far] for far in (False, True))
+        return [[side[i] for i in group] for side in sides for group in bucket([rows[i] for i in side])]
     if loaded.supports_rollback:
         return list(bucket(rows))
     return _equal_lengths(rows)  # recurrent states would read padding

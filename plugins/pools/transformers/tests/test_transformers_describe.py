@@ -265,21 +265,6 @@ def test_steps_are_declared_where_the_state_can_be_rolled_back(config: dict[str,
     assert ("step" in capabilities(config, "generate")) == steps
 
 
-def test_a_model_with_two_rotary_tables_reads_no_further_than_the_first(folder: Path, tmp_path: Path) -> None:
-    """Which table serves is decided for a whole batch: a long row would change what a short one says."""
-    assert one(folder, tmp_path).context_length == 256
-    rope = {"rope_type": "longrope", "original_max_position_embeddings": 64}
-    edit(folder / "config.json", rope_parameters=rope)
-    assert one(folder, tmp_path).context_length == 64
-    edit(
-        folder / "config.json",
-        rope_parameters=None,
-        rope_scaling={"type": "longrope"},
-        original_max_position_embeddings=32,
-    )
-    assert one(folder, tmp_path).context_length == 32
-
-
 def test_tokenizers_are_compared_without_fetching_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Recurrent models: what transformers itself generates, or one line that refuses them."""
+"""Models whose state is no keys and values: they say what transformers itself generates."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM, RwkvConfig, RwkvForCausalLM
+from transformers import (
+    AutoTokenizer,
+    MambaConfig,
+    MambaForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
+    RwkvConfig,
+    RwkvForCausalLM,
+)
 from transformers_tiny import ask, pool, serve, tokenizer
-
-from moco_core.errors import CapabilityError
 
 
 def saved(module: Any, folder: Path) -> Any:
@@ -21,20 +27,32 @@ def saved(module: Any, folder: Path) -> Any:
     return module
 
 
-def test_a_recurrent_model_remembers_or_is_refused(tmp_path: Path) -> None:
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "eos_token_id": 1}
+KINDS = {
+    "remembers": (MambaForCausalLM, MambaConfig(vocab_size=len(tokenizer()), state_size=8, **SIZES)),
+    "remembers in a way of its own": (
+        RwkvForCausalLM,
+        RwkvConfig(vocab_size=len(tokenizer()), attention_hidden_size=32, **SIZES),
+    ),
+    "remembers nothing": (
+        OpenAIGPTLMHeadModel,
+        OpenAIGPTConfig(vocab_size=len(tokenizer()), n_embd=32, n_layer=2, n_head=4, n_positions=64),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_without_keys_and_values_says_what_the_library_says(tmp_path: Path, kind: str) -> None:
     torch.manual_seed(0)
-    sizes = {"vocab_size": len(tokenizer()), "hidden_size": 32, "num_hidden_layers": 2, "eos_token_id": 1}
-    saved(MambaForCausalLM(MambaConfig(state_size=8, **sizes)), tmp_path / "mamba")
-    mamba = MambaForCausalLM.from_pretrained(tmp_path / "mamba").eval()
-    saved(RwkvForCausalLM(RwkvConfig(attention_hidden_size=32, **sizes)), tmp_path / "rwkv")
-    (model,) = pool(str(tmp_path / "mamba"), cache=tmp_path).models()
-    for text in ("the quick brown", "what is"):
-        (reply,) = serve(model, [ask(model, text, max_new_tokens=12)])
-        ids = torch.tensor([tokenizer()(text)["input_ids"]])
+    cls, config = KINDS[kind]
+    saved(cls(config), tmp_path / "m")
+    module = cls.from_pretrained(tmp_path / "m").eval()
+    (model,) = pool(str(tmp_path / "m"), cache=tmp_path).models()
+    assert not model.can("step")
+    texts = ["the quick brown", "what is", "what", "the quick red"]
+    replies = serve(model, [ask(model, text, max_new_tokens=12) for text in texts])
+    for text, reply in zip(texts, replies, strict=True):
+        ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path / "m")(text)["input_ids"]])
         settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": [1, 2], "pad_token_id": 0}
-        want = mamba.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+        want = module.generate(ids, attention_mask=torch.ones_like(ids), **settings)
         assert list(reply.token_ids) == want[0, ids.shape[1] :].tolist()
-    (other,) = pool(str(tmp_path / "rwkv"), cache=tmp_path).models()
-    with pytest.raises(CapabilityError, match="RwkvForCausalLM keeps its state") as caught:
-        serve(other, [ask(other, "what is")])
-    assert "\n" not in str(caught.value)

@@ -78,7 +78,8 @@ class VLLMPool(PoolSource[Options]):
             limit = self.options.max_model_len
             top = [self.options.top_logprobs] if self.options.top_logprobs else []
             fingerprint = digest("vllm", described.fingerprint, task, limit, _numeric(self.options.engine_args), *top)
-            context = described.context if limit is None else min(limit, described.context or limit)
+            context = described.first_context or described.context  # of two rotary tables vLLM takes one for all
+            context = context if limit is None else min(limit, context or limit)
             out.append(
                 Model(
                     name=name,

@@ -63,8 +63,8 @@ class Checkpoint:
 class Described:
     """A model without its place: everything that does not depend on the other models of the pool.
 
-    ``name`` says whether it was given; ``config`` is the content of config.json; ``context`` counts positions; ``memory`` is
-    in bytes.
+    ``name`` says whether it was given; ``config`` is the content of config.json; ``context`` counts positions, and
+    ``first_context`` those of the first of two rotary tables; ``memory`` is in bytes.
     """
 
     name: tuple[str, bool]
@@ -76,6 +76,7 @@ class Described:
     base: str
     parameters: int
     context: int | None
+    first_context: int | None
     memory: int
 
 
@@ -150,6 +151,7 @@ def describe(checkpoint: Checkpoint, where: str) -> Described:
         base=base_print if adapter.folder else "",
         parameters=sum(math.prod(shape) for _, shape in {**tensors, **adapter.tensors}.values()),
         context=_context(config),
+        first_context=_first_context(config),
         memory=base_bytes + sum(math.prod(s) for _, s in adapter.tensors.values()) * size,
     )
 
@@ -278,15 +280,19 @@ def _dtype(checkpoint: Checkpoint, config: Mapping[str, Any], tensors: Headers) 
 
 def _context(config: Mapping[str, Any]) -> int | None:
     text = config.get("text_config") or config
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    first = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
-    if "longrope" in (rope.get("rope_type"), rope.get("type")) and first:
-        return int(first)  # beyond it all positions turn by another table, for every row of a batch at once
     for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
         value = text.get(key)
         if isinstance(value, int) and value > 0:
             return value
     return None
+
+
+def _first_context(config: Mapping[str, Any]) -> int | None:
+    """Return how many positions turn by the first of two rotary tables (longrope), where there are two."""
+    text = config.get("text_config") or config
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    first = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
+    return int(first) if "longrope" in (rope.get("rope_type"), rope.get("type")) and first else None
 
 
 def unique_names(wanted: Sequence[tuple[str, bool]]) -> list[str]:

@@ -7,7 +7,7 @@ to the right of a row's end is masked, and overwritten as the row grows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-__all__ = ["KVCache", "LayerShape"]
+__all__ = ["KVCache", "LayerShape", "bucket", "side_by_side"]
 
 COLUMN_STEP = 64
 
@@ -159,6 +159,12 @@ class KVCache(Cache):
         """Keep the first ``length`` tokens of a row, at most."""
         self.lengths[row] = min(self.lengths[row], length)
 
+    def grow(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """Note how long rows are after a forward."""
+        for row, length in zip(rows, lengths, strict=True):
+            self.tokens += length - self.lengths[row]
+            self.lengths[row] = length
+
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Make rows equal to other rows."""
         self._move(sources, targets)
@@ -222,3 +228,31 @@ class KVCache(Cache):
         self._read = slice(start, stop) if together else index
         self._write = None if columns is None else (index.unsqueeze(-1), columns)
         self._width = width
+
+
+def bucket(rows: Sequence[Sequence[int]], tokens: int = 4096, waste: float = 0.25) -> Iterator[list[int]]:
+    """Group rows by length, longest first, so that padding stays below ``waste`` and a group below ``tokens``."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    group: list[int] = []
+    real = 0
+    for i in order:
+        if group:
+            width = len(rows[group[0]])
+            padded = width * (len(group) + 1)
+            if padded > tokens or padded - (real + len(rows[i])) > max(waste * padded, 256):
+                yield group
+                group, real = [], 0
+        group.append(i)
+        real += len(rows[i])
+    if group:
+        yield group
+
+
+def side_by_side(cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Group chunks that are read together: new rows apart from others, since they need no mask."""
+    out: list[list[int]] = []
+    for new in (True, False):
+        members = [i for i, row in enumerate(rows) if (cache.lengths[row] == 0) == new]
+        groups = bucket([chunks[i] for i in members])
+        out += [sorted((members[n] for n in group), key=lambda i: rows[i]) for group in groups]
+    return out

@@ -16,9 +16,9 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory
 from moco_toolkit_decoding.attention import SHARED
-from moco_toolkit_decoding.kv_cache import KVCache, LayerShape
+from moco_toolkit_decoding.kv_cache import KVCache, LayerShape, bucket, side_by_side
 
-__all__ = ["CacheProbe", "ModelRunner", "Runnable", "bucket", "decoder_of", "runner_of"]
+__all__ = ["CacheProbe", "ModelRunner", "Runnable", "decoder_of", "runner_of"]
 
 CHUNK = 4096
 """Columns of one forward: a longer prompt is read in pieces."""
@@ -67,6 +67,10 @@ class CacheProbe:
 class ModelRunner:
     """Reads tokens into a key/value cache and returns what comes next; see the module."""
 
+    cache_class = KVCache
+    beyond: int | None = None
+    """A position that every forward must reach, for models whose rotary table it decides; see ``two_tables``."""
+
     def __init__(self, loaded: Runnable, probe: CacheProbe | None = None) -> None:
         self.loaded = loaded
         self.dtype = loaded.module.dtype
@@ -98,7 +102,7 @@ class ModelRunner:
             self._probe.layers = self._layers
         if self._layers is None:
             return None
-        return KVCache(self._layers, self.dtype, self.loaded.device, capacity=capacity)
+        return self.cache_class(self._layers, self.dtype, self.loaded.device, capacity=capacity)
 
     def cache(self, *, capacity: int = 256) -> KVCache:
         """Return an empty cache, or raise CapabilityError: what works token by token needs one that rolls back."""
@@ -202,13 +206,13 @@ class ModelRunner:
         """
         if max(map(len, chunks)) > 1 and not self.plain_head:
             # only a whole forward knows the logits: the last tokens get one of their own
-            for group in _groups(cache, rows, chunks):
+            for group in side_by_side(cache, rows, chunks):
                 self.prefill(cache, [rows[i] for i in group], [chunks[i][:-1] for i in group])
             chunks = [chunk[-1:] for chunk in chunks]
         if max(map(len, chunks)) == 1:
             tokens = torch.tensor([chunk[0] for chunk in chunks]).to(self.loaded.device)
             return self._step(cache, rows, tokens, hidden=hidden)
-        groups = _groups(cache, rows, chunks)
+        groups = side_by_side(cache, rows, chunks)
         parts = [self.prompt(cache, [rows[i] for i in group], [chunks[i] for i in group]) for group in groups]
         order = torch.tensor([i for group in groups for i in group], device=parts[0][0].device).argsort()
         logits, states = (torch.cat(both)[order] for both in zip(*parts, strict=True))
@@ -224,35 +228,50 @@ class ModelRunner:
         """
         for group in bucket(chunks, SCORE_TOKENS):
             group.sort(key=lambda i: rows[i])
+            ends = {i: cache.lengths[rows[i]] + len(chunks[i]) for i in group}
             width = max(len(chunks[i]) for i in group)
             for start in range(0, width, SCORE_TOKENS):
                 there = [i for i in group if len(chunks[i]) > start]
                 pieces = [chunks[i][start : start + SCORE_TOKENS] for i in there]
-                logits, states = self.extend(cache, [rows[i] for i in there], pieces, hidden=hidden)
+                logits, states = self.extend(
+                    cache, [rows[i] for i in there], pieces, hidden=hidden, ends=[ends[i] for i in there]
+                )
                 for place, (i, piece) in enumerate(zip(there, pieces, strict=True)):
                     yield i, logits[place, : len(piece)], None if states is None else states[place, : len(piece)]
 
     def extend(
-        self, cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]], *, hidden: bool = False
+        self,
+        cache: KVCache,
+        rows: Sequence[int],
+        chunks: Sequence[Sequence[int]],
+        *,
+        hidden: bool = False,
+        ends: Sequence[int] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Append chunks in one forward and return all scores, padded on the right: float32 (B, Q, vocab), and (B, Q, H)."""
+        """Append chunks in one forward and return all scores, padded on the right: float32 (B, Q, vocab), and (B, Q, H).
+
+        ``ends`` are the lengths that the rows will have when all of their text is read, where more pieces follow.
+        """
         past = [cache.lengths[r] for r in rows]
-        ends = [p + len(c) for p, c in zip(past, chunks, strict=True)]
+        grown = [p + len(c) for p, c in zip(past, chunks, strict=True)]
         ids, positions, columns = self._places(past, chunks)
-        width = max(past) + ids.shape[1]  # fewer columns would change the last bits of scores that were stored
+        queries = ids.shape[1]
+        width = max(past) + queries  # fewer columns would change the last bits of scores that were stored
         cache.reserve(cache.count, width + 1)
+        ids, positions, turned, columns = self._reaching(ids, positions, columns, max(grown))
         cache.aim(rows, columns, width)
         out = self.loaded.run(
             input_ids=ids,
             attention_mask=self.mask(cache, positions, width),
-            position_ids=positions,
+            position_ids=turned,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=0,
             output_hidden_states=hidden,
         )
-        _grown(cache, rows, ends)
-        return out.logits[..., : self.loaded.vocab].float(), out.hidden_states[-1] if hidden else None
+        cache.grow(rows, grown)
+        logits: Tensor = out.logits[:, :queries, : self.loaded.vocab].float()
+        return logits, out.hidden_states[-1][:, :queries] if hidden else None
 
     def _step(
         self, cache: KVCache, rows: Sequence[int], tokens: Tensor, *, hidden: bool = False
@@ -272,7 +291,7 @@ class ModelRunner:
             logits_to_keep=1,
             output_hidden_states=hidden,
         )
-        _grown(cache, rows, [p + 1 for p in past])
+        cache.grow(rows, [p + 1 for p in past])
         logits: Tensor = out.logits[..., : self.loaded.vocab].float()
         return logits[:, -1], out.hidden_states[-1][:, -1] if hidden else None
 
@@ -293,13 +312,15 @@ class ModelRunner:
             if new and start == 0:
                 # the padding on the right cannot be seen by any real token, so causality is all the masking needed
                 places, mask = torch.arange(stop, device=ids.device).expand(len(rows), stop), None
-                cache.aim(rows, None, stop)
+                piece, _, places, _ = self._reaching(ids[:, :stop], places, places, stop)
+                cache.aim(rows, None, piece.shape[1])
             else:
                 places, seen = positions[:, start:stop], max(min(p + stop, e) for p, e in zip(past, ends, strict=True))
-                cache.aim(rows, columns[:, start:stop], seen)
-                mask = self.mask(cache, places, seen)
+                piece, shown, places, into = self._reaching(ids[:, start:stop], places, columns[:, start:stop], max(ends))
+                cache.aim(rows, into, seen)
+                mask = self.mask(cache, shown, seen)
             out = self.loaded.body(
-                input_ids=ids[:, start:stop],
+                input_ids=piece,
                 attention_mask=mask,
                 position_ids=places,
                 past_key_values=cache,
@@ -312,7 +333,7 @@ class ModelRunner:
                     states = hidden.new_empty(len(rows), hidden.shape[-1])
                 there = torch.tensor(ending, device=ids.device)
                 states[there] = hidden[there, torch.tensor([lengths[i] - 1 - start for i in ending], device=ids.device)]
-        _grown(cache, rows, ends)
+        cache.grow(rows, ends)
         return states
 
     # ---------------------------------------------------------------- inputs
@@ -333,6 +354,19 @@ class ModelRunner:
         columns = torch.where(place < counts, positions, int(ends.max()))
         device = self.loaded.device
         return ids.to(device), positions.to(device), columns.to(device)
+
+    def _reaching(
+        self, ids: Tensor, positions: Tensor, columns: Tensor, unread: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Add padding at the position :attr:`beyond`, if there is one, so that the rotary table of such lengths serves.
+
+        Returns ids, positions as the mask has them and as they turn, and columns; ``unread`` is one that nobody reads.
+        """
+        if not self.beyond:
+            return ids, positions, positions, columns
+        one = ids.new_zeros(len(ids), 1)
+        shown, turned = torch.cat([positions, positions[:, -1:]], -1), torch.cat([positions, one + self.beyond], -1)
+        return torch.cat([ids, one], -1), shown, turned, torch.cat([columns, one + unread], -1)
 
     def mask(self, cache: KVCache, positions: Tensor, width: int) -> Any:
         """Return the ready-made attention mask (B, 1, Q, width): a row sees its own columns up to the query's position."""
@@ -363,37 +397,3 @@ def decoder_of(module: Any) -> Any:
     """Return the part of a model below its head."""
     module = module.get_base_model() if hasattr(module, "get_base_model") else module
     return getattr(module, getattr(module, "base_model_prefix", ""), module)
-
-
-def bucket(rows: Sequence[Sequence[int]], tokens: int = 4096, waste: float = 0.25) -> Iterator[list[int]]:
-    """Group rows by length, longest first, so that padding stays below ``waste`` and a group below ``tokens``."""
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    group: list[int] = []
-    real = 0
-    for i in order:
-        if group:
-            width = len(rows[group[0]])
-            padded = width * (len(group) + 1)
-            if padded > tokens or padded - (real + len(rows[i])) > max(waste * padded, 256):
-                yield group
-                group, real = [], 0
-        group.append(i)
-        real += len(rows[i])
-    if group:
-        yield group
-
-
-def _groups(cache: KVCache, rows: Sequence[int], chunks: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Group chunks that are read together: new rows apart from others, since they need no mask."""
-    out: list[list[int]] = []
-    for new in (True, False):
-        members = [i for i, row in enumerate(rows) if (cache.lengths[row] == 0) == new]
-        groups = bucket([chunks[i] for i in members])
-        out += [sorted((members[n] for n in group), key=lambda i: rows[i]) for group in groups]
-    return out
-
-
-def _grown(cache: KVCache, rows: Sequence[int], ends: Sequence[int]) -> None:
-    for row, end in zip(rows, ends, strict=True):
-        cache.tokens += end - cache.lengths[row]
-        cache.lengths[row] = end

@@ -160,6 +160,7 @@ class StepServer:
                 self.cache.copy([parent.row], [row])
                 line.ids, line.top = list(parent.ids), parent.top
         line.used = self.clock
+        del line.ids[self.cache.lengths[line.row] :]  # what a failed run has lost
         kept = common(line.ids, ids)
         return line, kept
 

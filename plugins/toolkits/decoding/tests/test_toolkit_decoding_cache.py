@@ -9,7 +9,7 @@ import torch
 from decoding_models import SPACED, TOKENIZER, engine_of, plain_logits
 
 from moco_core.errors import CapabilityError
-from moco_toolkit_decoding.runner import bucket
+from moco_toolkit_decoding.kv_cache import bucket
 from moco_toolkit_decoding.testing import tiny_gpt2, tiny_llama
 
 
