@@ -6,7 +6,7 @@ import asyncio
 import bisect
 import copy
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -239,7 +239,8 @@ class RunContext(Context):
         label: str = "",
     ) -> list[T]:
         results: list[Any] = [None] * len(examples)
-        waiting, place, done = enumerate(examples), next_place(), 0
+        waiting: Iterator[tuple[int, Any]] = enumerate(examples)
+        place, done = next_place(), 0
 
         async def run() -> None:
             nonlocal done
