@@ -133,7 +133,7 @@ def run(*, cache: Path | None = None, observers: Observers | None = None, **conf
 
 
 def run_job(job: JobConfig) -> RunResult:
-    """Do one run of a grid, in whatever process this is called: what executors call elsewhere. Raises what :func:`run` does."""
+    """Do one run of a grid in the calling process; executors call it wherever they send a job. Raises what :func:`run` does."""
     known, data = installed(), dict(job.config)
     for path in job.plugins:
         known.register_file(path)

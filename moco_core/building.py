@@ -17,7 +17,7 @@ __all__ = ["Scope", "as_given", "default_of", "structure", "structure_plugin", "
 
 
 def as_given(options: Any, data: Any) -> Any:
-    """Return the data that ``options`` were built from as it was given, but for its secrets, which are masked."""
+    """Return the data that ``options`` were built from, as it was given but with its secrets masked."""
     if isinstance(options, Secret):
         return MASK if options else data
     if isinstance(options, Plugin) and isinstance(data, Mapping):
@@ -33,7 +33,7 @@ def as_given(options: Any, data: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Scope:
-    """What structuring knows besides the value: where plugins come from, which may stand here, what was wrong so far."""
+    """What structuring needs besides the value: where plugins come from, which kind may stand here, the problems so far."""
 
     plugins: Plugins | None
     lines: Mapping[str, int]
@@ -52,7 +52,7 @@ class Scope:
         return attrs.evolve(self, slot=info_of(field).slot)
 
     def placed(self, value: Any, path: str, *, must: bool) -> Any:
-        """Return a path, or several, that stand in a file as seen from its folder; with ``must`` only if they are there."""
+        """Resolve paths against the folder of the file they are written in; without ``must`` only those that exist there."""
         folder = self.lines.folder if isinstance(self.lines, Lines) else None
         if folder is None:
             return value
@@ -86,7 +86,7 @@ def default_of(field: attrs.Attribute[Any], slot: Slot | None) -> Any:
 
 
 def structure(cls: Any, data: Any, path: str, scope: Scope) -> Any:
-    """Return ``data`` as ``cls``; tell the scope every problem found. The result is meaningless if there was any."""
+    """Return ``data`` as ``cls`` and report every problem to the scope; the result is meaningless if there was one."""
     origin, args = typing.get_origin(cls), typing.get_args(cls)
     if cls is Any or cls is object:
         return data

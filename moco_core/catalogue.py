@@ -142,11 +142,11 @@ class Catalogue:
         raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}{_advice(kind, name)}")
 
     def able(self, kind: str, keyword: str) -> list[str]:
-        """Return the plugins of a kind that carry a keyword, such as ``can-step``: what they do is known without import."""
+        """Return the names of the plugins of a kind that carry a keyword such as ``can-step``; nothing is imported."""
         return [name for name, card in self.cards(kind).items() if keyword in card.keywords]
 
     def named(self, words: Sequence[str]) -> tuple[str, str]:
-        """Return the (kind, name) that a person means by ``[KIND] NAME``; a name nobody has is taken for a method's.
+        """Return the (kind, name) that a person means by ``[KIND] NAME``; an unknown name is taken to be a method's.
 
         Raises ConfigError if the kind is none, or left out although two kinds have the name.
         """

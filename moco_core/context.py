@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Judge(Protocol):
-    """What a method may know of the run's metric; :meth:`Context.read` and :meth:`Context.grade` are the rest."""
+    """What a method may know of the run's metric beyond :meth:`Context.read` and :meth:`Context.grade`."""
 
     @property
     def binary(self) -> bool:

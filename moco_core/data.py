@@ -54,7 +54,7 @@ class Dataset(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def examples(self, split: Split) -> Iterator[Example]:
-        """Yield the examples of a split in a fixed order; ids are unique and stable. Streams: nothing is held.
+        """Yield the examples of a split in a fixed order; ids are unique and stable. Stream them; hold nothing.
 
         Raises DatasetError naming file, row and field.
         """
@@ -68,7 +68,7 @@ class Dataset(ABC, Generic[OptionsT]):
         return {}
 
     def notes(self) -> Mapping[str, Any]:
-        """Return what reading found worth telling, for the run record: duplicates, the revision, and whatever else.
+        """Return what the run record should say about reading the data: duplicates, the revision, and so on.
 
         ``dropped``, if it is there, has one form that runs show to people: ``{split: {reason: number of rows}}``.
         """

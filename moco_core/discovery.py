@@ -18,13 +18,13 @@ __all__ = ["Card", "EntryPoint", "card_of", "distribution_name", "installed_poin
 
 
 class Distribution(Protocol):
-    """What is asked of a distribution: the text of a file of its metadata, None if it has none of that name."""
+    """What is needed of a distribution: the text of a file of its metadata, None if it has none of that name."""
 
     def read_text(self, filename: str, /) -> str | None: ...
 
 
 class EntryPoint(Protocol):
-    """What is asked of an entry point; those of ``importlib.metadata`` have it."""
+    """What is needed of an entry point; those of ``importlib.metadata`` have it."""
 
     @property
     def name(self) -> str: ...

@@ -23,7 +23,7 @@ MASK = "***"
 
 
 class Secret:
-    """A string that shows itself to nobody but the caller of :meth:`reveal`. False if it is empty or masked."""
+    """A string that nothing but :meth:`reveal` shows. False if it is empty or masked."""
 
     __slots__ = ("_text",)
 

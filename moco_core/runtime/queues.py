@@ -141,7 +141,7 @@ class Queue:
 
 
 def as_call_error(model: Model, error: Exception) -> Exception:
-    """Return an error as one that people are told of, with the model's name if it is none of ours."""
+    """Return one of our own errors as it is, and any other wrapped in one that names the model."""
     if isinstance(error, MocoError):
         return error
     wrapped = ModelCallError(f"{model.name}: {type(error).__name__}: {error}")

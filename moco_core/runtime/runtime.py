@@ -22,7 +22,7 @@ def artifacts_of(cache: Path) -> Path:
 
 
 class Runtime:
-    """What answers calls. Use it as an async context manager, in one event loop; runs, asking and serving share it.
+    """Everything that answers calls. Use it as an async context manager, in one event loop; runs, asking and serving share it.
 
     ``cache`` is the path of the call cache, None for one in memory, or an open cache, which stays open. ``engines`` are
     those that will be needed: they start together when the first of them is called, and are closed at the end.

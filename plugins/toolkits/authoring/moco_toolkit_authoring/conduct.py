@@ -1,4 +1,4 @@
-"""Checks of how a method behaves in company: it saves what it learnt, and does no more than it says."""
+"""Checks of a method's conduct: it saves what it learnt, and does no more than it declares."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def undeclared_fields_decide_nothing(case: MethodCase) -> None:
 
 @check(after=["answers_every_question"])
 def cost_is_no_wild_guess(case: MethodCase) -> None:
-    """cost_on() does not predict many times the calls that are made."""
+    """cost_on() does not predict several times the calls that are made."""
     outcome, pool = case.base(), as_pool(case.pool())
     cost = case.method().cost_on(pool, len(case.plan.dev), case.plan.sampling)
     most = max(outcome.calls_per_question.values(), default=0)

@@ -96,7 +96,7 @@ def facts_are_stated(case: DatasetCase) -> None:
 
 @check(per_setting=False, after=["facts_are_stated"])
 def default_metric_is_there(case: DatasetCase) -> None:
-    """The metric that facts name is a metric of that name, which an installation of the dataset brings."""
+    """The default metric exists, and installing the dataset installs it."""
     case.catalogue.load("metric", case.cls.facts.metric)
 
 

@@ -1,4 +1,4 @@
-"""Running a method on a pool, as a run does it but without a run folder: real scheduler, real cache, real contexts."""
+"""Run a method on a pool as a run does, but without a run folder: real scheduler, real cache, real contexts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How checks are chosen, run and reported; the checks themselves stand in the modules of their kinds.
+"""How checks are chosen, run and reported; the checks themselves live in the modules of their kinds.
 
 A check is a function of a :class:`Case` that raises AssertionError with one clear sentence, or :class:`NotApplicable`
 if it cannot tell. ``after`` names the checks that must hold first: where they do not, the check is skipped, so that one
@@ -24,7 +24,7 @@ Status = Literal["passed", "failed", "skipped", "expected failure", "unexpected 
 
 
 class NotApplicable(Exception):
-    """A check cannot tell anything here; the text says why."""
+    """Raised where a check does not apply; the message says why."""
 
 
 def require(condition: object, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Checks of metrics: what reading and scoring promise on any text, odd ones above all."""
+"""Checks of metrics: what reading and scoring promise for any text, odd ones above all."""
 
 from __future__ import annotations
 

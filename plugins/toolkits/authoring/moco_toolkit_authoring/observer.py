@@ -88,7 +88,7 @@ def every_event_is_survived(case: ObserverCase) -> None:
 
 @check(after=["every_event_is_survived"])
 def events_are_left_as_they_are(case: ObserverCase) -> None:
-    """What one observer is told, the next one is told too: nothing inside an event is changed."""
+    """Events are left as they are, so that every observer is told the same."""
     with empty_folder() as folder:
         observer = case.make()
         for hook, event in _events(folder):

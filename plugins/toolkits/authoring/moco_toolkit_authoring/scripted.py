@@ -1,4 +1,4 @@
-"""Scripted models: what they say is written by the test, how they are asked is the real thing.
+"""Scripted models: the test writes what they say, and they are asked as real ones are.
 
 A scripted pool goes through the same scheduler, cache and context as any other, so a test of a method sees exactly what
 a run would do, without weights and in milliseconds::
