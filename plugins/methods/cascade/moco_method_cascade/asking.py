@@ -38,7 +38,7 @@ async def ask(
     prices: Pricing,
     *,
     check: bool,
-    head: Head | None = None,
+    head: Head | Model | None = None,
 ) -> Step:
     """Have one level answer with the unmodified task prompt, and measure its confidence if ``check``.
 

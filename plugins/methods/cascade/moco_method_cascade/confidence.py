@@ -34,9 +34,9 @@ class Confidence:
 
 
 async def measure(
-    model: Model, question: Question, reply: Generation, context: Context, options: Options, head: Head | None = None
+    model: Model, question: Question, reply: Generation, context: Context, options: Options, head: Head | Model | None = None
 ) -> Confidence:
-    """Return how sure ``model`` is of its own ``reply``; ``head`` is its level's, for ``confidence=deferral``.
+    """Return how sure ``model`` is of its own ``reply``; ``head`` is its level's: a deferral head, or a scorer.
 
     Minus infinity for an empty reply; NaN where nothing can be told: no log-probabilities came back, the verdict is
     neither true nor false, no sample could be read, or the call failed.
@@ -51,8 +51,13 @@ async def measure(
     if kind == "chow_quantile":
         return Confidence(value=chow_quantile(logprobs, options.quantile))
     if kind == "deferral":
-        return Confidence(value=math.nan if head is None else head.confidence(logprobs))
+        return Confidence(value=head.confidence(logprobs) if isinstance(head, Head) else math.nan)
     try:
+        if kind == "scorer":
+            from moco_method_cascade.scorer import believed
+
+            scorer = head if isinstance(head, Model) else None
+            return Confidence(value=await believed(scorer, question, reply.text, context))
         if kind == "agreement":
             sampling = attrs.evolve(options.sampling(context.sampling), temperature=options.agreement_temperature)
             return await _agreement(model, question, context, options.samples, sampling)

@@ -21,10 +21,11 @@ __all__ = ["Fitted", "fit"]
 
 @attrs.frozen(kw_only=True)
 class Fitted:
-    """Thresholds of all levels but the last, and for ``confidence=deferral`` their heads (None: nothing to tell)."""
+    """Thresholds of all levels but the last, and for ``deferral`` and ``scorer`` what tells (None: nothing to tell)."""
 
     thresholds: tuple[float, ...]
     heads: tuple[Head | None, ...] = ()
+    scorers: tuple[Model | None, ...] = ()
 
 
 async def fit(pool: Pool, dev: Sequence[Example], options: Options, context: Context) -> Fitted:
@@ -33,6 +34,13 @@ async def fit(pool: Pool, dev: Sequence[Example], options: Options, context: Con
     heads: tuple[Head | None, ...] = ()
     if options.confidence == "deferral":
         heads = _learn(pool, steps, scores, context)
+    scorers: tuple[Model | None, ...] = ()
+    if options.confidence == "scorer":
+        from moco_method_cascade.scorer import learn_scorers
+
+        scorers, held, steps = await learn_scorers(pool, dev, steps, scores, options, context)
+        scores = [[level[q] for q in held] for level in scores]
+        context.note(thresholds_set_on=len(held))
     table = _table(pool, steps, scores)
     _check_costs(pool, table, options)
     if options.select == "fixed":
@@ -40,7 +48,7 @@ async def fit(pool: Pool, dev: Sequence[Example], options: Options, context: Con
     else:
         thresholds = _choose(table, options, context)
     _report(pool, steps, table, thresholds, options, context)
-    return Fitted(thresholds=thresholds, heads=heads)
+    return Fitted(thresholds=thresholds, heads=heads, scorers=scorers)
 
 
 async def _answer(

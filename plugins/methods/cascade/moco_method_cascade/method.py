@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -49,11 +50,12 @@ def _heads(saved: Sequence[Any]) -> tuple[Head | None, ...]:
 class CascadeSystem(System):
     """The pool from weak to strong, with one acceptance threshold per level but the last.
 
-    ``heads`` has one deferral head per such level, or is empty.
+    ``heads`` has one deferral head per such level, or is empty; so have ``scorers`` models, whose files are saved.
     """
 
     thresholds: tuple[float, ...] = attrs.field(converter=_thresholds)
     heads: tuple[Head | None, ...] = attrs.field(default=(), converter=_heads)
+    scorers: tuple[Model | None, ...] = ()
 
     @cached_property
     def pricing(self) -> Pricing:
@@ -61,8 +63,22 @@ class CascadeSystem(System):
         return pricing(self.pool, self.options.prices)
 
     def state(self) -> Mapping[str, Any]:
+        state = dict(System.state(attrs.evolve(self, scorers=())))
         # JSON has no infinities
-        return {**super().state(), "thresholds": [str(tau) if math.isinf(tau) else tau for tau in self.thresholds]}
+        state["thresholds"] = [str(tau) if math.isinf(tau) else tau for tau in self.thresholds]
+        del state["scorers"]
+        if self.scorers:
+            from moco_toolkit_training import kept
+
+            state["scorers"] = [kept(scorer) for scorer in self.scorers]
+        return state
+
+    def save_files(self, folder: Path) -> None:
+        for level, scorer in enumerate(self.scorers):
+            if scorer is not None:
+                from moco_toolkit_training import save_trained
+
+                save_trained(scorer, folder / f"scorer{level}")
 
     async def respond(self, question: Question, context: Context) -> Reply:
         asked: list[dict[str, Any]] = []
@@ -72,7 +88,8 @@ class CascadeSystem(System):
         for level, (model, tau) in enumerate(zip(self.pool, (*self.thresholds, -math.inf), strict=True)):
             if tau == math.inf:  # never accepts, so there is nothing to ask
                 continue
-            head = self.heads[level] if level < len(self.heads) else None
+            told = self.heads or self.scorers
+            head = told[level] if level < len(told) else None
             try:
                 step = await ask(
                     level, model, question, context, self.options, self.pricing, check=tau > -math.inf, head=head
@@ -119,12 +136,14 @@ class Cascade(Method[Options]):
 
     def needs(self) -> Needs:
         kind = self.options.confidence
-        optional = {"logprobs"} if kind in CHOW else {"score"} if kind in ("p_true", "self_report") else set()
+        asked = {"p_true": {"score"}, "self_report": {"score"}, "scorer": {"train", "reward"}}
+        optional = {"logprobs"} if kind in CHOW else asked.get(kind, set())
         return Needs(min_models=2, optional=optional, check=self._problems)
 
     def cost(self, models: int, dev: int) -> Cost:
         options = self.options
-        checks = {"agreement": options.samples, "p_true": 1, "self_report": 1}.get(options.confidence, 0) * (models - 1)
+        per_level = {"agreement": options.samples, "p_true": 1, "self_report": 1, "scorer": 1}
+        checks = per_level.get(options.confidence, 0) * (models - 1)
         levels = models if options.whole else models - 1
         return Cost(fit=dev * (levels + checks) if options.fits else 0, respond=models + checks)
 
@@ -133,13 +152,23 @@ class Cascade(Method[Options]):
         fitted = Fitted(thresholds=per_level(options.thresholds, len(pool) - 1))
         if options.fits:
             if not dev:
-                what = "confidence: deferral" if options.select == "fixed" else f"select: {options.select}"
+                learnt = f"confidence: {options.confidence}"
+                what = learnt if options.select == "fixed" else f"select: {options.select}"
                 raise ConfigError(
                     f"cascade.{what} needs dev examples, there are none; raise the dev limit, or set select=fixed, "
                     "thresholds and a confidence that is not learnt"
                 )
             fitted = await fit(pool, dev, options, context)
-        return CascadeSystem(pool, options, fitted.thresholds, fitted.heads)
+        return CascadeSystem(pool, options, fitted.thresholds, fitted.heads, fitted.scorers)
+
+    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> CascadeSystem:
+        scorers: list[Model | None] = []
+        if state.get("scorers"):
+            from moco_toolkit_training import restore_trained
+
+            places = [folder / f"scorer{level}" for level in range(len(state["scorers"]))]
+            scorers = [restore_trained(pool, s, place) for s, place in zip(state["scorers"], places, strict=True)]
+        return CascadeSystem(pool, self.options, **{**state, "scorers": tuple(scorers)})
 
     def _problems(self, pool: Sequence[Model]) -> list[str]:
         options, count = self.options, len(pool) - 1
@@ -156,6 +185,10 @@ class Cascade(Method[Options]):
                         f"(capability 'logprobs'), which {options.confidence} needs of every level but the last; "
                         "choose p_true, self_report or agreement, or put the model last"
                     )
+        if options.confidence == "scorer" and pool:
+            from moco_method_cascade.scorer import scorer_problems
+
+            out += scorer_problems(pool, options)
         if options.max_depth is not None and options.max_depth > len(pool):
             out.append(f"max_depth: expected at most {len(pool)}, the number of levels; got {options.max_depth}")
         return out

@@ -52,14 +52,21 @@ class Options:
     samples: int = option(5, ge=2, help="sampled replies for confidence=agreement")
     agreement_temperature: float = option(0.7, gt=0, help="sampling of those replies")
     verify_tokens: int = option(16, ge=1, help="budget of a verdict in words, where a model cannot score")
+    scorer: str | int = option(
+        "auto", help="who is trained for confidence=scorer: a member's name or index; auto: the smallest that can be",
+        paper="DistilBERT",
+    )
+    scorer_share: float = option(
+        0.5, gt=0, lt=1, help="share of dev that scorers are trained on; thresholds are set on the rest"
+    )
+    scorer_epochs: int = option(8, ge=1, help="passes over it", paper="8")
+    scorer_learning_rate: float | None = option(None, gt=0, help="of the scorers; none takes the training toolkit's")
     report: bool = option(
         True, help="answer dev at the last level too under accept_fraction, to report the whole cascade"
     )
 
     def __attrs_post_init__(self) -> None:
         problems = []
-        if self.confidence == "scorer":
-            problems.append("confidence: scorer (a trained classifier) is not available yet; choose deferral, p_true, ...")
         for select, key in (("budget", "budget"), ("target", "target"), ("fixed", "thresholds")):
             if self.select == select and getattr(self, key) is None:
                 problems.append(f"{key}: missing, select={select} needs it")
@@ -76,7 +83,7 @@ class Options:
     @property
     def fits(self) -> bool:
         """Whether anything is learnt from dev."""
-        return self.select != "fixed" or self.confidence == "deferral"
+        return self.select != "fixed" or self.confidence in ("deferral", "scorer")
 
     def sampling(self, run: Sampling) -> Sampling:
         """Return the decoding of a level's reply."""

@@ -49,6 +49,7 @@ test_conformance = method_checks(
         {"confidence": "self_report", "select": "fixed", "thresholds": 0.5},
         {"confidence": "chow_quantile", "select": "budget", "budget": 1.0, "max_depth": 2},
         {"confidence": "deferral"},
+        {"confidence": "scorer"},
     ],
     identical_is_single=True,
 )
@@ -403,7 +404,6 @@ def test_the_fit_log_says_how_well_each_confidence_tells_right_from_wrong():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"confidence": "scorer"}, "confidence: scorer .* not available yet"),
         ({"select": "budget"}, "budget: missing, select=budget needs it"),
         ({"select": "fixed"}, "thresholds: missing"),
         ({"accept_fraction": 1.0}, "accept_fraction: expected number > 0 and < 1"),
