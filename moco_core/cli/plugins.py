@@ -43,9 +43,11 @@ def list_command(kind: str | None, capability: str | None, plugin_files: tuple[P
         click.echo(json.dumps(rows, indent=1))
         return
     width = max((len(c.name) for c in cards), default=0)
-    for k in kinds:
-        mine = [c for c in cards if c.kind == k]
-        click.echo(f"{k}s ({len(mine)})")
+    for k, contributed in ((k, contributed) for k in kinds for contributed in (False, True)):
+        mine = [c for c in cards if c.kind == k and ("contrib" in c.keywords) == contributed]
+        if contributed and not mine:
+            continue
+        click.echo(f"{k}s{', contributed' if contributed else ''} ({len(mine)})")
         for card in mine:
             level = f"{card.level:7}" if k == "method" else ""
             note = f"  [{card.problem}]" if card.problem else ""

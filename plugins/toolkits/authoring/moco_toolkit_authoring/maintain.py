@@ -62,6 +62,11 @@ class Project:
         return project
 
     @property
+    def contributed(self) -> bool:
+        """Whether it lies in ``contrib/``, whose packages stand in tables of their own."""
+        return self.folder.parent.name == "contrib"
+
+    @property
     def level(self) -> str:
         return next((k.removeprefix("level-") for k in self.facts.get("keywords", []) if k.startswith("level-")), "")
 
@@ -156,6 +161,8 @@ def problems_of(project: Project) -> Iterator[str]:
     keywords = facts.get("keywords", [])
     if keywords[:2] != ["moco", f"spec-{SPEC}"]:
         yield f'keywords must begin with "moco", "spec-{SPEC}"'
+    if project.contributed != ("contrib" in keywords):
+        yield f'keywords must {"" if project.contributed else "not "}hold "contrib"'
     if kind == "method" and project.level not in ("api", "text", "logit", "weight"):
         yield 'keywords must hold one of "level-api", "level-text", "level-logit", "level-weight"'
     if not str(facts.get("version", "")).strip():
@@ -256,13 +263,20 @@ def synced_index(root: Path, text: str, everything: Sequence[Project]) -> str:
     """Return the README at the top with its tables of plugins; a table without markers is left out."""
     for kind in _ORDER:
         rows = []
-        for project in (p for p in everything if p.kind == kind):
+        for project in (p for p in everything if p.kind == kind and not p.contributed):
             link = f"[`{project.name}`]({project.folder.relative_to(root).as_posix()})"
             description = str(project.facts.get("description", ""))
             rows.append([link, project.level, description] if kind == "method" else [link, description])
         header = ["method", "level", "what it does"] if kind == "method" else [kind, "what it does"]
         if marked(text, f"{kind}s") is not None:
             text = replace_marked(text, f"{kind}s", markdown_table(header, rows))
+    if marked(text, "contrib") is not None:
+        rows = [
+            [f"[`{p.name}`]({p.folder.relative_to(root).as_posix()})", p.kind, str(p.facts.get("description", ""))]
+            for p in everything
+            if p.contributed
+        ]
+        text = replace_marked(text, "contrib", markdown_table(["package", "kind", "what it does"], rows))
     return text
 
 
