@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -189,18 +189,19 @@ class Shown:
 
     def _subsets(self, width: int) -> list[str]:
         """Return the scores per subset, where some subset sees the systems in another order than the whole does."""
-        rows = [r for r in self.comparison.scored if r.subsets]
-        names = sorted({name for r in rows for name in r.subsets})
-        if len(names) < 2 or not _says_more(rows, names):
+        found = [(r, subsets) for r in self.comparison.scored if (subsets := r.subsets)]
+        rows, scores = [r for r, _ in found], [subsets for _, subsets in found]
+        names = sorted({name for subsets in scores for name in subsets})
+        if len(names) < 2 or not _says_more(scores, names):
             return []
         if len(names) > _SUBSETS or len(rows) > _SYSTEMS:
             return ["", f"{len(names)} subsets see the systems in other orders: their scores are in --json"]
         header = ["subset", *(_short(r.label, 16) for r in rows), "n"]
         table = [header]
         for name in names:
-            found = [r.subsets.get(name) for r in rows]
-            size = max(int(f["n"]) for f in found if f)
-            cells = [f"{f['mean']:.3f}" if f else "-" for f in found]
+            mine = [subsets.get(name) for subsets in scores]
+            size = max(int(f["n"]) for f in mine if f)
+            cells = [f"{f['mean']:.3f}" if f else "-" for f in mine]
             table.append([_short(name, _NAME), *cells, f"{size}{' (few)' if size < 20 else ''}"])
         macro = [over_subsets(r) for r in rows]
         table.append(["mean of subsets", *(f"{m.mean:.3f}" if m else "-" for m in macro), ""])
@@ -260,10 +261,10 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}" if value.is_integer() and abs(value) > 1 else f"{value:,.3f}"
 
 
-def _says_more(rows: Sequence[Any], names: Sequence[str]) -> bool:
+def _says_more(scores: Sequence[Mapping[str, Mapping[str, float]]], names: Sequence[str]) -> bool:
     """Whether in some subset a system that is not the best of all scores best, alone."""
     for name in names:
-        found = [r.subsets.get(name, {"mean": -1.0})["mean"] for r in rows]
+        found = [subsets.get(name, {"mean": -1.0})["mean"] for subsets in scores]
         if len(found) > 1 and max(found[1:]) > found[0]:
             return True
     return False
