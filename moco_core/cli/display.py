@@ -27,6 +27,8 @@ __all__ = [
 
 _COLUMNS = ("system", "score", "95% interval", "vs best single", "95% interval", "p", "n", "no answer", "cut", "tokens")
 _SURE = 0.05
+_LONG = 60
+"""Characters from which on a question is written out once."""
 _COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 
 
@@ -214,18 +216,38 @@ def spans_text(spans: Sequence[Span]) -> tuple[Text, list[str]]:
 
 
 def call_lines(calls: Sequence[CallRecord]) -> list[str]:
-    """Return who saw what and said what, one block per call."""
-    out = []
+    """Return who saw what and said what, one block per call.
+
+    A block names the earlier calls whose replies the model reads (2=3: both said the same). A long question is written out
+    once.
+    """
+    out: list[str] = []
+    replies: list[str] = []
+    question = ""
     for number, call in enumerate(calls, 1):
+        seen = call.request if isinstance(call.request, dict) else {}
+        turns = seen.get("messages") or ([("text", seen["text"])] if "text" in seen else [])
+        shown = "\n".join(_lines_of(content) for _, content in turns)
+        reads: dict[str, str] = {}  # of equal replies nobody can tell which one was read
+        for n, reply in enumerate(replies, 1):
+            if reply.strip() and (text := _lines_of(reply)) in shown:
+                reads[text] = f"{reads[text]}={n}" if text in reads else str(n)
         tokens = f"{call.usage.prompt_tokens}+{call.usage.completion_tokens} tokens"
         if isinstance(call.response, dict) and "cached_tokens" in call.response:
             tokens += f", {call.response['cached_tokens']} of them known"
-        out.append(f"--- {number}. {call.model} ({call.kind}, {tokens}{', cached' if call.cached else ''})")
-        seen = call.request
-        if isinstance(seen, dict) and "messages" in seen:
-            out += [f"{role}> {content}" for role, content in seen["messages"]]
-        elif isinstance(seen, dict) and "text" in seen:
-            out.append(f"text> {seen['text']}")
-        said = call.response
-        out.append(f"{call.model}> {said['text'] if isinstance(said, dict) else said}")
+        notes = [call.kind, tokens, "cached" if call.cached else "", f"reads {', '.join(reads.values())}" if reads else ""]
+        out.append(f"--- {number}. {call.model} ({', '.join(filter(None, notes))})")
+        if turns and number == 1:
+            question = turns[-1][1] if len(turns[-1][1]) > _LONG else ""
+        elif question:
+            turns = [(role, content.replace(question, "[the question, as in 1]")) for role, content in turns]
+        out += [f"{role}> {content}" for role, content in turns]
+        said = call.response["text"] if isinstance(call.response, dict) and "text" in call.response else call.response
+        out.append(f"{call.model}> {said}")
+        replies.append(said if isinstance(said, str) else "")
     return out
+
+
+def _lines_of(text: str) -> str:
+    """Return a text between line breaks and without spaces, as which a reply is found again where it was quoted."""
+    return f"\n{text.strip()}\n".replace(" ", "")

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from moco_core import api, cli
+from moco_core.cli.display import call_lines
 from moco_core.runs.records import read_records, read_run
+from moco_core.types import CallRecord
 
 
 def folders(moco):
@@ -161,6 +163,32 @@ def test_ask_shows_who_said_what(moco):
     assert got.code == 0, got.err
     assert "--- 1. toy0 (generate, 5+3 tokens)" in got.out and "user> 4 + 4" in got.out
     assert got.out.split("--- answer\n")[1].startswith("It is 8\n")
+
+
+def test_a_block_of_a_discussion_names_the_replies_it_reads_and_leaves_out_the_question():
+    def call(model, content, text):
+        return CallRecord(
+            model=model, kind="generate", phase="respond", request={"messages": [["user", content]]}, response={"text": text}
+        )
+
+    question = "How many words are there in this question, which is long enough?"
+    calls = [
+        call("a", question, "So <b> it is 12"),
+        call("b", question, "12"),
+        call("c", question, "12"),
+        call("a", f"{question}\nAnswer 1:\n< quote>\n12\n</quote>", "So 12"),
+        call("b", f"Quote:\nSo < b> it is 12\n\n{question}", "13"),
+    ]
+    lines = call_lines(calls)
+    heads = [line for line in lines if line.startswith("---")]
+    assert heads == [
+        "--- 1. a (generate, 0+0 tokens)",
+        "--- 2. b (generate, 0+0 tokens)",
+        "--- 3. c (generate, 0+0 tokens)",
+        "--- 4. a (generate, 0+0 tokens, reads 2=3)",
+        "--- 5. b (generate, 0+0 tokens, reads 1)",
+    ]
+    assert "\n".join(lines).count(question) == 1 and lines[4] == "user> [the question, as in 1]"
 
 
 def test_a_saved_system_answers_like_the_run_that_made_it(moco, toys):
