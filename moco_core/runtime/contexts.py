@@ -197,7 +197,7 @@ class RunContext(Context):
     # ---------------------------------------------------------------- computed once
 
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
-        return await self.state.scheduler.once(what, compute)
+        return await self.state.scheduler.memo.once(what, compute)
 
     async def artifact(
         self, what: Mapping[str, Any], build: Callable[[Path], Awaitable[None]], *, resume: bool = False

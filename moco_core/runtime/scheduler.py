@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -26,9 +26,10 @@ from moco_core.runtime.cache import Cache, KeyParts, encode_result, fits, key_pa
 from moco_core.runtime.claims import Claims
 from moco_core.runtime.lanes import Lanes, Place
 from moco_core.runtime.ledger import Answered
+from moco_core.runtime.memo import Memo
 from moco_core.runtime.queues import UNLIMITED, Queue, as_call_error
 from moco_core.runtime.starting import Starts
-from moco_core.types import Generation, canonical, digest
+from moco_core.types import Generation
 
 __all__ = ["Scheduler"]
 
@@ -72,7 +73,7 @@ class Scheduler:
         self._resident: dict[Place, Model] = {}
         self._gates: dict[Engine, asyncio.Semaphore] = {}
         self._starts = Starts(engines, runtime, self._fail_all)
-        self._memo: dict[bytes, asyncio.Task[Any]] = {}
+        self.memo = Memo(cache)
         self._noted: set[str] = set()  # models whose makers are noted
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pass_scheduled = False
@@ -89,7 +90,7 @@ class Scheduler:
 
     async def __aexit__(self, *exc: object) -> None:
         self.closing = True
-        tasks = [*self._tasks, *self._memo.values()]
+        tasks = [*self._tasks, *self.memo.running]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,31 +131,6 @@ class Scheduler:
             pending.waiting -= 1
             if not pending.waiting and not pending.future.done() and not self.closing:
                 self._withdraw(call, pending)
-
-    async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
-        """Memoise a computation with a JSON result under the digest of ``what``."""
-        parts = KeyParts(
-            model="", kind="once", input=digest(what)[:32], params=canonical(dict(what).get("kind", "")), seed=""
-        )
-        key = parts.key()
-        found = self.cache.get_many([key])
-        if key in found:
-            return found[key].value
-        running = self._memo.get(key)
-        if running is None:
-
-            async def work() -> Any:
-                started = time.monotonic()
-                value = await compute()
-                self.cache.put_many([(key, parts, encode_result(value), time.monotonic() - started)])
-                if isinstance(version := what.get("version"), int):
-                    self.cache.note_makers({key.hex(): (str(what.get("kind", "")), version)})
-                return value
-
-            running = asyncio.create_task(work())
-            self._memo[key] = running
-            running.add_done_callback(lambda _: self._memo.pop(key, None))
-        return await asyncio.shield(running)
 
     async def in_thread(self, work: Callable[..., T], *given: Any) -> T:
         """Run blocking work in one of the threads that the end of the run waits for."""
