@@ -49,12 +49,14 @@ OptionsT = TypeVar("OptionsT")
 class Cost:
     """Predicted model calls: ``fit`` in all, and ``respond`` per question (an upper bound if early exits exist).
 
-    ``train_tokens`` are the tokens that fitting trains models on, every epoch counted.
+    ``train_tokens`` are the tokens that fitting trains models on, every epoch counted; ``train_memory`` is the most that one
+    training needs on its device, in bytes.
     """
 
     fit: float = 0
     respond: float = 1
     train_tokens: float = 0
+    train_memory: float = 0
 
 
 @attrs.define(eq=False, slots=False)

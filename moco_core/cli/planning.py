@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
 import click
 
 from moco_core.catalogue import Catalogue
-from moco_core.cli.common import configured, is_source, method_option, one_or_many, run_options
+from moco_core.cli.common import cache_file, configured, is_source, method_option, one_or_many, run_options
 from moco_core.cli.display import plain_table
 from moco_core.config import CONTROLS, control_of
 from moco_core.errors import MocoError
+from moco_core.methods import Cost
 from moco_core.models import Pool
 from moco_core.options import NoOptions
 from moco_core.runs.runner import Benchmark, Job
+from moco_core.runtime.runtime import artifacts_of
+from moco_core.runtime.training import train_rate
 
 __all__ = ["plan_command"]
 
@@ -36,11 +40,12 @@ def plan_command(method_or_file: str | None, methods: tuple[str, ...], datasets:
     catalogue, config = configured(source, one_or_many("method", methods) | one_or_many("dataset", datasets), given)
     benchmark = Benchmark(config, catalogue, cache=None)
     problems = benchmark.problems()
+    cache = cache_file(given["cache_path"])
     body = {
         "models": [_model_row(m) for m in benchmark.pool],
         "engines": [dict(facts) for engine in benchmark.pool.engines if (facts := engine.facts())],
-        "runs": [_job_row(benchmark, job) for job in benchmark.jobs if job.role != "baseline"],
-        "controls": [_job_row(benchmark, job) for job in _controls(benchmark, catalogue)],
+        "runs": [_job_row(benchmark, job, cache) for job in benchmark.jobs if job.role != "baseline"],
+        "controls": [_job_row(benchmark, job, cache) for job in _controls(benchmark, catalogue)],
         "baselines": len(benchmark.pool) if config.settings.baselines else 0,
         "problems": problems,
         "ruled_out": _ruled_out(catalogue, benchmark.pool),
@@ -67,7 +72,7 @@ def _model_row(model: Any) -> dict[str, Any]:
     }
 
 
-def _job_row(benchmark: Benchmark, job: Any) -> dict[str, Any]:
+def _job_row(benchmark: Benchmark, job: Any, cache: Path) -> dict[str, Any]:
     dev = len(benchmark.split(job.dataset, "dev").examples)
     test = len(benchmark.split(job.dataset, "test").examples)
     method, pool = job.method.make(), benchmark.pool
@@ -82,7 +87,17 @@ def _job_row(benchmark: Benchmark, job: Any) -> dict[str, Any]:
         "fit_calls": cost.fit,
         "calls_per_question": cost.respond,
         "calls": cost.fit + cost.respond * test,
+        **_training_row(cost, pool, cache),
     }
+
+
+def _training_row(cost: Cost, pool: Pool, cache: Path) -> dict[str, Any]:
+    """Return what a method's trainings take, if it has any. The time is told from the last training of one of the models."""
+    if not cost.train_tokens:
+        return {}
+    rate = train_rate(artifacts_of(cache), {m.fingerprint for m in pool})
+    seconds = None if rate is None else cost.train_tokens * rate
+    return {"train_tokens": cost.train_tokens, "train_memory": cost.train_memory, "train_seconds": seconds}
 
 
 def _controls(benchmark: Benchmark, catalogue: Catalogue) -> Iterator[Job]:
@@ -151,6 +166,12 @@ def _print(body: dict[str, Any]) -> None:
         click.echo("\ncontrols that would tell collaboration from more tries (--controls self,equal_budget,placebo):")
         for r in body["controls"]:
             click.echo(f"  {r['method']} on {r['dataset']}, seed {r['seed']}: at most {r['calls']:,.0f} calls")
+    for row in body["runs"]:
+        if row.get("train_tokens"):
+            needed = f", {_mib(row['train_memory'])} at once" if row["train_memory"] else ""
+            took = row["train_seconds"]
+            time = "nothing measured yet" if took is None else f"about {took:,.0f} s by the last training of these models"
+            click.echo(f"{row['method']} trains on {row['train_tokens']:,.0f} tokens{needed} ({time})")
     if body["ruled_out"]:
         click.echo("\nmethods that this pool cannot serve:")
         for name, why in body["ruled_out"].items():

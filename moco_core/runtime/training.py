@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moco_core.context import Context
 from moco_core.local import Trained
 from moco_core.models import Model
+from moco_core.runtime.artifacts import Artifacts
 from moco_core.runtime.lanes import Lane
 from moco_core.runtime.ledger import Ledger
 from moco_core.runtime.scheduler import Scheduler
 from moco_core.training import TrainingJob, TrainingSite
 from moco_core.types import digest
 
-__all__ = ["train"]
+__all__ = ["train", "train_rate"]
 
 _FIGURES = "training.json"
 
@@ -55,6 +56,16 @@ async def train(
         context.warn(f"{label}: not trained: {reason}")
         return model
     return model.engine.derive(label, Trained(digest(what), folder / "model"), [model])
+
+
+def train_rate(artifacts: Artifacts, models: Collection[str]) -> float | None:
+    """Return the seconds per token of the last training of one of these models (fingerprints); None if there is none."""
+    for stored in artifacts.info():
+        if stored.kind == "training" and stored.what.get("model") in models:
+            figures = json.loads((artifacts.root / stored.key / _FIGURES).read_text(encoding="utf-8"))
+            if figures.get("train_tokens"):
+                return float(figures["train_seconds"]) / float(figures["train_tokens"])
+    return None
 
 
 async def _work(

@@ -165,3 +165,38 @@ def test_what_cannot_be_trained_is_refused_in_one_line():
 
     with pytest.raises(CapabilityError, match="Server cannot train 'a'; `moco list pool --can train` names the pools"):
         within(lambda c: c.train(ScriptedPool({"a": "x"}, engine=Server()).pool[0], LESSON))
+
+
+LEARNER = '''
+from moco_core import Cost, Method, Reply, System
+
+
+class Alone(System):
+    async def respond(self, question, context):
+        return Reply.of(await context.generate(self.pool[0], question))
+
+
+class Learner(Method):
+    "Learns, it says."
+    system = Alone
+
+    def cost(self, models, dev):
+        return Cost(train_tokens=1000, train_memory=2 << 20)
+
+    async def fit(self, pool, dev, context):
+        return Alone(pool, self.options)
+'''
+
+
+def test_a_plan_tells_what_training_takes_and_its_time_by_the_last_training_of_these_models(moco):
+    (moco.folder / "learner.py").write_text(LEARNER)
+    plan = ("plan", "learner", "-d", "toys", "-p", "toy_pool", "--plugin", str(moco.folder / "learner.py"))
+    line = "learner trains on 1,000 tokens, 2.0 MiB at once"
+    assert f"{line} (nothing measured yet)" in moco(*plan).out.splitlines()
+    folder = moco.folder / "cache" / "calls.artifacts" / "k"
+    folder.mkdir(parents=True)
+    (folder / "artifact.json").write_text(json.dumps({"what": {"kind": "training", "model": "toy-3"}}))
+    (folder / "training.json").write_text(json.dumps({"train_tokens": 10, "train_seconds": 0.5}))
+    assert f"{line} (about 50 s by the last training of these models)" in moco(*plan).out.splitlines()
+    (row,) = json.loads(moco(*plan, "--json").out)["runs"]
+    assert (row["train_tokens"], row["train_memory"], row["train_seconds"]) == (1000, 2 << 20, 50.0)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from moco_core.errors import CapabilityError, ConfigError, StoreError
 from moco_core.models import Model
 from moco_toolkit_checkpoints.adapters import placed_by_tensors
+from moco_toolkit_checkpoints.describe import TRAINING
 from moco_toolkit_checkpoints.specs import Spec
 
 __all__ = ["export"]
@@ -71,6 +72,8 @@ def _write_adapter(model: Model, spec: Spec, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
     tensors = {k: t.detach().cpu().contiguous().clone() for k, t in adapter.tensors.items()}
     save_file(tensors, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
+    if not spec.computed and (record := Path(spec.adapter) / TRAINING).exists():
+        shutil.copy(record, folder / TRAINING)
     if spec.tokenizer_folder != spec.folder:
         _copy_small(Path(spec.tokenizer_folder), folder)
 

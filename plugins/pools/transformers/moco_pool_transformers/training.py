@@ -33,7 +33,7 @@ def site_of(
             "named": spec.entry["model"],
             "task": spec.task,
             "loader": spec.loader,
-            "base": spec.base_print,
+            "weights": spec.weights_print,
             "tokenizer": spec.tokenizer_folder,
             "style": spec.style,
             "template_text": spec.template_text,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ if importlib.util.find_spec("vllm") is None:
 
 import torch
 from engine_methods import check_methods
-from tiny_family import LORAS, PROMPTS, family, reference, same, say
+from tiny_family import LORAS, PROMPTS, family, reference, same, say, weights
 
 from moco_core.errors import MocoError
 from moco_core.models import Model
@@ -192,3 +193,29 @@ def test_methods_run_unchanged(farm: Farm, settings: dict[str, Any]) -> None:
     cache = Cache(None)
     check_methods(VLLMPool(build(Options, settings)), cache)
     cache.close()
+
+
+@pytest.mark.slow
+def test_an_adapter_that_was_trained_here_is_served_as_transformers_serves_it(
+    farm: Farm, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    from moco_toolkit_training import Demonstration, Sft
+
+    (base,) = reference("base", form="adapter")
+    job = Sft(rows=[Demonstration.of("What is the sum of 1 and 2?", "the town")], max_steps=20, learning_rate=1e-2)
+
+    async def train() -> Model:
+        cache = Cache(tmp_path / "calls.sqlite")
+        async with open_session(cache=cache) as session:
+            model = await session.context("fit").train(base, job)
+        cache.close()
+        return model
+
+    trained = asyncio.run(train())
+    entry = {"model": weights("base"), "adapter": trained.info["spec"].adapter, "name": "tuned"}
+    (mine,) = models_of({**settings, "models": [entry]})
+    prompts = [*PROMPTS, "What is the sum of 1 and 2?"]
+    replies = say([mine], prompts)
+    assert replies[-1].text == "the town" != say([base], prompts[-1:])[0].text
+    for one, other in zip(replies, say([trained], prompts), strict=True):
+        same(one, other)

@@ -28,10 +28,13 @@ from moco_toolkit_checkpoints.hub import remote
 from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
 from moco_toolkit_checkpoints.specs import Spec, Task, weight_files
 
-__all__ = ["Checkpoint", "Described", "describe", "unique_names"]
+__all__ = ["TRAINING", "Checkpoint", "Described", "describe", "unique_names"]
 
 Headers = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name -> (dtype, shape) of tensors in files."""
+
+TRAINING = "moco_training.json"
+"""Beside an adapter: how it was trained, and the fingerprint of the weights it was trained on."""
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _STORED = {"F64": "float32", "F32": "float32", "BF16": "bfloat16", "F16": "float16"}
@@ -104,7 +107,7 @@ def describe(checkpoint: Checkpoint, where: str) -> Described:
         )
     adapter = _Adapter()
     if checkpoint.adapter:
-        adapter = _adapter(checkpoint, tensors, hashes, f"{where}.adapter")
+        adapter = _adapter(checkpoint, tensors, digest(weights), hashes, f"{where}.adapter")
     # an adapter may have been trained with its own template or added tokens
     own = adapter.folder if adapter.folder and (adapter.folder / "tokenizer_config.json").exists() else None
     template = (_template(own) if own else "") or _template(folder)
@@ -132,6 +135,7 @@ def describe(checkpoint: Checkpoint, where: str) -> Described:
             config_print=digest(_settled(config)),
             ends=ends,
             base_bytes=base_bytes,
+            weights_print=digest(weights),
             dtype=dtype,
             device="",
             repo=repo,
@@ -198,7 +202,9 @@ class _Adapter:
     alone: bool = False
 
 
-def _adapter(checkpoint: Checkpoint, base: Headers, hashes: HashStore, where: str) -> _Adapter:
+def _adapter(
+    checkpoint: Checkpoint, base: Headers, weights_print: str, hashes: HashStore, where: str
+) -> _Adapter:
     folder, _ = find(checkpoint.adapter, checkpoint.adapter_revision, where, weights=True)
     config = read_json(folder / "adapter_config.json")
     if config.get("peft_type") != "LORA":
@@ -209,6 +215,12 @@ def _adapter(checkpoint: Checkpoint, base: Headers, hashes: HashStore, where: st
     tensors = read_header(path)
     if problem := misfit({k: s for k, (_, s) in tensors.items()}, {k: s for k, (_, s) in base.items()}):
         raise ConfigError(f"{where}: {folder} was trained on another base than {checkpoint.model}: {problem}")
+    record = read_json(folder / TRAINING) if (folder / TRAINING).exists() else {}
+    if record.get("weights", weights_print) != weights_print:
+        raise ConfigError(
+            f"{where}: {folder} was trained on other weights than those of {checkpoint.model}; give the base that it was "
+            f"trained on ({record.get('base', 'unknown')})"
+        )
     if problem := unusable(config):
         raise ConfigError(f"{where}: {folder} cannot be opened: {problem}")
     settings = {k: v for k, v in config.items() if k not in ("base_model_name_or_path", "revision", "auto_mapping")}

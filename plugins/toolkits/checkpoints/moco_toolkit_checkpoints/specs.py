@@ -36,8 +36,8 @@ class Spec:
     ``task`` says what the checkpoint is for, ``loader`` names transformers' class for it. ``base_print`` is the base's content
     fingerprint, ``config_print`` that of its configuration; ``base_key`` is equal for models that share a module in memory,
     which an adapter that changes its base does with nobody. ``ends`` are the ids that end a reply by the checkpoint's own
-    configuration. ``computed`` marks weights or adapters that a recipe makes: they are written into a shared module or
-    adapter slot when the model is opened.
+    configuration. ``weights_print`` is the fingerprint of the base's weights alone. ``computed`` marks weights or adapters that
+    a recipe makes: they are written into a shared module or adapter slot when the model is opened.
     ``replica`` marks a further copy on another device than the model's own. Sizes are bytes.
     """
 
@@ -61,6 +61,7 @@ class Spec:
     revision: str | None = None
     template_text: str | None = None
     template_options: Mapping[str, Any] = attrs.field(factory=dict)
+    weights_print: str = ""
     computed: bool = False
     replica: bool = False
     entry: Mapping[str, Any] = attrs.field(factory=dict)

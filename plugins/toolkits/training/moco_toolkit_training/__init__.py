@@ -4,6 +4,7 @@ A job is a value; ``await context.train(model, job)`` returns the model that it 
 Importing this imports no torch.
 """
 
+from moco_toolkit_training.fitting import predicted_memory
 from moco_toolkit_training.jobs import Classify, Dpo, Grpo, Job, Judge, Lora, Rank, Reward, Sft
 from moco_toolkit_training.keeping import kept, restore_trained, save_trained
 from moco_toolkit_training.rows import Completion, Demonstration, Duel, Labelled, Preference, Task, pairing
@@ -26,6 +27,7 @@ __all__ = [
     "Task",
     "kept",
     "pairing",
+    "predicted_memory",
     "restore_trained",
     "save_trained",
 ]

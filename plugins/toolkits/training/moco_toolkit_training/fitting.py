@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
 
 from moco_core.errors import EngineOutOfMemory
+from moco_core.local import LocalEngine, local_engine
+from moco_core.models import Model
 from moco_core.training import TrainingSite
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_checkpoints.specs import weight_files
 
-__all__ = ["Fit", "fit", "memory"]
+__all__ = ["Fit", "fit", "predicted_memory"]
 
 _MOST = 8
 """Rows at once that are tried first."""
@@ -48,30 +51,60 @@ class Fit:
     memory: int
 
 
-def memory(job: Trainable, site: TrainingSite, rows: int, checkpointing: bool) -> int:
+@attrs.frozen(kw_only=True)
+class _Shape:
+    """What of a model decides the memory of its training. ``factors`` are the parameters of an adapter of rank 1."""
+
+    parameters: int
+    factors: int
+    hidden: int
+    layers: int
+    width: int
+    context: int | None
+
+
+def _shape(folder: Path, dtype: str, device: str, context: int | None, parameters: int | None = None) -> _Shape:
+    """Return the shape of a checkpoint, whose weights may not be here yet."""
+    config = read_json(folder / "config.json")
+    text = config.get("text_config") or config
+    hidden = int(text.get("hidden_size") or text.get("n_embd") or 0)
+    layers = int(text.get("num_hidden_layers") or text.get("n_layer") or 1)
+    shapes = [shape for path in weight_files(folder) for _, shape in read_header(path).values()]
+    return _Shape(
+        parameters=sum(math.prod(shape) for shape in shapes) or parameters or 0,
+        factors=sum(sum(s) for s in shapes if len(s) == 2) or 20 * hidden * layers,
+        hidden=hidden,
+        layers=layers,
+        width=4 if device == "cpu" or dtype == "float32" else 2,
+        context=context,
+    )
+
+
+def memory(job: Trainable, shape: _Shape, rows: int, checkpointing: bool) -> int:
     """Predict the bytes a training needs: weights, a reference, gradients and two moments, activations of ``rows`` rows of
     full length.
     """
-    folder = Path(site.entry["model"])
-    config = read_json(folder / "config.json")
-    text = config.get("text_config") or config
-    shapes = [shape for path in weight_files(folder) for _, shape in read_header(path).values()]
-    parameters = sum(_size(shape) for shape in shapes)
-    width = 4 if site.device == "cpu" or job.lora is None or site.entry["dtype"] == "float32" else 2
-    if job.lora is None:
-        trained = parameters
-    else:  # factors on every matrix of the layers
-        trained = sum(job.lora.r * sum(shape) for shape in shapes if len(shape) == 2)
-    reference = parameters * 4 if job.lora is None and job.service in ("dpo", "grpo") else 0
-    hidden = int(text.get("hidden_size") or text.get("n_embd") or 0)
-    layers = int(text.get("num_hidden_layers") or text.get("n_layer") or 1)
+    width = 4 if job.lora is None else shape.width
+    trained = shape.parameters if job.lora is None else job.lora.r * shape.factors
+    reference = shape.parameters * 4 if job.lora is None and job.service in ("dpo", "grpo") else 0
     sequences = rows * (2 if job.service in ("dpo", "reward") else 1)
-    positions = sequences * min(job.max_length, site.info.get("context") or job.max_length)
-    kept = 2 if checkpointing else _PER_LAYER
-    activations = positions * hidden * layers * kept * width // 2
-    if checkpointing:
-        activations += positions * hidden * _PER_LAYER * width // 2  # of one layer at a time
-    return parameters * width + trained * 12 + reference + activations
+    units = sequences * min(job.max_length, shape.context or job.max_length) * shape.hidden
+    kept = units * shape.layers * (2 if checkpointing else _PER_LAYER) * width // 2
+    again = units * _PER_LAYER * width // 2 if checkpointing else 0  # of one layer at a time
+    return shape.parameters * width + trained * 12 + reference + kept + again
+
+
+def predicted_memory(job: Trainable, model: Model) -> int:
+    """Predict the bytes that training ``model`` takes on its device, for :attr:`moco_core.methods.Cost.train_memory`.
+
+    0 for a model whose files are not known.
+    """
+    folder = local_engine(model).files(model).checkpoint if isinstance(model.engine, LocalEngine) else None
+    if folder is None or not (folder / "config.json").exists():
+        return 0
+    dtype = str(getattr(model.info.get("spec"), "dtype", "float32"))
+    shape = _shape(folder, dtype, model.device_group.partition("/")[0], model.context_length, model.parameters)
+    return memory(job, shape, min(_MOST, job.batch), False)
 
 
 def fit(job: Trainable, site: TrainingSite) -> Fit:
@@ -80,23 +113,17 @@ def fit(job: Trainable, site: TrainingSite) -> Fit:
     Raises EngineOutOfMemory if not even the weights and what training adds to them fit, before anything is started.
     """
     room = site.info.get("room")
+    shape = _shape(Path(site.entry["model"]), site.entry["dtype"], site.device, site.info.get("context"))
     choices: list[tuple[int, bool]] = [(most, again) for again in (False, True) for most in (_MOST, 4, 2, 1)]
     for most, again in choices:
-        needed = memory(job, site, most, again)
+        needed = memory(job, shape, most, again)
         if room is None or needed <= room:
             return Fit(most=most, checkpointing=again, memory=needed)
     assert room is not None
-    needed = memory(job, site, 0, True)
+    needed = memory(job, shape, 0, True)
     if needed <= room:
-        return Fit(most=1, checkpointing=True, memory=memory(job, site, 1, True))  # its rows may be shorter than they may be
+        return Fit(most=1, checkpointing=True, memory=memory(job, shape, 1, True))  # its rows may be shorter than they may be
     raise EngineOutOfMemory(
         f"{site.info.get('name', 'model')}: {job.service} needs about {needed / 2**30:.1f} GiB on {site.device} and "
         f"{room / 2**30:.1f} are free; lower max_length, train an adapter (lora), or use a smaller model"
     )
-
-
-def _size(shape: Any) -> int:
-    out = 1
-    for n in shape:
-        out *= n
-    return out

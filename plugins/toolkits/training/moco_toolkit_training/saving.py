@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from moco_core.training import TrainingSite
+from moco_toolkit_checkpoints.describe import TRAINING
 from moco_toolkit_training.jobs import Job
 from moco_toolkit_training.opening import HEADS, Student
 
@@ -17,11 +19,11 @@ __all__ = ["save"]
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "*.jinja", "vocab*", "merges.txt", "*.model", "added_tokens.json")
 
 
-def save(job: Job, site: TrainingSite, student: Student, trainer: Any) -> None:
+def save(job: Job, site: TrainingSite, student: Student, trainer: Any, versions: Mapping[str, str]) -> None:
     """Write ``site.folder/model``: beside its place, then renamed.
 
     An adapter is written for the base it was trained on, named as the pool names it. Heads are saved whole: a head is not
-    what engines call an adapter.
+    what engines call an adapter. What was trained on which weights is recorded beside either.
     """
     place, beside = site.folder / "model", site.folder / "model.partial"
     shutil.rmtree(beside, ignore_errors=True)
@@ -45,6 +47,16 @@ def save(job: Job, site: TrainingSite, student: Student, trainer: Any) -> None:
         _copy(Path(site.info["tokenizer"]), beside, _TOKENIZER)
         if site.info.get("template_text") is not None:
             (beside / "chat_template.jinja").write_text(site.info["template_text"], "utf-8")
+    record = {
+        "base": site.info["named"],
+        "weights": site.info["weights"],
+        "parent": str(site.entry.get("adapter") or ""),
+        "service": job.service,
+        "job": job.fingerprint,
+        "seed": site.seed,
+        "versions": versions,
+    }
+    (beside / TRAINING).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", "utf-8")
     shutil.rmtree(place, ignore_errors=True)
     os.replace(beside, place)
 

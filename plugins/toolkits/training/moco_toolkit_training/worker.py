@@ -98,7 +98,7 @@ def train(
     seconds = time.monotonic() - begun
     held = trainer.evaluate()["eval_loss"] if held_out is not None and held_out.count and job.service != "grpo" else None
     trained, parameters = student.trained, student.parameters  # before adapters are merged
-    save(job, site, student, trainer)
+    save(job, site, student, trainer, _versions())
     shutil.rmtree(site.folder / "checkpoints", ignore_errors=True)
     history = [{"step": e["step"], **shown(e)} for e in trainer.state.log_history if "loss" in e]
     if job.service == "grpo":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 
 import attrs
@@ -11,7 +12,9 @@ import torch
 from training_lab import FAST, JOBS, PAIRS, SMALL, demonstrations, digest_of
 
 from moco_core import CapabilityError, ConfigError
+from moco_core.options import build
 from moco_core.types import Message
+from moco_pool_transformers.pool import Options, TransformersPool
 from moco_toolkit_training import Demonstration, Dpo, Lora, Preference, Sft
 from moco_toolkit_training.encoding import IGNORED, encode
 from moco_toolkit_training.opening import renderer_of
@@ -152,6 +155,20 @@ def test_an_export_is_opened_by_transformers_and_peft_alone(lab, tuned, tmp_path
     assert torch.equal(opened(input_ids=ids).logits[0], lab.logits(model))
 
 
+def test_an_adapter_is_refused_over_other_weights_than_it_was_trained_on(lab, tuned, tmp_path):
+    import random_checkpoints
+
+    job, _, folder, _ = tuned
+    record = json.loads((folder / "moco_training.json").read_text())
+    assert (record["base"], record["service"], record["job"]) == (lab.base, "sft", job.fingerprint)
+    other = random_checkpoints.write(tmp_path / "other", 1, **SMALL)  # equal shapes: nothing else would notice
+    pool = TransformersPool(
+        build(Options, {"models": [{"model": other, "adapter": str(folder)}], "device": "cpu", "cache": str(tmp_path)})
+    )
+    with pytest.raises(ConfigError, match=r"was trained on other weights than those of .*other; give the base"):
+        pool.models()
+
+
 def test_dpo_starts_at_ln_2_and_margin_0_in_every_round_and_its_margin_rises(lab):
     job = Dpo(rows=PAIRS, batch=8, min_steps=1, max_steps=3, learning_rate=1e-2, warmup=0)
     model = lab.model
@@ -269,9 +286,6 @@ def test_a_base_without_a_chat_template_is_trained_on_plain_text(tmp_path):
 
     plain = Bare(tmp_path)
     plain.base = str(tmp_path / "bare")
-    from moco_core.options import build
-    from moco_pool_transformers.pool import Options, TransformersPool
-
     plain.pool = TransformersPool(build(Options, {"models": [plain.base], "device": "cpu", "cache": str(tmp_path)}))
     (plain.model,) = plain.pool.models()
     row = Demonstration.of(Message("user", "What is 2 + 3?"), "5")

@@ -19,9 +19,9 @@ from moco_core import EngineOutOfMemory, ModelCallError, StoreError
 from moco_core.runs.results import costs_of
 from moco_core.runtime.cache import Cache
 from moco_core.types import digest
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import ScriptedPool, open_session
 from moco_toolkit_training import Sft
-from moco_toolkit_training.fitting import Fit, fit, memory
+from moco_toolkit_training.fitting import Fit, _shape, fit, memory, predicted_memory
 from moco_toolkit_training.process import WORKER, run
 
 HEAD = """
@@ -123,14 +123,19 @@ def test_a_full_disk_is_one_line_and_the_checkpoints_stay(lab, monkeypatch):
 
 def test_memory_is_predicted_before_anything_starts(lab):
     site, job = lab.site(), Sft(rows=JOBS["sft"].rows, max_length=256)
-    parameters = lab.model.parameters
-    adapters, whole = memory(job, site, 0, False), memory(attrs.evolve(job, lora=None), site, 0, False)
-    assert whole == parameters * 16  # float32: weights, gradients, two moments
-    assert 4 * parameters < adapters < whole + 12 * 40_000
+    shape = _shape(Path(lab.base), "float32", "cpu", 512)
+    whole = memory(attrs.evolve(job, lora=None), shape, 0, False)
+    assert whole == lab.model.parameters * 16  # float32: weights, gradients, two moments
+    figures, _ = lab.train(attrs.evolve(job, max_steps=1))
+    head = 16 * sum(32 + 400 for _ in range(2))  # the prediction has factors on embedding and head, too
+    adapters = memory(job, shape, 0, False) - 4 * lab.model.parameters
+    assert 12 * figures["parameters_trained"] < adapters < 12 * (figures["parameters_trained"] + 2 * head)
+    assert predicted_memory(job, lab.model) == memory(job, shape, 8, False)
+    assert predicted_memory(job, ScriptedPool({"a": "x"}).pool[0]) == 0
     roomy = attrs.evolve(site, info={**site.info, "room": 1 << 30})
     assert fit(job, roomy).most == 8 and not fit(job, roomy).checkpointing
-    tight = attrs.evolve(site, info={**site.info, "room": memory(job, site, 2, False)})
-    assert fit(job, tight).most == 2 and fit(job, tight).memory == memory(job, site, 2, False)
+    tight = attrs.evolve(site, info={**site.info, "room": memory(job, shape, 2, False)})
+    assert fit(job, tight).most == 2 and fit(job, tight).memory == memory(job, shape, 2, False)
     with pytest.raises(EngineOutOfMemory, match=r"sft needs about 0.0 GiB on cpu and 0.0 are free; lower max_length"):
         fit(job, attrs.evolve(site, info={**site.info, "room": 1000}))
 
