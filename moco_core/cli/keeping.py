@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -14,6 +14,7 @@ import attrs
 from moco_core.runtime.artifacts import FACTS
 from moco_core.runtime.cache import Cache, KeyParts
 from moco_core.runtime.locks import FileLock
+from moco_core.runtime.training import FIGURES
 
 __all__ = [
     "ArtifactInfo",
@@ -26,6 +27,7 @@ __all__ = [
     "parts_of",
     "prune",
     "prune_artifacts",
+    "train_rate",
 ]
 
 _DISTANCE = {"seed": 1, "params": 2, "input": 4, "model": 8, "kind": 16}
@@ -134,6 +136,17 @@ def _artifacts(root: Path) -> Iterator[ArtifactInfo]:
             kind = json.loads(file.read_text(encoding="utf-8"))["what"].get("kind", "")
             size = sum(f.stat().st_size for f in file.parent.rglob("*") if f.is_file())
             yield ArtifactInfo(folder=file.parent, kind=str(kind), bytes=size, used=file.stat().st_mtime)
+
+
+def train_rate(root: Path, models: Collection[str]) -> float | None:
+    """Return the seconds per token of the last training of one of these models (fingerprints); None if there is none."""
+    for stored in artifacts_below(root):
+        if stored.kind == "training":
+            what = json.loads((stored.folder / FACTS).read_text(encoding="utf-8"))["what"]
+            figures = json.loads((stored.folder / FIGURES).read_text(encoding="utf-8"))
+            if what["model"] in models and figures.get("train_tokens"):
+                return float(figures["train_seconds"]) / float(figures["train_tokens"])
+    return None
 
 
 def prune_artifacts(root: Path, *, older_than: float | None = None, keep_bytes: int | None = None) -> int:

@@ -13,6 +13,7 @@ import click
 from moco_core.catalogue import Catalogue
 from moco_core.cli.common import cache_file, configured, is_source, method_option, one_or_many, run_options
 from moco_core.cli.display import plain_table
+from moco_core.cli.keeping import train_rate
 from moco_core.config import CONTROLS, control_of
 from moco_core.errors import MocoError
 from moco_core.methods import Cost
@@ -20,7 +21,6 @@ from moco_core.models import Pool
 from moco_core.options import NoOptions
 from moco_core.runs.runner import Benchmark, Job
 from moco_core.runtime.runtime import artifacts_of
-from moco_core.runtime.training import train_rate
 
 __all__ = ["plan_command"]
 

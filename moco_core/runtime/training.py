@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moco_core.context import Context
 from moco_core.local import Trained
 from moco_core.models import Model
-from moco_core.runtime.artifacts import Artifacts
 from moco_core.runtime.lanes import Lane
 from moco_core.runtime.ledger import Ledger
 from moco_core.runtime.scheduler import Scheduler
 from moco_core.training import TrainingJob, TrainingSite
 from moco_core.types import digest
 
-__all__ = ["train", "train_rate"]
+__all__ = ["FIGURES", "train"]
 
-_FIGURES = "training.json"
+FIGURES = "training.json"
+"""The file within an artifact of a training that has its figures."""
 
 
 async def train(
@@ -42,10 +42,10 @@ async def train(
         built = True
         seed = int(digest("training", what)[:8], 16)
         figures = await _work(context, scheduler, model, job, label, folder, seed)
-        (folder / _FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+        (folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
 
     folder = await context.artifact(what, build, resume=True)
-    figures = json.loads((folder / _FIGURES).read_text(encoding="utf-8"))
+    figures = json.loads((folder / FIGURES).read_text(encoding="utf-8"))
     for line in figures.pop("history", ()):
         context.note(training=label, **line)
     context.note(training=label, service=job.service, model=model.name, reused=not built, **figures)
@@ -56,16 +56,6 @@ async def train(
         context.warn(f"{label}: not trained: {reason}")
         return model
     return model.engine.derive(label, Trained(digest(what), folder / "model"), [model])
-
-
-def train_rate(artifacts: Artifacts, models: Collection[str]) -> float | None:
-    """Return the seconds per token of the last training of one of these models (fingerprints); None if there is none."""
-    for stored in artifacts.info():
-        if stored.kind == "training" and stored.what.get("model") in models:
-            figures = json.loads((artifacts.root / stored.key / _FIGURES).read_text(encoding="utf-8"))
-            if figures.get("train_tokens"):
-                return float(figures["train_seconds"]) / float(figures["train_tokens"])
-    return None
 
 
 async def _work(

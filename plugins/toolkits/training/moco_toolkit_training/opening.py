@@ -19,6 +19,9 @@ from moco_toolkit_training.jobs import Classify, Job
 
 __all__ = ["Student", "open_student", "renderer_of"]
 
+_NEW = r"(.*\.)?(score|classifier|pre_classifier)"
+"""The modules of a new head, which are trained as they are."""
+
 HEADS = {"classify", "rank", "reward"}
 """The services whose result gives numbers and writes no text."""
 
@@ -109,6 +112,7 @@ def _settings(job: Job, head: bool) -> LoraConfig:
         lora_alpha=job.lora.alpha,
         lora_dropout=job.lora.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=_NEW if head else None,
         bias="none",
         task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
     )

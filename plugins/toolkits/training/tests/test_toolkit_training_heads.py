@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from training_lab import DUELS, JOBS, PAIRS, WORDS, digest_of
 
 from moco_core import ConfigError
+from moco_core.options import build
 from moco_core.types import Message
+from moco_pool_transformers.pool import Options, TransformersPool
 from moco_toolkit_authoring import open_session
 from moco_toolkit_training import Classify, Duel, Labelled, Preference, Rank, Reward, pairing
 
@@ -36,6 +38,28 @@ def test_a_classifier_starts_at_the_log_of_its_classes_and_learns_what_can_be_se
     found = rewards(model, [row.messages for row in WORDS])
     assert [scores.index(max(scores)) for scores in found] == [row.label for row in WORDS]
     assert load_file(folder / "model.safetensors")["score.weight"].abs().sum() > 0  # the head is in the files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["BertModel", "RobertaModel", "DistilBertModel"])
+def test_an_encoder_becomes_a_classifier(lab, kind, tmp_path):
+    import transformers
+    from random_checkpoints import tokenizer
+
+    words = tokenizer(None)
+    words.pad_token, words.model_max_length = "<|end|>", 120
+    config = getattr(transformers, kind.removesuffix("Model") + "Config")
+    sizes = {"hidden_size": 32, "dim": 32, "num_hidden_layers": 2, "n_layers": 2, "num_attention_heads": 2, "n_heads": 2}
+    more = {"intermediate_size": 64, "hidden_dim": 64, "max_position_embeddings": 128, "pad_token_id": words.pad_token_id}
+    known = {k: v for k, v in {**sizes, **more}.items() if k not in config.attribute_map}
+    getattr(transformers, kind)(config(vocab_size=len(words), **known)).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    options = {"models": [str(tmp_path)], "device": "cpu", "cache": str(tmp_path / "hashes")}
+    (encoder,) = TransformersPool(build(Options, options)).models()
+    assert encoder.can("embed") and not encoder.can("generate")
+    _, folder = lab.train(Classify(rows=WORDS, classes=2, **WELL), encoder)
+    found = rewards(lab.derive(folder, encoder), [row.messages for row in WORDS])
+    assert [scores.index(max(scores)) for scores in found] == [row.label for row in WORDS]
 
 
 def test_soft_labels_that_say_one_class_are_hard_labels_and_halves_are_a_loss_of_ln_2(lab):

@@ -17,6 +17,10 @@ PARTS = {"accumulated": attrs.evolve(JOBS["sft"], batch=4, min_steps=1, lora=Non
 """An update of several parts, and all weights: optimiser and position matter most there."""
 
 
+QUICK = ("grpo", "accumulated")
+"""Those that are killed in every run of the tests: one that draws, and one whose optimiser has all weights."""
+
+
 def killed(job, site, step: int) -> None:
     """Train in a fork of this process, whose libraries are there already, until a step is done; then SIGKILL."""
     from transformers import TrainerCallback
@@ -42,7 +46,7 @@ def killed(job, site, step: int) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("name", [*JOBS, *PARTS])
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in (*JOBS, *PARTS)])
 def test_killed_and_run_again_it_ends_at_the_same_weights(lab, name):
     job = {**JOBS, **PARTS}[name]
     straight, folder = lab.train(job, how={"most": 2})
@@ -64,6 +68,7 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_not_gone_on_from(lab):
     assert figures["resumed_at"] == 0
 
 
+@pytest.mark.slow
 def test_rounds_that_go_on_from_an_adapter_resume_to_the_same_bits_too(lab):
     model = lab.derive(lab.train(JOBS["sft"])[1])
     straight = lab.train(JOBS["dpo"], model, how={"most": 2})[1]
