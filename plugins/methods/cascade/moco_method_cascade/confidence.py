@@ -9,6 +9,7 @@ from collections import Counter
 import attrs
 
 from moco_core import Context, Generation, Model, ModelCallError, Question, Sampling, Usage
+from moco_method_cascade.believing import believed
 from moco_method_cascade.head import Head
 from moco_method_cascade.options import Options
 from moco_method_cascade.prompts import FALSE, TRUE, p_true, self_report
@@ -54,8 +55,6 @@ async def measure(
         return Confidence(value=head.confidence(logprobs) if isinstance(head, Head) else math.nan)
     try:
         if kind == "scorer":
-            from moco_method_cascade.scorer import believed
-
             scorer = head if isinstance(head, Model) else None
             return Confidence(value=await believed(scorer, question, reply.text, context))
         if kind == "agreement":

@@ -11,28 +11,14 @@ from collections.abc import Sequence
 
 import attrs
 
-from moco_core import CAPABILITIES, ConfigError, Context, Example, Message, Model, ModelCallError, Pool, Question
+from moco_core import CAPABILITIES, ConfigError, Context, Example, Model, ModelCallError, Pool
 from moco_method_cascade.asking import Step
+from moco_method_cascade.believing import believed, conversation
 from moco_method_cascade.options import Options
 from moco_toolkit_routing import holdout
 from moco_toolkit_training import Classify, Labelled
 
-__all__ = ["believed", "conversation", "learn_scorers", "scorer_base", "scorer_problems"]
-
-
-def conversation(question: Question, text: str) -> tuple[Message, ...]:
-    """Return what a scorer reads: the question as it was asked, and the reply."""
-    return (*question.messages(), Message("assistant", text))
-
-
-async def believed(scorer: Model | None, question: Question, text: str, context: Context) -> float:
-    """Return the probability that a reply is right; NaN without a scorer or where it gives none. Raises ModelCallError."""
-    if scorer is None:
-        return math.nan
-    logits = await context.reward(scorer, conversation(question, text))
-    if len(logits) != 2 or not all(map(math.isfinite, logits)):
-        return math.nan
-    return 1 / (1 + math.exp(min(700.0, logits[0] - logits[1])))
+__all__ = ["learn_scorers", "scorer_base", "scorer_problems"]
 
 
 async def learn_scorers(
