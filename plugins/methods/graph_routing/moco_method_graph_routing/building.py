@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import numpy as np
 
 from moco_core import Context, Example, Model, ModelCallError
 from moco_method_graph_routing.graph import Graph, Scaling, features, labels
+from moco_method_graph_routing.options import task_of
 from moco_toolkit_quoting import transcript
 from moco_toolkit_routing import Outcomes, Pricing
-
-if TYPE_CHECKING:
-    from moco_method_graph_routing.method import GraphRoutingSystem
 
 __all__ = ["build", "joined", "standardised"]
 
@@ -25,14 +23,12 @@ _FARTHEST = (
 
 
 async def build(
-    system: GraphRoutingSystem, outcomes: Outcomes, dev: Sequence[Example], context: Context
+    system: Any, outcomes: Outcomes, dev: Sequence[Example], context: Context
 ) -> tuple[Graph, dict[str, Array], list[str]]:
     """Return the graph of dev and the models known from it, the arrays that read a new question, and the tasks' texts.
 
     A dev question that cannot be embedded has no edges. Raises ModelCallError if a task or a description cannot.
     """
-    from moco_method_graph_routing.method import task_of
-
     async def one(example: Example, scope: Context) -> Sequence[float] | None:
         try:
             return await system.encoder.encode(transcript(example.question), scope)
@@ -69,7 +65,7 @@ async def build(
 
 
 async def joined(
-    system: GraphRoutingSystem,
+    system: Any,
     new: Sequence[Model],
     outcomes: Outcomes,
     dev: Sequence[Example],
@@ -105,7 +101,7 @@ def standardised(vectors: Array, arrays: Mapping[str, Array]) -> Array:
     return np.clip((np.asarray(vectors) - arrays["mean"]) / arrays["scale"], -_FARTHEST, _FARTHEST)
 
 
-async def _described(system: GraphRoutingSystem, models: Sequence[Model], context: Context) -> Array:
+async def _described(system: Any, models: Sequence[Model], context: Context) -> Array:
     """Return the vectors of the models' descriptions."""
     given, writers = system.options.model_descriptions, [m for m in system.pool if m.can("generate")]
     texts = [m.description.strip() or m.name for m in models]

@@ -27,7 +27,7 @@ from moco_core import (
     Sampling,
     System,
 )
-from moco_method_graph_routing.options import Options
+from moco_method_graph_routing.options import Options, task_of
 from moco_toolkit_quoting import transcript
 from moco_toolkit_routing import (
     Encoder,
@@ -133,11 +133,6 @@ class GraphRoutingSystem(System):
     async def respond(self, question: Question, context: Context) -> Reply:
         choice, meta = await self.route(question, context)
         return await hand_over(self.candidates, choice, self.fallback, question, context, **meta)
-
-
-def task_of(question: Question, options: Options) -> str:
-    """Return the text of a question's task: its description, else the name of its subset."""
-    return options.task_descriptions.get(question.subset, "") or question.subset or "question"
 
 
 class GraphRouting(Method[Options]):

@@ -7,9 +7,9 @@ from typing import Literal
 
 import attrs
 
-from moco_core import ConfigError, option
+from moco_core import ConfigError, Question, option
 
-__all__ = ["SCENARIOS", "Options"]
+__all__ = ["SCENARIOS", "Options", "task_of"]
 
 SCENARIOS: Mapping[str, tuple[float, float]] = {
     "performance": (1.0, 0.0),
@@ -72,3 +72,8 @@ class Options:
     def utility(self) -> tuple[float, float]:
         """The weights (a, b) in force."""
         return SCENARIOS[self.scenario] if self.weights is None else self.weights
+
+
+def task_of(question: Question, options: Options) -> str:
+    """Return the text of a question's task: its description, else the name of its subset."""
+    return options.task_descriptions.get(question.subset, "") or question.subset or "question"
