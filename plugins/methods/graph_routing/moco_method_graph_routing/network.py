@@ -30,9 +30,9 @@ class Network:
 
         def linear(out: int, inside: int) -> Tensor:
             bound = inside**-0.5
-            return (
-                (torch.rand(out, inside, dtype=torch.float64, generator=generator) * 2 - 1) * bound
-            ).requires_grad_()
+            drawn = torch.rand(out, inside, dtype=torch.float64, generator=generator)
+            start: Tensor = (drawn * 2 - 1) * bound
+            return start.requires_grad_()
 
         def constant(value: float, count: int = size) -> Tensor:
             return torch.full((count,), value, dtype=torch.float64).requires_grad_()
