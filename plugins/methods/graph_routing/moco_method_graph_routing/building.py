@@ -31,7 +31,8 @@ async def build(
     """
     async def one(example: Example, scope: Context) -> Sequence[float] | None:
         try:
-            return await system.encoder.encode(transcript(example.question), scope)
+            vector: Sequence[float] = await system.encoder.encode(transcript(example.question), scope)
+            return vector
         except ModelCallError as error:
             failures.append(str(error))
             return None
