@@ -16,6 +16,7 @@ UV_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamps
+# Without isolation every build uses these few tools, once: hatchling for ours, setuptools for sources that others publish.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation \
 	$(addprefix --find-links=,$(PIP_FIND_LINKS)) $(UV_ARGS)
 MAINTAIN := $(BIN)/python -m moco_toolkit_authoring.maintain
@@ -90,7 +91,7 @@ $(STAMP)/uv:
 
 $(STAMP)/core: $(STAMP)/uv pyproject.toml plugins/toolkits/authoring/pyproject.toml
 	@echo "installing the core"
-	@$(INSTALL) 'hatchling>=1.27' 'editables>=0.5'
+	@$(INSTALL) 'hatchling>=1.27' 'editables>=0.5' 'setuptools>=77' 'wheel>=0.43'
 	@$(INSTALL) -e . -e plugins/toolkits/authoring
 	@touch $@
 

@@ -210,11 +210,11 @@ def place(
         h = next(h for h in held if h.replicas not in (None, 1))
         there = ", ".join(available) or "no other device"
         raise ConfigError(f"{h.label}: replicas: {h.replicas}, but this machine has {there} alone; set replicas: auto")
-    there = {
+    left = {
         d: attrs.evolve(room, bytes=max(room.bytes - beside.get(d, 0), 0))
         for d, room in rooms(available, options.memory).items()
     }
-    more, problems = replicate(held, homes, there)
+    more, problems = replicate(held, homes, left)
     if problems:
         raise ConfigError(problems)
     return [(home, *further) for home, further in zip(homes, more, strict=True)]
