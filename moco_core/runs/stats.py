@@ -80,7 +80,7 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     if n == 0:
         return 1.0
     if n <= _LARGE:  # 2**n overflows a float beyond n = 1023
-        return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+        return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / float(2**n))
     terms = (math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1))
     return min(1.0, 2 * math.fsum(math.exp(t - n * math.log(2)) for t in terms))
 

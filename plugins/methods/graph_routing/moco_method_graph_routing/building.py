@@ -17,9 +17,8 @@ from moco_toolkit_routing import Outcomes, Pricing
 __all__ = ["build", "joined", "standardised"]
 
 Array = Any
-_FARTHEST = (
-    3.0  # deviations: descriptions and tasks are texts of another kind, which lie anywhere on axes of little spread
-)
+_FARTHEST = 3.0
+"""Deviations: descriptions and tasks are texts of another kind, which lie anywhere on axes of little spread."""
 
 
 async def build(
@@ -29,6 +28,7 @@ async def build(
 
     A dev question that cannot be embedded has no edges. Raises ModelCallError if a task or a description cannot.
     """
+
     async def one(example: Example, scope: Context) -> Sequence[float] | None:
         try:
             vector: Sequence[float] = await system.encoder.encode(transcript(example.question), scope)

@@ -35,7 +35,8 @@ class Network:
             return start.requires_grad_()
 
         def constant(value: float, count: int = size) -> Tensor:
-            return torch.full((count,), value, dtype=torch.float64).requires_grad_()
+            start: Tensor = torch.full((count,), value, dtype=torch.float64)
+            return start.requires_grad_()
 
         self.parameters: dict[str, Tensor] = {
             "task": linear(half, width),

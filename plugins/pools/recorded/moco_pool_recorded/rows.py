@@ -94,7 +94,7 @@ class Table:
             fields = dict(given["question"])
             question = Question(**{**fields, "history": tuple(Message(**turn) for turn in fields["history"])})
             plain = not (question.system or question.history)
-            texts = (question.text(), question.prompt) if plain else ()
+            texts: tuple[str, ...] = (question.text(), question.prompt) if plain else ()
             return self._first(as_seen(question.messages()), texts, question.id)
         if "messages" in given:
             turns = [Message(role, content) for role, content in given["messages"]]
