@@ -63,7 +63,7 @@ class RunResult:
     def of(cls, folder: Path, head: Mapping[str, Any], units: Sequence[Unit]) -> RunResult:
         """Return the result that ``run.json`` tells of. Raises StoreError if a part of it is missing."""
         try:
-            return cls(
+            result = cls(
                 folder=folder,
                 id=head["id"],
                 role=head["role"],
@@ -92,7 +92,9 @@ class RunResult:
                 rule=head.get("rule", {}),
                 chance=head["dataset"].get("chance"),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            _ = [str(result.config[part]["name"]) for part in ("method", "dataset", "metric")], result.seed
+            return result
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(f"{folder}/run.json: damaged: {type(error).__name__}: {error}; run it again") from None
 
     @classmethod

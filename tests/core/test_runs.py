@@ -167,6 +167,16 @@ def test_a_run_json_that_lacks_a_part_is_one_line(tmp_path):
         read_run(tmp_path)
 
 
+def test_a_run_json_whose_configuration_lacks_a_part_is_one_line(moco, toys):
+    installed().register_file(toys)
+    folder = moco_core.run(pool="toy_pool", method="toy_vote", dataset="toys", test=3, baselines=False).runs[0].folder
+    head = json.loads((folder / "run.json").read_text())
+    for config in ({}, head["config"] | {"metric": {}}, head["config"] | {"seed": "one"}, "text"):
+        (folder / "run.json").write_text(json.dumps(head | {"config": config}))
+        with pytest.raises(StoreError, match=r"run.json: damaged: \w+Error: .*; run it again"):
+            RunResult.read(folder)
+
+
 def test_several_runs_of_one_label_are_told_apart(odd):
     results = run(
         methods=["rounds", "odd"], datasets=["lossy", {"name": "toys", "size": 2}], seeds=[0, 1], metric="odd_metric"
