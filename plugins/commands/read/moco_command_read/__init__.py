@@ -1,0 +1,1 @@
+"""Show one run, or who said what for one of its questions."""
