@@ -1,0 +1,167 @@
+"""A method around any method: a supervisor watches the members and leaves out those it does not trust."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import attrs
+
+from moco_core import ConfigError, Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, Sampling, System
+from moco_method_supervisor.options import Options
+from moco_method_supervisor.trust import Table, keep, suspects, trust_in
+from moco_method_supervisor.watching import Replaced, watch
+
+__all__ = ["Supervisor", "SupervisorSystem"]
+
+
+@attrs.frozen(eq=False, slots=False)
+class SupervisorSystem(System):
+    """The supervised system, the members it was fitted on, by name, and everybody's trust on dev, where it was measured."""
+
+    inner: System
+    kept: tuple[str, ...]
+    trust: Mapping[str, float]
+
+    @property
+    def model(self) -> Model | None:
+        """The supervised system's one model, where no single reply of it is replaced."""
+        return self.inner.model if self.options.on == "dev" else None
+
+    async def respond(self, question: Question, context: Context) -> Reply:
+        options: Options = self.options
+        told: dict[str, Any] = {"dropped": [name for name in self.pool.names if name not in self.kept]}
+        view = context
+        watched = _watched([self.pool.named(name) for name in self.kept], self.pool, options)
+        if options.on != "dev" and len(watched) > 1:
+            table = await watch(watched, question, _supervisor(options, self.pool), options.by, context)
+            trust = {} if table is None else trust_in([table], range(len(watched)))
+            bad = suspects(trust, options.ratio)
+            told |= {
+                "trust": {watched[i].name: t for i, t in trust.items()},
+                "replaced": [watched[i].name for i in bad],
+            }
+            if bad:
+                writer = max(trust, key=lambda i: (trust[i], self.trust.get(watched[i].name, 0.0), -i))
+                told["by"] = watched[writer].name
+                view = cast(Context, Replaced(context, {watched[i].name: watched[writer] for i in bad}))
+        reply = await self.inner.respond(question, view)
+        return attrs.evolve(reply, meta={**reply.meta, "supervisor": told})
+
+    def state(self) -> Mapping[str, Any]:
+        return {"inner": self.inner.state(), "kept": list(self.kept), "trust": dict(self.trust)}
+
+    def save_files(self, folder: Path) -> None:
+        self.inner.save_files(folder)
+
+
+class Supervisor(Method[Options]):
+    """Any method under a supervisor that drops members whose replies others, a judge or a reward model distrust."""
+
+    Options = Options
+    system = SupervisorSystem
+    level: ClassVar[Literal["text"]] = "text"
+    title: ClassVar[str] = "Supervisor"
+
+    @property
+    def inner(self) -> Method[Any]:
+        method: Method[Any] = self.options.method.instance
+        return method
+
+    def needs(self) -> Needs:
+        needs = self.inner.needs()
+        more = {"reward"} if self.options.by == "reward" else set()
+        return attrs.evolve(
+            needs,
+            capabilities=needs.capabilities | {"generate"},
+            optional=needs.optional | more,
+            check=lambda pool: [*(needs.check(pool) if needs.check else ()), *self._problems(pool)],
+        )
+
+    def _problems(self, pool: Sequence[Model]) -> list[str]:
+        try:
+            supervisor = _supervisor(self.options, Pool(pool))
+        except ConfigError as error:
+            return list(error.problems)
+        capability = "reward" if self.options.by == "reward" else "generate"
+        if supervisor is None or supervisor.can(capability):
+            return []
+        return [
+            f"model: {supervisor.name!r} cannot supervise by {self.options.by} (capability {capability!r}); name another"
+        ]
+
+    def cost(self, models: int, dev: int) -> Cost:
+        return self._with_watch(self.inner.cost(models, dev), models, dev)
+
+    def cost_on(self, pool: Sequence[Model], dev: int, sampling: Sampling) -> Cost:
+        return self._with_watch(self.inner.cost_on(pool, dev, sampling), len(pool), dev)
+
+    def _with_watch(self, cost: Cost, models: int, dev: int) -> Cost:
+        """Every member's reply, and what is asked about it; a method that asks the same shares the replies."""
+        watch_calls = models * (2 if self.options.asks else 1)
+        fit = cost.fit + (watch_calls * dev if self.options.on != "question" else 0)
+        respond = cost.respond + (watch_calls if self.options.on != "dev" else 0)
+        return attrs.evolve(cost, fit=fit, respond=respond)
+
+    def learns(self) -> bool:
+        """The supervisor reads no reference: there is a placebo where the method has one."""
+        return self.inner.learns()
+
+    async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> SupervisorSystem:
+        options = self.options
+        kept, trust = pool.names, dict[str, float]()
+        if options.on != "question" and not dev:
+            context.warn("supervisor: members are watched on dev examples and there are none; nobody is dropped")
+        elif options.on != "question":
+            kept, trust = await self._choose(pool, dev, context)
+            context.note(supervisor=options.by, trust=trust, dropped=[name for name in pool.names if name not in kept])
+        inner = await self.inner.fit(_members(pool, kept), dev, context)
+        return SupervisorSystem(pool, options, inner, kept, trust)
+
+    async def _choose(
+        self, pool: Pool, dev: Sequence[Example], context: Context
+    ) -> tuple[tuple[str, ...], dict[str, float]]:
+        """Return who stays, and everybody's trust."""
+        options, supervisor = self.options, _supervisor(self.options, pool)
+        watched = _watched(pool, pool, options)
+
+        async def one(example: Example, scope: Context) -> Table | None:
+            return await watch(watched, example.question, supervisor, options.by, scope)
+
+        tables = [table for table in await context.each(dev, one, label="supervisor on dev") if table is not None]
+        names = [model.name for model in watched]
+
+        def without(left: Sequence[int]) -> tuple[str, ...]:
+            gone = {name for i, name in enumerate(names) if i not in left}
+            return tuple(name for name in pool.names if name not in gone)
+
+        def able(left: Sequence[int]) -> bool:
+            rest = _members(pool, without(left))
+            return len(rest) > 0 and not self.inner.needs().problems(rest)
+
+        left, trust = keep(tables, range(len(watched)), options.ratio, able)
+        return without(left), {names[i]: value for i, value in sorted(trust.items())}
+
+    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> SupervisorSystem:
+        kept = tuple(state["kept"])
+        inner = self.inner.restore(_members(pool, kept), state["inner"], folder)
+        return SupervisorSystem(pool, self.options, inner, kept, dict(state["trust"]))
+
+
+def _members(pool: Pool, names: Sequence[str]) -> Pool:
+    """Return the pool itself where everybody stays, else those of the given names."""
+    return pool if tuple(names) == pool.names else pool.subset(pool.named(name, "supervisor") for name in names)
+
+
+def _supervisor(options: Options, pool: Pool) -> Model | None:
+    """Return the model that is asked about replies. Raises ConfigError if there is no such model."""
+    if not options.asks:
+        return None
+    return (pool if options.pool is None else options.pool.instance.pool).named(options.model, "model")
+
+
+def _watched(members: Sequence[Model], pool: Pool, options: Options) -> list[Model]:
+    """Return who is watched: all but a member of the pool that is the supervisor itself."""
+    own = _supervisor(options, pool) if options.pool is None else None
+    return [model for model in members if own is None or model.name != own.name]

@@ -1,0 +1,46 @@
+"""Trust: who convinced whom, and who is left out. Pure functions over tables.
+
+``table[i][j]`` in [0, 1] says how far member i's reply to one question stood up against member j's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+__all__ = ["Table", "keep", "suspects", "trust_in"]
+
+Table = Sequence[Sequence[float]]
+
+
+def trust_in(tables: Sequence[Table], members: Sequence[int]) -> dict[int, float]:
+    """Return each member's mean over all questions and all other ``members``; 1 where there is nobody else."""
+    if len(members) < 2 or not tables:
+        return dict.fromkeys(members, 1.0)
+    pairs = len(tables) * (len(members) - 1)
+    return {i: math.fsum(t[i][j] for t in tables for j in members if j != i) / pairs for i in members}
+
+
+def suspects(trust: dict[int, float], ratio: float) -> list[int]:
+    """Return the members that are trusted less than ``ratio`` times as much as the most trusted one."""
+    top = max(trust.values(), default=0.0)
+    return [i for i, value in trust.items() if value < ratio * top - 1e-9]
+
+
+def keep(
+    tables: Sequence[Table], members: Sequence[int], ratio: float, able: Callable[[Sequence[int]], bool]
+) -> tuple[list[int], dict[int, float]]:
+    """Return who stays of ``members``, and everybody's trust when it was last measured.
+
+    The least trusted suspect goes first (of equals the last in the pool), and trust is measured anew among those who are left:
+    the agreement of colluders counts for less with each that goes. One without whom the rest would not be ``able`` stays.
+    """
+    left, told = list(members), dict[int, float]()
+    while True:
+        trust = trust_in(tables, left)
+        told |= trust
+        bad = sorted(suspects(trust, ratio), key=lambda i: (trust[i], -i))
+        gone = next((i for i in bad if able([j for j in left if j != i])), None)
+        if gone is None:
+            return left, told
+        left.remove(gone)

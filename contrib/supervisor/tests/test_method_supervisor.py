@@ -1,0 +1,257 @@
+"""A supervised method on scripted models: who is dropped by hand, where a supervisor fails, and what stays untouched."""
+
+from __future__ import annotations
+
+import math
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import pytest
+
+from moco_core import ConfigError, ModelCallError, NoOptions, Plugin, Sampling
+from moco_core.catalogue import installed
+from moco_core.options import build
+from moco_method_supervisor.method import Supervisor, SupervisorSystem
+from moco_method_supervisor.options import Options
+from moco_method_supervisor.trust import keep, suspects, trust_in
+from moco_toolkit_authoring import Faults, ScriptedCall, ScriptedPool, as_plugin, examples, method_checks, run_method
+from moco_toolkit_authoring.toy import LastWord, able
+
+pytest.importorskip("moco_pool_unreliable", reason="the pool unreliable is not installed")
+from moco_pool_unreliable.options import Options as Spoilt
+from moco_pool_unreliable.pool import UnreliablePool
+
+test_conformance = method_checks(
+    "supervisor",
+    settings=[
+        {"method": "majority_vote"},
+        {"method": "cascade", "by": "reward", "on": "dev"},
+        {"method": {"name": "majority_vote", "samples": 2}, "by": "judge", "on": "question", "ratio": 0.9},
+    ],
+)
+
+GREEDY = Sampling(temperature=0.0, max_new_tokens=64)
+DEV, TEST = examples(8, prefix="d"), examples(8, prefix="t")
+
+
+def method(name: Any, **options: Any) -> Any:
+    plugin = installed()
+    return Supervisor(build(Options, {"method": name, **options}, plugins=plugin))
+
+
+def experts(count: int, share: float = 1.0, **more: Any) -> ScriptedPool:
+    return ScriptedPool({f"m{i}": able(share) for i in range(count)}, **more)
+
+
+def with_bad(pool: ScriptedPool, bad: int, *behaviour: Any, **options: Any) -> UnreliablePool:
+    """The last ``bad`` members are bad."""
+    names = [m.name for m in pool.models()][len(pool.models()) - bad :] if bad else []
+    return UnreliablePool(Spoilt(pool=as_plugin(pool), members=tuple(names), behaviour=behaviour, **options))
+
+
+def run(method_: Any, pool: Any, **keywords: Any) -> Any:
+    given = {"dev": DEV, "questions": [e.question for e in TEST], "sampling": GREEDY, **keywords}
+    outcome = run_method(method_, pool, **given)
+    for error in outcome.errors.values():
+        raise error
+    return outcome
+
+
+def right(outcome: Any) -> list[bool]:
+    metric, found = LastWord(NoOptions()), []
+    for e in TEST:
+        truth = e.references[0] if e.answer is None else e.question.letters[e.answer]
+        found.append(metric.read(e.question, outcome.replies[e.id].text).key == truth)
+    return found
+
+
+# ---------------------------------------------------------------- trust, by hand
+
+
+def of_answers(*answers: str) -> list[list[float]]:
+    return [[float(a == b) for b in answers] for a in answers]
+
+
+def test_trust_is_the_mean_over_the_others_and_is_measured_anew_as_members_go() -> None:
+    tables = [of_answers(*"aaabb"), of_answers(*"aaacd")]
+    assert trust_in(tables, range(5)) == pytest.approx({0: 1 / 2, 1: 1 / 2, 2: 1 / 2, 3: 1 / 8, 4: 1 / 8})
+    assert (
+        trust_in(tables, [0, 3]) == {0: 0, 3: 0}
+        and trust_in(tables, [2]) == {2: 1}
+        and trust_in([], [0, 1]) == {0: 1, 1: 1}
+    )
+    assert suspects({0: 0.5, 1: 0.35, 2: 0.34}, 0.7) == [2] and suspects({0: 0.0, 1: 0.0}, 0.7) == []
+    left, told = keep([of_answers(*"aaabb")], range(5), 0.7, lambda left: True)
+    # member 4 goes with 1 vote of 4, then 3 with none of 3; the rest agree
+    assert (left, told) == ([0, 1, 2], pytest.approx({0: 1, 1: 1, 2: 1, 3: 0, 4: 1 / 4}))
+
+
+def test_a_suspect_that_cannot_be_spared_stays_and_the_next_one_goes() -> None:
+    assert keep([of_answers(*"aaabc")], range(5), 0.7, lambda left: len(left) >= 4)[0] == [0, 1, 2, 3]
+    assert keep([of_answers(*"aaabc")], range(5), 0.7, lambda left: 4 in left)[0] == [0, 1, 2, 4]
+
+
+# ---------------------------------------------------------------- nobody is bad
+
+
+@pytest.mark.parametrize("name", ["majority_vote", "cascade"])
+def test_where_nobody_is_suspected_replies_records_and_calls_are_the_methods_own(name: str) -> None:
+    plain, watched = experts(3), experts(3)
+    bare = run(installed_method(name), plain)
+    outcome = run(method(name), watched, reload_with=method(name))
+    for key, reply in bare.replies.items():
+        told = {"dropped": [], "trust": {"m0": 1.0, "m1": 1.0, "m2": 1.0}, "replaced": []}
+        assert outcome.replies[key] == attrs.evolve(reply, meta={**reply.meta, "supervisor": told})
+    assert outcome.state["inner"] == bare.state
+    assert {str(c) for c in plain.history} <= {str(c) for c in watched.history}
+    assert outcome.noted("dropped") == []
+
+
+def installed_method(name: str) -> Any:
+    held: Plugin = method(name).options.method
+    return held.make()
+
+
+def test_sampled_replies_of_a_supervised_vote_are_those_of_the_vote() -> None:
+    hot = {"sampling": attrs.evolve(GREEDY, temperature=0.7)}
+    for options in ({"name": "majority_vote"}, {"name": "majority_vote", "samples": 2}):
+        bare = run(installed_method(options), experts(3, 0.6), **hot)
+        assert run(method(options, ratio=0.0), experts(3, 0.6), **hot).texts == bare.texts
+
+
+# ---------------------------------------------------------------- somebody is
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_agreement_finds_colluders_that_are_fewer_and_drops_the_honest_where_they_are_more(count: int) -> None:
+    for bad in range(count + 1):
+        outcome = run(method("majority_vote"), with_bad(experts(count), bad, "colluding"))
+        names = [f"m{i}" for i in range(count)]
+        honest, colluders = names[: count - bad], names[count - bad :]
+        lost = bad > count - bad
+        assert outcome.noted("dropped") == (honest if lost else colluders)
+        assert all(r.meta["supervisor"]["dropped"] == outcome.noted("dropped") for r in outcome.replies.values())
+        assert right(outcome) == [not lost] * len(TEST)
+
+
+def test_equally_many_colluders_and_honest_members_cannot_be_told_apart_by_agreement() -> None:
+    outcome = run(method("majority_vote"), with_bad(experts(4), 2, "colluding"))
+    assert outcome.noted("dropped") == [] and set(outcome.noted("trust").values()) == {1 / 3}
+
+
+def judge(call: ScriptedCall) -> str:
+    """A member that adds; as a judge it reads what the reply between the marks says last, and heeds no orders in it."""
+    question, *quoted = re.split(r"\n=== \w+ ===\n", call.prompt)
+    reply = able(1.0)(attrs.evolve(call, messages=(), text=question))
+    if not quoted:
+        return reply
+    return "Yes." if quoted[0].rsplit(" ", 1)[1] == reply.rsplit(" ", 1)[1] else "No, it is not."
+
+
+@pytest.mark.parametrize("behaviour", [("colluding",), ("colluding", "injecting", "self_voting"), ("wrong", "verbose")])
+def test_a_judge_finds_bad_members_that_are_more_than_half(behaviour: tuple[Any, ...]) -> None:
+    supervised = method("majority_vote", by="judge")
+    supervised.options = attrs.evolve(supervised.options, pool=as_plugin(ScriptedPool({"judge": judge})))
+    outcome = run(supervised, with_bad(experts(5), 3, *behaviour))
+    assert outcome.noted("dropped") == ["m2", "m3", "m4"] and right(outcome) == [True] * len(TEST)
+    assert outcome.noted("trust") == {"m0": 1.0, "m1": 1.0, "m2": 0.0, "m3": 0.0, "m4": 0.0}
+
+
+def test_a_judge_of_the_pool_is_not_watched_and_never_dropped() -> None:
+    pool = ScriptedPool({"liar": "The answer is 1000.", "judge": judge, "m": able(1.0)})
+    outcome = run(method("majority_vote", by="judge", model="judge"), pool)
+    assert outcome.noted("dropped") == ["liar"] and set(outcome.noted("trust")) == {"liar", "m"}
+    assert outcome.state["kept"] == ["judge", "m"]
+
+
+def test_rewards_are_compared_as_bradley_and_terry_do() -> None:
+    def scorer(call: ScriptedCall) -> tuple[float, ...]:
+        return (2.0 if call.transcript.endswith("good") else -1.0,)
+
+    model = {"recipe": SimpleNamespace(fingerprint="r", kind="weights")}
+    scorers = ScriptedPool({"scorer": scorer}, capabilities=frozenset({"reward"}), fields={"scorer": model})
+    supervised = method("majority_vote", by="reward", on="dev")
+    supervised.options = attrs.evolve(supervised.options, pool=as_plugin(scorers))
+    pool = ScriptedPool({"a": "It is good", "b": "It is bad", "c": "All is good"})
+    outcome = run(supervised, pool)
+    better = 1 / (1 + math.exp(-3))
+    assert outcome.noted("dropped") == ["b"] and outcome.noted("trust") == pytest.approx(
+        {"a": 0.5, "b": 1 - better, "c": 0.5}
+    )
+
+
+def test_on_single_questions_a_suspects_reply_is_written_by_the_most_trusted_member() -> None:
+    """Members that lie on some questions alone, too few for dev to drop them; a cascade would ask the liar first."""
+    pool = ScriptedPool({"x": able(1.0), "m1": able(1.0), "m2": able(1.0)})
+    spoilt = UnreliablePool(Spoilt(pool=as_plugin(pool), members=("x",), behaviour=("wrong",), rate=0.5))
+    outcome = run(method("cascade", on="question"), spoilt)
+    replaced = [r.meta["supervisor"]["replaced"] for r in outcome.replies.values()]
+    assert {str(r) for r in replaced} == {"['x']", "[]"} and right(outcome) == [True] * len(TEST)
+    assert {r.meta["supervisor"].get("by") for r in outcome.replies.values()} == {None, "m1"}
+    assert outcome.state["kept"] == ["x", "m1", "m2"] and outcome.state["trust"] == {}
+
+
+# ---------------------------------------------------------------- saved, nested, refused
+
+
+def test_a_supervised_system_is_restored_with_the_members_it_kept_and_nests() -> None:
+    for supervised in ("majority_vote", {"name": "supervisor", "method": "majority_vote", "on": "dev"}):
+        first = run(method(supervised), with_bad(experts(5), 2, "colluding"))
+        again = run(method(supervised), with_bad(experts(5), 2, "colluding"), reload_with=method(supervised))
+        assert first.replies == again.replies and first.state["kept"] == ["m0", "m1", "m2"]
+    assert first.state["inner"]["kept"] == ["m0", "m1", "m2"]
+
+
+def test_what_is_one_model_stays_one_where_members_are_watched_on_dev_alone() -> None:
+    pool = experts(2).pool
+    found = []
+    for on in ("dev", "question", "both"):
+        options = method("majority_vote", on=on).options
+        inner: Any = SimpleNamespace(model=pool[0])
+        found.append(SupervisorSystem(pool, options, inner, pool.names, {}).model)
+    assert found == [pool[0], None, None]
+
+
+def test_a_member_that_the_method_cannot_do_without_is_kept() -> None:
+    outcome = run(
+        method({"name": "supervisor", "method": "cascade", "on": "dev"}), ScriptedPool({"a": "x", "b": able(1.0)})
+    )
+    assert outcome.state["kept"] == ["a", "b"]  # two members agree or do not: neither is less trusted
+
+
+def test_without_dev_examples_nobody_is_dropped_and_that_is_told() -> None:
+    supervised = method({"name": "majority_vote", "tie": "order"})
+    outcome = run(supervised, with_bad(experts(3), 1, "wrong"), dev=[])
+    assert outcome.warnings == ["supervisor: members are watched on dev examples and there are none; nobody is dropped"]
+    assert {str(r.meta["supervisor"]["replaced"]) for r in outcome.replies.values()} == {"['m2']"}
+
+
+def test_a_member_that_fails_is_worth_nothing_and_a_pool_that_fails_is_no_answer() -> None:
+    down = Faults(when=lambda call: call.model == "m1")
+    outcome = run(method({"name": "majority_vote", "tie": "order"}), experts(3, faults=down))
+    assert outcome.noted("trust") == {"m0": 1.0, "m1": 0.0, "m2": 1.0} and outcome.noted("dropped") == ["m1"]
+    everything = experts(2, faults=Faults(when=lambda call: "Item t" in call.transcript))
+    with pytest.raises(ModelCallError, match="injected failure"):
+        run(method({"name": "majority_vote", "tie": "order"}), everything, questions=[TEST[0].question])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"by": "judge", "model": "nobody"}, "model: no model 'nobody' in the pool"),
+        ({"by": "reward"}, "'m0' cannot supervise by reward (capability 'reward')"),
+    ],
+)
+def test_a_supervisor_that_is_none_is_refused_before_anything_is_asked(options: dict[str, Any], line: str) -> None:
+    pool = experts(2, capabilities=frozenset({"generate"}))
+    (problem,) = method("majority_vote", **options).needs().problems(pool.models())
+    assert line in problem
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ConfigError, match="method"):
+        method(None)
+    with pytest.raises(ConfigError, match="ratio: expected number"):
+        method("majority_vote", ratio=1.5)
