@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from rich.cells import cell_len
 
 from moco_core import ConfigError, RunResult, StoreError
 from moco_core.cli.screen import printable
@@ -102,13 +101,21 @@ def find(folder: Path) -> tuple[list[Listed], list[str]]:
 def lines(runs: Iterable[Listed]) -> list[str]:
     """Return the runs as an aligned table, wide characters counted as the terminal shows them."""
     table = [[printable(" ".join(cell.split())) for cell in row] for row in (_COLUMNS, *(r.cells() for r in runs))]
-    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
     return ["  ".join(_padded(i, c, w) for i, (c, w) in enumerate(zip(r, widths, strict=True))).rstrip() for r in table]
 
 
 def _padded(column: int, cell: str, width: int) -> str:
-    space = " " * (width - cell_len(cell))
+    space = " " * (width - _width(cell))
     return cell + space if column in _LEFT else space + cell
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # here, since most lists do without it
+
+    return cell_len(text)
 
 
 def _date(value: Any) -> datetime | None:

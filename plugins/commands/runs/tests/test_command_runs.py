@@ -170,7 +170,7 @@ def test_listing_imports_no_engine_and_nothing_heavy() -> None:
         "import sys\n"
         "from moco_core.cli import _run\n"
         "assert _run(['runs']) == 0\n"
-        "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers', 'numpy', 'yaml')"
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers', 'numpy', 'rich', 'yaml')"
         " or m.startswith(('moco_method_', 'moco_pool_', 'moco_dataset_', 'moco_metric_', 'moco_toolkit_'))]\n"
         "assert not bad, bad\n"
     )
