@@ -10,9 +10,7 @@ from typing import Any
 from moco_core import ConfigError, RunResult, read_records, suggest
 from moco_core.runs.records import read_run
 
-__all__ = ["SORTS", "count", "head_of", "record_of", "sorts_of"]
-
-SORTS = ("right", "wrong", "failed", "unread")
+__all__ = ["count", "head_of", "record_of", "sorts_of"]
 
 
 def head_of(folder: Path) -> tuple[RunResult, Mapping[str, Any]]:
@@ -27,7 +25,7 @@ def head_of(folder: Path) -> tuple[RunResult, Mapping[str, Any]]:
 
 
 def sorts_of(record: Mapping[str, Any]) -> set[str]:
-    """Return which of ``SORTS`` a record is: failed, or right or wrong where it has a score, and unread besides."""
+    """Return what a record is: ``failed``, or ``right`` or ``wrong`` where it has a score, and ``unread`` besides."""
     if record.get("error"):
         return {"failed"}
     score, answer = record.get("score"), record.get("answer")
@@ -57,6 +55,7 @@ def record_of(run: RunResult, question: str) -> dict[str, Any]:
             by_index = record
     if by_index is not None:
         return by_index
-    told = [f"{run.folder}: no record of question {question!r}{suggest(question, ids)}"]
-    told[0] += f"; {len(ids)} of {run.questions} questions are recorded, the run is {run.status}"
-    raise ConfigError([*told, *problems])
+    told = f"{run.folder}: no record of question {question!r}{suggest(question, ids)}"
+    raise ConfigError(
+        [f"{told}; {len(ids)} of {run.questions} questions are recorded, the run is {run.status}", *problems]
+    )
