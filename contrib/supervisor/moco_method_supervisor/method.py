@@ -27,14 +27,14 @@ class SupervisorSystem(System):
     @property
     def model(self) -> Model | None:
         """The supervised system's one model, where no single reply of it is replaced."""
-        return self.inner.model if self.options.on == "dev" else None
+        return None if self.options.on_questions else self.inner.model
 
     async def respond(self, question: Question, context: Context) -> Reply:
         options: Options = self.options
         told: dict[str, Any] = {"dropped": [name for name in self.pool.names if name not in self.kept]}
         view = context
         watched = _watched([self.pool.named(name) for name in self.kept], self.pool, options)
-        if options.on != "dev" and len(watched) > 1:
+        if options.on_questions and len(watched) > 1:
             table = await watch(watched, question, _supervisor(options, self.pool), options.by, context)
             trust = {} if table is None else trust_in([table], range(len(watched)))
             bad = suspects(trust, options.ratio)
@@ -101,12 +101,12 @@ class Supervisor(Method[Options]):
         """Every member's reply, and what is asked about it; a method that asks the same shares the replies."""
         watch_calls = models * (2 if self.options.asks else 1)
         fit = cost.fit + (watch_calls * dev if self.options.on != "question" else 0)
-        respond = cost.respond + (watch_calls if self.options.on != "dev" else 0)
+        respond = cost.respond + (watch_calls if self.options.on_questions else 0)
         return attrs.evolve(cost, fit=fit, respond=respond)
 
     def learns(self) -> bool:
-        """The supervisor reads no reference: there is a placebo where the method has one."""
-        return self.inner.learns()
+        """Return whether the method learns, or the supervisor does: it reads references for scores alone."""
+        return self.options.by == "score" or self.inner.learns()
 
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> SupervisorSystem:
         options = self.options
@@ -123,13 +123,8 @@ class Supervisor(Method[Options]):
         self, pool: Pool, dev: Sequence[Example], context: Context
     ) -> tuple[tuple[str, ...], dict[str, float]]:
         """Return who stays, and everybody's trust."""
-        options, supervisor = self.options, _supervisor(self.options, pool)
-        watched = _watched(pool, pool, options)
-
-        async def one(example: Example, scope: Context) -> Table | None:
-            return await watch(watched, example.question, supervisor, options.by, scope)
-
-        tables = [table for table in await context.each(dev, one, label="supervisor on dev") if table is not None]
+        watched = _watched(pool, pool, self.options)
+        tables = await self._tables(watched, pool, dev, context)
         names = [model.name for model in watched]
 
         def without(left: Sequence[int]) -> tuple[str, ...]:
@@ -140,8 +135,22 @@ class Supervisor(Method[Options]):
             rest = _members(pool, without(left))
             return len(rest) > 0 and not self.inner.needs().problems(rest)
 
-        left, trust = keep(tables, range(len(watched)), options.ratio, able)
+        left, trust = keep(tables, range(len(watched)), self.options.ratio, able)
         return without(left), {names[i]: value for i, value in sorted(trust.items())}
+
+    async def _tables(
+        self, watched: Sequence[Model], pool: Pool, dev: Sequence[Example], context: Context
+    ) -> list[Table]:
+        """Return how the members' replies to every dev question stood up; questions that all of them failed are left out."""
+        if self.options.by == "score":
+            evaluation = await context.evaluate(watched, dev)
+            return [[[score or 0.0] * len(watched) for score in column] for column in zip(*evaluation.scores, strict=True)]
+        supervisor = _supervisor(self.options, pool)
+
+        async def one(example: Example, scope: Context) -> Table | None:
+            return await watch(watched, example.question, supervisor, self.options.by, scope)
+
+        return [table for table in await context.each(dev, one, label="supervisor on dev") if table is not None]
 
     def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> SupervisorSystem:
         kept = tuple(state["kept"])

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from moco_core import Plugin, option, plugin_option
+from moco_core import ConfigError, Plugin, option, plugin_option
 
 __all__ = ["Options"]
 
@@ -16,9 +16,9 @@ class Options:
     """What is supervised, by whom, and how strictly."""
 
     method: Plugin = plugin_option("method", help="the method whose members are watched")
-    by: Literal["agreement", "judge", "reward"] = option(
+    by: Literal["agreement", "score", "judge", "reward"] = option(
         "agreement",
-        help="whom a reply must convince: the other members' answers, a model that says yes or no, or a reward model",
+        help="what a reply is trusted for: the other members' answers, its score (dev alone), a model's yes, or a reward",
     )
     pool: Plugin | None = plugin_option(
         "pool", None, help="the supervisor's pool (judge, reward); none takes the run's"
@@ -32,7 +32,16 @@ class Options:
         0.7, ge=0, le=1, help="a member is bad if its trust is below this share of the most trusted one's"
     )
 
+    def __attrs_post_init__(self) -> None:
+        if self.by == "score" and self.on == "question":
+            raise ConfigError("on: replies are scored on dev alone (by=score); choose dev, or another supervisor")
+
     @property
     def asks(self) -> bool:
         """Whether a model is asked about every reply."""
-        return self.by != "agreement"
+        return self.by in ("judge", "reward")
+
+    @property
+    def on_questions(self) -> bool:
+        """Whether members are watched on every question."""
+        return self.on != "dev" and self.by != "score"

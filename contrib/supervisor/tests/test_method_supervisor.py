@@ -28,6 +28,7 @@ test_conformance = method_checks(
     settings=[
         {"method": "majority_vote"},
         {"method": "cascade", "by": "reward", "on": "dev"},
+        {"method": {"name": "majority_vote", "tie": "order"}, "by": "score"},
         {"method": {"name": "majority_vote", "samples": 2}, "by": "judge", "on": "question", "ratio": 0.9},
     ],
 )
@@ -159,6 +160,14 @@ def test_a_judge_finds_bad_members_that_are_more_than_half(behaviour: tuple[Any,
     assert outcome.noted("trust") == {"m0": 1.0, "m1": 1.0, "m2": 0.0, "m3": 0.0, "m4": 0.0}
 
 
+def test_dev_scores_find_colluders_that_are_more_than_half_and_watch_no_question() -> None:
+    outcome = run(method("majority_vote", by="score"), with_bad(experts(5), 4, "colluding", "injecting"))
+    assert outcome.noted("trust") == {"m0": 1.0, "m1": 0.0, "m2": 0.0, "m3": 0.0, "m4": 0.0}
+    assert right(outcome) == [True] * len(TEST) and set(outcome.calls_per_question.values()) == {1}
+    assert method("majority_vote", by="score").learns() and method("cascade", by="score").learns()
+    assert not method({"name": "majority_vote", "tie": "order"}).learns()
+
+
 def test_a_judge_of_the_pool_is_not_watched_and_never_dropped() -> None:
     pool = ScriptedPool({"liar": "The answer is 1000.", "judge": judge, "m": able(1.0)})
     outcome = run(method("majority_vote", by="judge", model="judge"), pool)
@@ -215,10 +224,11 @@ def test_what_is_one_model_stays_one_where_members_are_watched_on_dev_alone() ->
 
 
 def test_a_member_that_the_method_cannot_do_without_is_kept() -> None:
-    outcome = run(
-        method({"name": "supervisor", "method": "cascade", "on": "dev"}), ScriptedPool({"a": "x", "b": able(1.0)})
-    )
-    assert outcome.state["kept"] == ["a", "b"]  # two members agree or do not: neither is less trusted
+    supervised = method("cascade", by="judge", on="dev")  # which needs two
+    supervised.options = attrs.evolve(supervised.options, pool=as_plugin(ScriptedPool({"judge": judge})))
+    outcome = run(supervised, ScriptedPool({"a": "The answer is 1000.", "b": able(1.0), "c": "The answer is 2000."}))
+    assert outcome.noted("trust") == {"a": 0.0, "b": 1.0, "c": 0.0}
+    assert outcome.state["kept"] == ["a", "b"] and outcome.noted("dropped") == ["c"]
 
 
 def test_without_dev_examples_nobody_is_dropped_and_that_is_told() -> None:
@@ -253,5 +263,7 @@ def test_a_supervisor_that_is_none_is_refused_before_anything_is_asked(options: 
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="method"):
         method(None)
+    with pytest.raises(ConfigError, match="on: replies are scored on dev alone"):
+        method("majority_vote", by="score", on="question")
     with pytest.raises(ConfigError, match="ratio: expected number"):
         method("majority_vote", ratio=1.5)
