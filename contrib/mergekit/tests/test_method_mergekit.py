@@ -11,9 +11,6 @@ import sys
 import pytest
 import torch
 import yaml
-from mergekit.config import MergeConfiguration
-from mergekit.merge import run_merge
-from mergekit.options import MergeOptions
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
@@ -22,7 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from moco_core import ConfigError, ModelCallError, Question, Sampling
 from moco_core.local import local_engine
 from moco_core.options import build
-from moco_method_mergekit import merging
 from moco_method_mergekit import method as method_module
 from moco_method_mergekit.configuration import Configuration
 from moco_method_mergekit.method import Mergekit
@@ -84,6 +80,8 @@ def here(folder):
         there = method_module.apart
 
         async def perform_here(task, out):
+            from moco_method_mergekit import merging  # mergekit takes seconds to import: not while tests are collected
+
             merging.perform(json.loads(json.dumps(task)), out)
 
         patch.setattr(method_module, "apart", perform_here)
@@ -140,6 +138,10 @@ def fit(given, pool, check, run_seed=0, **options):
 
 def theirs(given, folder, out, seed=0):
     """What mergekit itself writes, given paths where the configuration has names."""
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import run_merge
+    from mergekit.options import MergeOptions
+
     paths = {n: str(folder / n) for n in ("base", "ann", "bob", "wide")} | {
         "lora": f"{folder / 'base'}+{folder / 'lora'}"
     }
@@ -286,6 +288,8 @@ def test_keys_that_mergekit_does_not_read_are_told(folder):
 
 
 def test_without_a_base_configuration_and_tokenizer_are_those_of_the_first_model_named(folder):
+    from moco_method_mergekit import merging
+
     for names in (("wide", "ann", "bob"), ("bob", "wide", "ann"), ("ann", "bob", "wide")):
         configuration = Configuration.read(config("linear", None, names, weight=1))
         merge = merging.Merge(configuration, {n: (str(folder / n), "") for n in names})
