@@ -114,7 +114,7 @@ class MixtureOfAgentsSystem(System):
         """
         meta: dict[str, Any] = {"proposers": list(self.proposers), "layers": [list(row) for row in proposals.texts]}
         text = None if isinstance(reply, ModelCallError) else reply.text
-        answer, *answers = ballots(context, question, [text, *(r and r.text for r in proposals.replies)])
+        answer, *answers = ballots(context, question, [text, *(None if r is None else r.text for r in proposals.replies)])
         if isinstance(reply, Generation) and (answer.parsed or (not any(a.key for a in answers) and reply.text.strip())):
             return Reply.of(reply, model=self.aggregator, final="aggregate", answer=answer.key, **meta)
         outcome = vote(
