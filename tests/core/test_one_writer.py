@@ -24,7 +24,10 @@ def start(moco, toys):
     def go(*extra, delay=0.0):
         slow = ["-o", f"pool.delay={delay}", "-o", "pool.batch=2"] if delay else []
         command = [sys.executable, "-m", "moco_core", *COMMAND, "--plugin", str(toys), *slow, *extra]
-        process = subprocess.Popen(command, cwd=moco.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        bare = {**os.environ, "MOCO_PLUGINS": ""}  # the core prints its own tables, as in this process
+        process = subprocess.Popen(
+            command, cwd=moco.folder, env=bare, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         started.append(process)
         return process
 
