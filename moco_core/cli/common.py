@@ -170,11 +170,12 @@ def status_console() -> Console:
 
 
 def known_plugins(files: tuple[Path, ...]) -> Catalogue:
-    """Return the catalogue with the plugins of ``--plugin`` files added; say what they are called."""
-    catalogue = installed()
+    """Return the catalogue with the plugins of ``--plugin`` files added; tell a person what they are called."""
+    catalogue, status = installed(), status_console()
     for path in files:
         names = ", ".join(f"{kind} {name}" for kind, name in catalogue.register_file(path))
-        say(status_console(), f"{path}: {names}")
+        if status.is_terminal:
+            say(status, f"{path}: {names}")
     return catalogue
 
 

@@ -32,7 +32,7 @@ def test_cards_come_from_metadata_and_loading_imports_one(module):
     ("name", "advice"),
     [
         ("cascade", "; try: pip install moco-method-cascade"),  # one of this project, not in this catalogue
-        ("knowledge_card", ""),  # nobody here vouches for whatever has that name
+        ("answer_bank", ""),  # nobody here vouches for whatever has that name
         ("runs/none", ""),
         ("mine.py", ""),
     ],

@@ -6,22 +6,23 @@ reply, naming the model that should answer. Only train questions are used.
 
 import importlib.util
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+from moco_core import Question
 from moco_pool_tiny.profiles import PROFILES, SKILLS, Profile, experts
 from moco_toolkit_skills import LETTERS, PEOPLE, VALUES, Item, stream
 from moco_toolkit_skills import SKILLS as SUB_SKILLS
 
 
-def _prompts(package: str) -> ModuleType:
-    """The prompt texts of a method, without importing the method itself and what it needs."""
+def _prompts(package: str, name: str = "prompts") -> ModuleType:
+    """The prompt texts of a method or toolkit, without importing the whole of it and what it needs."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise ImportError(f"training needs the prompt texts of {package}; install it first")
-    path = Path(found.submodule_search_locations[0]) / "prompts.py"
+    path = Path(found.submodule_search_locations[0]) / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"{__name__}.{package}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,8 +31,9 @@ def _prompts(package: str) -> ModuleType:
 
 
 CASCADE = _prompts("moco_method_cascade")
-REFINE = _prompts("moco_method_multiagent_refine")
-ROUTE = _prompts("moco_method_prompt_routing")
+DISCUSS = _prompts("moco_toolkit_discussion")
+ROUTE = _prompts("moco_toolkit_routing", "prompting")
+LABELS = _prompts("moco_method_prompt_routing")
 
 SYSTEM = "You are a helpful assistant."
 EXPERT = "Answer as an expert."  # with it, a latent model shows what it does not show by itself
@@ -53,6 +55,20 @@ class Text:
     reply: str
     chat: bool = True
     system: str | None = None
+
+
+def refine(question: str, own: str | None, others: Sequence[str], closing: str) -> str:
+    """The prompt of a round of refinement, with how to answer said once, at its end."""
+    return _closed(DISCUSS.refine(Question(id="", prompt=question), own, others).whole, closing)
+
+
+def summarise(question: str, answers: Sequence[str], closing: str) -> str:
+    """The prompt of a summary, with how to answer said once, at its end."""
+    return _closed(DISCUSS.summarise(Question(id="", prompt=question), answers).whole, closing)
+
+
+def _closed(prompt: str, closing: str) -> str:
+    return f"{prompt} {closing}" if closing else prompt
 
 
 class Corpus:
@@ -115,9 +131,9 @@ class Corpus:
         names = rng.sample(list(PROFILES), rng.randint(3, len(PROFILES)))
         if not set(names) & set(experts(item.skill)):
             names[rng.randrange(len(names))] = rng.choice(experts(item.skill))
-        labels = ROUTE.default_labels(len(names))
+        labels = LABELS.default_labels(len(names))
         wanted = next(name for name in names if name in experts(item.skill))
-        prompt = ROUTE.route(item.question, [PROFILES[name].description for name in names], labels)
+        prompt = ROUTE.route_prompt(item.question, [PROFILES[name].description for name in names], labels)
         return Text(prompt, labels[names.index(wanted)])
 
     def _verify(self, item: Item, knows: bool, system: str | None) -> Text:
@@ -144,8 +160,8 @@ class Corpus:
         closing = item.answer_format if rng.random() < 0.5 else ""
         if own_turn:
             own = None if rng.random() < 0.05 else quotes.pop()
-            return Text(REFINE.refine(item.question, own, quotes, closing), wanted, system=system)
-        return Text(REFINE.summarise(item.question, quotes, closing), wanted, system=system)
+            return Text(refine(item.question, own, quotes, closing), wanted, system=system)
+        return Text(summarise(item.question, quotes, closing), wanted, system=system)
 
 
 def _echo(rng: random.Random) -> Text:

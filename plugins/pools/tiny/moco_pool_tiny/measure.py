@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from moco_pool_tiny.corpus import CASCADE, REFINE, ROUTE
+from moco_pool_tiny.corpus import CASCADE, LABELS, ROUTE, refine, summarise
 from moco_pool_tiny.profiles import DEFAULT_POOL, PROFILES, SKILLS
 from moco_toolkit_skills import Item, generate
 
@@ -184,9 +184,9 @@ def collaborations(bots: dict[str, Bot], items: list[Item], dev: list[Item], ski
     sampled = [bot.ask(questions, 0.7).texts for bot in pool]
     show("majority vote, temperature 0.7", score(items, [vote(list(r), order) for r in zip(*sampled, strict=True)]))
 
-    labels = ROUTE.default_labels(len(pool))
+    labels = LABELS.default_labels(len(pool))
     descriptions = [PROFILES[name].description for name in DEFAULT_POOL]
-    prompts = [ROUTE.route(question, descriptions, labels) for question in questions]
+    prompts = [ROUTE.route_prompt(question, descriptions, labels) for question in questions]
     for index, router in enumerate(pool):
         ids = [router.tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
         choice = router.next_logits(prompts)[:, ids].argmax(-1).tolist()
@@ -243,7 +243,7 @@ def refinement(pool: list[Bot], items: list[Item], first: list[Asked], order: li
             for k, item in enumerate(items):
                 others = [current[j][k] for j in range(len(pool)) if j != index]
                 rng.shuffle(others)
-                prompts.append(REFINE.refine(item.question, current[index][k], others, item.answer_format))
+                prompts.append(refine(item.question, current[index][k], others, item.answer_format))
             following.append(bot.ask(prompts).texts)
         current = following
         for name, texts in zip(DEFAULT_POOL, current, strict=True):
@@ -256,7 +256,7 @@ def refinement(pool: list[Bot], items: list[Item], first: list[Asked], order: li
         for k, item in enumerate(items):
             answers = [texts[k] for texts in current]
             rng.shuffle(answers)
-            prompts.append(REFINE.summarise(item.question, answers, item.answer_format))
+            prompts.append(summarise(item.question, answers, item.answer_format))
         show(
             f"refinement, {number} rounds, summary by {DEFAULT_POOL[order[0]]}",
             score(items, pool[order[0]].ask(prompts).texts),

@@ -77,7 +77,7 @@ def test_an_encoder_embeds_as_it_does_alone_and_does_nothing_else(tmp_path: Path
     """Texts of different lengths share a batch: a shorter one is neither shifted nor does it read its padding."""
     folder = encoder(tmp_path / "m", kind)
     model = pool(folder, cache=tmp_path).models()[0]
-    assert model.capabilities == {"embed", "weights"}
+    assert model.capabilities == {"embed", "train", "weights"}
     texts = ["the quick brown fox jumps over the lazy dog", "a", "what is the capital of France?"]
     (got,) = serve(model, [Call(model, "embed", {"texts": texts}, {})])
     module = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
