@@ -22,7 +22,8 @@ from .conftest import ROOT, Environment, Wheels, build
 pytestmark = pytest.mark.packaging
 
 _PROJECTS = projects(ROOT)
-_PLUGINS = [p for p in _PROJECTS if p.kind != "toolkit"]
+_PLUGINS = [p for p in _PROJECTS if p.kind not in ("toolkit", "command")]
+_COMMANDS = [p for p in _PROJECTS if p.kind == "command"]
 _TOOLKITS = [p for p in _PROJECTS if p.kind == "toolkit"]
 _PYTEST = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib")
 
@@ -80,6 +81,14 @@ def test_plugin_works_alone(project: Project, wheels: Wheels, environment: Envir
         "-m", "pytest", *_PYTEST, "-k", "conformance", *chosen, cwd=tests, path=ROOT / "tests" / "helpers"
     )
     assert re.search(r"\b[1-9]\d* passed", out), out
+
+
+@pytest.mark.parametrize("project", _COMMANDS, ids=_label)
+def test_command_shows_its_help_alone(project: Project, wheels: Wheels, environment: Environment) -> None:
+    environment.install(wheels.needed(project))
+    environment.run("-c", f"import {project.package}")
+    assert re.search(rf"^ +{project.name} ", environment.moco("--help"), re.MULTILINE)
+    assert f" {project.name} [OPTIONS]" in environment.moco(project.name, "--help")
 
 
 @pytest.mark.parametrize("project", _TOOLKITS, ids=_label)
