@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -171,11 +172,11 @@ def status_console() -> Console:
 
 def known_plugins(files: tuple[Path, ...]) -> Catalogue:
     """Return the catalogue with the plugins of ``--plugin`` files added; tell a person what they are called."""
-    catalogue, status = installed(), status_console()
+    catalogue = installed()
     for path in files:
         names = ", ".join(f"{kind} {name}" for kind, name in catalogue.register_file(path))
-        if status.is_terminal:
-            say(status, f"{path}: {names}")
+        if sys.stderr.isatty():
+            say(status_console(), f"{path}: {names}")
     return catalogue
 
 
