@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -128,7 +129,7 @@ def _digest(text: str | bytes) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text).digest()
 
 
-class Posted:
+class Posted(ABC):
     """An endpoint that reads JSON and works on it while it watches whether the client is still there."""
 
     def __init__(self, service: Service, metrics: Metrics) -> None:
@@ -185,8 +186,9 @@ class Posted:
             raise Refused(400, "the body has to be a JSON object", code="invalid_json")
         return body
 
+    @abstractmethod
     async def _work(self, given: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> Response | None:
-        raise NotImplementedError
+        """Do what the request asks; return its response, or None if it was sent."""
 
 
 class Deciding(Posted):

@@ -463,13 +463,13 @@ def test_memory_is_flat(serve: Any) -> None:
 
 
 def _broken(call: Any) -> Exception:
-    return ModelCallError("a: cannot read /root/x.bin")
+    return ModelCallError("a: cannot read /srv/models/x.bin")
 
 
 def test_faults_of_models_are_told_without_a_word_of_the_machine(serve: Any, capfd: Any) -> None:
     source = ScriptedPool({"a": say}, faults=Faults(when=lambda call: True, error=_broken))
     with serve(VOTE, source) as server:
         got = server.chat("hello")
-        assert got.status_code == 502 and "/root" not in got.text and "Traceback" not in got.text
+        assert got.status_code == 502 and "/srv" not in got.text and "Traceback" not in got.text
         mark = got.json()["error"]["message"].rsplit(" ", 1)[1]
     assert f"[{mark}]" in capfd.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from moco_core import Context, Evaluation, Example, Generation, Model, Question,
 __all__ = ["Placebo", "Sampled", "shuffled"]
 
 
-class View:
+class View(ABC):
     """A context, and all contexts that are made from it, seen through one change."""
 
     def __init__(self, context: Context) -> None:
@@ -23,9 +24,9 @@ class View:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
+    @abstractmethod
     def again(self, context: Context) -> Context:
         """Return another context seen in the same way."""
-        raise NotImplementedError
 
     def on(self, question: Question) -> Context:
         return self.again(self._context.on(question))

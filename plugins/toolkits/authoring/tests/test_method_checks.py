@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ class _Salted(GoodSystem):
 class _SaltedMethod(GoodMethod):
     system = _Salted
 
-    def salt(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def salt(self) -> str: ...
 
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> GoodSystem:
         system = await super().fit(pool, dev, context)
