@@ -129,9 +129,13 @@ class ScriptedEngine(Engine):
             known = [r for r in rewards if r is not None]
             history = [{"step": 1, "reward": sum(known) / len(known) if known else None}]
         site.tell({"step": 1, "steps": 1})
-        (site.folder / "model").mkdir(exist_ok=True)
         taught = {"model": model.name, "service": job.service, "rows": plain(rows), "seed": site.seed}
-        (site.folder / "model" / _TAUGHT).write_text(json.dumps(taught), encoding="utf-8")
+        keep = getattr(job, "keep", 1)
+        for stage in range(1, keep + 1):
+            place = site.folder / ("model" if stage == keep else f"stages/{stage:08}")
+            place.mkdir(parents=True, exist_ok=True)
+            told = taught if keep == 1 else {**taught, "stage": stage}
+            (place / _TAUGHT).write_text(json.dumps(told), encoding="utf-8")
         return {"rows": len(rows), "train_tokens": 10 * len(rows), "train_seconds": 0.0, "history": history}
 
     def _practise(self, model: Model, row: Any, seed: int) -> str:

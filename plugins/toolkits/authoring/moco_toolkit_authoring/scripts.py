@@ -58,7 +58,9 @@ Script = str | Sequence[Said] | Callable[[ScriptedCall], Said]
 may answer calls of the kind ``reward`` with numbers."""
 
 Taught = Mapping[str, Any]
-"""What a scripted model was trained on: ``model``, ``service`` and ``rows`` of the job, as JSON data."""
+"""What a scripted model was trained on: ``model``, ``service`` and ``rows`` of the job, as JSON data; for a job that keeps
+several stages also the number of the ``stage``, from 1.
+"""
 
 Learn = Callable[[Taught, Script], Script]
 """Returns what a trained model says, given what it was taught and what the model said before."""

@@ -6,7 +6,7 @@ Importing this imports no torch.
 
 from moco_toolkit_training.fitting import predicted_memory
 from moco_toolkit_training.jobs import Classify, Dpo, Grpo, Job, Judge, Lora, Rank, Reward, Sft
-from moco_toolkit_training.keeping import kept, restore_trained, save_trained
+from moco_toolkit_training.keeping import kept, restore_trained, save_trained, stages
 from moco_toolkit_training.rows import Completion, Demonstration, Duel, Labelled, Preference, Task, pairing
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "predicted_memory",
     "restore_trained",
     "save_trained",
+    "stages",
 ]

@@ -57,8 +57,9 @@ class Job:
     ``learning_rate=None`` takes the service's default for adapters or full weights. ``warmup`` is a share of all updates.
     On few rows the batch shrinks until an epoch has ``min_steps`` updates. A row longer than ``max_length`` tokens loses the
     start of its prompt (``left_prompt``) or its end (``keep_start``), is dropped, or is an error; completions are cut by
-    ``keep_start`` alone. ``held_out`` rows are never trained on: their loss is reported. ``seed`` makes replicates within a
-    run; the run's own seed reaches every job anyway.
+    ``keep_start`` alone. ``held_out`` rows are never trained on: their loss is reported. ``keep`` is how many stages of the
+    training are kept, evenly apart and the last one among them, for :func:`~moco_toolkit_training.stages` to choose from.
+    ``seed`` makes replicates within a run; the run's own seed reaches every job anyway.
     """
 
     service: ClassVar[str]
@@ -79,6 +80,7 @@ class Job:
     clip: float = attrs.field(default=1.0, validator=_in(0, open_low=True))
     max_length: int = attrs.field(default=2048, validator=_in(2))
     overlong: Literal["left_prompt", "keep_start", "drop", "error"] = "left_prompt"
+    keep: int = attrs.field(default=1, validator=_in(1))
     seed: int = 0
 
     @property

@@ -1,4 +1,4 @@
-"""Keeping a trained model with a saved system, so that the system needs no cache to be opened again."""
+"""Stages of a training, to choose among; keeping a trained model with a saved system, which then needs no cache."""
 
 from __future__ import annotations
 
@@ -10,8 +10,30 @@ from typing import Any
 from moco_core.errors import CapabilityError
 from moco_core.local import Trained
 from moco_core.models import Model, Pool
+from moco_core.types import digest
 
-__all__ = ["kept", "restore_trained", "save_trained"]
+__all__ = ["kept", "restore_trained", "save_trained", "stage_folder", "stage_steps", "stages"]
+
+_STAGES = "stages"
+
+
+def stage_steps(steps: int, keep: int) -> list[int]:
+    """Return after which of all steps a stage is kept: ``keep`` of them evenly apart, less the last step."""
+    return sorted({round(steps * k / keep) for k in range(1, keep)} - {0, steps})
+
+
+def stage_folder(folder: Path, step: int) -> Path:
+    """Return where in a training's folder its stage after a step is kept."""
+    return folder / _STAGES / f"{step:08}"
+
+
+def stages(model: Model) -> list[Model]:
+    """Return what a training kept of a model on its way, the earliest first and the model itself last (``Job.keep``)."""
+    trained, out = _recipe(model), []
+    for place in sorted((trained.folder.parent / _STAGES).glob("*[0-9]")):
+        recipe = Trained(digest(trained.fingerprint, int(place.name)), place)
+        out.append(model.engine.derive(f"{model.name}@{int(place.name)}", recipe, model.sources))
+    return [*out, model]
 
 
 def kept(model: Model | None) -> Mapping[str, Any] | None:

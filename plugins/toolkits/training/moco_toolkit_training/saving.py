@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -19,15 +20,19 @@ __all__ = ["save"]
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "*.jinja", "vocab*", "merges.txt", "*.model", "added_tokens.json")
 
 
-def save(job: Job, site: TrainingSite, student: Student, trainer: Any, versions: Mapping[str, str]) -> None:
-    """Write ``site.folder/model``: beside its place, then renamed.
+def save(
+    job: Job, site: TrainingSite, student: Student, trainer: Any, versions: Mapping[str, str], place: Path | None = None
+) -> None:
+    """Write ``site.folder/model``, or a stage of a training that goes on to ``place``: beside its place, then renamed.
 
     An adapter is written for the base it was trained on, named as the pool names it. Heads are saved whole: a head is not
     what engines call an adapter. What was trained on which weights is recorded beside either.
     """
-    place, beside = site.folder / "model", site.folder / "model.partial"
+    last = place is None
+    place = place or site.folder / "model"
+    beside = place.with_name(f"{place.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    beside.mkdir(parents=True)
     module = trainer.accelerator.unwrap_model(trainer.model)
     if student.adapter:
         module.save_pretrained(beside, selected_adapters=["default"])
@@ -38,6 +43,8 @@ def save(job: Job, site: TrainingSite, student: Student, trainer: Any, versions:
         if site.info["tokenizer"] != site.entry["model"]:
             _copy(Path(site.info["tokenizer"]), beside, _TOKENIZER)
     else:
+        if not last:
+            module = copy.deepcopy(module).cpu()  # merging and storing change it, and it is trained further
         if job.lora is not None:
             module = module.merge_and_unload()
         module.to(dtype=_stored(site)).save_pretrained(beside)

@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from moco_core.errors import ModelCallError
 
-__all__ = ["INTERVAL", "Watch", "last_checkpoint"]
+__all__ = ["INTERVAL", "Stages", "Watch", "last_checkpoint"]
 
 INTERVAL = 60.0
 """Seconds between two checkpoints."""
@@ -100,6 +100,17 @@ class Watch(TrainerCallback):
         (folder / _WHOLE).touch()
         self._saved = time.monotonic()
         self.interval = max(self.interval, 20 * (self._saved - self._asked) if self.interval else 0.0)
+
+
+class Stages(TrainerCallback):
+    """Has ``save`` keep what is trained after each of the given steps."""
+
+    def __init__(self, steps: Iterable[int], save: Callable[[int], None]) -> None:
+        self.steps, self.save = frozenset(steps), save
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self.steps:
+            self.save(state.global_step)
 
 
 def shown(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -49,10 +49,11 @@ def train(
     from transformers.utils import logging as library_logging
 
     from moco_toolkit_training.encoding import absent, encode
+    from moco_toolkit_training.keeping import stage_folder, stage_steps
     from moco_toolkit_training.opening import HEADS, open_student, refuse, renderer_of
     from moco_toolkit_training.saving import save
     from moco_toolkit_training.trainers import make_trainer, setting
-    from moco_toolkit_training.watching import INTERVAL, Watch, last_checkpoint, shown
+    from moco_toolkit_training.watching import INTERVAL, Stages, Watch, last_checkpoint, shown
 
     started = time.monotonic()
     library_logging.disable_progress_bar()
@@ -91,6 +92,12 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
+    trainer.add_callback(
+        Stages(
+            stage_steps(how.steps, job.keep),
+            lambda step: save(job, site, student, trainer, _versions(), stage_folder(site.folder, step)),
+        )
+    )
     prepare(trainer)
     checkpoint = last_checkpoint(site.folder / "checkpoints")
     begun = time.monotonic()

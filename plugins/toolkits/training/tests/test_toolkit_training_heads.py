@@ -16,7 +16,8 @@ from moco_core.options import build
 from moco_core.types import Message
 from moco_pool_transformers.pool import Options, TransformersPool
 from moco_toolkit_authoring import open_session
-from moco_toolkit_training import Classify, Duel, Labelled, Preference, Rank, Reward, pairing
+from moco_toolkit_training import Classify, Duel, Labelled, Preference, Rank, Reward, pairing, stages
+from moco_toolkit_training.keeping import stage_steps
 
 WELL = {"learning_rate": 2e-2, "batch": 8, "min_steps": 1, "max_steps": 12, "warmup": 0.0}
 
@@ -118,3 +119,18 @@ def test_heads_without_rows_are_refused_and_lost_rows_are_named(lab):
     figures, _ = lab.train(attrs.evolve(JOBS["classify"], classes=3, max_steps=1))
     assert figures["warnings"] == ["no row has the class 2: it will never be chosen with reason"]
     assert Duel(query="q", a="x", b="y", label=1).label == 1
+
+
+@pytest.mark.parametrize("name", ["sft", "rank"])
+def test_stages_are_what_shorter_trainings_give_and_change_nothing_of_the_last(lab, name):
+    """Adapters, and a head whose adapter is merged into a copy: with a constant rate, step 2 of 4 is the end of 2."""
+    job = attrs.evolve(JOBS[name], schedule="constant", warmup=0.0, max_steps=4)
+    _, folder = lab.train(attrs.evolve(job, keep=2))
+    model = lab.derive(folder)
+    early, last = stages(model)
+    assert last is model and early.name == "trained@2"
+    assert digest_of(folder) == digest_of(lab.train(job)[1])
+    assert digest_of(early.recipe.folder) == digest_of(lab.train(attrs.evolve(job, max_steps=2))[1])
+    (same,) = stages(lab.derive(lab.train(job)[1]))
+    assert same.name == "trained"
+    assert stage_steps(4, 3) == [1, 3] and stage_steps(2, 8) == [1] and stage_steps(1, 2) == []
