@@ -12,6 +12,7 @@ a run would do, without weights and in milliseconds::
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import math
 import threading
@@ -130,6 +131,8 @@ class ScriptedEngine(Engine):
             history = [{"step": 1, "reward": sum(known) / len(known) if known else None}]
         site.tell({"step": 1, "steps": 1})
         taught = {"model": model.name, "service": job.service, "rows": plain(rows), "seed": site.seed}
+        if earlier := model.info.get("taught"):
+            taught["earlier"] = earlier
         keep = getattr(job, "keep", 1)
         for stage in range(1, keep + 1):
             place = site.folder / ("model" if stage == keep else f"stages/{stage:08}")
@@ -143,19 +146,35 @@ class ScriptedEngine(Engine):
         return str(reply(self.scripts[model.name], ScriptedCall.of(Call(model, "generate", given, {}, seed))))
 
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
-        """Return a trained model; heads (classify, reward, rank) give rewards, and write nothing."""
+        """Return a trained model; heads (classify, reward, rank) give rewards, and write nothing.
+
+        What was taught in earlier rounds stands in the same file, so that the first model alone may be its source, too.
+        """
         folder = getattr(recipe, "folder", None)
         if folder is None or not (folder / _TAUGHT).exists():
             return super().derive(name, recipe, sources)
         taught = json.loads((folder / _TAUGHT).read_text(encoding="utf-8"))
         (source,) = sources
+        while "taught" in source.info:
+            (source,) = source.sources
         head = taught["service"] in ("classify", "reward", "rank")
         kinds = frozenset({"reward", "embed"}) if head else source.capabilities
-        self.scripts[name] = self.learn(taught, self.scripts[source.name])
+        rounds = [taught]
+        while "earlier" in rounds[0]:
+            rounds.insert(0, rounds[0]["earlier"])
+        self.scripts[name] = functools.reduce(
+            lambda script, lesson: self.learn(lesson, script), rounds, self.scripts[source.name]
+        )
         fingerprint = digest("scripted", source.fingerprint, taught)
         info = {"taught": taught}
         return attrs.evolve(
-            source, name=name, fingerprint=fingerprint, capabilities=kinds, recipe=recipe, sources=(source,), info=info
+            source,
+            name=name,
+            fingerprint=fingerprint,
+            capabilities=kinds,
+            recipe=recipe,
+            sources=tuple(sources),
+            info=info,
         )
 
     def answer(self, call: Call) -> Any:

@@ -29,7 +29,10 @@ def stage_folder(folder: Path, step: int) -> Path:
 
 def stages(model: Model) -> list[Model]:
     """Return what a training kept of a model on its way, the earliest first and the model itself last (``Job.keep``)."""
-    trained, out = _recipe(model), []
+    trained = model.recipe
+    if not isinstance(trained, Trained):
+        raise CapabilityError(f"model {model.name!r} was not trained")
+    out = []
     for place in sorted((trained.folder.parent / _STAGES).glob("*[0-9]")):
         recipe = Trained(digest(trained.fingerprint, int(place.name)), place)
         out.append(model.engine.derive(f"{model.name}@{int(place.name)}", recipe, model.sources))
@@ -37,26 +40,33 @@ def stages(model: Model) -> list[Model]:
 
 
 def kept(model: Model | None) -> Mapping[str, Any] | None:
-    """Return what a system's state says of a trained model, as JSON data; None for none."""
+    """Return what a system's state says of a model, trained (in several rounds, too) or not, as JSON data; None for none.
+
+    ``bases`` are the names of what it was trained from, the nearest first; the one that is in the pool is its base.
+    """
     if model is None:
         return None
-    return {"name": model.name, "base": model.sources[0].name, "fingerprint": _recipe(model).fingerprint}
+    if not isinstance(model.recipe, Trained):
+        return {"name": model.name}
+    bases, source = [], model
+    while isinstance(source.recipe, Trained):
+        (source,) = source.sources
+        bases.append(source.name)
+    return {"name": model.name, "bases": bases, "fingerprint": model.recipe.fingerprint}
 
 
 def save_trained(model: Model, folder: Path) -> None:
-    """Copy a trained model's files into ``folder``, which does not exist yet."""
-    shutil.copytree(_recipe(model).folder, folder)
+    """Copy a trained model's files into ``folder``, which does not exist yet; nothing of a model that was not trained."""
+    if isinstance(model.recipe, Trained):
+        shutil.copytree(model.recipe.folder, folder)
 
 
 def restore_trained(pool: Pool, state: Mapping[str, Any] | None, folder: Path) -> Model | None:
-    """Return the model that :func:`kept` and :func:`save_trained` kept."""
+    """Return the model that :func:`kept` and :func:`save_trained` kept. Raises ConfigError if its base left the pool."""
     if state is None:
         return None
-    base = pool.named(state["base"], "trained model")
+    if "fingerprint" not in state:
+        return pool.named(state["name"], "model")
+    near = next((name for name in state["bases"] if name in pool.names), state["bases"][-1])
+    base = pool.named(near, "trained model")
     return pool.derive(state["name"], Trained(state["fingerprint"], folder), [base])
-
-
-def _recipe(model: Model) -> Trained:
-    if not isinstance(model.recipe, Trained):
-        raise CapabilityError(f"model {model.name!r} was not trained")
-    return model.recipe

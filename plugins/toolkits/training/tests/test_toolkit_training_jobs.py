@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from moco_core import ConfigError, Message, Model
+from moco_core import ConfigError, Message, Model, Pool
 from moco_toolkit_authoring import ScriptedPool, open_session
 from moco_toolkit_training import (
     Classify,
@@ -26,7 +28,10 @@ from moco_toolkit_training import (
     Reward,
     Sft,
     Task,
+    kept,
     pairing,
+    restore_trained,
+    save_trained,
 )
 
 
@@ -87,7 +92,10 @@ def test_demonstrations_train_the_last_turn_or_those_that_are_named() -> None:
     [
         (lambda: Grpo(rows=[], judge=lengths, judged_by=0, temperature=0), "grpo: temperature must be above 0, got 0"),
         (lambda: Grpo(rows=[], judge=lengths, judged_by=0, group=1), "grpo: group must be at least 2, got 1"),
-        (lambda: Grpo(rows=[], judge=lengths, judged_by=0, batch=20), "grpo: batch .20 completions. must be a multiple"),
+        (
+            lambda: Grpo(rows=[], judge=lengths, judged_by=0, batch=20),
+            "grpo: batch .20 completions. must be a multiple",
+        ),
         (lambda: Dpo(rows=[], beta=0), "dpo: beta must be above 0"),
         (lambda: Sft(rows=[], epochs=0), "sft: epochs must be above 0"),
         (lambda: Lora(r=0), "lora: r must be at least 1, got 0"),
@@ -126,6 +134,42 @@ def test_a_scripted_model_takes_every_job_and_gives_what_a_trained_one_gives(job
 
     assert asyncio.run(work()).sources == (source.pool[0],)
     assert [(name, done) for name, done in source.trainings] == [("a", job)]
+
+
+def test_what_was_trained_in_rounds_is_kept_with_its_pool_alone(tmp_path: Path) -> None:
+    """The rounds between are not in the pool: the first model, or the nearest that is, is what it is opened on."""
+
+    def add(taught: Any, before: Any) -> Any:
+        return lambda call: (
+            f"{before if isinstance(before, str) else before(call)}+{taught['rows'][0]['messages'][-1]['content']}"
+        )
+
+    def rounds() -> ScriptedPool:
+        return ScriptedPool({"a": "start", "b": "other"}, learn=add)
+
+    async def work() -> None:
+        async with open_session() as session:
+            context = session.context("fit")
+            source = rounds()
+            models = [source.pool[0]]
+            for number in range(3):
+                job = Sft(rows=[Demonstration.of("q", str(number))])
+                models.append(await context.train(models[-1], job, name=f"round{number}"))
+            save_trained(models[3], tmp_path / "kept")
+            save_trained(models[0], tmp_path / "nothing")
+            state = json.loads(json.dumps([kept(model) for model in models]))
+            assert state[3]["bases"] == ["round1", "round0", "a"] and state[0] == {"name": "a"} and kept(None) is None
+            for pool in (rounds().pool, Pool([models[2], rounds().pool[1]])):
+                again = restore_trained(pool, state[3], tmp_path / "kept")
+                assert again is not None and again.fingerprint == models[3].fingerprint
+                assert (await context.generate(again, "q")).text == "start+0+1+2"
+            fresh = rounds().pool
+            assert restore_trained(fresh, state[0], tmp_path / "nothing") is fresh[0]
+            with pytest.raises(ConfigError, match="trained model: no model 'a' in the pool"):
+                restore_trained(Pool(fresh[1:]), state[3], tmp_path / "kept")
+
+    asyncio.run(work())
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_a_scripted_model_asks_for_rewards_and_its_history_has_them() -> None:
