@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import pkgutil
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 @functools.cache
 def _homes() -> Mapping[str, str]:
     """Return the module of every public name."""
-    stub = (pkgutil.get_data(__name__, "__init__.pyi") or b"").decode()
+    with open(os.path.join(__path__[0], "__init__.pyi"), encoding="utf-8") as file:
+        stub = file.read()
     return {name: module for module, name in re.findall(r"^from ([\w.]+) import (\w+)", stub, re.MULTILINE)}
 
 

@@ -6,16 +6,12 @@ finding a broken plugin. ``MOCO_TRACE`` prints every hook call with its argument
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
-import importlib.util
 import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +27,9 @@ from moco_core.errors import (
 )
 from moco_core.kinds import GROUPS, KINDS
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # and what only few commands need is imported there
+    from pathlib import Path
+
     import pluggy
 
 __all__ = ["Card", "Catalogue", "distribution_name", "installed"]
@@ -226,6 +224,8 @@ class Catalogue:
         """
         if not path.is_file():
             raise UnknownPlugin(f"--plugin {path}: no such file")
+        import importlib.util
+
         spec = importlib.util.spec_from_file_location(f"moco_local_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -268,6 +268,8 @@ def trace_hooks(manager: pluggy.PluginManager) -> None:
 @functools.cache
 def _published() -> frozenset[str]:
     """The distributions of this project: what the core's extra ``all`` brings, which upkeep holds complete."""
+    from importlib import metadata
+
     try:
         wanted = metadata.requires("moco-core") or ()
     except metadata.PackageNotFoundError:
@@ -279,6 +281,8 @@ def _advice(kind: str, name: str) -> str:
     """Return how to install a plugin of this project; nothing for names that nobody here vouches for."""
     if not name.replace("_", "").replace("-", "").isalnum():
         return ""  # a path
+    import difflib
+
     wanted, prefix = distribution_name(kind, name), f"moco-{kind}-"
     if wanted in _published():
         return f"; try: pip install {wanted}"
@@ -287,6 +291,8 @@ def _advice(kind: str, name: str) -> str:
 
 
 def _is_installed(distribution: str) -> bool:
+    from importlib import metadata
+
     try:
         metadata.distribution(distribution)
     except metadata.PackageNotFoundError:

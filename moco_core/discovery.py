@@ -6,6 +6,7 @@ The folders on ``sys.path`` are read directly: ``importlib.metadata`` takes long
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -101,7 +102,8 @@ def installed_points() -> list[EntryPoint]:
             text = dist.read_text("entry_points.txt") or ""
             if "[moco." not in text:
                 continue  # parsing every distribution's metadata would take longer than all the rest
-            name = normal(_facts(dist)["name"])
+            # a folder is called after its distribution: one file less to read
+            name = normal(dist.name if isinstance(dist, _Folder) else _facts(dist)["name"])
             if name not in seen:
                 seen.add(name)
                 points += _points(text, dist)
@@ -117,11 +119,12 @@ class _Folder(NamedTuple):
     """The metadata of a distribution in a folder of its own."""
 
     path: str
+    name: str
 
     def read_text(self, filename: str, /) -> str | None:
         try:
-            with open(os.path.join(self.path, filename), encoding="utf-8") as file:
-                return file.read()
+            with io.FileIO(f"{self.path}/{filename}") as file:  # quicker than a text file, and there are hundreds
+                return file.readall().decode()
         except (OSError, UnicodeDecodeError):
             return None
 
@@ -146,7 +149,7 @@ def _distributions(place: str) -> Iterator[Distribution]:
         return
     for name in names:
         if name.endswith((".dist-info", ".egg-info")):
-            yield _Folder(os.path.join(place, name))
+            yield _Folder(f"{place}/{name}", name.rpartition(".")[0].partition("-")[0])
 
 
 def _points(text: str, dist: Distribution) -> Iterator[_Point]:
@@ -164,7 +167,8 @@ def _points(text: str, dist: Distribution) -> Iterator[_Point]:
 def _facts(dist: Distribution) -> dict[str, str]:
     """Return name, version, summary and keywords from the head of a distribution's metadata (the rest is its README)."""
     facts = dict.fromkeys(("name", "version", "summary", "keywords"), "")
-    for line in (dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "").splitlines():
+    text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
+    for line in map(str.strip, io.StringIO(text, newline=None)):
         if not line:
             break
         key, sign, value = line.partition(":")

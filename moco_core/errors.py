@@ -25,7 +25,6 @@ The command line prints ``str(error)`` on one line and exits with ``error.exit_c
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 __all__ = [
@@ -132,5 +131,7 @@ class RunFailed(MocoError):
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``", did you mean 'x'?"`` for the nearest known word, or the empty string if nothing is near."""
+    import difflib  # rarely needed, and not quick to import
+
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f", did you mean {near[0]!r}?" if near else ""
