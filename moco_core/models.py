@@ -185,6 +185,13 @@ class Engine(ABC):
         """
         raise CapabilityError(f"{type(self).__name__} cannot train {model.name!r}; {_remedy('train')}")
 
+    def entry(self, model: Model) -> Mapping[str, Any]:
+        """Return what opens a model by its files: ``{"model": folder, "adapter": folder, ...}``, as in a pool's options.
+
+        Raises CapabilityError if this engine opens no files.
+        """
+        raise CapabilityError(f"{type(self).__name__} cannot open {model.name!r} from files")
+
     async def start(self, runtime: Any) -> None:
         """Open connections or workers. Called once, before the first call of any model, in the run's event loop.
 
@@ -201,9 +208,9 @@ class Recipe(Protocol):
     """How to make a model out of others (merged weights, fused logits): a value.
 
     ``fingerprint`` depends on everything that decides the result, sources included, and names the derived model in the
-    cache. ``kind`` says which of the protocols of :mod:`moco_core.local` it follows, and so how the model is opened. A recipe
-    whose results changed from one version to the next has ``made_by``, its name and the number of its version: ``moco cache``
-    then tells which stored replies are of an earlier one.
+    cache. ``kind`` says how the model is opened, and so what else the recipe offers; ``moco_toolkit_checkpoints.local``
+    describes each kind. A recipe whose results changed from one version to the next has ``made_by``, its name and the number
+    of its version: ``moco cache`` then tells which stored replies are of an earlier one.
     """
 
     @property

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import attrs
 
-__all__ = ["TrainingJob", "TrainingSite"]
+from moco_core.errors import CapabilityError
+
+__all__ = ["Trained", "TrainingJob", "TrainingSite"]
 
 
 @attrs.frozen(kw_only=True)
@@ -60,3 +62,20 @@ class TrainingJob(Protocol):
 
     async def reward(self, rollouts: Sequence[tuple[int, str]]) -> Sequence[float | None]:
         """Return the rewards of completions, each with the index of its row; None leaves one out."""
+
+
+@attrs.frozen
+class Trained:
+    """The recipe (:class:`~moco_core.models.Recipe`) of a trained model: an adapter on what was trained, or a checkpoint."""
+
+    kind: ClassVar[Literal["checkpoint"]] = "checkpoint"
+    fingerprint: str
+    folder: Path
+
+    def checkpoint(self, sources: Sequence[Any]) -> Mapping[str, Any]:
+        entry = sources[0].engine.entry(sources[0])
+        if (self.folder / "adapter_config.json").exists():
+            return {**entry, "adapter": str(self.folder)}
+        if (self.folder / "config.json").exists():
+            return {**entry, "model": str(self.folder), "adapter": "", "revision": None}
+        raise CapabilityError(f"{self.folder}: its training left neither an adapter nor a checkpoint")

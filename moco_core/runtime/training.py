@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from moco_core.context import Context
-from moco_core.local import Trained
 from moco_core.models import Model
 from moco_core.runtime.lanes import Lane
 from moco_core.runtime.ledger import Ledger
 from moco_core.runtime.scheduler import Scheduler
-from moco_core.training import TrainingJob, TrainingSite
+from moco_core.training import Trained, TrainingJob, TrainingSite
 from moco_core.types import digest
 
 __all__ = ["FIGURES", "train"]

@@ -96,8 +96,8 @@ def read(model: Any, tokens: int = 1) -> Any:
     """Have a derived model or a module read a few tokens and return the logits; None for anything else."""
     import torch
 
-    from moco_core.local import local_engine
     from moco_core.models import Model
+    from moco_toolkit_checkpoints.local import local_engine
 
     ids = torch.arange(tokens)[None]
     if isinstance(model, Model):
@@ -120,7 +120,7 @@ def opened_pool(entries: list[Any], root: str) -> Any:
 
 def ready(model: Any) -> Any:
     """Open a model so that it could generate: weights in place, its cache laid out."""
-    from moco_core.local import local_engine
+    from moco_toolkit_checkpoints.local import local_engine
 
     with local_engine(model).use(model) as (loaded,):
         assert loaded.runner.new_cache() is not None

@@ -138,8 +138,8 @@ def blocks(rows: int = 16, pairs: int = 5) -> None:
     """Read prompts of the tiny pool's usual lengths in blocks, nothing kept, and in one piece."""
     import torch
 
-    from moco_core.local import local_engine
     from moco_pool_tiny.pool import Options, TinyPool
+    from moco_toolkit_checkpoints.local import local_engine
     from moco_toolkit_decoding.prefixes import read_blocks
 
     model = TinyPool(Options(models=("arithmetic",))).models()[0]

@@ -11,7 +11,7 @@ import attrs
 import yaml
 
 from moco_core import ConfigError, Model, suggest
-from moco_core.local import LocalEngine, local_engine
+from moco_toolkit_checkpoints.local import LocalEngine, local_engine
 
 __all__ = ["Configuration", "Reference", "fingerprint", "paths_of"]
 

@@ -31,9 +31,9 @@ from moco_core import (
     System,
     digest,
 )
-from moco_core.local import local_engine
 from moco_method_mergekit.configuration import Configuration, fingerprint, paths_of
 from moco_method_mergekit.options import Options
+from moco_toolkit_checkpoints.local import local_engine
 
 __all__ = ["Mergekit", "MergekitSystem", "Written"]
 

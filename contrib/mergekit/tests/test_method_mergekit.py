@@ -17,7 +17,6 @@ from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from moco_core import ConfigError, ModelCallError, Question, Sampling
-from moco_core.local import local_engine
 from moco_core.options import build
 from moco_method_mergekit import method as method_module
 from moco_method_mergekit.configuration import Configuration
@@ -26,6 +25,7 @@ from moco_method_mergekit.options import Options
 from moco_pool_transformers.pool import Options as PoolOptions
 from moco_pool_transformers.pool import TransformersPool
 from moco_toolkit_authoring import ScriptedPool, method_checks, run_method
+from moco_toolkit_checkpoints.local import local_engine
 
 torch.set_num_threads(1)
 GREEDY = Sampling(temperature=0.0, max_new_tokens=8)

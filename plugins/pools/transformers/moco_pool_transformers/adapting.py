@@ -10,11 +10,11 @@ import attrs
 import torch
 
 from moco_core.errors import ConfigError
-from moco_core.local import AdapterWeights
 from moco_core.models import Model
 from moco_core.types import digest
 from moco_pool_transformers.weights import LOADING, adapter_of
 from moco_toolkit_checkpoints.adapters import beyond_factors, placed_by_tensors
+from moco_toolkit_checkpoints.local import AdapterWeights
 from moco_toolkit_checkpoints.specs import Spec
 
 __all__ = ["Adapters"]

@@ -21,7 +21,7 @@ __all__ = ["derive"]
 def derive(engine: Engine, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
     """Describe the model that ``recipe`` makes out of ``sources``; nothing is computed yet.
 
-    Raises CapabilityError if the recipe is none of :mod:`moco_core.local`, or the sources cannot serve it.
+    Raises CapabilityError if the recipe is none of :mod:`moco_toolkit_checkpoints.local`, or the sources cannot serve it.
     """
     if not sources:
         raise CapabilityError(f"{name}: a derived model needs at least one source")

@@ -19,9 +19,9 @@ from moco_pool_transformers.placement import missing
 from moco_pool_transformers.replicas import ReplicaInbox, ReplicaSet
 
 if TYPE_CHECKING:
-    from moco_core.local import AdapterWeights, ModelFiles, ServingRecipe, Weights
     from moco_pool_transformers.loaded import LoadedModel
     from moco_pool_transformers.residency import Residency
+    from moco_toolkit_checkpoints.local import AdapterWeights, ModelFiles, ServingRecipe, Weights
     from moco_toolkit_checkpoints.specs import Spec
     from moco_toolkit_decoding.prefixes import PrefixStore
 
@@ -29,7 +29,7 @@ __all__ = ["TransformersEngine"]
 
 
 class TransformersEngine(Engine):
-    """See :class:`moco_core.models.Engine` and :class:`moco_core.local.LocalEngine`."""
+    """See :class:`moco_core.models.Engine` and :class:`moco_toolkit_checkpoints.local.LocalEngine`."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -182,7 +182,7 @@ class TransformersEngine(Engine):
         return adapter_of(model)
 
     def files(self, model: Model) -> ModelFiles:
-        from moco_core.local import ModelFiles
+        from moco_toolkit_checkpoints.local import ModelFiles
 
         spec: Spec | None = model.info.get("spec")
         if spec is None or spec.computed:

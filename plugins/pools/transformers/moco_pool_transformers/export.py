@@ -24,7 +24,7 @@ SHARD = 4 << 30
 
 
 def export(model: Model, folder: Path) -> None:
-    """Write a model as an ordinary checkpoint. See :meth:`moco_core.local.LocalEngine.export`."""
+    """Write a model as an ordinary checkpoint. See :meth:`moco_toolkit_checkpoints.local.LocalEngine.export`."""
     spec = model.info.get("spec")
     if not isinstance(spec, Spec):
         raise CapabilityError(

@@ -1,4 +1,4 @@
-"""One model in memory, ready to run: what :class:`moco_core.local.Loaded` promises."""
+"""One model in memory, ready to run: what :class:`moco_toolkit_checkpoints.local.Loaded` promises."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from moco_core.errors import EngineOutOfMemory
-from moco_core.local import Output, Rendered
 from moco_core.models import Model
 from moco_core.types import FinishReason, Generation, Message, Usage
+from moco_toolkit_checkpoints.local import Output, Rendered
 from moco_toolkit_checkpoints.reasoning import markers, split
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_decoding.runner import ATTENTION_KINDS, CacheProbe, ModelRunner, decoder_of
@@ -41,7 +41,7 @@ def memory_errors(name: str) -> Iterator[None]:
 
 
 class LoadedModel:
-    """See :class:`moco_core.local.Loaded`."""
+    """See :class:`moco_toolkit_checkpoints.local.Loaded`."""
 
     def __init__(
         self,

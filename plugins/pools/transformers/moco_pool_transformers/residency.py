@@ -14,12 +14,12 @@ import torch
 from transformers import AutoTokenizer
 
 from moco_core.errors import ConfigError, EngineOutOfMemory
-from moco_core.local import Weights
 from moco_core.models import Model
 from moco_pool_transformers.adapting import Adapters
 from moco_pool_transformers.loaded import LoadedModel, memory_errors
 from moco_pool_transformers.placement import SHARE
 from moco_pool_transformers.weights import LOADING, ComputedWeights, StoredWeights, auto_class, state_of, weights_of
+from moco_toolkit_checkpoints.local import Weights
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_checkpoints.specs import Spec
 from moco_toolkit_decoding.attention import share_keys
@@ -99,7 +99,7 @@ class Residency:
 
     @contextmanager
     def use(self, models: Sequence[Model]) -> Iterator[tuple[LoadedModel, ...]]:
-        """Load, pin and lock. See :meth:`moco_core.local.LocalEngine.use`."""
+        """Load, pin and lock. See :meth:`moco_toolkit_checkpoints.local.LocalEngine.use`."""
         with self._lock:
             bases: list[Base] = []
             for model in models:

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.local import AdapterWeights, Weights
 from moco_core.models import Model
 from moco_toolkit_checkpoints.adapters import FACTOR, beyond_factors
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
+from moco_toolkit_checkpoints.local import AdapterWeights, Weights
 from moco_toolkit_checkpoints.specs import Spec, weight_files
 
 if TYPE_CHECKING:
-    from moco_core.local import AdapterRecipe, WeightRecipe
+    from moco_toolkit_checkpoints.local import AdapterRecipe, WeightRecipe
 
 __all__ = ["LOADING", "StoredWeights", "adapter_of", "auto_class", "read_adapter", "weights_of"]
 
@@ -42,7 +42,7 @@ class StoredWeights(Weights, Protocol):
 
 
 def weights_of(model: Model, opened: MutableMapping[str, StoredWeights] | None = None) -> StoredWeights:
-    """See :meth:`moco_core.local.LocalEngine.weights`. ``opened`` keeps what lies in files open between calls."""
+    """See :meth:`LocalEngine.weights`. ``opened`` keeps what lies in files open between calls."""
     if opened is not None and model.fingerprint in opened:
         return opened[model.fingerprint]
     spec: Spec | None = model.info.get("spec")
@@ -59,7 +59,7 @@ def weights_of(model: Model, opened: MutableMapping[str, StoredWeights] | None =
 
 
 def adapter_of(model: Model, opened: MutableMapping[str, AdapterWeights] | None = None) -> AdapterWeights:
-    """See :meth:`moco_core.local.LocalEngine.adapter_weights`. ``opened`` keeps what lies in files between calls."""
+    """See :meth:`LocalEngine.adapter_weights`. ``opened`` keeps what lies in files between calls."""
     if opened is not None and model.fingerprint in opened:
         return opened[model.fingerprint]
     if not model.adapter:

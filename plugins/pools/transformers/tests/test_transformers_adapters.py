@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from transformers_tiny import checkpoint, edit, pool
 
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.local import AdapterWeights, local_engine
 from moco_core.models import Model
 from moco_core.types import digest
 from moco_pool_transformers import adapting
+from moco_toolkit_checkpoints.local import AdapterWeights, local_engine
 
 ROW = torch.tensor([[0, 40, 50, 60, 70, 80]])
 

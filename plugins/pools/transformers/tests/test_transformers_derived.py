@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM
 from transformers_tiny import Mean, ask, build, checkpoint, pool, serve, tokenizer
 
 from moco_core.errors import CapabilityError, ConfigError
-from moco_core.local import AdapterWeights, LocalEngine, ModelFiles, local_engine
 from moco_core.models import Inbox, Model, Pool
 from moco_core.types import digest
 from moco_pool_transformers import export
+from moco_toolkit_checkpoints.local import AdapterWeights, LocalEngine, ModelFiles, local_engine
 from moco_toolkit_checkpoints.specs import weight_files
 from moco_toolkit_decoding.runner import ModelRunner
 

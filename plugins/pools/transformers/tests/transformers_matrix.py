@@ -27,12 +27,12 @@ from transformers import CONFIG_MAPPING, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers_tiny import Mean, ask, pool, serve, tokenizer
 
 from moco_core.errors import CapabilityError, ConfigError, ModelCallError
-from moco_core.local import local_engine
 from moco_core.models import Call, Model, Needs, Pool
 from moco_core.runtime.cache import Cache
 from moco_pool_transformers.architectures import loader
 from moco_toolkit_authoring.harness import open_session as open_run
 from moco_toolkit_authoring.tables import markdown_table, replace_marked
+from moco_toolkit_checkpoints.local import local_engine
 from moco_toolkit_checkpoints.specs import weight_files
 from moco_toolkit_decoding import JointRecipe, Mix, open_session
 from moco_toolkit_decoding.two_tables import switch_of

@@ -29,10 +29,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from moco_core.local import Weights
 from moco_core.models import Call, Model
 from moco_core.types import Sampling, digest
 from moco_pool_transformers.pool import Options, TransformersPool
+from moco_toolkit_checkpoints.local import Weights
 
 torch.set_num_threads(1)
 

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from moco_core.errors import ModelCallError, PromptTooLong
-from moco_core.local import Rendered
 from moco_core.types import Message
+from moco_toolkit_checkpoints.local import Rendered
 from moco_toolkit_checkpoints.reasoning import Tags, left_open
 
 __all__ = ["Renderer"]

@@ -73,7 +73,7 @@ class JointRecipe:
         )
 
     def serve(self, host: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
-        """Answer the calls of the derived model until none waits; see ``moco_core.local.ServingRecipe``."""
+        """Answer the calls of the derived model until none waits; see ``moco_toolkit_checkpoints.local.ServingRecipe``."""
         unique: dict[str, Model] = {}
         for source in sources:
             unique.setdefault(source.fingerprint, source)

@@ -30,7 +30,7 @@ SCORE_TOKENS = 1024
 
 
 class Runnable(Protocol):
-    """What a runner needs of a loaded model; see :class:`moco_core.local.Loaded`."""
+    """What a runner needs of a loaded model; see :class:`moco_toolkit_checkpoints.local.Loaded`."""
 
     @property
     def model(self) -> Any: ...

@@ -11,7 +11,7 @@ __all__ = ["Decoding", "StopWatch"]
 
 
 class Decoding(Protocol):
-    """What a stop watch needs of a loaded model; see :class:`moco_core.local.Loaded`."""
+    """What a stop watch needs of a loaded model; see :class:`moco_toolkit_checkpoints.local.Loaded`."""
 
     @property
     def tokenizer(self) -> Any: ...

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from moco_core import CapabilityError
-from moco_core.local import AdapterWeights
 from moco_toolkit_checkpoints.adapters import beyond_factors, placed_by_tensors
+from moco_toolkit_checkpoints.local import AdapterWeights
 from moco_toolkit_merging.rules import Composition
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from moco_core import Context, Example, Model, Pool
-from moco_core.local import Weights
+from moco_toolkit_checkpoints.local import Weights
 from moco_toolkit_merging.merges import Merge
 from moco_toolkit_merging.operations import Linear
 from moco_toolkit_merging.search import Search

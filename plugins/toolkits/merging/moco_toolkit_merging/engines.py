@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moco_core import Model
-from moco_core.local import LocalEngine, ModelFiles
+from moco_toolkit_checkpoints.local import LocalEngine, ModelFiles
 
 __all__ = ["engine_of", "files_of"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from moco_core import ConfigError, MocoError, Model, Pool, StoreError
-from moco_core.local import local_engine
 from moco_toolkit_checkpoints.fingerprints import read_header
+from moco_toolkit_checkpoints.local import local_engine
 from moco_toolkit_merging.engines import files_of
 from moco_toolkit_merging.merges import Merge
 

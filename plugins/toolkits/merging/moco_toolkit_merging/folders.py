@@ -31,7 +31,7 @@ STORED: Mapping[str, str] = {
 
 
 class FolderWeights:
-    """The tensors of one checkpoint folder (see :class:`moco_core.local.Weights`), in file order.
+    """The tensors of one checkpoint folder (see :class:`moco_toolkit_checkpoints.local.Weights`), in file order.
 
     Only headers are read at first. One shard is mapped at a time: reading a tensor of another closes the one before.
     Raises ConfigError for a folder that is no checkpoint.

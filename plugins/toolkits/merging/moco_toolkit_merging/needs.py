@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from moco_core import MocoError, Model, Needs
-from moco_core.local import AdapterWeights
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
+from moco_toolkit_checkpoints.local import AdapterWeights
 from moco_toolkit_merging.adapters import check_alike
 from moco_toolkit_merging.compatibility import mismatch
 from moco_toolkit_merging.engines import files_of

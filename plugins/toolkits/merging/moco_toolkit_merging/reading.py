@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from moco_core.local import Weights, local_engine
+from moco_toolkit_checkpoints.local import Weights, local_engine
 from moco_toolkit_merging.tensors import finite
 from moco_toolkit_merging.workspace import Workspace
 

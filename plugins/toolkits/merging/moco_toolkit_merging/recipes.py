@@ -14,7 +14,7 @@ import attrs
 
 from moco_core import Model, digest
 from moco_core.converters import floats, strings
-from moco_core.local import AdapterWeights, Weights, local_engine
+from moco_toolkit_checkpoints.local import AdapterWeights, Weights, local_engine
 from moco_toolkit_merging.operations import dump_operation
 from moco_toolkit_merging.rules import Composition, Operation
 from moco_toolkit_merging.workspace import Workspace
@@ -26,7 +26,7 @@ VERSION = 1  # part of every fingerprint: raise it when an operation's arithmeti
 
 @attrs.frozen(kw_only=True)
 class MergeRecipe:
-    """Full weights made of the sources' weights by an operation (see :class:`moco_core.local.WeightRecipe`).
+    """Full weights made of the sources' weights by an operation (see :class:`moco_toolkit_checkpoints.local.WeightRecipe`).
 
     ``sources`` are the fingerprints of the sources, in order. ``lora`` lists the indexes of sources that are adapters on
     the last source, whose update is then taken from their factors, exactly.
@@ -86,7 +86,7 @@ class MergeRecipe:
 
 @attrs.frozen(kw_only=True)
 class AdapterRecipe:
-    """A LoRA adapter made of others (see :class:`moco_core.local.AdapterRecipe`).
+    """A LoRA adapter made of others (see :class:`moco_toolkit_checkpoints.local.AdapterRecipe`).
 
     ``coefficients`` has one number per source; modules whose name matches a pattern of ``exclude`` take ``instead``.
     ``names`` are what messages call the sources.

@@ -2,7 +2,7 @@
 
 import torch
 
-from moco_core.local import AdapterWeights
+from moco_toolkit_checkpoints.local import AdapterWeights
 from moco_toolkit_merging import Consensus, MergeRecipe
 from moco_toolkit_merging.adapters import delta, factors
 from moco_toolkit_merging.workspace import Workspace

@@ -46,7 +46,7 @@ def test_a_sum_of_factors_keeps_the_rank_whatever_the_number_of_adapters(count):
 
 
 def test_factors_have_cross_terms_and_exact_sums_have_none():
-    from moco_core.local import AdapterWeights
+    from moco_toolkit_checkpoints.local import AdapterWeights
 
     def scalar(a, b):
         return AdapterWeights(
@@ -207,7 +207,7 @@ def test_exact_composition_equals_pefts_concatenation_and_linear_is_something_el
             model = peft.get_peft_model(Net(), config, adapter_name=name)
         else:
             model.add_adapter(name, config)
-    from moco_core.local import AdapterWeights
+    from moco_toolkit_checkpoints.local import AdapterWeights
 
     parts = [
         AdapterWeights(

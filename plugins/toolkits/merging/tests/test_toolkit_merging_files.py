@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moco_core import CapabilityError, ConfigError
-from moco_core.local import local_engine
 from moco_core.models import Pool
+from moco_toolkit_checkpoints.local import local_engine
 from moco_toolkit_merging import Consensus, Extrapolate, Linear, Mean, Merge
 from moco_toolkit_merging import files as files_module
 from moco_toolkit_merging.export import ExportFailed

@@ -7,12 +7,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from moco_core import Example, Question
-from moco_core.local import local_engine
 from moco_core.models import Pool
 from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
 from moco_core.types import Sampling, Score, digest
 from moco_toolkit_authoring import LastWord, examples, run_method
+from moco_toolkit_checkpoints.local import local_engine
 from moco_toolkit_merging import Merge
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=12)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from moco_core import CapabilityError, ConfigError
-from moco_core.local import local_engine
 from moco_core.models import Pool
+from moco_toolkit_checkpoints.local import local_engine
 from moco_toolkit_merging import (
     Consensus,
     Extrapolate,

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moco_core.local import local_engine
 from moco_core.models import Pool
+from moco_toolkit_checkpoints.local import local_engine
 from moco_toolkit_merging import Consensus, Merge, SourceRef, export_merge
 
 PROMPT = list(range(65, 81))

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import attrs
 
 from moco_core.errors import EngineOutOfMemory
-from moco_core.local import LocalEngine, local_engine
 from moco_core.models import Model
 from moco_core.training import TrainingSite
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
+from moco_toolkit_checkpoints.local import LocalEngine, local_engine
 from moco_toolkit_checkpoints.specs import weight_files
 
 __all__ = ["Fit", "fit", "predicted_memory"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from moco_core.errors import CapabilityError
-from moco_core.local import Trained
 from moco_core.models import Model, Pool
+from moco_core.training import Trained
 from moco_core.types import digest
 
 __all__ = ["kept", "restore_trained", "save_trained", "stage_folder", "stage_steps", "stages"]

@@ -260,7 +260,7 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_keeps_the_last_good_chec
 
 
 def test_what_cannot_be_trained_says_what_would(lab, tuned):
-    from moco_core.local import AdapterWeights
+    from moco_toolkit_checkpoints.local import AdapterWeights
 
     class Made:
         kind = "adapter"

@@ -11,10 +11,9 @@ from typing import Any
 import random_checkpoints
 import torch
 
-from moco_core.local import Trained
 from moco_core.models import Model
 from moco_core.options import build
-from moco_core.training import TrainingSite
+from moco_core.training import Trained, TrainingSite
 from moco_pool_transformers.pool import Options, TransformersPool
 from moco_pool_transformers.training import site_of
 from moco_toolkit_training import (

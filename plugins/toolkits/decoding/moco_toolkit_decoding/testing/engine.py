@@ -15,9 +15,9 @@ import attrs
 import torch
 
 from moco_core.errors import PromptTooLong
-from moco_core.local import ModelFiles
 from moco_core.models import Engine, Inbox, Model
 from moco_core.types import Generation, Usage, digest
+from moco_toolkit_checkpoints.local import ModelFiles
 from moco_toolkit_checkpoints.reasoning import left_open, split
 from moco_toolkit_decoding.combine import Mix
 from moco_toolkit_decoding.joint import JointRecipe

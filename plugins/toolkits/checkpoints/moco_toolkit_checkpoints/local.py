@@ -39,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -58,7 +58,6 @@ __all__ = [
     "Payload",
     "Rendered",
     "ServingRecipe",
-    "Trained",
     "WeightRecipe",
     "Weights",
     "local_engine",
@@ -356,7 +355,7 @@ class LocalEngine(Protocol):
         have none: CapabilityError; export them first."""
 
     def entry(self, model: Model) -> Mapping[str, Any]:
-        """Return the pool entry ``{"model": folder, "adapter": folder, "dtype": ..., ...}`` a model was described by."""
+        """See :meth:`moco_core.models.Engine.entry`."""
 
     def export(self, model: Model, folder: Path) -> None:
         """Write a model as an ordinary checkpoint: config, safetensors, tokenizer, chat template; adapters as adapters.
@@ -381,20 +380,3 @@ def local_engine(model: Model) -> LocalEngine:
         f"model {model.name!r} runs on {type(engine).__name__}, which cannot work inside the model; "
         "`moco list pool --can weights` names the pools that can"
     )
-
-
-@attrs.frozen
-class Trained:
-    """The recipe of a trained model: an adapter on what was trained, or a checkpoint of its own."""
-
-    kind: ClassVar[Literal["checkpoint"]] = "checkpoint"
-    fingerprint: str
-    folder: Path
-
-    def checkpoint(self, sources: Sequence[Model]) -> Mapping[str, Any]:
-        entry = local_engine(sources[0]).entry(sources[0])
-        if (self.folder / "adapter_config.json").exists():
-            return {**entry, "adapter": str(self.folder)}
-        if (self.folder / "config.json").exists():
-            return {**entry, "model": str(self.folder), "adapter": "", "revision": None}
-        raise CapabilityError(f"{self.folder}: its training left neither an adapter nor a checkpoint")
