@@ -100,14 +100,15 @@ def separate(text: str, tags: Tags = DEFAULT_TAGS, opened: str = "") -> Separate
         if match is None:
             continue
         number, closes = divmod((match.lastindex or 1) - 1, 2)
-        before = text[position : match.start()]
-        if inside == _OUTSIDE and closes:  # opened without saying so: all before it was reasoning
-            thoughts, kept = [*thoughts, *kept, before], []
-        elif inside == _OUTSIDE:
-            kept.append(before)
-            inside = number
+        if inside == _OUTSIDE:
+            kept.append(text[position : match.start()])
+            if closes:  # opened without saying so: all before it was reasoning
+                thoughts += kept
+                kept = []
+            else:
+                inside = number
         elif inside == number and closes:
-            thoughts.append(before)
+            thoughts.append(text[position : match.start()])
             inside = _OUTSIDE
         else:
             continue

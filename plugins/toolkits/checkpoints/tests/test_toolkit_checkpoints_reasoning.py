@@ -122,3 +122,22 @@ def test_a_cut_reply_has_no_answer_and_an_answer_holds_no_block(text: str) -> No
         assert found.answer == ""
     elif "<|channel|>" not in text and not text.lstrip().startswith(("analysis", "commentary", "final")):
         assert not separate(found.answer).cut
+
+
+class _Counted(str):
+    """A text that counts the characters copied out of it."""
+
+    copied = 0
+
+    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+        part = super().__getitem__(key)
+        type(self).copied += len(part)
+        return part
+
+
+@pytest.mark.parametrize("piece", ["[THINK]", "</think>", "<think>a</think>b"])
+def test_a_text_full_of_tags_is_copied_once(piece: str) -> None:
+    _Counted.copied = 0
+    text = _Counted(piece * 1000)
+    separate(text)
+    assert _Counted.copied <= len(text)
