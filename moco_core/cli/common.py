@@ -202,7 +202,7 @@ def read_config(
     from moco_core.config import default_pool, parse_settings
     from moco_core.fields import Lines
 
-    data, lines = ({}, Lines()) if source is None else _read_source(Path(source))
+    data, lines = ({}, Lines()) if source is None else _read_source(Path(source), catalogue)
     given = {k: v for k, v in extra.items() if v is not None}
     seeds = data.get("seeds")
     if "seed" in given:
@@ -230,12 +230,12 @@ def read_config(
 
 
 def is_source(text: str) -> bool:
-    """Whether an argument is a configuration rather than the name of a method: a YAML file, or what a run left."""
+    """Whether an argument is a configuration rather than the name of a method: a YAML or JSON file, or what a run left."""
     path = Path(text)
-    return text.endswith((".yaml", ".yml")) or "/" in text or path.is_file() or (path / "run.json").is_file()
+    return text.endswith((".yaml", ".yml", ".json")) or "/" in text or path.is_file() or (path / "run.json").is_file()
 
 
-def _read_source(path: Path) -> tuple[dict[str, Any], Lines]:
+def _read_source(path: Path, catalogue: Catalogue) -> tuple[dict[str, Any], Lines]:
     if path.is_dir() or path.name == "run.json":
         from moco_core.cli.again import configuration
         from moco_core.errors import ConfigError, StoreError
@@ -247,4 +247,12 @@ def _read_source(path: Path) -> tuple[dict[str, Any], Lines]:
             raise ConfigError(str(error)) from None
     from moco_core.cli.reading import load_yaml
 
-    return load_yaml(path)
+    data, lines = load_yaml(path)
+    for card in catalogue.cards("reader").values() if path.suffix == ".json" else ():
+        found = catalogue.entry(card)(data, path)
+        if found is not None:  # another program's: its paths start from where it is run, as there
+            data, remarks = found
+            for remark in remarks:
+                click.echo(f"{path}: {remark}", err=True)
+            return data, type(lines)()
+    return data, lines

@@ -1,0 +1,70 @@
+"""Runs as event files: what TensorBoard's own reader finds in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moco_core.runs.observe import Observers
+from moco_observer_tensorboard import Options, Tensorboard
+from moco_toolkit_authoring import observer_checks
+from moco_toolkit_tracking.sample import REPORTS, sample
+
+test_conformance = observer_checks("tensorboard")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sample was written: TensorBoard's folder of the grid."""
+    made, lines = tmp_path_factory.mktemp("board"), []
+    observers = Observers(None, [Tensorboard(Options(folder=str(made)))], report=lines.append)
+    for hook, event in sample(made / "runs"):
+        observers.tell(hook, event)
+    assert lines == []
+    return made / "moco" / "runs"
+
+
+def read(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return found
+
+
+def scalars(found: Any, name: str) -> list[tuple[int, float]]:
+    return [(e.step, float(e.tensor_proto.float_val[0])) for e in found.Tensors(name)]
+
+
+def text(found: Any, name: str) -> str:
+    (event,) = found.Tensors(name)
+    return str(event.tensor_proto.string_val[0].decode())
+
+
+def test_runs_have_configuration_curves_and_figures(folder: Path) -> None:
+    found = read(folder / "skills-vote-s0")
+    assert scalars(found, "fit/score") == [(0, 0.0), (1, 0.25), (2, 0.5)]
+    assert scalars(found, "training/a-sft/loss") == [(0, 2.0), (1, 1.0)]
+    assert scalars(found, "score/mean") == [(0, 0.75)] and scalars(found, "score/low") == [(0, 0.5)]
+    assert scalars(found, "cost/total/completion") == [(0, 48.0)]
+    assert json.loads(text(found, "config").removeprefix("```json\n").removesuffix("\n```"))["method"]["rounds"] == 2
+    assert text(found, "status") == "finished" and text(read(folder / "skills-small-s0"), "status") == "failed"
+    assert "_hparams_/session_start_info" in found.summary_metadata
+
+
+def test_the_report_is_a_text_and_files(folder: Path) -> None:
+    assert "| vote | 0.750 | [0.500, 0.900] | 8 | +0.250 | 0.0312 |" in text(read(folder / "report"), "table")
+    assert json.loads((folder / "report" / "report.json").read_text()) == REPORTS
+    assert (folder / "report" / "report.md").is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    lines: list[str] = []
+    observers = Observers(None, [Tensorboard(Options(folder=str(tmp_path / "file")))], report=lines.append)
+    for hook, event in sample(tmp_path / "runs"):
+        observers.tell(hook, event)
+    assert len(lines) == 1 and "NotADirectoryError" in lines[0]
