@@ -1,0 +1,1 @@
+"""Ask runs in SQL."""

@@ -1,0 +1,1 @@
+"""Score a run's stored replies by another metric."""
