@@ -47,9 +47,8 @@ a number only makes a first batch smaller: later calls join it.
 class _Pending:
     """A call on its way. ``parts`` is None for calls that are not stored; ``task`` submits it, once it is under way."""
 
-    future: asyncio.Future[Answered]
     parts: KeyParts | None
-    waiting: int = 0
+    waiters: list[asyncio.Future[Answered]] = attrs.field(factory=list)
     task: asyncio.Task[Any] | None = None
 
 
@@ -95,8 +94,8 @@ class Scheduler:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._claims.release(self._in_flight)
-        for pending in list(self._pending.values()):
-            pending.future.cancel()
+        for waiter in [waiter for pending in self._pending.values() for waiter in pending.waiters]:
+            waiter.cancel()
         await self._starts.close()
         if self._threads is not None:
             # serving threads see `cancelled` at their next step; wait for them so that no weight outlives the run
@@ -124,13 +123,15 @@ class Scheduler:
     async def _wait(self, call: Call) -> Answered:
         """Await a call's answer. A call that everybody stopped waiting for is not made, if its engine has not taken it."""
         pending = self._pending[call]
-        pending.waiting += 1
+        mine: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        pending.waiters.append(mine)
         try:
-            return await asyncio.shield(pending.future)
-        finally:
-            pending.waiting -= 1
-            if not pending.waiting and not pending.future.done() and not self.closing:
+            return await mine
+        except asyncio.CancelledError:
+            pending.waiters.remove(mine)
+            if not pending.waiters and call in self._pending and not self.closing:
                 self._withdraw(call, pending)
+            raise
 
     async def in_thread(self, work: Callable[..., T], *given: Any) -> T:
         """Run blocking work in one of the threads that the end of the run waits for."""
@@ -145,10 +146,7 @@ class Scheduler:
         if self._fatal is not None:
             raise self._fatal
         assert self._loop is not None, "the scheduler is used outside `async with`"
-        future: asyncio.Future[Answered] = self._loop.create_future()
-        # the caller may be cancelled while the answer is on its way: an unread error is not worth a warning then
-        future.add_done_callback(lambda f: f.cancelled() or f.exception())
-        self._pending[call] = _Pending(future, parts)
+        self._pending[call] = _Pending(parts)
         self._arrivals.append(call)
         self._quiet = 0
         self._schedule_pass()
@@ -373,12 +371,13 @@ class Scheduler:
         if call.key is not None and self._in_flight.get(call.key) is call:
             del self._in_flight[call.key]
             self._claims.elsewhere.pop(call.key, None)
-        if pending is None or pending.future.done():
-            return
-        if isinstance(outcome, Exception):
-            pending.future.set_exception(outcome)
-        else:
-            pending.future.set_result(outcome)
+        for waiter in pending.waiters if pending is not None else ():
+            if waiter.done():
+                continue
+            if isinstance(outcome, Exception):
+                waiter.set_exception(outcome)
+            else:
+                waiter.set_result(outcome)
 
     def _fail_all(self, error: Exception) -> None:
         """The store or a pool is unusable: fail everything that waits, and everything that comes."""
