@@ -41,7 +41,6 @@ from moco_core.runs.records import check_format
 from moco_core.runs.report import Report, make_reports, shown
 from moco_core.runs.results import RunResult
 from moco_core.runs.runner import Benchmark
-from moco_core.runs.tables import csv_text, html_text, latex_text, seed_rows, written
 from moco_core.runtime.portal import Portal
 from moco_core.runtime.systems import Asked, OpenSystem, SystemParts
 from moco_core.types import Example, Question, Sampling
@@ -97,6 +96,8 @@ class Results:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table as data, a row per system and seed."""
+        from moco_core.cli.tables import seed_rows
+
         return [row for report in self.reports for row in seed_rows(report)]
 
     def to_pandas(self) -> Any:
@@ -107,13 +108,19 @@ class Results:
 
     def to_csv(self, path: Path | str | None = None) -> str:
         """Return :meth:`rows` as CSV, and write it to ``path``, if one is given."""
+        from moco_core.cli.tables import csv_text, written
+
         return written(csv_text(self.rows()), path)
 
     def to_latex(self, path: Path | str | None = None) -> str:
         """Return the table in LaTeX (booktabs), and write it to ``path``, if one is given."""
+        from moco_core.cli.tables import latex_text, written
+
         return written(latex_text(self.rows()), path)
 
     def _repr_html_(self) -> str:
+        from moco_core.cli.tables import html_text
+
         return html_text(self.rows())
 
     def __str__(self) -> str:

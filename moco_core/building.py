@@ -13,8 +13,6 @@ from moco_core.errors import ConfigError, PluginError, suggest
 from moco_core.fields import Lines, Plugin, Plugins, Slot, info_of
 from moco_core.secrets import MASK, Secret, masked
 
-__all__ = ["Scope", "as_given", "default_of", "structure", "structure_plugin", "type_text"]
-
 
 def as_given(options: Any, data: Any) -> Any:
     """Return the data that ``options`` were built from, as it was given but with its secrets masked."""

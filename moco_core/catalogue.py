@@ -11,14 +11,13 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from moco_core.discovery import Card, EntryPoint, card_of, distribution_name, installed_points, normal
 from moco_core.errors import (
     BrokenPlugin,
-    ConfigError,
     IncompatiblePlugin,
     PluginConflict,
     PluginError,
@@ -137,27 +136,11 @@ class Catalogue:
         mine = sorted(f"{n!r}" for k, n in self._registered if k == kind)
         if not hint and mine:
             hint += f" (registered by hand: {', '.join(mine)})"
-        raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}{_advice(kind, name)}")
+        raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}{_advice(kind, name, cards)}")
 
     def able(self, kind: str, keyword: str) -> list[str]:
         """Return the names of the plugins of a kind that carry a keyword such as ``can-step``; nothing is imported."""
         return [name for name, card in self.cards(kind).items() if keyword in card.keywords]
-
-    def named(self, words: Sequence[str]) -> tuple[str, str]:
-        """Return the (kind, name) that a person means by ``[KIND] NAME``; an unknown name is taken to be a method's.
-
-        Raises ConfigError if the kind is none, or left out although two kinds have the name.
-        """
-        if len(words) == 2:
-            if words[0] not in KINDS:
-                raise ConfigError(f"{words[0]!r} is no kind of plugin; the kinds are {', '.join(KINDS)}")
-            return words[0], words[1]
-        if len(words) != 1:
-            raise ConfigError("expected [KIND] NAME")
-        found = [k for k in KINDS if words[0] in self.cards(k)]
-        if len(found) > 1:
-            raise ConfigError(f"{words[0]!r} is a {' and a '.join(found)}; say which: {found[0]} {words[0]}")
-        return (found[0] if found else "method"), words[0]
 
     def _load(self, card: Card) -> type[Any]:
         return self._class_of(card.kind, _imported(card), _who(card))
@@ -179,7 +162,8 @@ class Catalogue:
         manager = pluggy.PluginManager("moco")
         manager.add_hookspecs(hookspecs)
         if self._trace:
-            trace_hooks(manager)
+            manager.trace.root.setwriter(sys.stderr.write)
+            manager.enable_tracing()
         return manager
 
     def _class_of(self, kind: str, module: ModuleType, who: str) -> type[Any]:
@@ -251,20 +235,6 @@ class Catalogue:
         return sorted(key for key, cls in self._registered.items() if cls in found)
 
 
-def trace_hooks(manager: pluggy.PluginManager) -> None:
-    """Print every hook call of a manager, with its arguments and its result, on stderr."""
-
-    def before(name: str, impls: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        given = ", ".join(f"{k}={v!r}" for k, v in kwargs.items())
-        print(f"[moco hook] {name}({given}) -> {[i.plugin_name for i in impls]}", file=sys.stderr)
-
-    def after(outcome: pluggy.Result[Any], name: str, impls: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        result = outcome.exception or outcome.get_result()
-        print(f"[moco hook] {name} = {result!r}", file=sys.stderr)
-
-    manager.add_hookcall_monitoring(before, after)
-
-
 @functools.cache
 def _published() -> frozenset[str]:
     """The distributions of this project: what the core's extra ``all`` brings, which upkeep holds complete."""
@@ -277,7 +247,7 @@ def _published() -> frozenset[str]:
     return frozenset(re.split(r"[^\w.-]", w, maxsplit=1)[0] for w in wanted if "extra" in w)
 
 
-def _advice(kind: str, name: str) -> str:
+def _advice(kind: str, name: str, cards: Mapping[str, Card]) -> str:
     """Return how to install a plugin of this project; nothing for names that nobody here vouches for."""
     if not name.replace("_", "").replace("-", "").isalnum():
         return ""  # a path
@@ -287,17 +257,8 @@ def _advice(kind: str, name: str) -> str:
     if wanted in _published():
         return f"; try: pip install {wanted}"
     near = difflib.get_close_matches(wanted, [d for d in _published() if d.startswith(prefix)], n=1, cutoff=0.85)
-    return f"; try: pip install {near[0]}" if near and not _is_installed(near[0]) else ""
-
-
-def _is_installed(distribution: str) -> bool:
-    from importlib import metadata
-
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+    have = {normal(card.distribution) for card in cards.values()}
+    return f"; try: pip install {near[0]}" if near and near[0] not in have else ""
 
 
 def _who(card: Card) -> str:

@@ -26,8 +26,6 @@ from moco_core.types import (
     Usage,
 )
 
-__all__ = ["Context", "Judge"]
-
 T = TypeVar("T")
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["anything", "floats", "ints", "mapping", "strings"]
-
 
 def strings(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values)

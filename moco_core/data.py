@@ -14,8 +14,6 @@ from moco_core.types import Answer, Example, Question, Reply, Score, Unit
 if TYPE_CHECKING:
     from moco_core.context import Context
 
-__all__ = ["Dataset", "DatasetFacts", "Metric", "Scored", "Split"]
-
 Split = Literal["dev", "test"]
 OptionsT = TypeVar("OptionsT")
 

@@ -15,8 +15,6 @@ from typing import NamedTuple, Protocol
 
 from moco_core.kinds import SPEC
 
-__all__ = ["Card", "EntryPoint", "card_of", "distribution_name", "installed_points", "normal"]
-
 
 class Distribution(Protocol):
     """What is needed of a distribution: the text of a file of its metadata, None if it has none of that name."""

@@ -1,24 +1,5 @@
 """Every error a user can meet.
 
-::
-
-    MocoError
-    ├── ConfigError            a file, an option or an override is wrong            exit 2
-    │   └── PoolError          a pool cannot be opened; ends the whole run
-    ├── PluginError            a plugin cannot be used                              exit 2
-    │   ├── UnknownPlugin      nothing of that name is installed
-    │   ├── PluginConflict     two distributions claim one name
-    │   ├── BrokenPlugin       it is installed, but importing it fails
-    │   └── IncompatiblePlugin it was made for another version of the hook specification
-    ├── CapabilityError        a pool cannot serve a method                         exit 2
-    ├── DatasetError           a record, a file or a split is wrong                 exit 2
-    ├── StoreError             the cache or a run folder cannot be read or written  exit 1
-    ├── ModelCallError         one model call failed                                exit 1
-    │   ├── PromptTooLong      the prompt does not fit the model's context
-    │   └── EngineOutOfMemory  the batch did not fit; the scheduler retries smaller ones
-    ├── BudgetReached          nothing is left of what may be spent                 exit 1
-    └── RunFailed              a run ended with failed questions                    exit 1
-
 The command line prints ``str(error)`` on one line and exits with ``error.exit_code``; a traceback appears only with
 ``--debug``. A message says what is wrong, where, and what to do next.
 """
@@ -26,26 +7,6 @@ The command line prints ``str(error)`` on one line and exits with ``error.exit_c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-__all__ = [
-    "BrokenPlugin",
-    "BudgetReached",
-    "CapabilityError",
-    "ConfigError",
-    "DatasetError",
-    "EngineOutOfMemory",
-    "IncompatiblePlugin",
-    "MocoError",
-    "ModelCallError",
-    "PluginConflict",
-    "PluginError",
-    "PoolError",
-    "PromptTooLong",
-    "RunFailed",
-    "StoreError",
-    "UnknownPlugin",
-    "suggest",
-]
 
 
 class MocoError(Exception):

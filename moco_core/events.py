@@ -10,17 +10,6 @@ import attrs
 
 from moco_core.options import NoOptions
 
-__all__ = [
-    "BenchmarkFinished",
-    "BenchmarkStarted",
-    "Observer",
-    "QuestionAnswered",
-    "RunFinished",
-    "RunNoted",
-    "RunProgress",
-    "RunStarted",
-]
-
 OptionsT = TypeVar("OptionsT")
 
 

@@ -11,8 +11,6 @@ import attrs
 
 from moco_core.options import NoOptions
 
-__all__ = ["Executor", "JobConfig"]
-
 OptionsT = TypeVar("OptionsT")
 R = TypeVar("R")
 

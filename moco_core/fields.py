@@ -16,20 +16,6 @@ import attrs
 from moco_core.errors import ConfigError
 from moco_core.secrets import Secret, masked
 
-__all__ = [
-    "FieldInfo",
-    "Limits",
-    "Lines",
-    "NoOptions",
-    "Plugin",
-    "Plugins",
-    "Slot",
-    "info_of",
-    "option",
-    "plain",
-    "plugin_option",
-]
-
 _META = "moco"
 
 Holds = Literal["value", "path", "path or id"]

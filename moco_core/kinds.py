@@ -1,7 +1,5 @@
 """The kinds of plugin, their entry-point groups, and the version of the hook specification."""
 
-__all__ = ["GROUPS", "KINDS", "MADE", "SPEC"]
-
 SPEC = 1
 """Version of the hook specification. A plugin states it in its keywords as ``spec-1``; another number is refused."""
 

@@ -37,8 +37,6 @@ from moco_core.types import Example, Question, Reply, Sampling
 if TYPE_CHECKING:
     from moco_core.context import Context
 
-__all__ = ["Cost", "Level", "Method", "System"]
-
 Level = Literal["api", "text", "logit", "weight"]
 """What the models of a method exchange: whole calls, text, next-token scores, or weights."""
 

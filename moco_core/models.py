@@ -20,18 +20,6 @@ from moco_core.errors import CapabilityError, ConfigError, suggest
 from moco_core.options import NoOptions
 from moco_core.training import TrainingJob, TrainingSite
 
-__all__ = [
-    "CAPABILITIES",
-    "Call",
-    "Engine",
-    "Inbox",
-    "Model",
-    "Needs",
-    "Pool",
-    "PoolSource",
-    "Recipe",
-]
-
 CAPABILITIES: Mapping[str, str] = {
     "generate": "write text",
     "question": "answer a structured question",

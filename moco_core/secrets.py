@@ -17,8 +17,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["MASK", "Secret", "is_secret_name", "masked"]
-
 MASK = "***"
 
 

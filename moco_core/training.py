@@ -17,8 +17,6 @@ import attrs
 
 from moco_core.errors import CapabilityError
 
-__all__ = ["Trained", "TrainingJob", "TrainingSite"]
-
 
 @attrs.frozen(kw_only=True)
 class TrainingSite:

@@ -15,29 +15,6 @@ import attrs
 
 from moco_core.converters import anything, floats, ints, mapping, strings
 
-__all__ = [
-    "ANSWER_KINDS",
-    "Answer",
-    "CallRecord",
-    "ContinuationScore",
-    "Evaluation",
-    "Example",
-    "FinishReason",
-    "Generation",
-    "Message",
-    "Prompt",
-    "Question",
-    "Reply",
-    "Sampling",
-    "Score",
-    "Span",
-    "Unit",
-    "Usage",
-    "as_messages",
-    "canonical",
-    "digest",
-]
-
 FinishReason = Literal["eos", "stop", "length"]
 """Why a reply ended: an end-of-turn token, a stop string, or the token budget."""
 

@@ -16,8 +16,6 @@ from typing import Any
 
 import click
 
-__all__ = ["SECTIONS", "cli", "main"]
-
 SECTIONS = ("try", "run", "look", "publish", "maintain")
 """What people do, in the order of ``moco --help``."""
 

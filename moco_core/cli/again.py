@@ -8,8 +8,6 @@ from typing import Any
 from moco_core.errors import StoreError
 from moco_core.runs.records import read_run
 
-__all__ = ["configuration"]
-
 _KEYS = ("pool", "method", "dataset", "metric", "seed", "sampling", "dev", "test")
 
 

@@ -30,8 +30,6 @@ from moco_core.config import default_pool
 from moco_core.errors import ConfigError, suggest
 from moco_core.types import ANSWER_KINDS, Question
 
-__all__ = ["ask_command"]
-
 
 @click.command("ask")
 @click.argument("system", shell_complete=complete_plugin("method"))

@@ -24,8 +24,6 @@ from moco_core.runs.records import read_run
 from moco_core.runtime.cache import Cache
 from moco_core.runtime.runtime import artifacts_of
 
-__all__ = ["cache_command"]
-
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _AGES = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 

@@ -12,6 +12,7 @@ import click
 
 from moco_core.catalogue import Catalogue, installed
 from moco_core.cli.screen import say
+from moco_core.kinds import KINDS
 
 # Everything else is imported inside the functions that use it: `moco list` loads this module and must stay quick.
 if TYPE_CHECKING:
@@ -51,6 +52,25 @@ cache_option = click.option(
     help="The call cache [default: $MOCO_CACHE or ~/.cache/moco].",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def named(catalogue: Catalogue, words: Sequence[str]) -> tuple[str, str]:
+    """Return the (kind, name) that a person means by ``[KIND] NAME``; an unknown name is taken to be a method's.
+
+    Raises ConfigError if the kind is none, or left out although two kinds have the name.
+    """
+    from moco_core.errors import ConfigError
+
+    if len(words) == 2:
+        if words[0] not in KINDS:
+            raise ConfigError(f"{words[0]!r} is no kind of plugin; the kinds are {', '.join(KINDS)}")
+        return words[0], words[1]
+    if len(words) != 1:
+        raise ConfigError("expected [KIND] NAME")
+    found = [k for k in KINDS if words[0] in catalogue.cards(k)]
+    if len(found) > 1:
+        raise ConfigError(f"{words[0]!r} is a {' and a '.join(found)}; say which: {found[0]} {words[0]}")
+    return (found[0] if found else "method"), words[0]
 
 
 def complete_plugin(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:

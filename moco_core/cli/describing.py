@@ -10,8 +10,6 @@ import attrs
 from moco_core.building import default_of, type_text
 from moco_core.fields import info_of
 
-__all__ = ["OptionInfo", "describe"]
-
 
 @attrs.frozen(kw_only=True)
 class OptionInfo:

@@ -16,15 +16,6 @@ from moco_core.hookspecs import hookimpl
 from moco_core.runs.report import Report, Row
 from moco_core.types import CallRecord, Span
 
-__all__ = [
-    "LiveProgress",
-    "call_lines",
-    "plain_table",
-    "report_lines",
-    "report_text",
-    "spans_text",
-]
-
 _COLUMNS = ("system", "score", "95% interval", "vs best single", "95% interval", "p", "n", "no answer", "cut", "tokens")
 _SURE = 0.05
 _LONG = 60

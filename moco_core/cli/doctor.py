@@ -25,8 +25,6 @@ from moco_core.errors import MocoError
 from moco_core.kinds import KINDS
 from moco_core.runtime.cache import Cache
 
-__all__ = ["doctor_command"]
-
 Finding = tuple[str, str, str]
 """Whether all is well (``ok``, ``note`` or ``problem``), what was looked at, and what about it."""
 

@@ -12,8 +12,6 @@ from moco_core.cli.keeping import differing, nearest, parts_of
 from moco_core.runs.records import read_records, read_run
 from moco_core.runtime.cache import Cache
 
-__all__ = ["Explanation", "explain_run"]
-
 _WORDS = {
     "model": "another model (weights, tokenizer, template or numeric settings)",
     "kind": "another kind of call",

@@ -16,20 +16,6 @@ from moco_core.runtime.cache import Cache, KeyParts
 from moco_core.runtime.locks import FileLock
 from moco_core.runtime.training import FIGURES
 
-__all__ = [
-    "ArtifactInfo",
-    "CacheInfo",
-    "artifacts_below",
-    "cache_info",
-    "clear",
-    "differing",
-    "nearest",
-    "parts_of",
-    "prune",
-    "prune_artifacts",
-    "train_rate",
-]
-
 _DISTANCE = {"seed": 1, "params": 2, "input": 4, "model": 8, "kind": 16}
 _PARTS = "SELECT model, kind, input, params, seed FROM calls"
 _OUTDATED = """

@@ -9,8 +9,6 @@ from moco_core.cli.reading import read_value
 from moco_core.errors import ConfigError, suggest
 from moco_core.fields import Lines
 
-__all__ = ["apply_overrides"]
-
 
 def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str], lines: Lines | None = None) -> dict[str, Any]:
     """Return ``data`` with ``key.path=value`` overrides applied; values are read as YAML. Raises ConfigError.

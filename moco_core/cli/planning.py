@@ -22,8 +22,6 @@ from moco_core.options import NoOptions
 from moco_core.runs.runner import Benchmark, Job
 from moco_core.runtime.runtime import artifacts_of
 
-__all__ = ["plan_command"]
-
 
 @click.command("plan")
 @click.argument("method_or_file", required=False)

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import click
 
-from moco_core.cli.common import json_option, known_plugins, plugin_option
+from moco_core.cli.common import json_option, known_plugins, named, plugin_option
 from moco_core.kinds import KINDS
-
-__all__ = ["list_command", "show_command"]
 
 _KINDS = click.Choice(KINDS)
 
@@ -73,7 +71,7 @@ def show_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_json
             click.echo(line)
         return
     catalogue = known_plugins(plugin_files)
-    kind, name = catalogue.named(words)
+    kind, name = named(catalogue, words)
     cls = catalogue.load(kind, name)
     if as_json:
         click.echo(json.dumps(show_rows(catalogue.card(kind, name), cls), indent=1, default=str))

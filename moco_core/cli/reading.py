@@ -15,8 +15,6 @@ import yaml
 from moco_core.errors import ConfigError
 from moco_core.fields import Lines
 
-__all__ = ["load_yaml", "read_value"]
-
 _DEPTH = 100
 _VALUES = 100_000
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")

@@ -31,8 +31,6 @@ from moco_core.runs.report import make_reports, shown
 from moco_core.runs.results import RunResult
 from moco_core.runs.runner import Benchmark
 
-__all__ = ["bench_command", "run_command"]
-
 
 @click.command("run")
 @click.argument("method", shell_complete=complete_plugin("method"))

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["printable", "say"]
-
 _STEERING = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls of C0 (but tab and line feed) and C1: escape sequences begin with them
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what changes the direction of the letters that follow

@@ -15,8 +15,6 @@ from moco_core.data import Dataset
 from moco_core.methods import Method
 from moco_core.options import plain
 
-__all__ = ["run_lines", "run_rows", "show_lines", "show_rows"]
-
 
 def show_rows(card: Card, cls: type[Any]) -> dict[str, Any]:
     """Return what is known about a plugin as JSON data."""

@@ -20,8 +20,6 @@ from moco_core.runs.observe import Observers
 from moco_core.runtime.contexts import RunState
 from moco_core.types import CallRecord, Example, Reply, Score
 
-__all__ = ["Answers", "error_line"]
-
 
 class Answers:
     """Answers and scores the test questions of one run, and records each as it is done.

@@ -12,8 +12,6 @@ from moco_core.models import Model, Needs, Pool
 from moco_core.options import option
 from moco_core.types import Example, Question, Reply
 
-__all__ = ["Single", "SingleOptions"]
-
 
 @attrs.frozen(kw_only=True)
 class SingleOptions:

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from moco_core.executors import Executor, JobConfig, R
 from moco_core.options import NoOptions
 
-__all__ = ["InProcess"]
-
 
 class InProcess(Executor[NoOptions]):
     """Does up to ``parallel`` runs at once. They share the scheduler: while one waits for its model, another's is busy."""

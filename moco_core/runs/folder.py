@@ -19,8 +19,6 @@ from moco_core.runs.records import FORMAT, LOCK, in_order
 from moco_core.runtime.locks import FileLock
 from moco_core.types import Unit
 
-__all__ = ["FolderBusy", "RunFolder", "environment"]
-
 _FILES = ("records.jsonl", "units.jsonl", "fit.jsonl", "dev.jsonl", "run.json")
 
 

@@ -31,8 +31,6 @@ from moco_core.types import Example, Generation, Sampling, Unit
 
 Status = Literal["finished", "failed", "interrupted"]
 
-__all__ = ["Job", "Run"]
-
 
 @attrs.frozen(kw_only=True)
 class Job:

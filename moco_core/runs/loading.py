@@ -16,8 +16,6 @@ from moco_core.options import plugins_in
 from moco_core.runs.baseline import Single, SingleOptions
 from moco_core.types import Example, canonical
 
-__all__ = ["LoadedSplit", "load_split", "open_pool", "pools_of", "priced", "single_plugin"]
-
 
 @attrs.frozen(kw_only=True)
 class LoadedSplit:

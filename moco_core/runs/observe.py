@@ -11,8 +11,6 @@ import pluggy
 from moco_core import hookspecs
 from moco_core.config import Plugin
 
-__all__ = ["Observers"]
-
 
 def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)

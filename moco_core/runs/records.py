@@ -18,8 +18,6 @@ from moco_core.errors import StoreError
 from moco_core.runtime.locks import FileLock
 from moco_core.types import Unit
 
-__all__ = ["FORMAT", "LOCK", "check_format", "read_records", "read_run", "read_units"]
-
 FORMAT = 1
 """Version of the run folder's form. Readers accept all versions up to their own; what is only added raises no number."""
 

@@ -12,8 +12,6 @@ from moco_core.runs.results import RunResult, subsets_of
 from moco_core.runs.stats import Estimate, Versus, compare, estimate
 from moco_core.types import Unit, canonical
 
-__all__ = ["Report", "Row", "best_single", "make_reports", "mean_units", "shown"]
-
 _ORDER = ("baseline", "control", "method")
 
 

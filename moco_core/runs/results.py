@@ -13,8 +13,6 @@ from moco_core.runs.records import read_run, read_units
 from moco_core.runtime.ledger import REFERENCE, Ledger, Tally
 from moco_core.types import Unit, Usage
 
-__all__ = ["RunResult", "costs_of", "left_out", "read_results", "subsets_of"]
-
 
 @attrs.frozen(kw_only=True)
 class RunResult:

@@ -16,8 +16,6 @@ import attrs
 
 from moco_core.types import Unit
 
-__all__ = ["Estimate", "Versus", "bonett_price", "compare", "estimate", "mcnemar_exact", "wilson"]
-
 RESAMPLES = 4000
 _LARGE = 1000
 """From this many units on, means are normal for every purpose here, and nothing is resampled."""

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["dumps", "problem", "tamed"]
-
 
 def problem(value: Any, where: str) -> str | None:
     """Return what JSON cannot hold in a value and where it stands, as one clause; None if it can hold all of it."""

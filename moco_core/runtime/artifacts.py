@@ -21,8 +21,6 @@ from moco_core.errors import StoreError
 from moco_core.runtime.locks import FileLock
 from moco_core.types import digest
 
-__all__ = ["FACTS", "Artifacts"]
-
 FACTS = "artifact.json"
 """The file within an artifact that tells what it is; its time of change is that of its last use."""
 

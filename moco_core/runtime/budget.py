@@ -11,8 +11,6 @@ from moco_core.models import Model
 from moco_core.runtime.ledger import money_of
 from moco_core.types import Usage
 
-__all__ = ["Budget"]
-
 _FORM = re.compile(r"(\d+(?:\.\d+)?)\s*([kM]?)\s*(tokens)?", re.ASCII)
 
 

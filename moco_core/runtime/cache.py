@@ -22,16 +22,6 @@ from moco_core.errors import StoreError
 from moco_core.models import Call
 from moco_core.types import ContinuationScore, Generation, Span, Usage, canonical, digest
 
-__all__ = [
-    "Cache",
-    "KeyParts",
-    "Stored",
-    "decode_result",
-    "encode_result",
-    "fits",
-    "key_parts",
-]
-
 _FORMAT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (

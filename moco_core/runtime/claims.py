@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from moco_core.models import Call
 from moco_core.runtime.cache import Cache
 
-__all__ = ["Claims"]
-
 LEASE = 15.0
 """Seconds for which a process claims the calls it makes, renewed while it lives: one that was killed blocks nobody longer."""
 

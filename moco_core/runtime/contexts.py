@@ -43,8 +43,6 @@ from moco_core.types import (
     digest,
 )
 
-__all__ = ["RunContext", "RunState", "first_error"]
-
 T = TypeVar("T")
 
 

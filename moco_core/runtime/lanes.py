@@ -9,8 +9,6 @@ from collections.abc import Callable
 from moco_core.models import Engine
 from moco_core.runtime.queues import Queue
 
-__all__ = ["Lane", "Lanes", "Place"]
-
 Place = tuple[Engine, str]
 """An engine and one of its device groups."""
 

@@ -11,8 +11,6 @@ import attrs
 from moco_core.models import Call, Model
 from moco_core.types import CallRecord, Generation, Usage
 
-__all__ = ["REFERENCE", "Answered", "Ledger", "Tally", "call_record", "usage_of"]
-
 REFERENCE = "reference"
 """The role, and then the phase, of work that is no part of what a system costs."""
 

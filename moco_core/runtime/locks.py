@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["FileLock"]
-
 
 class FileLock:
     """An exclusive lock on a file, which is made if it is missing and left in place."""

@@ -10,8 +10,6 @@ from typing import Any
 from moco_core.runtime.cache import Cache, KeyParts, encode_result
 from moco_core.types import canonical, digest
 
-__all__ = ["Memo"]
-
 
 class Memo:
     """Results in a cache under the digest of what decides them. Use it in one event loop."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-__all__ = ["Place", "enter", "next_place"]
-
 Place = tuple[int, ...]
 
 

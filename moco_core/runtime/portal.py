@@ -8,8 +8,6 @@ import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Portal"]
-
 T = TypeVar("T")
 
 

@@ -12,8 +12,6 @@ from typing import Any, Protocol
 from moco_core.errors import MocoError, ModelCallError
 from moco_core.models import Call, Model
 
-__all__ = ["UNLIMITED", "Owner", "Queue", "as_call_error"]
-
 UNLIMITED = 1 << 30
 
 

@@ -13,8 +13,6 @@ from moco_core.runtime.cache import Cache
 from moco_core.runtime.contexts import RunState
 from moco_core.runtime.scheduler import Scheduler
 
-__all__ = ["Runtime", "artifacts_of"]
-
 
 def artifacts_of(cache: Path) -> Path:
     """Return where the artifacts that belong to a call cache lie: beside it."""

@@ -31,8 +31,6 @@ from moco_core.runtime.queues import UNLIMITED, Queue, as_call_error
 from moco_core.runtime.starting import Starts
 from moco_core.types import Generation
 
-__all__ = ["Scheduler"]
-
 T = TypeVar("T")
 
 _QUIET_PASSES = 2

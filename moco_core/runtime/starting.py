@@ -10,8 +10,6 @@ from typing import Any
 from moco_core.errors import PoolError
 from moco_core.models import Engine
 
-__all__ = ["Starts"]
-
 
 class Starts:
     """Starts engines when they are first needed. ``runtime`` is handed to every engine; ``fail`` is told a PoolError."""

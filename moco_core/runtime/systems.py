@@ -17,8 +17,6 @@ from moco_core.runtime.ledger import Ledger
 from moco_core.runtime.runtime import Runtime
 from moco_core.types import CallRecord, Question, Reply, Sampling
 
-__all__ = ["Asked", "OpenSystem", "SystemParts"]
-
 
 @attrs.frozen(kw_only=True)
 class Asked:

@@ -16,8 +16,6 @@ from moco_core.runtime.scheduler import Scheduler
 from moco_core.training import Trained, TrainingJob, TrainingSite
 from moco_core.types import digest
 
-__all__ = ["FIGURES", "train"]
-
 FIGURES = "training.json"
 """The file within an artifact of a training that has its figures."""
 

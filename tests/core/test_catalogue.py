@@ -90,7 +90,7 @@ def test_allow_list(module):
 def test_hook_tracing(module, capsys):
     known = Catalogue({"MOCO_TRACE": "1"}, [point("x", module(GOOD), Dist("moco-x"))])
     known.load("method", "x")
-    assert "[moco hook] moco_method()" in capsys.readouterr().err
+    assert "moco_method [hook]" in capsys.readouterr().err
 
 
 def test_register_by_hand(module):

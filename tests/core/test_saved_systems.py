@@ -87,6 +87,6 @@ def test_the_key_of_a_pool_reaches_neither_observers_nor_the_trace_nor_the_disk(
     assert len(seen) == 8 and key not in repr(seen)
     assert seen[0].config["pool"]["api_key"] == "***"
     captured = capsys.readouterr()
-    assert "[moco hook] moco_run_started(event=RunStarted" in captured.err
+    assert "moco_run_started [hook]" in captured.err and "event: RunStarted" in captured.err
     assert key not in captured.out + captured.err
     assert not [p for p in Path(moco.folder).rglob("*") if p.is_file() and key.encode() in p.read_bytes()]

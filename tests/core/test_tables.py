@@ -7,7 +7,7 @@ import pytest
 
 import moco_core
 from moco_core.catalogue import installed
-from moco_core.runs.tables import csv_text, html_text, latex_text
+from moco_core.cli.tables import csv_text, html_text, latex_text
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from moco_core.catalogue import distribution_name, installed
+from moco_core.cli.common import named
 from moco_core.kinds import MADE
 
 LIMIT = 120.0
@@ -53,7 +54,7 @@ def check_command(
     catalogue = installed()
     for path in plugin_files:
         catalogue.register_file(path)
-    kind, name = catalogue.named(words)
+    kind, name = named(catalogue, words)
     catalogue.load(kind, name)
     shown = sys.stderr.isatty()
 

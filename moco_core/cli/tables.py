@@ -12,8 +12,6 @@ from typing import Any
 from moco_core.runs.report import Report
 from moco_core.runs.stats import compare, estimate
 
-__all__ = ["csv_text", "html_text", "latex_text", "seed_rows", "written"]
-
 _SHORT = ("dataset", "system", "seed", "score", "difference", "p", "n")
 """What LaTeX and notebooks show."""
 
