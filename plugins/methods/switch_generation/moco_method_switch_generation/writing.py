@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
 
-from moco_core import Context, Model, PromptTooLong, Question
+from moco_core import Context, Model, PromptTooLong, Question, Sampling
 from moco_method_switch_generation.options import Options
 from moco_method_switch_generation.switcher import Switcher
 from moco_toolkit_decoding import DecodingSession, JointAnswer, open_session
 from moco_toolkit_decoding.text import valid_prefix
 
-__all__ = ["Patch", "texts_of", "write"]
+__all__ = ["Patch", "Writing", "opened", "texts_of", "write"]
 
 
 @attrs.define
@@ -53,12 +55,28 @@ async def write(
     context: Context,
 ) -> dict[str, Any]:
     """Write one answer; ``shared`` tells that all writers have one tokenizer. See ``JointAnswer.result``."""
-    limit = context.sampling.max_new_tokens
-    sessions = await context.gather(open_session(context, m, question, reserve=limit) for m in writers)
-    answer = JointAnswer(sessions, shared=shared, stops=context.sampling.stop)
-    try:
-        writing = Writing(answer, options, switcher, context)
+    generator = context.rng("switch_generation")
+    async with opened(writers, question, options, shared, switcher, context, context.sampling, generator) as writing:
         return await writing.run()
+
+
+@asynccontextmanager
+async def opened(
+    writers: Sequence[Model],
+    question: Question,
+    options: Options,
+    shared: bool,
+    switcher: Switcher,
+    context: Context,
+    sampling: Sampling,
+    generator: random.Random,
+) -> AsyncIterator[Writing]:
+    """Give an answer that is to be written, with these decoding settings and draws; its sessions are closed behind it."""
+    limit = sampling.max_new_tokens
+    sessions = await context.gather(open_session(context, m, question, reserve=limit) for m in writers)
+    answer = JointAnswer(sessions, shared=shared, stops=sampling.stop)
+    try:
+        yield Writing(answer, options, switcher, context, sampling, generator)
     finally:
         switcher.close()
         answer.close()
@@ -67,10 +85,18 @@ async def write(
 class Writing:
     """The state of one answer."""
 
-    def __init__(self, answer: JointAnswer, options: Options, switcher: Switcher, context: Context) -> None:
+    def __init__(
+        self,
+        answer: JointAnswer,
+        options: Options,
+        switcher: Switcher,
+        context: Context,
+        sampling: Sampling,
+        generator: random.Random,
+    ) -> None:
         self.answer, self.options, self.switcher, self.context = answer, options, switcher, context
-        self.limit = context.sampling.max_new_tokens
-        self.generator = context.rng("switch_generation")
+        self.sampling, self.generator = sampling, generator
+        self.limit = sampling.max_new_tokens
         self.patches: list[Patch] = []
         self.used = self.waits = 0
         self.cue: int | None = None
@@ -94,6 +120,30 @@ class Writing:
                 result[name].append(tokens)
         return result
 
+    def told_so_far(self) -> list[tuple[int, str]]:
+        """Return the patches so far as writer and text, which is what a switcher reads."""
+        texts = texts_of(self.patches, self.answer.data)
+        return [(patch.writer, text) for patch, text in zip(self.patches, texts, strict=True)]
+
+    def state(self) -> Mapping[str, Any]:
+        """Return how far the answer is; :meth:`restore` goes on from there, with other sessions."""
+        answer = self.answer
+        return {
+            "ids": list(answer.ids),
+            "data": answer.data,
+            "segments": [attrs.evolve(s) for s in answer.segments],
+            "patches": [attrs.evolve(p) for p in self.patches],
+            "counts": (self.used, self.waits, self.cue),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a :meth:`state`. The sessions are brought up to it when their turn comes."""
+        answer = self.answer
+        answer.ids, answer.data = list(state["ids"]), state["data"]
+        answer.segments = [attrs.evolve(s) for s in state["segments"]]
+        self.patches = [attrs.evolve(p) for p in state["patches"]]
+        self.used, self.waits, self.cue = state["counts"]
+
     def _told(self, text: str) -> list[list[Any]]:
         """Return every patch as writer, reason, and the characters of the reply's text that are its own."""
         before = max(0, self.answer.text.rfind(text))  # what was reasoning stands in front of it
@@ -109,16 +159,13 @@ class Writing:
     async def _writer(self) -> tuple[int, str]:
         """Return who writes the next patch, and why."""
         writers = len(self.answer.sessions)
-        ends = writers == 3 if self.options.force_ends is None else self.options.force_ends
+        ends = self.options.ends(writers)
         if ends and not self.patches:
             return writers - 1, "first"
         if ends and self._final():
             return writers - 1, "last"
-        patches = [
-            (p.writer, text) for p, text in zip(self.patches, texts_of(self.patches, self.answer.data), strict=True)
-        ]
         try:
-            return await self.switcher.choose(patches), "switcher"
+            return await self.switcher.choose(self.told_so_far()), "switcher"
         except PromptTooLong as error:
             self.context.warn(f"switch_generation: the last model goes on where the switcher cannot read: {error}")
             return writers - 1, "fallback"
@@ -127,7 +174,7 @@ class Writing:
 
     async def _patch(self, who: int, reason: str) -> None:
         """Let one model write a patch, after the answer cue if it is the last one."""
-        answer, sampling, size = self.answer, self.context.sampling, self.options.patch_size
+        answer, sampling, size = self.answer, self.sampling, self.options.patch_size
         session, start = answer.turn(who), len(answer.data)
         if self.cue is None:
             self.cue = self._tokens_of(session, self.options.answer_cue)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from moco_core import Question, Sampling
-from moco_core.errors import CapabilityError, ConfigError
+from moco_core.errors import ConfigError
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_method_switch_generation.method import SwitchGeneration
@@ -387,8 +387,6 @@ def test_where_the_switcher_cannot_read_on_the_last_model_does_and_that_is_told(
 def test_bad_input():
     with pytest.raises(ConfigError, match="patch_size"):
         build(Options, {"patch_size": 0})
-    with pytest.raises(CapabilityError, match="moco-toolkit-training"):
-        run_method(SwitchGeneration(Options(switcher="train")), pool(1, 2))
     assert "no model 'x'" in SwitchGeneration(Options(switcher="x")).needs().problems(pool(1, 2))[0]
     alone_writer = SwitchGeneration(Options(switcher_writes=False))
     assert "three models" in alone_writer.needs().problems(pool(1, 2))[0]

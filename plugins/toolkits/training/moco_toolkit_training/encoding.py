@@ -90,7 +90,7 @@ def encode(job: Job, rows: Sequence[Any], renderer: Renderer, context: int | Non
     out = Encoded()
     for place, row in enumerate(rows):
         try:
-            for tokens, cut, columns in _WRITERS[job.service](job, row, place, renderer, limit):
+            for tokens, cut, columns in _WRITERS.get(job.service, _own)(job, row, place, renderer, limit):
                 for name, value in columns.items():
                     out.columns.setdefault(name, []).append(value)
                 out.count += 1
@@ -202,6 +202,13 @@ def _reward(job: Any, row: Any, place: int, renderer: Renderer, limit: _Limit) -
     ends = [Message("assistant", text) for text in (row.chosen, row.rejected)]
     (chosen, one), (rejected, other) = (_whole([*row.prompt, end], renderer, limit) for end in ends)
     yield len(chosen) + len(rejected), one or other, {"chosen_ids": chosen, "rejected_ids": rejected}
+
+
+def _own(job: Job, row: Any, place: int, renderer: Renderer, limit: _Limit) -> Written:
+    columns = job.columns(row, limit.bound)
+    if columns is None:
+        raise _Drop(f"longer than {limit.bound} tokens")
+    yield len(columns["input_ids"]), False, columns
 
 
 _WRITERS: Mapping[str, Callable[[Any, Any, int, Renderer, _Limit], Written]] = {

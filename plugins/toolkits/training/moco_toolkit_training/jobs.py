@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -57,9 +58,12 @@ class Job:
     ``learning_rate=None`` takes the service's default for adapters or full weights. ``warmup`` is a share of all updates.
     On few rows the batch shrinks until an epoch has ``min_steps`` updates. A row longer than ``max_length`` tokens loses the
     start of its prompt (``left_prompt``) or its end (``keep_start``), is dropped, or is an error; completions are cut by
-    ``keep_start`` alone. ``held_out`` rows are never trained on: their loss is reported. ``keep`` is how many stages of the
+    ``keep_start`` alone. ``held_out`` rows are never trained on: their loss is reported, and with ``keep_best`` it says after
+    every epoch whether its weights are the best so far, the earlier ones of equals. ``keep`` is how many stages of the
     training are kept, evenly apart and the last one among them, for :func:`~moco_toolkit_training.stages` to choose from.
     ``seed`` makes replicates within a run; the run's own seed reaches every job anyway.
+
+    A loss of a method's own is a subclass in that method's package: see :meth:`columns`, :meth:`trainer`, :meth:`finish`.
     """
 
     service: ClassVar[str]
@@ -81,6 +85,7 @@ class Job:
     max_length: int = attrs.field(default=2048, validator=_in(2))
     overlong: Literal["left_prompt", "keep_start", "drop", "error"] = "left_prompt"
     keep: int = attrs.field(default=1, validator=_in(1))
+    keep_best: bool = False
     seed: int = 0
 
     @property
@@ -112,6 +117,20 @@ class Job:
     async def reward(self, rollouts: Sequence[tuple[int, str]]) -> Sequence[float | None]:
         """See :meth:`moco_core.training.TrainingJob.reward`."""
         raise ConfigError(f"{self.service} asks for no rewards")
+
+    # ------------------------------------------------ for losses that are not this toolkit's; in the training's process
+
+    def columns(self, row: Any, bound: int) -> Mapping[str, Any] | None:
+        """Return a row that is token ids already: its ``input_ids`` and what the loss needs; None if it exceeds ``bound``."""
+        raise NotImplementedError
+
+    def trainer(self, student: Any, rows: Mapping[str, list[Any]], common: Mapping[str, Any], given: Any) -> Any:
+        """Return a transformers trainer: ``common`` are its arguments, ``given`` its model, tokenizer and data sets."""
+        raise NotImplementedError
+
+    def finish(self, module: Any, folder: Path) -> Any:
+        """Return the module to save of the one that was trained; what else was learnt is written into ``folder``."""
+        return module
 
 
 @attrs.frozen(kw_only=True, slots=False)
@@ -166,7 +185,9 @@ class Grpo(Job):
         if self.batch % self.group:
             raise ConfigError(f"grpo: batch ({self.batch} completions) must be a multiple of group ({self.group})")
         if self.held_out:
-            raise ConfigError("grpo: held_out rows have no loss; let the trained model answer them and grade its replies")
+            raise ConfigError(
+                "grpo: held_out rows have no loss; let the trained model answer them and grade its replies"
+            )
 
     def sent(self) -> Grpo:
         return attrs.evolve(self, judge=_elsewhere)

@@ -40,9 +40,7 @@ _LOG = "log.txt"
 WORKER: Sequence[str] = (sys.executable, "-m", "moco_toolkit_training.worker")
 
 
-def run(
-    service: str, job: Any, fitted: Fit, site: TrainingSite, worker: Sequence[str] = WORKER
-) -> Mapping[str, Any]:
+def run(service: str, job: Any, fitted: Fit, site: TrainingSite, worker: Sequence[str] = WORKER) -> Mapping[str, Any]:
     """Train in a new process, to which ``job`` is sent, and return the figures. Blocks.
 
     Out of memory, the next process computes half as many rows at once and goes on from the last checkpoint. Raises
@@ -110,6 +108,7 @@ def _once(job: Any, site: TrainingSite, worker: Sequence[str], settings: Mapping
 
 
 _LIVE = ("tell", "reward", "cancelled")
+_OPENMP = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def _environment(site: TrainingSite) -> dict[str, str]:
@@ -121,6 +120,8 @@ def _environment(site: TrainingSite) -> dict[str, str]:
         out["CUDA_VISIBLE_DEVICES"] = seen[number] if seen else str(number)
     else:
         out["CUDA_VISIBLE_DEVICES"] = ""
+    if not any(out.get(name) for name in _OPENMP):
+        out["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin between two small kernels starve whoever else computes
     if site.threads is not None:
         out["OMP_NUM_THREADS"] = str(site.threads)
     return out

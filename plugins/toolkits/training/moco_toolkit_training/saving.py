@@ -33,7 +33,7 @@ def save(
     beside = place.with_name(f"{place.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    module = trainer.accelerator.unwrap_model(trainer.model)
+    module = job.finish(trainer.accelerator.unwrap_model(trainer.model), beside)
     if student.adapter:
         module.save_pretrained(beside, selected_adapters=["default"])
         config = json.loads((beside / "adapter_config.json").read_text("utf-8"))

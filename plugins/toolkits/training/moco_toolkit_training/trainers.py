@@ -21,6 +21,7 @@ from moco_toolkit_training.opening import Student
 
 __all__ = ["Setting", "make_trainer", "setting"]
 
+
 @attrs.frozen(kw_only=True)
 class Setting:
     """How a job's batches are made up: rows (or completions) per update, how many of them at once, updates, warm-up."""
@@ -97,7 +98,7 @@ def make_trainer(
         "train_dataset": _dataset(rows.columns),
         "eval_dataset": _dataset(held_out.columns) if held_out is not None and held_out.count else None,
     }
-    return _MAKERS[job.service](job, student, rows, common, given, reward)
+    return _MAKERS.get(job.service, _own)(job, student, rows, common, given, reward)
 
 
 def _dataset(columns: Mapping[str, Sequence[Any]]) -> Any:
@@ -143,7 +144,9 @@ def _grpo(job: Any, student: Student, rows: Encoded, common: Any, given: Any, re
             return [list(ids[p]) for p in prompts], None, {}
 
     def judged(prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **others: Any) -> list[float | None]:
-        texts = [split(renderer.decode(c), renderer.tags, opened[p])[1] for p, c in zip(prompts, completion_ids, strict=True)]
+        texts = [
+            split(renderer.decode(c), renderer.tags, opened[p])[1] for p, c in zip(prompts, completion_ids, strict=True)
+        ]
         return list(reward([(int(p), text) for p, text in zip(prompts, texts, strict=True)]))
 
     settings = GRPOConfig(
@@ -196,6 +199,10 @@ def _classes(job: Any, student: Student, rows: Encoded, common: Any, given: Any,
 
     settings = TrainingArguments(remove_unused_columns=False, **common)
     return Trainer(args=settings, data_collator=collate, compute_loss_func=loss, **given)
+
+
+def _own(job: Job, student: Student, rows: Encoded, common: Any, given: Any, reward: Any) -> Any:
+    return job.trainer(student, rows.columns, common, given)
 
 
 def _padding(student: Student, rows: Sequence[Sequence[int]]) -> str:

@@ -53,7 +53,7 @@ def train(
     from moco_toolkit_training.opening import HEADS, open_student, refuse, renderer_of
     from moco_toolkit_training.saving import save
     from moco_toolkit_training.trainers import make_trainer, setting
-    from moco_toolkit_training.watching import INTERVAL, Stages, Watch, last_checkpoint, shown
+    from moco_toolkit_training.watching import INTERVAL, Best, Stages, Watch, last_checkpoint, shown
 
     started = time.monotonic()
     library_logging.disable_progress_bar()
@@ -98,15 +98,24 @@ def train(
             lambda step: save(job, site, student, trainer, _versions(), stage_folder(site.folder, step)),
         )
     )
+    judged = held_out is not None and held_out.count > 0 and job.service != "grpo"
+    best = Best(site.folder / "best.safetensors") if judged and job.keep_best else None
+    if best is not None:
+        trainer.add_callback(best)
     prepare(trainer)
     checkpoint = last_checkpoint(site.folder / "checkpoints")
     begun = time.monotonic()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.monotonic() - begun
-    held = trainer.evaluate()["eval_loss"] if held_out is not None and held_out.count and job.service != "grpo" else None
+    if best is not None:
+        best.restore(trainer.accelerator.unwrap_model(trainer.model))
+        trainer.remove_callback(best)
+    held = trainer.evaluate()["eval_loss"] if judged else None
     trained, parameters = student.trained, student.parameters  # before adapters are merged
     save(job, site, student, trainer, _versions())
     shutil.rmtree(site.folder / "checkpoints", ignore_errors=True)
+    if best is not None:
+        best.file.unlink(missing_ok=True)
     history = [{"step": e["step"], **shown(e)} for e in trainer.state.log_history if "loss" in e]
     if job.service == "grpo":
         tokens = float(trainer.state.num_input_tokens_seen)
@@ -123,6 +132,7 @@ def train(
         "first_loss": history[0]["loss"],
         "loss": history[-1]["loss"],
         **({} if held is None else {"held_out_loss": held}),
+        **({} if best is None else {"kept_step": best.step}),
         "device": site.device,
         "dtype": str(student.module.dtype).removeprefix("torch."),
         "determinism": "bitwise" if site.device == "cpu" else "statistical",
@@ -146,7 +156,9 @@ def _checked(job: Job, site: TrainingSite) -> Callable[[Sequence[tuple[int, str]
         found = list(site.reward(rollouts))
         for (row, _), value in zip(rollouts, found, strict=True):
             if value is not None and not math.isfinite(value):
-                raise ConfigError(f"{job.service}: the reward of a completion of row {row} is {value}, not a finite number")
+                raise ConfigError(
+                    f"{job.service}: the reward of a completion of row {row} is {value}, not a finite number"
+                )
         return found
 
     return reward

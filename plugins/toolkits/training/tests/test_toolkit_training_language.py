@@ -304,3 +304,50 @@ def test_an_encoder_or_a_classifier_is_no_student_of_replies(lab):
 
         with pytest.raises(ConfigError, match=f"{words} and writes no text: sft cannot train it"):
             train(JOBS["sft"], wrong)
+
+
+class _Losses(Exception):
+    """Losses on held-out rows have been seen."""
+
+
+def test_with_keep_best_the_epoch_with_the_lowest_loss_on_held_out_rows_is_kept_killed_or_not(lab):
+    """The held-out row says something else, so that its loss rises after an epoch or two."""
+    rows, other = demonstrations(4), Demonstration.of("Say a word.", "apple pear plum")
+    job = Sft(rows=rows, held_out=[other], lora=STILL, batch=2, min_steps=1, epochs=6, learning_rate=2e-2, schedule="constant")
+    losses = []
+
+    def watch(trainer):
+        inner = trainer.evaluate
+
+        def seen(*args, **kwargs):
+            out = inner(*args, **kwargs)
+            losses.append((trainer.state.global_step, out["eval_loss"]))
+            return out
+
+        trainer.evaluate = seen
+
+    figures, folder = lab.train(attrs.evolve(job, keep_best=True), how={"prepare": watch})
+    *seen, (_, last) = losses
+    assert [step for step, _ in seen] == [2, 4, 6, 8, 10, 12]
+    step, lowest = min(seen, key=lambda found: (found[1], found[0]))
+    assert step < 12 and figures["kept_step"] == step and figures["held_out_loss"] == last == lowest
+    short = lab.train(attrs.evolve(job, max_steps=step, held_out=()))[1]
+    assert digest_of(folder) == digest_of(short)  # as if it had ended there
+    assert digest_of(lab.train(job)[1]) != digest_of(folder)
+
+    def stop(trainer):
+        inner = trainer.training_step
+
+        def broken(*args, **kwargs):
+            if trainer.state.global_step == step + 1:
+                raise _Losses
+            return inner(*args, **kwargs)
+
+        trainer.training_step = broken
+
+    site = lab.site()
+    with pytest.raises(_Losses):
+        lab.train(attrs.evolve(job, keep_best=True), folder=site.folder, how={"prepare": stop, "interval": 0.0})
+    again, result = lab.train(attrs.evolve(job, keep_best=True), folder=site.folder)
+    assert again["resumed_at"] > 0 and again["kept_step"] == step and digest_of(result) == digest_of(folder)
+    assert not (site.folder / "best.safetensors").exists()
