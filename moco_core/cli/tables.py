@@ -19,6 +19,8 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}",
+    "<": "$<$",
+    ">": "$>$",
 }
 
 
@@ -72,10 +74,14 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
 
 def latex_text(rows: Sequence[dict[str, Any]]) -> str:
     """Return a booktabs table of the columns that people read."""
-    lines = [" & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in line) + r" \\" for line in _cells(rows)]
-    head, body = lines[0], lines[1:]
-    frame = [rf"\begin{{tabular}}{{ll{'r' * (len(_SHORT) - 2)}}}", r"\toprule", head, r"\midrule"]
-    return "\n".join([*frame, *body, r"\bottomrule", r"\end{tabular}", ""])
+    return latex_table(_cells(rows), "ll" + "r" * (len(_SHORT) - 2))
+
+
+def latex_table(cells: Sequence[Sequence[str]], sides: str) -> str:
+    """Return a booktabs table of a heading and rows; ``sides`` says of every column whether it stands left or right (l, r)."""
+    lines = [" & ".join("".join(_LATEX.get(c, c) for c in cell) for cell in line) + r" \\" for line in cells]
+    frame = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", lines[0], r"\midrule"]
+    return "\n".join([*frame, *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
 def html_text(rows: Sequence[dict[str, Any]]) -> str:

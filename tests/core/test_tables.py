@@ -40,7 +40,7 @@ def test_csv_reads_back(results, tmp_path):
 def test_latex_and_notebooks_take_names_as_text(results):
     rows = [{**results.rows()[0], "system": "a_b & 100% <b>\\x"}]
     latex = latex_text(rows)
-    assert r"a\_b \& 100\% <b>\textbackslash{}x" in latex
+    assert r"a\_b \& 100\% $<$b$>$\textbackslash{}x" in latex
     assert latex.startswith("\\begin{tabular}{llrrrrr}\n\\toprule\ndataset & system") and latex.endswith("\\end{tabular}\n")
     assert "<td>a_b &amp; 100% &lt;b&gt;\\x</td>" in html_text(rows)
     assert results.to_latex().count(r" \\") == 9 and results._repr_html_().count("<tr>") == 9
