@@ -183,31 +183,43 @@ class Cache:
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
         """Return the stored results of those keys that have one. A damaged row counts as absent."""
-        found: dict[bytes, Stored] = {}
         try:
             with self._lock:
-                for start in range(0, len(keys), _CHUNK):
-                    chunk = keys[start : start + _CHUNK]
-                    marks = ",".join("?" * len(chunk))
-                    query = f"SELECT key, value, seconds FROM calls WHERE key IN ({marks})"
-                    for key, blob, seconds in self._db.execute(query, chunk).fetchall():
-                        with contextlib.suppress(ValueError):
-                            found[key] = Stored(decode_result(blob), seconds)
+                return self._read(keys)
         except sqlite3.Error as error:
             raise StoreError(f"cannot read the call cache {self.path}: {error}") from None
+
+    def _read(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
+        found: dict[bytes, Stored] = {}
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT key, value, seconds FROM calls WHERE key IN ({marks})"
+            for key, blob, seconds in self._db.execute(query, chunk).fetchall():
+                with contextlib.suppress(ValueError):
+                    found[key] = Stored(decode_result(blob), seconds)
         return found
 
-    def put_many(self, rows: Iterable[tuple[bytes, KeyParts, bytes, float | None]]) -> None:
-        """Store encoded results with their seconds in one transaction, and give up the claims on them."""
+    def put_many(self, rows: Iterable[tuple[bytes, KeyParts, bytes, float | None]]) -> dict[bytes, Stored]:
+        """Store encoded results with their seconds in one transaction, and give up the claims on them.
+
+        Return those that another process stored first. They stay, since its records are built on them: use them instead.
+        """
         now = time.time()
         data = [(k, p.model, p.kind, p.input, p.params, p.seed, blob, now, seconds) for k, p, blob, seconds in rows]
         if not data:
-            return
+            return {}
         try:
             with self._transaction():
-                self._db.executemany(f"INSERT OR REPLACE INTO calls ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", data)
+                first: dict[bytes, Stored] = {}
                 if self.path is not None:
-                    self._db.executemany("DELETE FROM claims WHERE key = ?", [(row[0],) for row in data])
+                    kinds = {row[0]: row[2] for row in data}
+                    there = self._read(list(kinds))
+                    first = {key: stored for key, stored in there.items() if fits(kinds[key], stored.value)}
+                    data = [row for row in data if row[0] not in first]
+                    self._db.executemany("DELETE FROM claims WHERE key = ?", [(key,) for key in kinds])
+                self._db.executemany(f"INSERT OR REPLACE INTO calls ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", data)
+                return first
         except sqlite3.Error as error:
             raise StoreError(
                 f"cannot write the call cache {self.path}: {error}; free some space or choose another with --cache PATH"

@@ -38,10 +38,10 @@ class Memo:
             async def work() -> Any:
                 started = time.monotonic()
                 value = await compute()
-                self._cache.put_many([(key, parts, encode_result(value), time.monotonic() - started)])
+                first = self._cache.put_many([(key, parts, encode_result(value), time.monotonic() - started)])
                 if isinstance(version := what.get("version"), int):
                     self._cache.note_makers({key.hex(): (str(what.get("kind", "")), version)})
-                return value
+                return first[key].value if key in first else value
 
             running = self._tasks[key] = asyncio.create_task(work())
             running.add_done_callback(lambda _: self._tasks.pop(key, None))

@@ -56,6 +56,18 @@ def test_put_get_and_damage(tmp_path):
     assert rows[7][0] not in cache.get_many([rows[7][0]])
 
 
+def test_what_was_stored_first_stays_and_is_told_to_whoever_comes_second(tmp_path):
+    ours, theirs = Cache(tmp_path / "c.sqlite"), Cache(tmp_path / "c.sqlite")
+    first, new, damaged, odd = (parts(input=i) for i in ("first", "new", "damaged", "odd"))
+    said = Generation(text="first")
+    theirs.put_many([row(first, said, 0.5), row(damaged, said), row(odd, {"of": "another form"})])
+    theirs.execute("UPDATE calls SET value = x'00' WHERE key = ?", (damaged.key(),))
+    later = Generation(text="second")
+    assert ours.put_many([row(p, later, 9.0) for p in (first, new, damaged, odd)]) == {first.key(): (said, 0.5)}
+    assert {stored.value.text for stored in theirs.get_many([new.key(), damaged.key(), odd.key()]).values()} == {"second"}
+    assert theirs.get_many([first.key()]) == {first.key(): (said, 0.5)}
+
+
 def test_key_depends_on_every_part_and_on_nothing_else():
     call = Call(MODEL, "generate", {"messages": [["user", "q"]]}, {"temperature": 0.5}, 7)
     base = key_parts(call)

@@ -7,7 +7,8 @@ import pytest
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory, ModelCallError, PoolError, StoreError
 from moco_core.models import Engine, Model
-from moco_core.runtime.cache import Cache
+from moco_core.runtime.cache import Cache, encode_result, key_parts
+from moco_core.runtime.memo import Memo
 from moco_core.runtime.runtime import Runtime
 from moco_core.types import Generation, Question, Sampling, Usage
 
@@ -346,6 +347,32 @@ def test_once_computes_once_per_description_and_shares_running_work():
 
     assert run(work, cache) == [{"x": [1, 2]}] * 3 == run(work, cache)
     assert len(calls) == 1
+
+
+def test_a_reply_that_another_process_stored_meanwhile_is_the_reply_of_both(tmp_path):
+    """Two draws of one call on a server without seeds: whoever resumes from the store must see what the records hold."""
+    other = Cache(tmp_path / "c.sqlite")
+
+    class Slow(Recorder):
+        def reply(self, model, call):
+            parts = key_parts(call)
+            other.put_many([(call.key, parts, encode_result(Generation(text="theirs")), 0.5)])
+            return super().reply(model, call)
+
+    (model,) = models(Slow(), "a")
+    (question,) = questions(1)
+    assert run(lambda c, _: c.generate(model, question), Cache(tmp_path / "c.sqlite")).text == "theirs"
+
+
+def test_a_result_that_another_process_stored_meanwhile_is_the_result_of_both(tmp_path):
+    async def ours():
+        await Memo(Cache(tmp_path / "c.sqlite")).once({"kind": "t"}, theirs)
+        return "ours"
+
+    async def theirs():
+        return "theirs"
+
+    assert asyncio.run(Memo(Cache(tmp_path / "c.sqlite")).once({"kind": "t"}, ours)) == "theirs"
 
 
 def test_a_store_that_cannot_be_written_stops_everything_with_one_error():
