@@ -27,8 +27,9 @@ _TABLES = {
 
 _ATTENTION = ("full_attention", "sliding_attention")
 _NO_ROLLBACK = frozenset(
-    # positions as biases of the attention, which no ready-made mask can say; no cache at all; states beside it
-    ["bloom", "openai-gpt", "llama4", "llama4_text", "minimax", "jamba", "bamba", "falcon_h1", "zamba", "zamba2"]
+    # positions as biases of the attention, or windows cut out of a mask of its own, which no ready-made mask can say; no cache
+    # at all; states beside it
+    ["bloom", "gpt_neo", "openai-gpt", "llama4", "llama4_text", "minimax", "jamba", "bamba", "falcon_h1", "zamba", "zamba2"]
 )
 _RECURRENT = ("mamba", "rwkv", "recurrent", "xlstm")
 

@@ -251,6 +251,7 @@ def test_what_this_transformers_cannot_open_is_refused_before_any_work(folder: P
         ({"model_type": "llama"}, True),
         ({"model_type": "qwen2", "layer_types": ["sliding_attention", "full_attention"]}, True),
         ({"model_type": "bloom"}, False),
+        ({"model_type": "gpt_neo"}, False),
         ({"model_type": "falcon", "alibi": True}, False),
         ({"model_type": "falcon", "alibi": False}, True),
         ({"model_type": "jamba"}, False),

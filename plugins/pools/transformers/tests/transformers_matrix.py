@@ -37,15 +37,16 @@ from moco_toolkit_checkpoints.specs import weight_files
 from moco_toolkit_decoding import JointRecipe, Mix, open_session
 from moco_toolkit_decoding.two_tables import switch_of
 
-__all__ = ["KINDS", "README", "RESULTS", "SAMPLE", "examine", "synced", "table"]
+__all__ = ["KINDS", "README", "RESULTS", "SAMPLE", "SERVED", "examine", "synced", "table"]
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "architectures.json"
+SERVED = HERE / "architectures_vllm.json"
 README = HERE.parent / "README.md"
 _DATA = yaml.safe_load((HERE / "architectures.yaml").read_text("utf-8"))
 KINDS: Mapping[str, Mapping[str, Any]] = _DATA["architectures"]
-SAMPLE = ("llama", "mistral", "mixtral", "mamba", "qwen3_next", "t5")
-"""One of each family: dense, sliding window, experts, recurrent, hybrid, encoder-decoder."""
+SAMPLE = ("llama", "mistral", "gpt_neo", "mixtral", "mamba", "qwen3_next", "t5")
+"""One of each family: dense, sliding window, windows of its own, experts, recurrent, hybrid, encoder-decoder."""
 
 TOLERANCE = 2e-3
 PROMPTS = (
@@ -67,18 +68,18 @@ class Wrong(AssertionError):
 # ---------------------------------------------------------------- models
 
 
-def config_of(name: str) -> Any:
-    """Return a small configuration of a kind."""
+def config_of(name: str, **sizes: int) -> Any:
+    """Return a small configuration of a kind, with other ``sizes`` where given."""
     given = dict(KINDS[name])
     kind = CONFIG_MAPPING[given.pop("type", name)]
     known = {*inspect.signature(kind.__init__).parameters, *getattr(kind, "__dataclass_fields__", ())}
-    sizes = {**_DATA["sizes"], "vocab_size": len(tokenizer())}
+    sizes = {**_DATA["sizes"], "vocab_size": len(tokenizer()), **sizes}
     return kind(**{**{k: v for k, v in sizes.items() if k in known}, **given})
 
 
-def write(kind: str, folder: Path, seed: int) -> None:
+def write(kind: str, folder: Path, seed: int, **sizes: int) -> None:
     """Write a random checkpoint of a kind. Its weights are scaled up: distributions are peaked, and replies vary."""
-    config = config_of(kind)
+    config = config_of(kind, **sizes)
     torch.manual_seed(seed)
     if config.is_encoder_decoder:
         module = AutoModelForSeq2SeqLM.from_config(config)
@@ -277,8 +278,10 @@ def table(results: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def synced(readme: str, results: Mapping[str, Mapping[str, str]]) -> str:
-    """Return the README with its matrix as it should be."""
-    return replace_marked(readme, "architectures", table(results), str(README))
+    """Return the README with its matrix, and what vLLM was found to open, as they should be."""
+    readme = replace_marked(readme, "architectures", table(results), str(README))
+    agreed = ", ".join(f"`{name}`" for name, found in json.loads(SERVED.read_text("utf-8")).items() if found == "yes")
+    return replace_marked(readme, "architectures-vllm", agreed + ".", str(README))
 
 
 def main(names: Sequence[str]) -> None:

@@ -156,7 +156,11 @@ class ModelRunner:
     def _agrees(self) -> bool:
         assert self._layers is not None
         generator = torch.Generator().manual_seed(0)
-        longest = max([8, *(s.window + 5 for s in self._layers if s.window and s.window < 64)])
+        windows = [s.window for s in self._layers if s.window and s.window < 64]
+        # GPT-Neo cuts its local windows out of a mask of its own, counted from the cache's last column, in every row
+        own = getattr(self.loaded.module.config, "window_size", None)
+        windows += [own] if isinstance(own, int) and own <= 1024 else []
+        longest = max([8, *(w + 5 for w in windows)])
         longest = min(longest, self.loaded.context_length or longest)
         rows = [
             torch.randint(self._rows_of_embedding(), (max(1, n),), generator=generator).tolist()

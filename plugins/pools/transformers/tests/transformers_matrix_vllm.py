@@ -1,0 +1,116 @@
+"""Whether vLLM makes of a merged model's files what transformers makes of them, for architectures that both know.
+
+``python transformers_matrix_vllm.py [NAME ...]`` tries all kinds of ``architectures.yaml`` that merge (a minute each), or some,
+and writes what it found into ``architectures_vllm.json`` and the pool's README. vLLM has a process of its own (``--serve``):
+one import for all, and no state of it in the tests.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "embedding_dim", "intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+SIZES = {**dict.fromkeys(_WIDTHS, 128), "head_dim": 32}
+"""vLLM's attention on CPUs takes heads of 32 and more."""
+NEW = 12
+
+
+def souped(name: str, folder: Path) -> dict[str, Any]:
+    """Write two models of a kind and their mean; return its folder, prompts, and what transformers says to them."""
+    import torch
+    from transformers_matrix import PROMPTS, Reference, write
+    from transformers_tiny import Mean, pool
+
+    from moco_core.local import local_engine
+    from moco_core.models import Pool
+
+    for seed in (0, 1):
+        write(name, folder / str(seed), seed, **SIZES)
+    models = pool(str(folder / "0"), str(folder / "1"), cache=folder / "cache").models()
+    soup = Pool(models).derive("soup", Mean(tuple(models)), models)
+    local_engine(soup).export(soup, folder / "soup")
+    reference = Reference.of(folder / "soup")
+    reference.module.generation_config.update(do_sample=False, max_new_tokens=NEW, eos_token_id=None, pad_token_id=0)
+    prompts = [reference.ids(p) for p in PROMPTS]
+    said = []
+    for ids in prompts:
+        row = torch.tensor([ids])
+        said.append(reference.module.generate(row, attention_mask=torch.ones_like(row))[0, len(ids) :].tolist())
+    return {"name": name, "folder": str(folder / "soup"), "prompts": prompts, "said": said}
+
+
+def compare(jobs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield per kind ``yes``, ``unknown`` (no such class in vLLM), ``refused: ...``, or what is wrong."""
+    settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    with subprocess.Popen(
+        [sys.executable, __file__, "--serve"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, **settings, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+    ) as child:  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None
+        for job in jobs:
+            print(json.dumps(job), file=child.stdin, flush=True)
+            line = next((x for x in child.stdout if x.startswith('{"outcome"')), None)
+            if line is None:
+                yield job["name"], "wrong: vLLM's process ended"
+                return
+            outcome = json.loads(line)["outcome"]
+            if isinstance(outcome, str):
+                yield job["name"], outcome
+            else:
+                same = sum(a == b for a, b in zip(outcome, job["said"], strict=True))
+                wrong = f"wrong: {len(outcome) - same} of {len(outcome)} replies differ"
+                yield job["name"], "yes" if same == len(outcome) else wrong
+        child.stdin.close()
+
+
+def serve() -> None:
+    """Answer jobs from standard input with vLLM, one line each."""
+    from vllm import LLM, ModelRegistry, SamplingParams
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    known = set(ModelRegistry.get_supported_archs())
+    greedy = SamplingParams(temperature=0, max_tokens=NEW, ignore_eos=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        (kind,) = json.loads((Path(job["folder"]) / "config.json").read_text())["architectures"]
+        outcome: Any = "unknown"
+        if kind in known:
+            try:
+                llm = LLM(job["folder"], dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=8)
+                replies = llm.generate([{"prompt_token_ids": p} for p in job["prompts"]], greedy, use_tqdm=False)
+                outcome = [list(r.outputs[0].token_ids) for r in replies]
+                del llm
+            except Exception as error:
+                outcome = "refused: " + " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            gc.collect()
+            cleanup_dist_env_and_memory()
+        print(json.dumps({"outcome": outcome}), flush=True)
+
+
+def main(names: Sequence[str]) -> None:
+    from transformers_matrix import KINDS, README, RESULTS, SERVED, synced
+
+    warnings.simplefilter("ignore")
+    merging = [n for n, row in json.loads(RESULTS.read_text("utf-8")).items() if row["merge"] == "yes"]
+    found: dict[str, str] = json.loads(SERVED.read_text("utf-8")) if SERVED.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = (souped(n, Path(folder) / str(i)) for i, n in enumerate(names or merging))
+        for name, outcome in compare(jobs):
+            print(name, outcome, flush=True)
+            found[name] = outcome
+            SERVED.write_text(json.dumps({n: found[n] for n in KINDS if n in found}, indent=1) + "\n", "utf-8")
+    README.write_text(synced(README.read_text("utf-8"), json.loads(RESULTS.read_text("utf-8"))), "utf-8")
+
+
+if __name__ == "__main__":
+    serve() if sys.argv[1:] == ["--serve"] else main(sys.argv[1:])
