@@ -299,6 +299,35 @@ LANGUAGES: tuple[Language, ...] = (
 )
 
 
+def _simple(*stems: str, noun: str, verb: str = "(?!)", behind: str = "") -> Language:
+    """Return a language by its words for "answer" and "is"; ``behind`` is what follows the answer where "is" comes last."""
+    last = rf"(?:{noun}){_ASIDE}\s+(?={_LABEL}\s*(?:{behind}))" if behind else ""
+    tail = rf"(?:{behind})[.!]?" if behind else ""
+    return Language(stems=stems, noun=noun, verb=rf"(?:{verb})(?!\w)", others=last, tail=tail)
+
+
+LANGUAGES += (
+    _simple("antwoord", noun=r"\b(?:(?:korrekte|regte|finale|juiste)\s+)?antwoord", verb="is"),
+    _simple("jawaban", noun=r"\bjawaban(?:nya)?(?:\s+(?:yang\s+)?(?:benar|tepat|akhir))?", verb="adalah|ialah|yaitu"),
+    _simple("trả lời", "đáp án", noun=r"\b(?:(?:câu\s+)?trả\s+lời|đáp\s+án)(?:\s+(?:đúng|chính\s+xác))?", verb="là"),
+    _simple("odpověď", noun=r"\b(?:(?:správná|konečná)\s+)?odpověď|\bsprávná\s+možnost", verb="je|zní"),
+    _simple("válasz", noun=r"\b(?:(?:helyes|végső)\s+)?válasz", verb="az|tehát"),
+    _simple("odgovor", "одговор", noun=r"\b(?:(?:tačan|ispravan|тачан|исправан)\s+)?(?:odgovor|одговор)", verb="je|је"),
+    _simple("відповідь", noun=r"\b(?:(?:правильна|остаточна)\s+)?відповідь", verb="це|є"),
+    _simple("উত্তর", noun="(?:(?:সঠিক|চূড়ান্ত)\\s+)?উত্তর(?:টি)?", verb="হল|হলো|হচ্ছে|হবে"),
+    _simple("उत्तर", noun=r"(?:(?:योग्य|बरोबर|अंतिम|सही)\s+)?उत्तर", verb="आहे", behind="आहे|हो|छ"),
+    _simple("సమాధానం", noun=r"(?:సరైన\s+)?సమాధానం"),
+    _simple("جواب", noun=r"(?<!\w)(?:(?:درست|صحیح)\s+)?جواب(?!\w)", verb="ہے", behind="ہے"),
+    _simple("ตอบ", noun="ค(?:ำ|\u0e4d\u0e32)ตอบ(?:ที่ถูกต้อง|สุดท้าย)?", verb="คือ|เป็น"),  # in both spellings of Unicode
+    _simple("jibu", noun=r"\bjibu(?:\s+(?:sahihi|la\s+mwisho))?", verb="ni"),
+    _simple("impendulo", noun=r"\bimpendulo(?:\s+efanele)?", verb="ithi|ngu"),
+    _simple("tontu", noun=r"\btontu(?:\s+bi)?", verb="mooy|laa"),
+    _simple("ìdáhùn", "idahun", noun=r"\b(?:ìdáhùn|idahun)(?:\s+(?:náà|naa))?", verb="ni"),
+)
+"""The others in which multilingual benchmarks ask: Afrikaans and Dutch, Indonesian, Vietnamese, Czech, Hungarian, Serbian,
+Ukrainian, Bengali, Marathi and Nepali, Telugu, Urdu, Thai, Swahili, Zulu, Wolof, Yoruba."""
+
+
 _STEMS = tuple((language, stem) for language in LANGUAGES for stem in language.stems)
 _ASCII_STEMS = tuple((language, stem) for language, stem in _STEMS if stem.isascii())
 _PARTS = (
@@ -314,6 +343,13 @@ _PARTS = (
     "rrec",
     "luzion",
     "abarito",
+    "antwoord",
+    "jawaban",
+    "odgovor",
+    "jibu",
+    "impendulo",
+    "tontu",
+    "idahun",
 )
 """Every stem of plain letters holds one of these: one look at a long English reply is enough."""
 

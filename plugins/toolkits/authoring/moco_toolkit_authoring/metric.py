@@ -205,13 +205,14 @@ def scoring_never_raises(case: MetricCase) -> None:
 @check(after=["scoring_never_raises"])
 def scores_are_in_range(case: MetricCase) -> None:
     """Scores are None or between 0 and 1; a binary metric gives nothing in between."""
+    binary = case.metric().binary  # options may change it
     for example, text, score in case.table():
         require(isinstance(score, Score), f"score() returned {type(score).__name__}, not a Score")
         if score.value is None:
             continue
         where = f"{text!r} against {example.id!r} scores {score.value}"
         require(math.isfinite(score.value) and 0 <= score.value <= 1, f"{where}, outside [0, 1]")
-        if case.cls.binary:
+        if binary:
             require(score.value in (0, 1), f"{where}, but the metric is declared binary")
 
 
