@@ -123,6 +123,7 @@ CASES = [
         prompt=blend_question,
         differences=("the instruction and the options inside the question are removed; the study prints them twice",),
     ),
+    Case(name="chembench", counts=(498, 500)),
     Case(name="coconot", counts=(1000, 1000), references=without_answer),
     Case(name="culturebench", counts=(2454, 2454), across=4),
     Case(name="gpqa", counts=(99, 99), file="gpqa_diamond"),
@@ -131,6 +132,8 @@ CASES = [
     Case(name="gsm8k", counts=(200, 1000)),
     Case(name="human_interest", counts=(400, 400), references=without_answer, differences=(INSTRUCTION,)),
     Case(name="humaneval", counts=(50, 114), references=without_answer),
+    Case(name="ifeval", counts=(250, 250)),
+    Case(name="lab_bench", counts=(578, 578), across=2),
     Case(
         name="math",
         counts=(949, 951),
@@ -150,6 +153,7 @@ CASES = [
     Case(name="medmcqa", counts=(2091, 2092), across=5),
     Case(name="medqa", counts=(636, 637)),
     Case(name="mmlu_redux", counts=(1000, 1000), across=4),
+    Case(name="mmluprox", counts=(500, 500)),
     Case(
         name="popqa",
         counts=(1000, 1000),
@@ -304,3 +308,14 @@ def test_code_tests_call_the_function_of_the_record() -> None:
                 entry = example.meta["entry_point"]
                 assert example.meta["test"].endswith(f"\ncheck({entry})\n") and f"{entry}" in example.question.prompt
                 compile(example.meta["test"], example.id, "exec")
+
+
+def test_every_instruction_of_ifeval_can_be_checked() -> None:
+    from moco_metric_instructions import followed
+
+    case = next(c for c in CASES if c.name == "ifeval")
+    list(raws(case))
+    for split in SPLITS:
+        for example in opened(case).examples(split):  # type: ignore[arg-type]
+            instructions = example.meta["instructions"]
+            assert len(followed("Some reply.", instructions, loose=True)) == len(instructions) > 0
