@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
 from torch import Tensor
@@ -40,9 +40,17 @@ class RowHandle:
     """Ties a session to its cached row. ``parent`` is the session it was forked from; a closed handle frees its row."""
 
     __slots__ = ("__weakref__", "closed", "parent")
+    by_identity: ClassVar[bool] = True
 
     def __init__(self, parent: RowHandle | None = None) -> None:
         self.closed = False
+        self.parent = weakref.ref(parent) if parent is not None else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RowHandle, (), (self.closed, self.parent() if self.parent is not None else None)
+
+    def __setstate__(self, state: tuple[bool, RowHandle | None]) -> None:
+        self.closed, parent = state
         self.parent = weakref.ref(parent) if parent is not None else None
 
 

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from moco_core.errors import CapabilityError
 from moco_toolkit_checkpoints.reasoning import markers
@@ -41,6 +41,8 @@ class Vocabulary:
     the ids that end a reply. ``exact`` tells that text survives encoding and decoding through the view; where it does not
     (a tokenizer that lowercases, say), only ids may be exchanged, and :meth:`encode` raises.
     """
+
+    by_identity: ClassVar[bool] = True
 
     def __init__(self, tokenizer: Any, ends: Collection[int] = (), shown: Collection[str] = ()) -> None:
         self.tokenizer = tokenizer

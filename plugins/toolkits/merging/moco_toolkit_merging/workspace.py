@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, ClassVar
 
 __all__ = ["Workspace", "quarter_of_memory"]
 
@@ -12,14 +12,20 @@ __all__ = ["Workspace", "quarter_of_memory"]
 class Workspace:
     """Tensors that several candidates share, bounded in bytes; the longest unused leave first.
 
-    It changes no result: whatever is not here is computed again. A limit of 0 keeps nothing.
+    It changes no result: whatever is not here is computed again, so that another process has one of its own. A limit of 0
+    keeps nothing.
     """
+
+    by_identity: ClassVar[bool] = True
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
         self.size = 0
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
         self._small: dict[Hashable, Any] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Workspace, (self.limit,)
 
     def keep(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return the tensor of that key, computing it if it is not here. The result must not be changed."""
