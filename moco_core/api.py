@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,11 +130,15 @@ class Results:
         return "\n\n".join(report_text(r) for r in shown(self.reports, installed()))
 
 
-def run(*, cache: Path | None = None, observers: Observers | None = None, **config: Any) -> Results:
+def run(*, cache: Path | None = None, observers: Observers | Sequence[Any] | None = None, **config: Any) -> Results:
     """Run a configuration given as keywords: ``pool``, ``method`` or ``methods``, ``dataset``, ``test``, ``seed``, ...
+
+    ``observers`` are plugins as in a configuration, or an object that tells others.
 
     Raises ConfigError, PluginError, CapabilityError, DatasetError or StoreError; questions that fail are recorded.
     """
+    if observers is not None and not isinstance(observers, Observers):
+        config, observers = {**config, "observers": observers}, None
     settings = parse_settings(config, installed())
     job = Benchmark(settings, installed(), cache=cache or default_cache_path(os.environ), observers=observers)
     return Results(tuple(_do(job)))
@@ -174,17 +179,24 @@ class LoadedSystem:
         self._cache = cache
         self._portal: Portal | None = None
         self._open: OpenSystem | None = None
+        self._entering = threading.Lock()
 
-    def ask(self, question: str | Question) -> Asked:
-        """Answer one question. Raises ModelCallError."""
-        return self.ask_many([question])[0]
+    def ask(self, question: str | Question, *, sampling: Sampling | None = None, seed: int | None = None) -> Asked:
+        """Answer one question; see :meth:`OpenSystem.ask`. Several threads may ask at the same time. Raises ModelCallError."""
+        portal, opened = self._entered()
+        return portal.call(opened.ask(question, sampling=sampling, seed=seed))
 
     def ask_many(self, questions: Sequence[str | Question]) -> list[Asked]:
         """Answer several questions together."""
-        if self._portal is None or self._open is None:
-            self._portal = Portal()
-            self._open = self._portal.call(OpenSystem(self.parts, self._cache).__aenter__())
-        return self._portal.call(self._open.ask_many(questions))
+        portal, opened = self._entered()
+        return portal.call(opened.ask_many(questions))
+
+    def _entered(self) -> tuple[Portal, OpenSystem]:
+        with self._entering:
+            if self._portal is None or self._open is None:
+                self._portal = Portal()
+                self._open = self._portal.call(OpenSystem(self.parts, self._cache).__aenter__())
+            return self._portal, self._open
 
     def close(self) -> None:
         """Close the engines; asking again opens them again."""

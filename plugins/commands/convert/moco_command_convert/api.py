@@ -27,16 +27,19 @@ def _switch(draft: Draft, keys: dict[str, Any]) -> None:
         draft.options |= {"switcher": draft.helper(chosen, "selector_model_name"), "switcher_writes": member}
     else:
         draft.options["switcher"] = "train"
+    base = keys.pop("selector_base_model", None)
+    if base is not None and (name := draft.member(base, "selector_base_model", "the last member is trained")):
+        draft.options["switcher_base"] = name
+    if model := keys.pop("reward_model_name", None):
+        draft.options["reward_model"] = {"name": "transformers", "models": [model]}
     if keys.pop("objective_flag", False):
         draft.options["answer_cue"] = " The answer is"
 
 
 def _trained_router(draft: Draft, keys: dict[str, Any]) -> None:
     base = keys.pop("router_base_model", None)
-    if base in draft.members:
-        draft.options["base"] = draft.helper(base, "router_base_model")
-    elif base is not None:
-        draft.ignore("router_base_model", f"{base} is no member of the pool; the smallest member is trained")
+    if base is not None and (name := draft.member(base, "router_base_model", "the smallest member is trained")):
+        draft.options["base"] = name
     if model := keys.pop("reward_model_name", None):
         draft.options |= {"tie": "reward_model", "reward_model": {"name": "transformers", "models": [model]}}
 
@@ -83,11 +86,9 @@ API: Mapping[str, Way] = {
         keys={
             "patch_size": to("patch_size"),
             "wait_flag": to("wait"),
-            "selector_base_model": ignored("the switcher that is trained is a model of the pool"),
-            "training_instance_num": ignored("the switcher is fitted on the run's dev split; -o dev=N limits it"),
-            "rollout_per_instance": ignored("how a switcher is fitted is the method's own"),
+            "training_instance_num": to("instances"),
+            "rollout_per_instance": to("rollouts"),
             "reward_model_gpu_id": PLACED,
-            "reward_model_name": ignored("rollouts are scored by the run's metric; task_type reward_model names one"),
         },
         starts={"patch_size": 25},
         further=_switch,

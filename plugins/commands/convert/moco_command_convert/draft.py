@@ -27,8 +27,15 @@ class Draft:
             raise ConfigError(f"{key}: expected a model, got {model!r}")
         if model not in self.models:
             self.models.append(model)
-            self.remarks.append(f"{key}: {model} is added to the pool")
+            self.remarks.append(f"{key}: {model} is added to the pool, where a method may let it answer, too")
         return model.rstrip("/").rpartition("/")[2]
+
+    def member(self, model: Any, key: str, instead: str) -> str | None:
+        """Return the name within the pool of a model that has to be a member; None, with a remark, if it is none."""
+        if model in self.members:
+            return self.helper(model, key)
+        self.ignore(key, f"{model} is no member of the pool; {instead}")
+        return None
 
     def ignore(self, key: str, why: str) -> None:
         self.remarks.append(f"{key}: ignored: {why}")

@@ -51,9 +51,10 @@ def _structure(draft: Draft, keys: dict[str, Any]) -> None:
 
 
 def _blender(draft: Draft, keys: dict[str, Any]) -> None:
-    for role in ("ranker", "fuser"):
-        if model := keys.pop(f"{role}_model_name", None):
-            draft.options[role] = draft.helper(model, f"{role}_model_name")
+    if model := keys.pop("ranker_model_name", None):
+        draft.options["judge"] = draft.helper(model, "ranker_model_name")
+    if model := keys.pop("fuser_model_name", None):
+        draft.options["fuser"] = draft.helper(model, "fuser_model_name")
 
 
 def _finetuning(draft: Draft, keys: dict[str, Any]) -> None:
@@ -122,7 +123,7 @@ TEXT: Mapping[str, Way] = {
             "ranker_gpu_id": PLACED,
             "fuser_gpu_id": PLACED,
             "ranker_max_response_length": to("judge_max_new_tokens"),
-            "fuser_max_response_length": to("max_new_tokens"),
+            "fuser_max_response_length": ignored("a fused reply is as long as others may be; see max_response_length"),
             "train_ranker_on_dev": to("train_ranker"),
             "train_fuser_on_dev": to("train_fuser"),
             "ranker_sft_learning_rate": to("ranker_learning_rate"),
@@ -130,11 +131,12 @@ TEXT: Mapping[str, Way] = {
             "fuser_sft_learning_rate": to("fuser_learning_rate"),
             "fuser_sft_epoch": to("fuser_epochs"),
             **{
-                f"{role}_sft_{what}": ignored("rows of an update are the training toolkit's")
+                f"{role}_sft_{what}": ignored("rows of an update are the option batch")
                 for role in ("ranker", "fuser")
                 for what in ("batch_size", "gradient_accumulation_steps")
             },
         },
+        starts={"ranker": "judge", "aggregation": "max_wins", "fuser": 0},
         further=_blender,
     ),
     "text_heterogeneous_swarms": Way(

@@ -89,11 +89,23 @@ CASES: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any], list[str], li
                 "selector_base_model": "org/base",
                 "training_instance_num": 9,
                 "rollout_per_instance": 2,
-                "reward_model_name": "r",
+                "reward_model_name": "org/reward",
             },
-            {"patch_size": 25, "switcher": "train"},
+            {
+                "patch_size": 25,
+                "switcher": "train",
+                "instances": 9,
+                "rollouts": 2,
+                "reward_model": {"name": "transformers", "models": ["org/reward"]},
+            },
             [],
-            ["selector_base_model", "training_instance_num", "rollout_per_instance", "reward_model_name"],
+            ["selector_base_model"],
+        ),
+        (
+            {"selector_base_model": "org/small"},
+            {"patch_size": 25, "switcher": "train", "switcher_base": "small"},
+            [],
+            [],
         ),
         (
             {"selector_model_name": "org/large"},
@@ -197,7 +209,7 @@ CASES: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any], list[str], li
     "text_llm_blender": [
         (
             {"top_k": 2, "ranker_model_name": "org/ranker", "ranker_gpu_id": 0, "fuser_model_name": "org/large"},
-            {"top_k": 2, "ranker": "ranker", "fuser": "large"},
+            {"top_k": 2, "ranker": "judge", "judge": "ranker", "aggregation": "max_wins", "fuser": "large"},
             ["org/ranker"],
             ["ranker_model_name", "ranker_gpu_id"],
         ),
@@ -547,3 +559,12 @@ def test_convert_writes_yaml_that_runs_alike(folder: Path, capsys: pytest.Captur
     assert (
         capsys.readouterr().err == "error: other.json: no configuration of modelco: it has no model_names and no task\n"
     )
+
+
+def test_checkpoints_of_ones_own_are_planned_as_they_stand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = Path(pytest.importorskip("moco_pool_tiny", reason="has small checkpoints").__file__).parent / "weights"
+    given = json.loads(Path("reference.json").read_text())
+    given["model_names"] = [str(weights / name) for name in ("base", "facts")]
+    Path("reference.json").write_text(json.dumps(given))
+    assert cli._run(["plan", "reference.json", "--json"]) == 0
+    assert "majority_vote" in capsys.readouterr().out

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import moco_core as moco
+from moco_core import Model, NoOptions, PoolSource
+from moco_core.catalogue import installed
 from moco_core.runs.observe import Observers
 from moco_observer_tensorboard import Options, Tensorboard
 from moco_toolkit_authoring import observer_checks
+from moco_toolkit_authoring.scripted import ScriptedPool
 from moco_toolkit_tracking.sample import REPORTS, sample
 
 test_conformance = observer_checks("tensorboard")
@@ -68,3 +73,41 @@ def test_a_folder_that_cannot_be_written_is_reported_once(tmp_path: Path) -> Non
     for hook, event in sample(tmp_path / "runs"):
         observers.tell(hook, event)
     assert len(lines) == 1 and "NotADirectoryError" in lines[0]
+
+
+class Said(PoolSource[NoOptions]):
+    """Scripted models."""
+
+    def models(self) -> Sequence[Model]:
+        return ScriptedPool({n: lambda call: "The answer is 1." for n in "ab"}).models()
+
+
+def test_a_run_that_names_it_is_found_there_with_its_dev_scores_and_the_scores_of_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("moco_method_multiagent_refine", reason="needs a method that notes what it fits")
+    pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOCO_CACHE", str(tmp_path / "calls.sqlite"))
+    monkeypatch.setattr(installed(), "_registered", {})
+    moco.register(Said, "said")
+    found = moco.run(
+        pool="said", method="multiagent_refine", dataset="skills", dev=4, test=8, observers=["tensorboard"], out="mine"
+    )
+    board = tmp_path / "tensorboard" / "moco" / "mine"
+    assert {p.name for p in board.iterdir()} == {"report", *(run.id for run in found.runs)}
+    (report,) = found.reports
+    for row in report.rows:
+        (run,) = row.runs
+        assert row.estimate is not None
+        events = read(board / run.id)
+        for name in ("mean", "low", "high"):
+            ((_, value),) = scalars(events, f"score/{name}")
+            assert value == pytest.approx(getattr(row.estimate, name), abs=1e-6)
+        assert scalars(events, "cost/total/completion") == [(0, float(run.usage.completion_tokens))]
+        if run.label == "multiagent_refine":
+            assert {name for name in events.summary_metadata if name.startswith("fit/dev_scores/")} == {
+                "fit/dev_scores/a",
+                "fit/dev_scores/b",
+            }
+    assert json.loads((board / "report" / "report.json").read_text()) == [json.loads(json.dumps(report.data()))]

@@ -1,0 +1,1 @@
+"""Fitted systems as models of inspect_ai: inspect eval TASK --model moco/RUN."""

@@ -1,0 +1,1 @@
+"""Evaluate a fitted system with lm-evaluation-harness: lm-eval's own command, with the model moco."""
