@@ -62,7 +62,7 @@ __all__ = [
 
 
 def register(cls: Any, name: str | None = None) -> Any:
-    """Make an unpackaged pool, method, dataset or metric usable by name in this process; usable as a decorator.
+    """Make an unpackaged pool, method, dataset or metric usable by name in this process; works as a decorator, too.
 
     Raises PluginConflict if the name is taken.
     """
@@ -156,7 +156,7 @@ def run_job(job: JobConfig) -> RunResult:
 
 
 def _do(job: Benchmark) -> list[RunResult]:
-    """Do the runs to their end, also where an event loop is running already, as in a notebook."""
+    """Do the runs to their end, even where an event loop is already running, as in a notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -169,7 +169,7 @@ def _do(job: Benchmark) -> list[RunResult]:
 
 
 class LoadedSystem:
-    """A fitted system for ordinary code: :class:`OpenSystem` with an event loop of its own.
+    """A fitted system for synchronous code: :class:`OpenSystem` with an event loop of its own.
 
     Its engines open at the first question and stay open until :meth:`close`, or the end of a ``with`` block.
     """
@@ -199,7 +199,7 @@ class LoadedSystem:
             return self._portal, self._open
 
     def close(self) -> None:
-        """Close the engines; asking again opens them again."""
+        """Close the engines; asking again reopens them."""
         portal, opened, self._portal, self._open = self._portal, self._open, None, None
         if portal is not None:
             if opened is not None:
@@ -223,7 +223,7 @@ def open(folder: Path | str, *, plugins: Catalogue | None = None, cache: Path | 
 
 
 def load(folder: Path | str, *, plugins: Catalogue | None = None, cache: Path | None = None) -> LoadedSystem:
-    """Return the fitted system of a run folder, for ordinary code. Raises what :func:`open` raises."""
+    """Return the fitted system of a run folder, for synchronous code. Raises what :func:`open` raises."""
     return LoadedSystem(_saved(Path(folder), plugins or installed()), cache or default_cache_path(os.environ))
 
 

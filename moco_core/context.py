@@ -1,4 +1,4 @@
-"""What a method does things with: every model call, every random number and every note goes through its context."""
+"""What a method works with: every model call, every random number and every note goes through its context."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Judge(Protocol):
 
 
 class Context(ABC):
-    """The one argument of ``fit`` and ``respond`` beside their data.
+    """The one argument that ``fit`` and ``respond`` take besides their data.
 
     A context belongs to one question, or to fitting as a whole (``question`` is None there; :meth:`each` and :meth:`on`
     give contexts of single questions). ``phase`` is ``fit``, ``respond`` or ``metric``; ``calls`` are the calls this
@@ -75,9 +75,9 @@ class Context(ABC):
 
     @abstractmethod
     def role(self, name: str) -> Context:
-        """Return this context with its calls counted under a role: what a model costs as a judge, and what as a writer.
+        """Return this context with its calls counted under a role, to tell a model's cost as a judge from that as a writer.
 
-        Work of the role ``reference`` is no part of the system's cost (a control uses it to learn a budget).
+        Work in the role ``reference`` is not part of the system's cost (a control uses it to learn a budget).
         """
 
     @abstractmethod
@@ -139,10 +139,10 @@ class Context(ABC):
 
     @abstractmethod
     def count(self, model: Model, usage: Usage, *, calls: int = 1, cached: bool = False) -> None:
-        """Count work of ``model`` that no call above shows, such as the steps of a session.
+        """Count work by ``model`` that no call above shows, such as the steps of a session.
 
         It is reported with the tokens of the calls, and stands in the question's record as one line of the kind ``step``.
-        ``cached`` tells that it was done before and is only used again.
+        ``cached`` says that it was done before and is only reused.
         """
 
     # ---------------------------------------------------------------- computed once
@@ -181,9 +181,9 @@ class Context(ABC):
     async def gather(
         self, aws: Iterable[Awaitable[T]], *, tolerate: type[Exception] | tuple[type[Exception], ...] = ()
     ) -> list[Any]:
-        """Await all, concurrently, in order. Errors of the ``tolerate`` types come back as values.
+        """Await all concurrently and return their results in order. Errors of the types ``tolerate`` are returned as values.
 
-        Any other error cancels the rest and is raised itself.
+        Any other error cancels the rest and is raised.
         """
 
     @abstractmethod
@@ -194,7 +194,7 @@ class Context(ABC):
         *,
         label: str = "",
     ) -> list[T]:
-        """Run ``work(item, context_of_that_question)`` for every item, a bounded number at once; results in order."""
+        """Run ``work(item, context_of_that_question)`` for every item, a bounded number at a time; return results in order."""
 
     @abstractmethod
     async def evaluate(
@@ -208,7 +208,7 @@ class Context(ABC):
         """Ask every model every question alone and score the replies with the run's metric.
 
         Calls are shared with the baselines and with every other method through the cache. A question too long for a
-        model counts as answered with nothing, with a warning: it is as long for that model in the test.
+        model counts as an empty answer, with a warning, since the same happens in the test.
         """
 
     # ---------------------------------------------------------------- answers
@@ -225,7 +225,7 @@ class Context(ABC):
 
     @abstractmethod
     def warn(self, text: str) -> None:
-        """Tell the user something once per run; it also stands in the run record."""
+        """Warn the user, once per run; the warning is kept in the run record, too."""
 
     @abstractmethod
     def note(self, **data: Any) -> None:
@@ -233,4 +233,4 @@ class Context(ABC):
 
     @abstractmethod
     def progress(self, what: str, done: int, total: int | None = None, note: str = "") -> None:
-        """Move the live progress of a phase."""
+        """Update the live progress of a phase."""

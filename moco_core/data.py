@@ -59,7 +59,7 @@ class Dataset(ABC, Generic[OptionsT]):
 
     @classmethod
     def sample(cls) -> Mapping[str, Any]:
-        """Return options that read a few bundled records without a network; empty if the defaults need none.
+        """Return options under which a few bundled records are read without a network; empty if the defaults do.
 
         The conformance kit reads a dataset this way.
         """
@@ -98,10 +98,10 @@ class Metric(ABC, Generic[OptionsT]):
         self.options = options
 
     def check(self) -> Sequence[str]:
-        """Return what keeps this metric from scoring (no judge, no sandbox), one sentence each that says what to do.
+        """Return what keeps this metric from scoring (no judge, no sandbox), one sentence each, with what to do about it.
 
         Called by ``moco plan`` and before any model is asked; ConfigError and CapabilityError may be raised as well. By
-        default nothing keeps it.
+        default nothing does.
         """
         return ()
 
@@ -114,11 +114,11 @@ class Metric(ABC, Generic[OptionsT]):
         """Score one reply; a coroutine if it takes model calls. Never raises on any text."""
 
     def utility(self, question: Question, a: Answer, b: Answer) -> float:
-        """How much answer ``b`` supports answer ``a``, in [0, 1]; by default 1 if they are the same answer."""
+        """Return how much answer ``b`` supports answer ``a``, in [0, 1]; by default 1 if they are the same."""
         return float(a.key is not None and a.key == b.key)
 
     def units(self, rows: Sequence[Scored]) -> list[Unit]:
-        """Return what statistics count; the score of a run is the mean over units. By default one unit per question."""
+        """Return the units that statistics count; a run's score is the mean over them. By default one unit per question."""
         return [Unit(r.example.id, r.score.value, r.example.question.subset) for r in rows if r.score.value is not None]
 
     def figures(self, rows: Sequence[Scored]) -> Mapping[str, float]:

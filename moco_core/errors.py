@@ -83,7 +83,7 @@ class EngineOutOfMemory(ModelCallError):
 
 
 class BudgetReached(MocoError):
-    """Nothing is left of what may be spent; everything stops, and what was answered is kept."""
+    """The budget is spent; everything stops, and what was answered is kept."""
 
 
 class RunFailed(MocoError):

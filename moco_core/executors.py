@@ -33,7 +33,7 @@ class JobConfig:
 
 
 class Executor(ABC, Generic[OptionsT]):
-    """Does the runs of a grid; a configuration names it with its key ``executor``."""
+    """Carries out the runs of a grid; a configuration names it with its key ``executor``."""
 
     Options: ClassVar[type] = NoOptions
 

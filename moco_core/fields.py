@@ -173,10 +173,8 @@ def _field(info: FieldInfo, default: Any, factory: Callable[[], Any] | None) -> 
         if problem:
             raise ConfigError(f"{attribute.name}: {problem}")
 
-    keywords: dict[str, Any] = {"metadata": {_META: info}, "validator": validate}
-    if factory is not None:
-        return attrs.field(factory=factory, **keywords)
-    return attrs.field(default=default, **keywords)
+    made = default if factory is None else attrs.Factory(factory)
+    return attrs.field(default=made, metadata={_META: info}, validator=validate)
 
 
 @attrs.frozen(kw_only=True, slots=False)

@@ -24,25 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from moco_core.kinds import GROUPS, KINDS, SPEC
-
 if TYPE_CHECKING:
+    from moco_core import events
     from moco_core.data import Dataset, Metric
-    from moco_core.events import (
-        BenchmarkFinished,
-        BenchmarkStarted,
-        Observer,
-        QuestionAnswered,
-        RunFinished,
-        RunNoted,
-        RunProgress,
-        RunStarted,
-    )
     from moco_core.executors import Executor
     from moco_core.methods import Method
     from moco_core.models import PoolSource
-
-__all__ = ["GROUPS", "KINDS", "SPEC", "hookimpl", "hookspec"]
 
 hookspec = pluggy.HookspecMarker("moco")
 hookimpl = pluggy.HookimplMarker("moco")
@@ -69,7 +56,7 @@ def moco_metric() -> type[Metric[Any]]:  # type: ignore[empty-body]
 
 
 @hookspec
-def moco_observer() -> type[Observer[Any]]:  # type: ignore[empty-body]
+def moco_observer() -> type[events.Observer[Any]]:  # type: ignore[empty-body]
     """Return the observer class."""
 
 
@@ -79,35 +66,35 @@ def moco_executor() -> type[Executor[Any]]:  # type: ignore[empty-body]
 
 
 @hookspec
-def moco_benchmark_started(event: BenchmarkStarted) -> None:
+def moco_benchmark_started(event: events.BenchmarkStarted) -> None:
     """A grid of runs begins; nothing has been asked yet."""
 
 
 @hookspec
-def moco_run_started(event: RunStarted) -> None:
+def moco_run_started(event: events.RunStarted) -> None:
     """A run begins; nothing has been asked yet."""
 
 
 @hookspec
-def moco_run_progress(event: RunProgress) -> None:
+def moco_run_progress(event: events.RunProgress) -> None:
     """A phase moved on: questions done, calls made, tokens, best score of a search so far."""
 
 
 @hookspec
-def moco_run_noted(event: RunNoted) -> None:
+def moco_run_noted(event: events.RunNoted) -> None:
     """A line was added to a run's fit log."""
 
 
 @hookspec
-def moco_question_answered(event: QuestionAnswered) -> None:
+def moco_question_answered(event: events.QuestionAnswered) -> None:
     """One test question was answered and scored, or failed. Fires once per question, in order of completion."""
 
 
 @hookspec
-def moco_run_finished(event: RunFinished) -> None:
+def moco_run_finished(event: events.RunFinished) -> None:
     """A run ended: finished, failed or interrupted. Its folder is complete."""
 
 
 @hookspec
-def moco_benchmark_finished(event: BenchmarkFinished) -> None:
+def moco_benchmark_finished(event: events.BenchmarkFinished) -> None:
     """A grid ended: finished, failed or interrupted. Fires once, after the last run's end."""

@@ -12,12 +12,6 @@ A method is written per question, as coroutines; batching, devices, retries and 
 
         async def fit(self, pool, dev, context):
             return ShortestSystem(pool, self.options)
-
-What fitting learnt is a field of the system, and is saved and restored without further code::
-
-    @attrs.frozen
-    class RouterSystem(System):
-        threshold: float
 """
 
 from __future__ import annotations
@@ -61,8 +55,8 @@ class Cost:
 class System(ABC):
     """A fitted collaboration. It is asked question by question; it never sees a reference.
 
-    ``pool`` is the pool it was fitted on, ``options`` are its method's. Further attrs fields are what fitting learnt: JSON
-    data, saved with the run. A system keeps no state between questions.
+    ``pool`` is the pool it was fitted on, ``options`` are its method's. Further attrs fields (``threshold: float``) are what
+    fitting learnt: JSON data, saved and restored without further code. A system keeps no state between questions.
     """
 
     pool: Pool
@@ -81,10 +75,10 @@ class System(ABC):
         """Answer one question."""
 
     def state(self) -> Mapping[str, Any]:
-        """Return what fitting learnt, as JSON data: all that :meth:`Method.restore` needs beside pool and options.
+        """Return what fitting learnt, as JSON data: all that :meth:`Method.restore` needs besides pool and options.
 
-        By default every attrs field after those two. Raises PluginError for a mapping in them whose keys are no texts: they
-        would come back as texts.
+        By default every attrs field after those two. Raises PluginError if a mapping among them has keys other than strings:
+        they would come back as strings.
         """
         learnt = attrs.fields(type(self))[2:]
         return {field.name: plain(getattr(self, field.name), _text) for field in learnt}

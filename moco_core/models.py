@@ -260,9 +260,6 @@ class Pool(Sequence[Model]):
         """The engines that its models live on."""
         return tuple({id(m.engine): m.engine for m in self._models}.values())
 
-    def subset(self, models: Iterable[Model]) -> Pool:
-        return Pool(models)
-
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
         """Return a model that ``recipe`` makes out of ``sources`` and that answers like any other.
 
@@ -319,12 +316,7 @@ class Needs:
         for flag, attribute, what, remedy in (
             (self.same_engine, "engine", "an engine", "open them in one pool, by one engine, to combine them"),
             (self.same_tokenizer, "tokenizer", "a tokenizer", "choose models of one family"),
-            (
-                self.same_architecture,
-                "architecture",
-                "an architecture",
-                "choose checkpoints of one architecture and size",
-            ),
+            (self.same_architecture, "architecture", "an architecture", "choose checkpoints of one architecture and size"),
             (self.same_base, "base", "a base model", "choose adapters trained on one base"),
         ):
             if flag and len(pool) > 1:

@@ -1,4 +1,4 @@
-"""Secrets: strings that are opened where a request is made, and shown nowhere else.
+"""Secrets: strings that are revealed where a request is made, and shown nowhere else.
 
 Annotate an option with :class:`Secret` and the options machinery builds it from plain text::
 
@@ -6,7 +6,7 @@ Annotate an option with :class:`Secret` and the options machinery builds it from
 
 It prints, formats, pickles and serialises as ``***``: run folders, observers, traces and fingerprints hold no more than
 that, since all of them are made from :func:`moco_core.options.plain`. ``options.api_key.reveal()`` gives the text to the one
-place that sends it. A secret that was masked when it was recorded, or carried into another process, is false and reveals
+place that sends it. A secret that was masked when it was recorded, or carried into another process, is falsy and reveals
 nothing; it has to be given again there, best by an environment variable.
 """
 
@@ -21,7 +21,7 @@ MASK = "***"
 
 
 class Secret:
-    """A string that nothing but :meth:`reveal` shows. False if it is empty or masked."""
+    """A string that only :meth:`reveal` shows. Falsy if it is empty or masked."""
 
     __slots__ = ("_text",)
 
@@ -71,7 +71,7 @@ _NAME = re.compile(
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a header, query parameter or field of that name holds a secret: ``X-Api-Key``, ``access_token``, ``auth``."""
+    """Return whether a header, query parameter or field of that name holds a secret: ``X-Api-Key``, ``access_token``."""
     return bool(_NAME.search(re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower()))
 
 

@@ -23,7 +23,7 @@ class TrainingSite:
     """Where one training takes place. The functions may be called from any thread.
 
     ``folder`` is the job's own: its result goes into ``folder/model``, what a killed job goes on from may lie anywhere else
-    in it. ``seed`` is derived from the run's seed, the model and the job. ``tell`` takes the figures of a moment
+    in it. ``seed`` is derived from the run's seed, the model and the job. ``tell`` takes the current figures
     (``step``, ``steps``, ``loss`` or ``reward``, ``left`` seconds); ``reward`` hands ``(row, completion)`` pairs to
     :meth:`TrainingJob.reward` in the run's loop and waits; ``cancelled`` says that the run is being stopped. The engine adds
     ``entry`` (the model's files, as in a pool's options), ``device``, ``threads`` on a CPU, and what else it knows in ``info``.

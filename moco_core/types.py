@@ -237,7 +237,7 @@ class Reply:
 
     @classmethod
     def of(cls, generation: Generation, **meta: Any) -> Reply:
-        """Hand a model's generation on as the system's reply."""
+        """Return a model's generation as the system's reply."""
         return cls(text=generation.text, finish_reason=generation.finish_reason, spans=generation.spans, meta=meta)
 
 
@@ -304,7 +304,7 @@ class Evaluation:
     replies: tuple[tuple[Generation, ...], ...]
 
     def means(self) -> tuple[float, ...]:
-        """The mean score of each model; 0 for a model without any score."""
+        """Return the mean score of each model; 0 for a model without any score."""
         out = []
         for row in self.scores:
             known = [s for s in row if s is not None]
@@ -312,7 +312,7 @@ class Evaluation:
         return tuple(out)
 
     def best(self) -> int:
-        """The index of the best model; ties go to the lowest index."""
+        """Return the index of the best model; ties go to the lowest index."""
         means = self.means()
         return max(range(len(means)), key=lambda i: (means[i], -i))
 

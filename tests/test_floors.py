@@ -21,6 +21,9 @@ CONTRACT = {file.stem for file in CORE.glob("*.py")} - {"__init__", "__main__", 
 AUTHORS = ("types", "models", "options", "context", "methods", "data", "events", "hookspecs", "errors")
 """The nine files that an author implements or is given."""
 
+MACHINERY = {"building", "discovery"}
+"""What builds options and finds plugins: it lies on the ground floor, since the contract stands on it."""
+
 PROJECTS = projects(ROOT)
 PACKAGES = {p.package: p for p in PROJECTS}
 INSIDE = ("moco_core.runtime", "moco_core.runs", "moco_core.cli")
@@ -130,7 +133,8 @@ def lines(files: Iterable[Path]) -> int:
 
 
 def test_what_an_author_needs_is_read_in_twenty_minutes() -> None:
-    assert lines(CORE / f"{name}.py" for name in AUTHORS) <= 1800
+    assert lines(CORE / f"{name}.py" for name in AUTHORS) <= 1650
+    assert lines(CORE / f"{name}.py" for name in CONTRACT - MACHINERY) <= 2100
 
 
 def test_the_core_behind_the_command_line_grows_no_further() -> None:

@@ -38,7 +38,7 @@ class FileLock:
         return None
 
     def held(self) -> bool:
-        """Whether anybody, this process included, has the lock now."""
+        """Return whether anybody, this process included, holds the lock now."""
         try:
             with self.path.open("rb") as file:
                 _lock(file)

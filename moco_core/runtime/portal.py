@@ -1,4 +1,4 @@
-"""A door from ordinary code into an event loop that keeps running in a thread of its own."""
+"""A door from synchronous code into an event loop that keeps running in a thread of its own."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Scheduler:
         return await self._loop.run_in_executor(self._threads, work, *given)
 
     def demand(self) -> dict[str, int]:
-        """How many calls wait per model name."""
+        """Return how many calls wait, by model name."""
         return {q.model.name: q.waiting for q in list(self._queues.values()) if q.waiting}
 
     def _arrive(self, call: Call, parts: KeyParts | None) -> None:

@@ -160,7 +160,7 @@ class Supervisor(Method[Options]):
 
 def _members(pool: Pool, names: Sequence[str]) -> Pool:
     """Return the pool itself where everybody stays, else those of the given names."""
-    return pool if tuple(names) == pool.names else pool.subset(pool.named(name, "supervisor") for name in names)
+    return pool if tuple(names) == pool.names else Pool(pool.named(name, "supervisor") for name in names)
 
 
 def _supervisor(options: Options, pool: Pool) -> Model | None:

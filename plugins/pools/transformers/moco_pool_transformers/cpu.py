@@ -108,5 +108,6 @@ def findings() -> Iterator[tuple[str, str, str]]:
         yield (
             "ok",
             "threads",
-            f"{cores()} cores; models are decoded on one or more of them by size, idle threads wait passively",
+            f"{cores()} cores; models up to {SMALL // 10**6} M parameters decode on one, larger ones side by side or on more; "
+            "on a busy machine as on an idle one, threads without work wait passively",
         )

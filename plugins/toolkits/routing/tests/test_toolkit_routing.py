@@ -113,7 +113,7 @@ def test_a_model_that_only_embeds_is_the_encoder_and_else_the_pool_is():
     can = {"a": {"generate", "embed"}, "b": {"generate", "embed"}, "c": {"generate"}, "e": {"embed"}}
     pool = Pool([attrs.evolve(m, capabilities=can[m.name]) for m in ScriptedPool(dict.fromkeys(can, "")).pool])
     assert encoder_names(pool, "auto") == ("e",)
-    assert encoder_names(pool, "pool") == encoder_names(pool.subset(pool[:3]), "auto") == ("a", "b")
+    assert encoder_names(pool, "pool") == encoder_names(Pool(pool[:3]), "auto") == ("a", "b")
     assert encoder_names(pool, "b") == encoder_names(pool, 1) == ("b",)
     assert encoder_problems(pool, "auto") == []
     assert "'c' cannot return one embedding per text" in encoder_problems(pool, "c")[0]
