@@ -18,7 +18,7 @@ from moco_core.errors import CapabilityError, EngineOutOfMemory
 from moco_toolkit_decoding.attention import SHARED
 from moco_toolkit_decoding.kv_cache import KVCache, LayerShape, bucket, side_by_side
 
-__all__ = ["CacheProbe", "ModelRunner", "Runnable", "decoder_of", "runner_of"]
+__all__ = ["CacheProbe", "ModelRunner", "Runnable", "runner_of"]
 
 CHUNK = 4096
 """Columns of one forward: a longer prompt is read in pieces."""
@@ -395,9 +395,3 @@ def runner_of(loaded: Any) -> ModelRunner:
     """Return a loaded model's runner: the engine's own where it has one, which knows what was found out before."""
     found = getattr(loaded, "runner", None)
     return found if isinstance(found, ModelRunner) else ModelRunner(loaded)
-
-
-def decoder_of(module: Any) -> Any:
-    """Return the part of a model below its head."""
-    module = module.get_base_model() if hasattr(module, "get_base_model") else module
-    return getattr(module, getattr(module, "base_model_prefix", ""), module)
