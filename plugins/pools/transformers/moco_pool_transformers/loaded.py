@@ -17,7 +17,8 @@ from moco_core.types import FinishReason, Generation, Message, Usage
 from moco_toolkit_checkpoints.local import Output, Rendered
 from moco_toolkit_checkpoints.reasoning import markers, split
 from moco_toolkit_checkpoints.rendering import Renderer
-from moco_toolkit_decoding.runner import ATTENTION_KINDS, CacheProbe, ModelRunner, decoder_of
+from moco_toolkit_decoding.attention import decoder_of
+from moco_toolkit_decoding.runner import ATTENTION_KINDS, CacheProbe, ModelRunner
 from moco_toolkit_decoding.sampling import sampling_device
 from moco_toolkit_decoding.two_tables import TwoTableRunner, switch_of
 

@@ -18,10 +18,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["SHARED", "share_keys"]
+__all__ = ["SHARED", "decoder_of", "share_keys"]
 
 SHARED = "moco_shared"
 """The name of this attention among those of transformers."""
+
+
+def decoder_of(module: Any) -> Any:
+    """Return the part of a model below its head."""
+    module = module.get_base_model() if hasattr(module, "get_base_model") else module
+    return getattr(module, getattr(module, "base_model_prefix", ""), module)
 
 
 def share_keys(module: Any) -> None:

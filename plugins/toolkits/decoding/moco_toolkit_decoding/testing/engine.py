@@ -19,6 +19,7 @@ from moco_core.models import Engine, Inbox, Model
 from moco_core.types import Generation, Usage, digest
 from moco_toolkit_checkpoints.local import ModelFiles
 from moco_toolkit_checkpoints.reasoning import left_open, split
+from moco_toolkit_decoding.attention import decoder_of
 from moco_toolkit_decoding.combine import Mix
 from moco_toolkit_decoding.joint import JointRecipe
 from moco_toolkit_decoding.runner import CacheProbe, ModelRunner
@@ -84,7 +85,7 @@ class LocalLoaded:
     def body(self, **inputs: Any) -> Any:
         self.forwards += 1
         with torch.inference_mode():
-            return _decoder_of(self.module)(**inputs)
+            return decoder_of(self.module)(**inputs)
 
     def generation(
         self,
@@ -226,9 +227,3 @@ class _Given:
 
     def reject(self, call: Any, error: Exception) -> None:
         self._inbox.reject(call, error)
-
-
-def _decoder_of(module: Any) -> Any:
-    """Return the part of a model below its head."""
-    module = module.get_base_model() if hasattr(module, "get_base_model") else module
-    return getattr(module, getattr(module, "base_model_prefix", ""), module)
