@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import inspect
-import io
 import json
 import os
-import random
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,6 +25,7 @@ from moco_toolkit_authoring.kit import Check, NotApplicable, check, require
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
 from moco_toolkit_authoring.scripted import Faults, ScriptedCall, ScriptedEngine, ScriptedPool
 from moco_toolkit_authoring.toy import able, fallible
+from moco_toolkit_authoring.traces import empty_folder, process_as_it_was
 
 __all__ = ["CHECKS"]
 
@@ -48,18 +44,6 @@ def _told(outcome: Outcome) -> str:
 
 def _scripted(pool: Pool) -> bool:
     return all(type(m.engine) is ScriptedEngine for m in pool)
-
-
-@contextmanager
-def empty_folder() -> Iterator[Path]:
-    """Work in an empty folder."""
-    before = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            yield Path(folder)
-        finally:
-            os.chdir(before)
 
 
 @check(after=["saved_system_restores"])
@@ -176,7 +160,7 @@ def the_loop_is_never_blocked(case: MethodCase) -> None:
 def nothing_is_left_behind(case: MethodCase) -> None:
     """Fitting, saving and answering leave no file, task, thread or program behind, and print nothing.
 
-    Nor do they move the working directory or the generators that the whole process shares.
+    Nor do they move the working directory, the generators or the environment that the whole process shares.
     """
     began: list[subprocess.Popen[Any]] = []
     threads = set(threading.enumerate())
@@ -199,23 +183,20 @@ def nothing_is_left_behind(case: MethodCase) -> None:
             began.append(self)
             super().__init__(*args, **given)
 
-    said, generator = io.StringIO(), random.getstate()
-    with empty_folder() as folder, mock.patch("subprocess.Popen", Began), contextlib.redirect_stdout(said):
+    instead = "use context.rng(...), context.note, or a field of Reply.meta"
+    with empty_folder() as folder, mock.patch("subprocess.Popen", Began), process_as_it_was(instead) as trace:
         saved = folder / "saved"
         saved.mkdir()
         left = asyncio.run(work(saved))
         moved = Path.cwd() != folder
         files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if saved not in (p, *p.parents))
-    drawn = random.getstate() != generator
-    random.setstate(generator)
     names = sorted(t.name for t in set(threading.enumerate()) - threads if t.is_alive() and not _of_the_run(t.name))
     running = [p for p in began if p.poll() is None]
     for process in running:
         process.kill()
         process.wait()
     require(not moved, "the working directory is another one afterwards; use whole paths")
-    require(not drawn, "random, the module, is seeded or drawn from: it is everybody's; use context.rng(...)")
-    require(not said.getvalue(), f"{said.getvalue()[:60]!r} is printed; use context.note, or a field of Reply.meta")
+    trace.require_none()
     require(not names, f"{len(names)} threads still run ({', '.join(names[:3])}); join them, or await asyncio.to_thread")
     require(not running, f"{len(running)} programs still run ({running[:1]}); end them before returning")
     require(not left, f"{len(left)} tasks are left ({', '.join(sorted(set(left)))}); await what is started: context.gather")

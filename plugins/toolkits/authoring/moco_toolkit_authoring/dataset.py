@@ -15,10 +15,12 @@ from moco_core.options import build
 from moco_core.types import ANSWER_KINDS, Example, canonical
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
 from moco_toolkit_authoring.metric import hindrance, score_of
+from moco_toolkit_authoring.traces import process_as_it_was
 
 __all__ = ["CHECKS", "DatasetCase", "DatasetPlan", "gold_reply"]
 
 _LIMIT = 200  # examples looked at per split: a sample, whatever the size of the dataset
+_ENDLESS = 100_000  # no sample that travels in a package is as long
 _TELLING = re.compile(
     r"^(answers?|labels?|gold|targets?|references?|solutions?|correct\w*|answer_?key)$", re.IGNORECASE
 )
@@ -111,6 +113,9 @@ def sample_is_readable(case: DatasetCase) -> None:
                 raise NotApplicable(f"no offline sample: {error}") from None
             raise AssertionError(f"{split}: {error}") from None
         require(rows, f"the split {split!r} is empty")
+        if len(rows) == _LIMIT and not case.given:
+            more = sum(1 for _ in itertools.islice(case.make().examples(split), _ENDLESS))
+            require(more < _ENDLESS, f"the split {split!r} of the sample does not end within {_ENDLESS:,} examples")
         for row in rows:
             require(isinstance(row, Example), f"{split}: {type(row).__name__} is not an Example")
             require(row.question.prompt.strip(), f"{split}: example {row.id!r} has an empty prompt")
@@ -259,6 +264,15 @@ def notes_are_plain_data(case: DatasetCase) -> None:
         case.read("dev", dataset)
 
 
+@check(after=["order_is_fixed"])
+def reading_leaves_nothing_behind(case: DatasetCase) -> None:
+    """Reading prints nothing, and leaves the process's generator and environment as they are."""
+    with process_as_it_was("draw with random.Random(seed); tell what people should know in notes()") as trace:
+        for split in ("dev", "test"):
+            case.read(split)
+    trace.require_none()
+
+
 CHECKS: tuple[Check, ...] = (
     facts_are_stated,
     default_metric_is_there,
@@ -272,4 +286,5 @@ CHECKS: tuple[Check, ...] = (
     empty_reply_scores_lowest,
     examples_can_be_scored,
     notes_are_plain_data,
+    reading_leaves_nothing_behind,
 )

@@ -18,6 +18,7 @@ from moco_core.models import Pool
 from moco_core.types import Answer, Example, Question, Reply, Score
 from moco_toolkit_authoring.harness import as_plugin, open_session
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
+from moco_toolkit_authoring.traces import Trace, process_as_it_was
 
 __all__ = ["CHECKS", "ODD_TEXTS", "MetricCase", "MetricPlan", "metric_examples", "score_of"]
 
@@ -135,8 +136,12 @@ class MetricCase(Case):
     def table(self) -> list[tuple[Example, str, Score]]:
         """Score every ordinary text against every example, once for all checks; NotApplicable if that takes models."""
         self.require_judge()
-        rows: list[tuple[Example, str, Score]] = self.once("table", lambda: self._table(self.metric(), self.plan.texts))
-        return rows
+        return self.once("table", self._traced)[0]  # type: ignore[no-any-return]
+
+    def _traced(self) -> tuple[list[tuple[Example, str, Score]], Trace]:
+        with process_as_it_was("use context.rng(...), Score.meta, or context.warn") as trace:
+            rows = self._table(self.metric(), self.plan.texts)
+        return rows, trace
 
     def _table(self, metric: Metric[Any], texts: Sequence[str]) -> list[tuple[Example, str, Score]]:
         async def work() -> list[tuple[Example, str, Score]]:
@@ -300,6 +305,13 @@ def utility_is_a_similarity(case: MetricCase) -> None:
             require(own == wanted, f"utility of {a.key!r} with itself is {own}, expected {wanted}")
 
 
+@check(after=["reading_is_deterministic", "scoring_is_deterministic"])
+def scoring_leaves_nothing_behind(case: MetricCase) -> None:
+    """Scoring prints nothing, and leaves the process's generator and environment as they are."""
+    case.require_judge()
+    case.once("table", case._traced)[1].require_none()
+
+
 CHECKS: tuple[Check, ...] = (
     reading_never_raises,
     reading_states_its_status,
@@ -313,4 +325,5 @@ CHECKS: tuple[Check, ...] = (
     no_rows_give_no_units,
     figures_are_finite_numbers,
     utility_is_a_similarity,
+    scoring_leaves_nothing_behind,
 )

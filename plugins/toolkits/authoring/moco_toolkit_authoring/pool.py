@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import math
-import sys
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -21,6 +19,7 @@ from moco_core.runtime.contexts import RunState
 from moco_core.types import Generation, Message, Question, Sampling
 from moco_toolkit_authoring.harness import open_session
 from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
+from moco_toolkit_authoring.traces import Trace, process_as_it_was, tensor_bytes
 
 __all__ = ["CHECKS", "PoolCase", "PoolPlan"]
 
@@ -66,6 +65,15 @@ class PoolCase(Case):
     def sampling(self, temperature: float) -> Sampling:
         return Sampling(temperature=temperature, max_new_tokens=self.plan.max_new_tokens)
 
+    def greedy(self) -> dict[tuple[str, str], Generation]:
+        """Return what :meth:`texts` does without sampling, asked for once by all checks."""
+        return self.once("greedy", self._greedy)[0]  # type: ignore[no-any-return]
+
+    def _greedy(self) -> tuple[dict[tuple[str, str], Generation], Trace]:
+        with process_as_it_was("draw by Call.seed; tell what people should know in Generation.meta") as trace:
+            said = self.texts(0.0, together=False)
+        return said, trace
+
     def texts(self, temperature: float, *, together: bool, seed: int = 0) -> dict[tuple[str, str], Generation]:
         """Return what freshly opened models say to every prompt, asked all together or one after the other."""
 
@@ -87,15 +95,6 @@ class PoolCase(Case):
             return out
 
         return asyncio.run(work())
-
-
-def _tensor_bytes() -> int:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return 0
-    # read the type, not the object: asking arbitrary objects about their class can run their code
-    kinds = (torch.Tensor, torch.nn.Parameter)
-    return sum(o.numel() * o.element_size() for o in gc.get_objects() if type(o) in kinds)
 
 
 @check(after=["entry_point_resolves", "options_have_defaults"])
@@ -124,10 +123,10 @@ def models_are_described(case: PoolCase) -> None:
 def models_load_nothing(case: PoolCase) -> None:
     """models() reads descriptions, no weights."""
     case.source()
-    before = _tensor_bytes()
+    before = tensor_bytes()
     source = case.source()
     models = source.models()
-    loaded = _tensor_bytes() - before
+    loaded = tensor_bytes() - before
     require(loaded < _LOADED_BYTES, f"models() of {len(models)} models holds {loaded} bytes of tensors")
 
 
@@ -147,7 +146,7 @@ def generation_works(case: PoolCase) -> None:
     """Models write text, say why they stopped, and count their tokens within the budget."""
     if not case.chosen():
         raise NotApplicable("no model generates")
-    for (name, prompt), reply in case.once("greedy", lambda: case.texts(0.0, together=False)).items():
+    for (name, prompt), reply in case.greedy().items():
         require(isinstance(reply, Generation), f"{name} returns {type(reply).__name__}, not a Generation")
         where = f"{name} on {prompt[:30]!r}"
         require(isinstance(reply.text, str), f"{where}: text is {type(reply.text).__name__}")
@@ -155,13 +154,15 @@ def generation_works(case: PoolCase) -> None:
         # a system's reply is made of several calls, each with a budget of its own
         used, limit = reply.usage.completion_tokens, case.plan.max_new_tokens * int(reply.meta.get("calls", 1))
         require(used <= limit, f"{where}: {used} tokens, max_new_tokens is {limit}")
+        require(used >= len(reply.token_ids), f"{where}: {len(reply.token_ids)} token ids, but usage counts {used}")
+        require(all(t >= 0 for t in reply.token_ids), f"{where}: token ids below 0")
         require(reply.usage.prompt_tokens > 0, f"{where}: usage.prompt_tokens is {reply.usage.prompt_tokens}")
 
 
 @check(after=["generation_works"])
 def stop_strings_stop(case: PoolCase) -> None:
     """A reply ends before a stop string."""
-    greedy = case.once("greedy", lambda: case.texts(0.0, together=False))
+    greedy = case.greedy()
     tried = 0
     for model in case.chosen():
         for prompt in case.plan.prompts:
@@ -170,13 +171,9 @@ def stop_strings_stop(case: PoolCase) -> None:
             if len(text) < 4 or not middle:
                 continue
             found = asyncio.run(_generate(case, model.name, prompt, (middle,)))
-            require(
-                middle not in found.text, f"{model.name}: the reply {found.text!r} contains the stop string {middle!r}"
-            )
-            require(
-                found.finish_reason == "stop",
-                f"{model.name}: stopped by {middle!r}, finish_reason is {found.finish_reason!r}",
-            )
+            require(middle not in found.text, f"{model.name}: {found.text!r} contains the stop string {middle!r}")
+            why = found.finish_reason
+            require(why == "stop", f"{model.name}: stopped by {middle!r}, finish_reason is {why!r}")
             tried += 1
             break
     if not tried:
@@ -196,7 +193,7 @@ def logprobs_fit_their_tokens(case: PoolCase) -> None:
     models = {m.name for m in case.chosen() if m.can("logprobs")}
     if not models:
         raise NotApplicable("no model returns log-probabilities")
-    for (name, prompt), reply in case.once("greedy", lambda: case.texts(0.0, together=False)).items():
+    for (name, prompt), reply in case.greedy().items():
         if name not in models:
             continue
         where = f"{name} on {prompt[:30]!r}"
@@ -247,14 +244,12 @@ def seeds_reproduce(case: PoolCase) -> None:
 @check(after=["seeds_reproduce"])
 def batches_change_nothing(case: PoolCase) -> None:
     """A prompt gets one reply, alone or among others, greedy or sampled."""
-    for temperature, name in ((0.0, "greedy"), (1.0, "sampled")):
-        alone = case.once(name, lambda t=temperature: case.texts(t, together=False))  # type: ignore[misc]
+    sampled = case.once("sampled", lambda: case.texts(1.0, together=False))
+    for temperature, name, alone in ((0.0, "greedy", case.greedy()), (1.0, "sampled", sampled)):
         together = case.texts(temperature, together=True)
         for key, reply in alone.items():
-            found = together[key].text
-            require(
-                found == reply.text, f"{key[0]} on {key[1][:30]!r}, {name}: {reply.text!r} alone, {found!r} in a batch"
-            )
+            where, found = f"{key[0]} on {key[1][:30]!r}, {name}", together[key].text
+            require(found == reply.text, f"{where}: {reply.text!r} alone, {found!r} in a batch")
 
 
 def _variants(case: PoolCase) -> Iterator[dict[str, Any]]:
@@ -288,7 +283,7 @@ def fingerprints_tell_options_apart(case: PoolCase) -> None:
     if not case.chosen():
         raise NotApplicable("no model generates")
     prints = {m.name: m.fingerprint for m in case.source().models()}
-    greedy = case.once("greedy", lambda: case.texts(0.0, together=False))
+    greedy = case.greedy()
     for given in itertools.islice(_variants(case), case.plan.variants):
         other = PoolCase(case.catalogue, case.kind, case.name, given, case.plan)
         same = {m.name for m in other.chosen() if m.fingerprint == prints.get(m.name)}
@@ -378,6 +373,12 @@ def results_survive_the_cache(case: PoolCase) -> None:
         require(one == other, f"{one!r} is not what the cache returns: {other!r}")
 
 
+@check(after=["seeds_reproduce"])
+def asking_leaves_nothing_behind(case: PoolCase) -> None:
+    """Answering prints nothing, and leaves the process's generator and environment as they are."""
+    case.once("greedy", case._greedy)[1].require_none()
+
+
 CHECKS: tuple[Check, ...] = (
     models_are_described,
     models_load_nothing,
@@ -393,4 +394,5 @@ CHECKS: tuple[Check, ...] = (
     results_survive_the_cache,
     fingerprints_tell_options_apart,
     temperature_is_heeded,
+    asking_leaves_nothing_behind,
 )

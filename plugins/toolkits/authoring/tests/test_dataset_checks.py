@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -122,6 +123,21 @@ class MisspellsTheKind(GoodDataset):
         return attrs.evolve(super().question(number), answer_kind="intger")
 
 
+class DrawsFromEverybodys(GoodDataset):
+    """Seeds the generator that the whole process shares."""
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        random.seed(0)
+        yield from super().examples(split)
+
+
+class NeverEnds(GoodDataset):
+    """Its sample goes on for ever."""
+
+    def rows(self, split: Split) -> Any:
+        return itertools.count(0 if split == "dev" else 10**9)
+
+
 BROKEN = {
     "facts_are_stated": NoLicence,
     "default_metric_is_there": NamesNoMetric,
@@ -135,6 +151,7 @@ BROKEN = {
     "gold_scores_highest": WrongGold,
     "empty_reply_scores_lowest": EmptyGold,
     "notes_are_plain_data": NotesObjects,
+    "reading_leaves_nothing_behind": DrawsFromEverybodys,
 }
 
 
@@ -161,6 +178,12 @@ def test_a_misspelt_kind_of_answer_is_named(metrics: Catalogue) -> None:
     metrics.register(MisspellsTheKind, "sample")
     (wrong,) = [r for r in run_checks("dataset", "sample", catalogue=metrics) if not r.ok]
     assert wrong.name == "examples_can_be_scored" and "did you mean 'integer'?" in wrong.message
+
+
+def test_a_sample_ends(metrics: Catalogue) -> None:
+    metrics.register(NeverEnds, "sample")
+    (wrong,) = [r for r in run_checks("dataset", "sample", catalogue=metrics) if not r.ok]
+    assert wrong.name == "sample_is_readable" and "does not end within 100,000 examples" in wrong.message
 
 
 def test_every_dataset_check_has_its_broken_dataset() -> None:

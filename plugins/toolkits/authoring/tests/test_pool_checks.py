@@ -12,7 +12,7 @@ import attrs
 import pytest
 from conforming import GoodEngine, GoodPool
 
-from moco_core import Call, Generation, Inbox, Model, Sampling
+from moco_core import Call, Generation, Inbox, Model, Sampling, Usage
 from moco_core.catalogue import Catalogue
 from moco_core.types import digest
 from moco_toolkit_authoring import pool as pool_module
@@ -206,6 +206,29 @@ class IgnoresTheSeed(GoodPool):
     engine_class = _Cold
 
 
+class _Chatty(GoodEngine):
+    def answer(self, call: Call) -> Any:
+        print("asked")
+        return super().answer(call)
+
+
+class PrintsWhatItDoes(GoodPool):
+    """Prints a line for every call."""
+
+    engine_class = _Chatty
+
+
+class _Miscounting(GoodEngine):
+    def write(self, sampling: Sampling, salt: str) -> Generation:
+        return attrs.evolve(super().write(sampling, salt), usage=Usage(3, 0))
+
+
+class Miscounts(GoodPool):
+    """Gives token ids that its usage does not count."""
+
+    engine_class = _Miscounting
+
+
 BROKEN = {
     "fingerprints_tell_options_apart": MissesAnOption,
     "temperature_is_heeded": IgnoresTheSeed,
@@ -221,6 +244,7 @@ BROKEN = {
     "undeclared_calls_are_refused": AnswersAnything,
     "engines_close_twice": ClosesOnce,
     "results_survive_the_cache": CannotBeStored,
+    "asking_leaves_nothing_behind": PrintsWhatItDoes,
 }
 
 
@@ -239,6 +263,11 @@ def test_a_fault_fails_its_own_check_alone(
         monkeypatch.setitem(sys.modules, "torch", fake)
     catalogue.register(BROKEN[name], "broken")
     assert failures("pool", "broken", catalogue) == [name]
+
+
+def test_tokens_that_are_given_are_counted(catalogue: Catalogue, failures: Failures) -> None:
+    catalogue.register(Miscounts)
+    assert failures("pool", "miscounts", catalogue) == ["generation_works"]
 
 
 def test_every_pool_check_has_its_broken_pool() -> None:
