@@ -128,7 +128,7 @@ def test_after_three_rounds_a_new_process_opens_a_moved_run_without_its_cache(fo
         "dev": 5,
         "test": 1,
     }
-    run = moco.run(cache=tmp_path / "cache" / "calls.sqlite", runs=str(tmp_path / "runs"), **config)["sparta"]
+    run = moco.run(cache=tmp_path / "cache" / "calls.sqlite", out=str(tmp_path / "runs"), **config)["sparta"]
     told = [json.loads(opened_in_new_process(run.folder))]
     shutil.move(run.folder, tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "cache")
@@ -158,7 +158,7 @@ def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folders, 
             "sampling": {"temperature": 0.0, "max_new_tokens": 6},
             "dev": 5,
             "test": 2,
-            "runs": str(tmp_path / name),
+            "out": str(tmp_path / name),
         }
 
     straight = moco.run(cache=tmp_path / "straight" / "calls.sqlite", **config("straight"))["sparta"]

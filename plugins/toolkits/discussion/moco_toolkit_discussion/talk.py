@@ -36,7 +36,8 @@ class Talk:
     ``last`` is every member's newest reply, None while it has none; ``said`` is what others may read of it, empty if there
     is nothing; ``texts`` and ``answers`` hold every round's replies and the answers read out of them. ``failure`` is the
     first error of a call, ``ratios`` are characters per token, measured on first replies. With ``full_history`` a member
-    remembers its own earlier turns as a chat.
+    remembers its own earlier turns as a chat: ``turns``, what it was asked and what it said. Other models may take the
+    members' places between two rounds.
     """
 
     members: Sequence[Model]
@@ -51,7 +52,7 @@ class Talk:
     answers: list[list[Answer]] = attrs.field(init=False, factory=list)
     failure: ModelCallError | None = attrs.field(init=False, default=None)
     ratios: list[float] = attrs.field(init=False)
-    _turns: list[list[tuple[Message, Message]]] = attrs.field(init=False)
+    turns: list[list[tuple[Message, Message]]] = attrs.field(init=False)
     _kept: list[dict[str, Any]] = attrs.field(init=False, factory=list)
     _cut: bool = attrs.field(init=False, default=False)
 
@@ -59,7 +60,7 @@ class Talk:
         size = len(self.members)
         self.last = [None] * size
         self.said = [""] * size
-        self._turns = [[] for _ in range(size)]
+        self.turns = [[] for _ in range(size)]
         self.ratios = [CHARACTERS_PER_TOKEN] * size
 
     # ---------------------------------------------------------------- rounds
@@ -93,7 +94,7 @@ class Talk:
         async def write(index: int, sheet: Sheet | None) -> Generation:
             if sheet is None:
                 raise ModelCallError("there is no answer to refine")
-            turns = self._turns[index] if self.full_history else []
+            turns = self.turns[index] if self.full_history else []
             reply, asked[index] = await self.ask(index, sheet, self.sampling, turns, sample=self.sample(index, number))
             return reply
 
@@ -156,7 +157,7 @@ class Talk:
             self.last[index] = reply
             self.said[index] = escape(text)
             if self.full_history:
-                self._turns[index].append((Message("user", asked[index]), Message("assistant", self.said[index])))
+                self.turns[index].append((Message("user", asked[index]), Message("assistant", self.said[index])))
         self.texts.append([None if reply is None else reply.text for reply in self.last])
         self.answers.append(ballots(self.context, self.question, self.texts[-1]))
 
