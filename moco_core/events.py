@@ -17,8 +17,9 @@ class Observer(Generic[OptionsT]):
     """What an observer plugin provides: it watches the runs that name it (``observers: [NAME]``, ``--observer NAME``).
 
     One is made for each benchmark. It implements any of the event hooks of :mod:`moco_core.hookspecs`, marked with
-    ``hookimpl``; it is called in the run's event loop and should return at once. What it raises is reported once, and it is
-    told nothing more. Keys of pools are masked in all that it is told.
+    ``hookimpl``; it is called in the run's event loop and should return at once, but for the end of a grid, where it may wait
+    for what it handed on. What it raises is reported once, and it is told nothing more. Keys of pools are masked in all that
+    it is told.
     """
 
     Options: ClassVar[type] = NoOptions

@@ -81,7 +81,8 @@ class Call:
     ``kind`` is ``generate``, ``score``, ``embed``, ``reward`` or a kind private to an engine; ``input`` and ``params`` are
     JSON data (``generate``: input ``{"messages": [[role, content], ...]}`` or ``{"text": ...}``, params as
     :meth:`moco_core.types.Sampling.params`; ``score``: input as before plus ``"continuations": [...]``). ``seed`` is a
-    64-bit integer for sampled calls, else None. ``payload`` carries live objects of calls that are never cached.
+    64-bit integer for sampled calls, else None. ``payload`` carries live objects of calls that are never cached. ``tell``
+    may be told a reply's text as it grows, from any thread: what is told once is not taken back.
     """
 
     model: Model
@@ -91,6 +92,7 @@ class Call:
     seed: int | None = None
     key: bytes | None = None
     payload: Any = None
+    tell: Callable[[str], None] | None = None
 
 
 class Inbox(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import copy
+import functools
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ class RunState:
     warnings: list[str] = attrs.field(factory=list)
     on_progress: Callable[[str, int, int | None, str], None] = lambda phase, done, total, note: None
     on_note: Callable[[str, Mapping[str, Any]], None] = lambda phase, note: None
+    on_text: Callable[[Model, str], None] | None = None
+    """Told what a model has written so far, from any thread, where its engine tells."""
 
     def context(
         self, phase: str, question: Question | None = None, *, allowed: frozenset[str] | None = None
@@ -157,7 +160,8 @@ class RunContext(Context):
         requires: str | None = None,
     ) -> Any:
         self._check(model, requires or kind)
-        request, place = Call(model, kind, given, params, seed, None, payload), next_place()
+        tell = self.state.on_text and functools.partial(self.state.on_text, model)
+        request, place = Call(model, kind, given, params, seed, None, payload, tell), next_place()
         if not cached:
             return await self.state.scheduler.uncached_call(request)
         answered = await self.state.scheduler.cached_call(request)

@@ -59,6 +59,8 @@ def _blender(draft: Draft, keys: dict[str, Any]) -> None:
 
 def _finetuning(draft: Draft, keys: dict[str, Any]) -> None:
     batch(draft, keys, "sft_batch_size", "sft_grad_accum", "batch")
+    if keys.pop("training_ratio", 1.0) != 1.0:
+        draft.ignore("training_ratio", "a share; -o method.train_size=N says how many dev questions are debated")
 
 
 def _agglm(draft: Draft, keys: dict[str, Any]) -> None:
@@ -183,7 +185,6 @@ TEXT: Mapping[str, Way] = {
             "iterations": to("iterations"),
             "rounds": to("rounds"),
             "w": to("w"),
-            "training_ratio": to("train_ratio"),
             "sft_epochs": to("epochs"),
             "sft_learning_rate": to("learning_rate"),
         },

@@ -249,10 +249,18 @@ CASES: Mapping[str, Sequence[tuple[dict[str, Any], dict[str, Any], list[str], li
     ],
     "text_multiagent_finetuning": [
         (
-            {"iterations": 2, "rounds": 3, "w": 0.4, "sft_epochs": 2, "sft_learning_rate": 1e-4, "sft_batch_size": 2},
+            {
+                "iterations": 2,
+                "rounds": 3,
+                "w": 0.4,
+                "sft_epochs": 2,
+                "sft_learning_rate": 1e-4,
+                "sft_batch_size": 2,
+                "training_ratio": 0.5,
+            },
             {"iterations": 2, "rounds": 3, "w": 0.4, "epochs": 2, "learning_rate": 1e-4, "batch": 32, **BOTH},
             [],
-            [],
+            ["training_ratio"],
         ),
     ],
     "text_bbmas": [

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from moco_command_serve import replies
 from moco_command_serve.asking import Ask, read_ask
 from moco_command_serve.card import cards
+from moco_command_serve.growing import Growing
 from moco_command_serve.limits import Refused
 from moco_command_serve.metrics import Metrics
 from moco_command_serve.service import Outcome, Service
@@ -215,9 +216,10 @@ class Answering(Posted):
     async def _work(self, given: dict[str, Any], scope: Scope, receive: Receive, send: Send) -> Response | None:
         service = self.service
         ask = read_ask(given, chat=self.chat, kind=service.kind, limits=service.limits)
-        async with _while_there(service.answer(ask), receive) as task:
-            if ask.stream:
-                return await self._stream(ask, task, send)
+        growing = Growing(ask.n) if ask.stream else None
+        async with _while_there(service.answer(ask, growing), receive) as task:
+            if growing is not None:
+                return await self._stream(ask, task, growing, send)
             outcome = await task
         response = _json(replies.body(ask, outcome))
         response.raw_headers += self._headers(ask, outcome)
@@ -231,9 +233,9 @@ class Answering(Posted):
         models = list(self.service.members) if ask.model == self.service.name else [ask.model]
         return replies.headers(self.service.method, models, outcome, kept)
 
-    async def _stream(self, ask: Ask, task: asyncio.Task[Outcome], send: Send) -> Response | None:
-        """Send events. What goes wrong before the first comment is due is still an ordinary error."""
-        await asyncio.wait((task,), timeout=self.service.limits.keep_alive)
+    async def _stream(self, ask: Ask, task: asyncio.Task[Outcome], growing: Growing, send: Send) -> Response | None:
+        """Send events. What goes wrong before the first word, or the first comment, is still an ordinary error."""
+        await self._wait(task, growing)
         if task.done() and task.exception() is not None:
             raise task.exception()  # type: ignore[misc]
         own = self._headers(ask, task.result() if task.done() else None)
@@ -243,9 +245,11 @@ class Answering(Posted):
         async def say(data: bytes, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
+        chunks = replies.Chunks(ask, growing.id)
         while not task.done():
-            await say(b": working\n\n")
-            await asyncio.wait((task,), timeout=self.service.limits.keep_alive)
+            new = growing.take()
+            await say(b"".join(chunks.piece(i, text, first=first) for i, text, first in new) or b": working\n\n")
+            await self._wait(task, growing)
         try:
             outcome = task.result()
         except Refused as error:
@@ -255,9 +259,19 @@ class Answering(Posted):
         if not any(name == b"x-moco-seconds" for name, _ in own):
             self._headers(ask, outcome)
         self.metrics.answered(200)
-        for data in replies.events(ask, outcome):
+        for data in chunks.end(outcome, growing.sent):
             await say(data, more=data is not replies.DONE)
         return None
+
+    async def _wait(self, task: asyncio.Task[Outcome], growing: Growing) -> None:
+        """Wait until there is an answer, or more of one, or the next comment is due."""
+        more = asyncio.ensure_future(growing.changed.wait())
+        try:
+            await asyncio.wait(
+                (task, more), timeout=self.service.limits.keep_alive, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            more.cancel()
 
 
 @contextlib.asynccontextmanager

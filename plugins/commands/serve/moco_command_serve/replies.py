@@ -12,7 +12,7 @@ from moco_command_serve.service import Outcome, Spent
 from moco_core import Reply
 from moco_core.types import CallRecord
 
-__all__ = ["DONE", "body", "call_row", "dumps", "event", "events", "headers", "spent_rows", "usage"]
+__all__ = ["DONE", "Chunks", "body", "call_row", "dumps", "event", "headers", "spent_rows", "usage"]
 
 _FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
 DONE = b"data: [DONE]\n\n"
@@ -70,31 +70,52 @@ def body(ask: Ask, outcome: Outcome) -> dict[str, Any]:
         said = {"text": reply.text} if ask.text is not None else {"message": _message(reply)}
         choices.append({"index": index, **said, "logprobs": None, "finish_reason": _FINISH[reply.finish_reason]})
     kind = "text_completion" if ask.text is not None else "chat.completion"
-    return {**_head(ask, outcome, kind), "choices": choices, "usage": usage(outcome), "moco": _own(ask, outcome)}
+    return {**_head(ask, outcome.id, kind), "choices": choices, "usage": usage(outcome), "moco": _own(ask, outcome)}
 
 
-def events(ask: Ask, outcome: Outcome) -> Iterator[bytes]:
-    """Yield the events of a reply that is sent piece by piece: one for every span of a reply."""
-    raw = ask.text is not None
-    head = _head(ask, outcome, "text_completion" if raw else "chat.completion.chunk")
+class Chunks:
+    """The events of one stream. ``id`` is that of the reply."""
 
-    def choice(index: int, text: str | None, finish: str | None = None, *, first: bool = False) -> dict[str, Any]:
-        if raw:
-            return {"index": index, "text": text or "", "logprobs": None, "finish_reason": finish}
-        delta = ({"role": "assistant"} if first else {}) | ({} if text is None else {"content": text})
-        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def __init__(self, ask: Ask, id: str) -> None:
+        self.ask, self._raw = ask, ask.text is not None
+        self._head = _head(ask, id, "text_completion" if self._raw else "chat.completion.chunk")
+        self._rest = {"usage": None} if ask.include_usage else {}
 
-    rest = {"usage": None} if ask.include_usage else {}
-    for index, reply in enumerate(outcome.replies):
-        for number, piece in enumerate(_pieces(reply)):
-            yield event({**head, "choices": [choice(index, piece, first=not number)], **rest})
-    last = len(outcome.replies) - 1
-    for index, reply in enumerate(outcome.replies):
-        own = {"moco": _own(ask, outcome)} if index == last else {}
-        yield event({**head, "choices": [choice(index, None, _FINISH[reply.finish_reason])], **own, **rest})
-    if ask.include_usage:
-        yield event({**head, "choices": [], "usage": usage(outcome)})
-    yield DONE
+    def piece(self, index: int, text: str, *, first: bool) -> bytes:
+        """Return the event that adds a text to a reply."""
+        return self._event(index, text, first=first)
+
+    def end(self, outcome: Outcome, sent: Sequence[str]) -> Iterator[bytes]:
+        """Yield what is left once a request is answered: of each reply what was not sent, one event for every span of one
+        of which nothing was; how it ended; usage.
+        """
+        for index, reply in enumerate(outcome.replies):
+            if not reply.text.startswith(
+                sent[index]
+            ):  # it turned out to be something else: no reply is passed off as another
+                problem = "the reply differs from what was sent of it; ask again without stream"
+                yield event({"error": {"message": problem, "type": "server_error", "param": None, "code": "changed"}})
+                yield DONE
+                return
+            left = reply.text[len(sent[index]) :]
+            for number, piece in enumerate(([left] if left else []) if sent[index] else _pieces(reply)):
+                yield self._event(index, piece, first=not number and not sent[index])
+        last = len(outcome.replies) - 1
+        for index, reply in enumerate(outcome.replies):
+            own = {"moco": _own(self.ask, outcome)} if index == last else {}
+            yield self._event(index, None, _FINISH[reply.finish_reason], **own)
+        if self.ask.include_usage:
+            yield event({**self._head, "choices": [], "usage": usage(outcome)})
+        yield DONE
+
+    def _event(
+        self, index: int, text: str | None, finish: str | None = None, *, first: bool = False, **own: Any
+    ) -> bytes:
+        said: dict[str, Any] = {"text": text or ""}
+        if not self._raw:
+            said = {"delta": ({"role": "assistant"} if first else {}) | ({} if text is None else {"content": text})}
+        choice = {"index": index, **said, "logprobs": None, "finish_reason": finish}
+        return event({**self._head, "choices": [choice], **own, **self._rest})
 
 
 def _pieces(reply: Reply) -> list[str]:
@@ -107,9 +128,9 @@ def _message(reply: Reply) -> dict[str, Any]:
     return {"role": "assistant", "content": reply.text, "refusal": None}
 
 
-def _head(ask: Ask, outcome: Outcome, kind: str) -> dict[str, Any]:
+def _head(ask: Ask, id: str, kind: str) -> dict[str, Any]:
     prefix = "cmpl" if ask.text is not None else "chatcmpl"
-    return {"id": f"{prefix}-{outcome.id}", "object": kind, "created": int(time.time()), "model": ask.model}
+    return {"id": f"{prefix}-{id}", "object": kind, "created": int(time.time()), "model": ask.model}
 
 
 def _own(ask: Ask, outcome: Outcome) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from moco_command_serve.asking import Ask
+from moco_command_serve.growing import Growing
 from moco_command_serve.guard import Guard, Guarded
 from moco_command_serve.limits import CapExceeded, Limits, Refused
 from moco_core import (
@@ -106,15 +107,26 @@ class Service:
 
     # ---------------------------------------------------------------- answering
 
-    async def answer(self, ask: Ask) -> Outcome:
-        """Answer a request within its deadline. Raises Refused, with nothing of the machine in its text."""
+    async def answer(self, ask: Ask, growing: Growing | None = None) -> Outcome:
+        """Answer a request within its deadline. Raises Refused, with nothing of the machine in its text.
+
+        ``growing`` is told the replies as they are written, where one model writes them: a member, or a system that is one.
+        """
         member = self.find(ask.model)
         sampling = ask.sampling(self.opened.parts.sampling)
         if ask.n > 1 and sampling.greedy:
             raise Refused(400, "n: at temperature 0 all replies are equal; ask for one", param="n")
         seed = self.opened.parts.seed if ask.seed is None else ask.seed
+        writer = member or self.opened.system.model
+
+        def told(index: int) -> Callable[[Model, str], None] | None:
+            if growing is None or writer is None:
+                return None
+            return lambda model, text: growing.tell(index, text) if model is writer else None
+
         states = [
-            self.opened.runtime.state(self.opened.parts.metric, seed=seed + i, sampling=sampling) for i in range(ask.n)
+            self.opened.runtime.state(self.opened.parts.metric, seed=seed + i, sampling=sampling, on_text=told(i))
+            for i in range(ask.n)
         ]
         calls: list[list[CallRecord]] = [[] for _ in states]
 
@@ -131,7 +143,7 @@ class Service:
         started = time.monotonic()
         replies = await self._bounded(asyncio.gather(*(one(i) for i in range(ask.n))))
         return Outcome(
-            id=uuid.uuid4().hex,
+            id=growing.id if growing is not None else uuid.uuid4().hex,
             replies=replies,
             calls=[call for row in calls for call in row],
             spent=self._spent(states),

@@ -13,7 +13,7 @@ import pytest
 from moco_command_serve.asking import read_ask
 from moco_command_serve.limits import Limits, Refused
 from moco_core import Generation, Method, ModelCallError, Pool, Question, Reply, Sampling, Span, System
-from moco_toolkit_authoring.scripted import Faults, ScriptedPool
+from moco_toolkit_authoring.scripted import Faults, ScriptedEngine, ScriptedPool
 
 from .conftest import answers, events, open_system, say
 
@@ -255,6 +255,51 @@ def test_a_stream_says_that_it_lives_and_then_what_the_reply_is(serve: Any) -> N
         # without the option nobody is told the usage; what is cached comes at once, with all headers
         quick = httpx.post(f"{server.url}/chat/completions", json=body)
         assert "usage" not in events(quick.text)[-2] and quick.headers["x-moco-calls"] == "2"
+
+
+class Telling(ScriptedEngine):
+    """Tells what it writes letter by letter, and waits for the server to send it."""
+
+    lies = False
+
+    def answer(self, call: Any) -> Any:
+        result = super().answer(call)
+        for end in range(1, len(result.text)) if call.tell is not None else ():
+            call.tell(result.text[:end])
+            time.sleep(0.005)
+        if self.lies and call.tell is not None:
+            call.tell("something else, and longer than it is")
+        return result
+
+
+def grown(got: list[Any], index: int = 0) -> list[str]:
+    """The pieces in which one reply of a stream came."""
+    choices = [e["choices"][0] for e in got if isinstance(e, dict) and e.get("choices")]
+    return [c["delta"]["content"] for c in choices if c["index"] == index and "content" in c["delta"]]
+
+
+def test_what_one_model_writes_is_streamed_as_it_writes(serve: Any) -> None:
+    source = ScriptedPool(dict.fromkeys("ab", say), engine=Telling())
+    with serve(VOTE, source) as server:
+        got = events(server.chat("hi", model="a", stream=True, temperature=1.0, n=2, seed=4).text)
+        plain = server.chat("hi", model="a", temperature=1.0, n=2, seed=4).json()
+        for index, choice in enumerate(plain["choices"]):
+            pieces = grown(got, index)
+            assert "".join(pieces) == choice["message"]["content"] and len(pieces) > 3
+        assert len({e["id"] for e in got if isinstance(e, dict)}) == 1 and got[-1] == "DONE"
+        roles = [c["delta"].get("role") for e in got[:-1] for c in e["choices"]]
+        assert roles.count("assistant") == 2
+        # what is known already comes at once; what several models write is told by none of them
+        assert len(grown(events(server.chat("hi", model="a", stream=True, temperature=1.0, n=2, seed=4).text))) == 1
+        assert len(grown(events(server.chat("ho", stream=True).text))) == 1
+
+
+def test_a_reply_that_turns_out_to_be_another_is_an_error_and_no_reply(serve: Any) -> None:
+    engine = Telling()
+    engine.lies = True
+    with serve(VOTE, ScriptedPool({"a": lambda call: "something", "b": say}, engine=engine)) as server:
+        got = events(server.chat("hi", model="a", stream=True).text)
+    assert got[-2]["error"]["code"] == "changed" and got[-1] == "DONE"
 
 
 def test_what_models_wrote_in_turns_is_streamed_in_turns(serve: Any) -> None:

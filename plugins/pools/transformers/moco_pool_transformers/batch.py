@@ -16,10 +16,11 @@ from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.loaded import LoadedModel
 from moco_toolkit_checkpoints.local import Rendered
+from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_decoding.kv_cache import KVCache, bucket
 from moco_toolkit_decoding.prefixes import PrefixStore, read_blocks
 from moco_toolkit_decoding.sampling import Settings, pick
-from moco_toolkit_decoding.stops import StopWatch
+from moco_toolkit_decoding.stops import StopWatch, settled
 from moco_toolkit_decoding.two_tables import TwoTableCache
 
 __all__ = ["Batch", "Row", "StaticBatch", "new_batch"]
@@ -65,6 +66,13 @@ class Row:
         if self.watch is not None and self.watch.add(token, self.ids):
             return "stop"
         return "length" if len(self.ids) >= self.limit else None
+
+    def tell(self, loaded: LoadedModel) -> None:
+        """Tell the answer so far to who wants to know."""
+        if self.call.tell is not None:
+            marks = (*self.sampling.stop, *(tag for pair in loaded.tags for tag in pair))
+            text = settled(loaded.decode(self.ids, tags=True), marks)
+            self.call.tell(split(text, loaded.tags, self.prompt.opened)[1])
 
     def result(self, loaded: LoadedModel, finish: FinishReason) -> Generation:
         meta: dict[str, Any] = {"cached_tokens": self.reused} if self.reused else {}
@@ -196,7 +204,7 @@ class Batch:
             self._settings = Settings.of([r.sampling for r in self.rows], self.loaded.sampling_device)
             self._generators = [row.generator for row in self.rows]
         if not self._due:
-            watched = any(r.watch is not None for r in self.rows)
+            watched = any(r.watch is not None or r.call.tell is not None for r in self.rows)
             self._due = 1 if watched else min(r.limit - len(r.ids) for r in self.rows)
         logits = self.loaded.runner.advance(self.cache, self._next)
         tokens, self._next, logprobs = self._choose(logits, self._settings, self._generators)
@@ -251,6 +259,8 @@ class Batch:
             if finish is not None:
                 out.append((row.call, row.result(loaded, finish)))
                 gone.append(i)
+            else:
+                row.tell(loaded)
         if gone:
             self._leave(gone)
         return out
@@ -324,6 +334,8 @@ class StaticBatch:
             if finish is not None:
                 out.append((row.call, row.result(loaded, finish)))
                 self._done.add(i)
+            else:
+                row.tell(loaded)
         if len(self._done) == len(self.rows):
             self.rows, self._done, self._cache, self._ids = [], set(), None, None
         return out

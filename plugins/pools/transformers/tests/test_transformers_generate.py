@@ -165,6 +165,23 @@ def test_stop_strings_cut_the_text(folders: dict[str, str], tmp_path: Path) -> N
     assert stop in AutoTokenizer.from_pretrained(folders["llama"]).decode(cut.token_ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.3}, {"stop": ("o",)}, {"stop": ("qu", "zz")}], ids=str)
+@pytest.mark.parametrize("folder", ["llama", "gpt2"])
+def test_a_reply_is_told_as_it_grows_and_nothing_of_it_is_taken_back(
+    folder: str, settings: dict[str, Any], folders: dict[str, str], tmp_path: Path
+) -> None:
+    model = opened(folders[folder], tmp_path)
+    told: list[str] = []
+    calls = [ask(model, text, seed=5, max_new_tokens=24, **settings) for text in TEXTS[:3]]
+    plain = serve(model, calls)
+    listened = [ask(model, text, seed=5, max_new_tokens=24, **settings) for text in TEXTS[:3]]
+    listened[1].tell = told.append  # one of three that are decoded together
+    assert [g.text for g in serve(model, listened)] == [g.text for g in plain]
+    for earlier, later in zip(told, [*told[1:], plain[1].text], strict=True):
+        assert later.startswith(earlier)
+    assert len(set(told)) > 2 or len(plain[1].token_ids) < 6
+
+
 def test_chat_template_is_applied_once(folders: dict[str, str], tmp_path: Path) -> None:
     model = opened(folders["llama"], tmp_path)
     tok = AutoTokenizer.from_pretrained(folders["llama"])
