@@ -90,6 +90,12 @@ class RunFailed(MocoError):
     """A run finished, but some of its questions failed."""
 
 
+def error_line(error: BaseException) -> str:
+    """Return an error as one line, with its type if it is not one of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, MocoError) else f"{type(error).__name__}: {text}"
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``", did you mean 'x'?"`` for the nearest known word, or the empty string if nothing is near."""
     import difflib  # rarely needed, and not quick to import

@@ -12,7 +12,7 @@ import attrs
 
 from moco_core.context import Context
 from moco_core.data import Scored
-from moco_core.errors import BudgetReached, MocoError, PluginError, PoolError, PromptTooLong, StoreError
+from moco_core.errors import BudgetReached, PluginError, PoolError, PromptTooLong, StoreError, error_line
 from moco_core.events import QuestionAnswered
 from moco_core.methods import System
 from moco_core.runs.folder import RunFolder
@@ -147,9 +147,3 @@ def _call_row(call: CallRecord) -> Mapping[str, Any]:
         "seen": call.request,
         "said": call.response,
     }
-
-
-def error_line(error: BaseException) -> str:
-    """Return an error as one line, with its type if it is not one of ours."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, MocoError) else f"{type(error).__name__}: {text}"

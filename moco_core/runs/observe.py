@@ -10,6 +10,7 @@ import pluggy
 
 from moco_core import hookspecs
 from moco_core.config import Plugin
+from moco_core.errors import error_line
 
 
 def _to_stderr(line: str) -> None:
@@ -44,7 +45,7 @@ class Observers:
         except Exception as error:
             if self._manager.is_registered(made):
                 self._manager.unregister(made)
-            self.report(f"observer {plugin.name!r} is switched off: {type(error).__name__}: {_one_line(error)}")
+            self.report(f"observer {plugin.name!r} is switched off: {error_line(error)}")
 
     def tell(self, hook: str, event: Any) -> None:
         """Call one hook of every observer that has it, one by one. Never raises."""
@@ -56,10 +57,4 @@ class Observers:
                 alone(event=event)
             except Exception as error:
                 self._manager.unregister(impl.plugin)
-                self.report(
-                    f"observer {impl.plugin_name!r} is switched off: {hook}: {type(error).__name__}: {_one_line(error)}"
-                )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+                self.report(f"observer {impl.plugin_name!r} is switched off: {hook}: {error_line(error)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import moco_core as moco
-from moco_core import Model, NoOptions, PoolSource
+from moco_core import Model, NoOptions, PoolSource, cli
 from moco_core.catalogue import installed
 from moco_core.runs.observe import Observers
 from moco_observer_tensorboard import Options, Tensorboard
@@ -111,3 +112,20 @@ def test_a_run_that_names_it_is_found_there_with_its_dev_scores_and_the_scores_o
                 "fit/dev_scores/b",
             }
     assert json.loads((board / "report" / "report.json").read_text()) == [json.loads(json.dumps(report.data()))]
+
+
+def test_a_tracker_that_is_not_installed_is_one_line_with_the_command_and_the_runs_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("moco_method_majority_vote", reason="needs a method")
+    pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOCO_CACHE", str(tmp_path / "calls.sqlite"))
+    monkeypatch.setattr(installed(), "_registered", {})
+    moco.register(Said, "said")
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "tensorboard" else real(name, *a))
+    given = ["majority_vote", "-p", "said", "-d", "skills", "--test", "2", "--dev", "2", "--observer", "tensorboard"]
+    assert cli._run(["run", *given]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "observer" in line]
+    assert told == ["observer 'tensorboard' is switched off: tensorboard is not installed: pip install tensorboard"]

@@ -78,4 +78,4 @@ def test_a_server_that_is_down_is_reported_once(storage: Path) -> None:
     for hook, event in sample(storage / "runs"):
         observers.tell(hook, event)
     (line,) = lines
-    assert line.endswith("MocoError: no Trackio server at 127.0.0.1:9: Connection refused")
+    assert line.endswith(": no Trackio server at 127.0.0.1:9: Connection refused")
