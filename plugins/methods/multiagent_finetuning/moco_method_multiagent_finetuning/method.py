@@ -103,6 +103,10 @@ class MultiagentFinetuning(Method[Options]):
             train_memory=max(predicted_memory(job((), options), model) for model in pool),
         )
 
+    def learns(self) -> bool:
+        """Return False: references of dev are never read, and a placebo would be the method itself."""
+        return False
+
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> MultiagentFinetuningSystem:
         options = self.options
         count = options.num_agents or len(pool)

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from moco_core.converters import ints
 from moco_core.errors import ConfigError
 from moco_core.types import Message, Prompt, as_messages
 
@@ -27,7 +28,7 @@ class Demonstration:
     """A conversation to imitate. ``trained`` are the indices of the assistant turns that are learnt; by default the last."""
 
     messages: tuple[Message, ...] = attrs.field(converter=_conversation)
-    trained: tuple[int, ...] = attrs.field(default=(), converter=tuple)
+    trained: tuple[int, ...] = attrs.field(default=(), converter=ints)
 
     @classmethod
     def of(cls, prompt: Prompt, completion: str) -> Demonstration:
