@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import yaml
 
@@ -449,6 +450,15 @@ def test_a_configuration_becomes_one_of_ours(
     if METHODS[method].name in installed().cards("method"):  # the options themselves are right
         made = plugin_of(installed(), "method", settings["method"], "method").make()
         assert made.options is not None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_option_that_a_key_stands_for_is_one_of_the_method(method: str) -> None:
+    way = METHODS[method]
+    if way.name not in installed().cards("method"):
+        pytest.skip(f"{way.name} is not installed")
+    own = {field.name for field in attrs.fields(installed().load("method", way.name).Options)}
+    assert {*(rule.option for rule in way.keys.values() if rule.option), *way.starts, *way.decoding} <= own
 
 
 @pytest.mark.parametrize("task", TASKS)
