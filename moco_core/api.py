@@ -42,6 +42,7 @@ from moco_core.runs.records import check_format
 from moco_core.runs.report import Report, make_reports, shown
 from moco_core.runs.results import RunResult
 from moco_core.runs.runner import Benchmark
+from moco_core.runtime.cache import Cache
 from moco_core.runtime.portal import Portal
 from moco_core.runtime.systems import Asked, OpenSystem, SystemParts
 from moco_core.types import Example, Question, Sampling
@@ -144,14 +145,19 @@ def run(*, cache: Path | None = None, observers: Observers | Sequence[Any] | Non
     return Results(tuple(_do(job)))
 
 
-def run_job(job: JobConfig) -> RunResult:
-    """Do one run of a grid in the calling process; executors call it wherever they send a job. Raises what :func:`run` does."""
+def run_job(job: JobConfig, *, cache: Cache | None = None, observers: Observers | None = None) -> RunResult:
+    """Do one run of a grid in the calling process; executors call it wherever they send a job. Raises what :func:`run` does.
+
+    An open ``cache`` takes the place of the job's file.
+    """
     known, data = installed(), dict(job.config)
     for path in job.plugins:
         known.register_file(path)
     if job.role == "baseline":
         del data["method"]
-    (result,) = _do(Benchmark(parse_settings(data, known), known, cache=job.cache, plugins=job.plugins, only=job))
+    config = parse_settings(data, known)
+    one = Benchmark(config, known, cache=cache or job.cache, observers=observers, plugins=job.plugins, only=job)
+    (result,) = _do(one)
     return result
 
 

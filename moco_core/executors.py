@@ -39,6 +39,8 @@ class Executor(ABC, Generic[OptionsT]):
 
     def __init__(self, options: OptionsT) -> None:
         self.options = options
+        self.tell: Callable[[str, Any], None] = lambda hook, event: None
+        """Hands what a run elsewhere tells, a hook of observers and its event, to those of the grid."""
 
     @abstractmethod
     def map(self, jobs: Sequence[JobConfig], run: Callable[[JobConfig], Awaitable[R]]) -> AsyncIterator[R]:

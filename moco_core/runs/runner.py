@@ -24,6 +24,7 @@ from moco_core.runs.observe import Observers
 from moco_core.runs.report import make_reports
 from moco_core.runs.results import RunResult
 from moco_core.runtime.budget import Budget
+from moco_core.runtime.cache import Cache
 from moco_core.runtime.runtime import Runtime
 from moco_core.types import digest
 
@@ -44,7 +45,7 @@ class Benchmark:
         config: RunConfig,
         catalogue: Catalogue,
         *,
-        cache: Path | None,
+        cache: Cache | Path | None,
         observers: Observers | None = None,
         on_result: Callable[[RunResult], None] = lambda result: None,
         plugins: Sequence[Path] = (),
@@ -52,7 +53,7 @@ class Benchmark:
     ) -> None:
         self.config = config
         self.catalogue = catalogue
-        self.cache_path = cache
+        self.cache = cache
         self.observers = observers or Observers()
         self.on_result = on_result
         self.plugins = tuple(plugins)
@@ -181,8 +182,9 @@ class Benchmark:
         """Hand the jobs to the executor and add what they came to."""
         given, jobs = self.config.executor, {job.position: job for job in self.jobs}
         executor: Executor[Any] = given.make() if given else InProcess(self.config.settings.parallel)
+        executor.tell = self.observers.tell
         engines = [e for pool in (self.pool, *self._held()) for e in pool.engines]
-        async with Runtime(self.cache_path, engines) as runtime:
+        async with Runtime(self.cache, engines) as runtime:
 
             async def run(job: JobConfig) -> RunResult:
                 return await self._run(jobs[job.position], heads[job.position], runtime)
@@ -301,7 +303,7 @@ class Benchmark:
             role=job.role,
             label=job.label,
             config={**head["config"], "dataset": {**head["config"]["dataset"], "label": job.dataset.label}, **places},
-            cache=self.cache_path,
+            cache=self.cache.path if isinstance(self.cache, Cache) else self.cache,
             plugins=self.plugins,
         )
 

@@ -22,7 +22,6 @@ from moco_pool_ray.sending import introduced, trained
 from moco_pool_ray.session import PLAIN
 from moco_pool_ray.wire import Reader, Writer
 from moco_toolkit_checkpoints.local import AdapterWeights, Loaded, LocalEngine, ModelFiles, Weights
-from moco_toolkit_ray import gone
 
 __all__ = ["RayEngine", "RayLocalEngine", "engine_for"]
 
@@ -183,7 +182,7 @@ class _Talk:
                     raise problem
             elif time.monotonic() - heard > _SILENCE:
                 heard = time.monotonic()
-                if (error := gone(engine.fleet.address)) is not None:
+                if (error := engine.fleet.gone()) is not None:
                     raise error
         actor.send("end", name)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from moco_core import CapabilityError, ModelCallError
+from moco_core import CapabilityError, ModelCallError, PoolError
 from moco_pool_ray.host import Host, Spec
 from moco_pool_ray.placing import Seat, needs_of
 from moco_toolkit_ray import Connection, cause_of, connect, gone, out_of_memory
@@ -92,10 +92,17 @@ class Fleet:
         self._actors: dict[int, Actor] = {}
         self._deaths = [0 for _ in seats]
         self._users: set[int] = set()
+        self._gone = False
 
     @property
     def address(self) -> str:
         return self._connection.address if self._connection is not None else self._address
+
+    def gone(self) -> PoolError | None:
+        """Return the error of a cluster that is not there any more; nothing is asked of it then: Ray would wait for it."""
+        error = gone(self.address)
+        self._gone |= error is not None
+        return error
 
     def connect(self) -> None:
         """Connect to the cluster. Raises ConfigError."""
@@ -166,7 +173,7 @@ class Fleet:
     def bury(self, lost: Lost) -> None:
         """Note that an actor died. Raises PoolError if the cluster is gone, ModelCallError if it died too often."""
         number = lost.actor.seat.number
-        if (error := gone(self.address)) is not None:
+        if (error := self.gone()) is not None:
             raise error
         with self._lock:
             if self._actors.get(number) is lost.actor:
@@ -191,17 +198,18 @@ class Fleet:
         with self._lock:
             self._users.discard(number)
             actor = self._actors.pop(number, None)
-            if actor is not None:
+            if actor is not None and not self._gone:
                 actor.end()
             if self._users:
                 return
             group, self._group = self._group, None
-            if group is not None:
+            if group is not None and not self._gone:
                 from ray.util import remove_placement_group
 
                 with contextlib.suppress(Exception):
                     remove_placement_group(group)
             connection, self._connection = self._connection, None
+            self._gone = False
         if connection is not None:
             connection.close()
 
@@ -226,7 +234,7 @@ class _Waiting:
         if (waited := time.monotonic() - self._since) < self._next:
             return
         self._next = waited + _AGAIN
-        if (error := gone(self._fleet.address)) is not None:
+        if (error := self._fleet.gone()) is not None:
             raise error
         _log.warning("waiting on the Ray cluster for %s; free there now: %s", self._what, _free())
 

@@ -17,11 +17,13 @@ class Options:
     names: tuple[str, ...] = option(("a", "b"))
     log: str = option("", help="where answered calls are written down")
     hold: str = option("", help="calls of this prompt are answered once the file is there")
+    delay: float = option(0.0, help="seconds that an answer takes")
     most: int = option(0, help="more calls at once do not fit into memory")
     server: bool = option(False, help="calls are submitted one by one")
     memory: int = option(0)
     group: str = option("cpu")
     prefix: str = option("")
+    access_token: str = option("")
     api_key: Secret | None = option(None)
 
 
@@ -37,6 +39,7 @@ def mixin(base):
             if self.options.log:
                 with open(self.options.log, "a") as file:
                     file.write(json.dumps([os.getpid(), call.model.name, said]) + "\n")
+            time.sleep(self.options.delay)
             while self.options.hold and "hold" in said and not Path(self.options.hold).exists():
                 time.sleep(0.02)
             return result
@@ -46,11 +49,12 @@ def mixin(base):
 
 class Batching(mixin(ScriptedEngine)):
     def serve(self, model, inbox):
-        if not self.options.most:
+        most = self.options.most
+        if not most and not self.options.delay:
             super().serve(model, inbox)
             return
-        while calls := inbox.take():
-            if len(calls) > self.options.most:
+        while calls := inbox.take(None if most else 1):
+            if 0 < most < len(calls):
                 raise EngineOutOfMemory(f"{model.name}: {len(calls)} calls do not fit")
             inbox.resolve([(call, self.answer(call)) for call in calls])
 

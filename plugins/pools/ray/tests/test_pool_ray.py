@@ -167,11 +167,26 @@ def test_a_pool_that_differs_on_its_node_is_refused_before_a_call(cluster, sourc
         asyncio.run(work())
 
 
-def test_keys_are_not_sent(source, scripted) -> None:
+def test_keys_are_not_sent_and_nothing_that_was_asked_enters_a_log(cluster, source, scripted) -> None:
     with pytest.raises(
         ConfigError, match="api_key is not sent to other machines; give its key by an environment variable"
     ):
         source({"name": scripted, "api_key": "sk-very-secret"}).models()
+    # nor is what looks like one
+    given = {"name": scripted, "names": ["a"], "access_token": "sk-very-secret"}
+    models = source(given, address=cluster.address).models()
+    assert models[0].engine.fleet.specs[0].section["access_token"] == "***"
+
+    async def work() -> None:
+        async with open_session(sampling=GREEDY) as session:
+            await session.context("fit").generate(models[0], "marmalade")
+
+    asyncio.run(work())
+    logs = [p for p in cluster.folder.rglob("*") if p.is_file() and "logs" in p.parts]
+    assert len(logs) > 5
+    for log in logs:
+        said = log.read_bytes()
+        assert b"sk-very-secret" not in said and b"marmalade" not in said and b"edalamram" not in said, log
 
 
 @pytest.mark.slow  # loads tiny models three times

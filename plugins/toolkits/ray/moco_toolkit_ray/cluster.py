@@ -125,6 +125,11 @@ def _join(address: str) -> None:
         _stay_on_loopback()
     import ray
 
+    worker: Any = sys.modules["ray._private.worker"]
+    worker._worker_logs_enabled = (
+        False  # Ray tells of deaths on stdout, among the tables; here they are one line on stderr
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(
         address=address,
         namespace="moco",

@@ -15,6 +15,7 @@ _CAUSES = (
     ("ray.kill", "it was ended by somebody else"),
     ("end of file", "its process was killed"),
     ("sigkill", "its process was killed"),
+    ("the worker died unexpectedly", "its process was killed"),
 )
 
 

@@ -95,23 +95,29 @@ def _main() -> None:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="moco-ray-", dir="/tmp")
-    common = {
+    common: dict[str, Any] = {
         "node_ip_address": "127.0.0.1",
         "include_log_monitor": False,
         "object_store_memory": 80 << 20,
     }
-    cluster, nodes = Cluster(), []
+    cluster, nodes = Cluster(), list[Any]()
     for line in sys.stdin:
         what, given = json.loads(line)
         answer: dict[str, Any] = {}
         if what == "head":
-            head = {**common, "num_cpus": 0, "no_monitor": True, "include_dashboard": False, "temp_dir": folder}
+            head: dict[str, Any] = {
+                **common,
+                "num_cpus": 0,
+                "no_monitor": True,
+                "include_dashboard": False,
+                "temp_dir": folder,
+            }
             if given["system"]:
                 head["_system_config"] = given["system"]
             node = cluster.add_node(**head)
             answer = {"address": cluster.address, "folder": folder}
         elif what == "add":
-            own = {
+            own: dict[str, Any] = {
                 "num_cpus": given.get("cpus", 0),
                 "num_gpus": given.get("gpus", 0),
                 "resources": given.get("resources"),
