@@ -30,8 +30,8 @@ def souped(name: str, folder: Path) -> dict[str, Any]:
     from transformers_matrix import PROMPTS, Reference, write
     from transformers_tiny import Mean, pool
 
-    from moco_core.local import local_engine
     from moco_core.models import Pool
+    from moco_toolkit_checkpoints.local import local_engine
 
     for seed in (0, 1):
         write(name, folder / str(seed), seed, **SIZES)
