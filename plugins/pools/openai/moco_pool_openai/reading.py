@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moco_core.models import Call
-from moco_core.types import FinishReason, Generation, Sampling
+from moco_core.types import FinishReason, Generation
 from moco_pool_openai.dialects import Dialect
 from moco_pool_openai.failures import Damaged, RequestFailed, stated_failure, words_of
 from moco_pool_openai.streams import is_stream, joined
@@ -89,7 +89,7 @@ def generation(
         )
     if dialect.echoes and route == "chat" and call.input["messages"][-1][0] == "assistant":
         text = text.removeprefix(call.input["messages"][-1][1])
-    stops = Sampling.from_params(call.params).stop
+    stops = call.params.get("stop", ())
     text, cut = _cut(text, stops)
     if isinstance(served, str) and served:
         meta["served_model"] = _sound(served[:200])
