@@ -1,7 +1,7 @@
 """What the core costs: start-up of the command line, overhead per call, replay from the cache, memory.
 
-Prints ratios and per-call figures measured in this one run. Bounds that the project keeps to: `moco --help` at most 2 times
-and `moco list` at most 3 times `python -c "import click"`; at most 0.3 ms per call with an engine that costs nothing;
+Prints ratios and per-call figures measured in this one run. Bounds that the project keeps to: `moco --help` at most 1.5 times
+and `moco list` at most 2 times `python -c "import click"`; at most 0.3 ms per call with an engine that costs nothing;
 100,000 cached calls replayed in under 30 s; peak memory that does not grow with the number of questions; a grid of three
 single models on three devices at most 1.15 times the longest of them, on one device no slower than one after the other.
 """
