@@ -53,8 +53,9 @@ def expected(cost: Cost, aggregator: Model, dev: int, options: Options, run: Sam
 
 async def learn(pool: Pool, aggregator: Model, dev: Sequence[Example], options: Options, context: Context) -> Learnt:
     """Draw sets, train on their mixture and choose among the stages of the training and its start."""
+    places = {example.id: place for place, example in enumerate(dev)}
     drawn = await context.each(
-        dev, lambda e, scope: _sets(pool, aggregator, dev, e, options, scope), label="solutions of dev"
+        dev, lambda e, scope: _sets(pool, aggregator, places[e.id], e, options, scope), label="solutions of dev"
     )
     sets, known = [s for found, _ in drawn for s in found], min(seen for _, seen in drawn)
     strata = [any(s.hard for s in found) for found, _ in drawn]
@@ -97,7 +98,7 @@ def require_room(
 
 
 async def _sets(
-    pool: Pool, aggregator: Model, dev: Sequence[Example], example: Example, options: Options, context: Context
+    pool: Pool, aggregator: Model, place: int, example: Example, options: Options, context: Context
 ) -> tuple[list[CandidateSet], float]:
     """Return one question's sets, and the aggregator's characters per token as its solutions tell them."""
     planned = plan(len(pool), options.size(len(pool)), options.sets_per_question)
@@ -116,7 +117,7 @@ async def _sets(
         if shown:
             out.append(
                 CandidateSet(
-                    question=dev.index(example),
+                    question=place,
                     number=number,
                     texts=tuple(s.text for s in shown),
                     keys=tuple(s.answer.key for s in shown),

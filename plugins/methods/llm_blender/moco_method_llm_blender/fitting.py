@@ -9,16 +9,30 @@ from typing import Any
 
 import attrs
 
-from moco_core import Context, Evaluation, Example, Message, Model
+from moco_core import Context, Cost, Evaluation, Example, Message, Model
 from moco_method_llm_blender.aggregates import bias, spearman
 from moco_method_llm_blender.fusing import fused_sheet, gold, messages
 from moco_method_llm_blender.options import Options
 from moco_method_llm_blender.rankers import HeadRanker, JudgeRanker, Ranker, Ranking, order
 from moco_toolkit_answers import strip_reasoning
 from moco_toolkit_routing import folds, holdout
-from moco_toolkit_training import Demonstration, Duel, Lora, Rank, Sft, stages
+from moco_toolkit_training import Demonstration, Duel, Lora, Rank, Sft, predicted_memory, stages
 
-__all__ = ["Dev", "Pair", "held_out", "learn_fuser", "learn_ranker", "lora", "pairs_of", "quality", "ranker_job"]
+__all__ = [
+    "Dev",
+    "Pair",
+    "expected",
+    "held_out",
+    "learn_fuser",
+    "learn_ranker",
+    "lora",
+    "pairs_of",
+    "quality",
+    "ranker_job",
+]
+
+_LONGEST = 4096
+"""Tokens of a row that a fuser of unknown context is trained on."""
 
 
 @attrs.frozen(kw_only=True)
@@ -118,6 +132,41 @@ def ranker_job(base: Model, dev: Dev, pairs: Sequence[Pair], options: Options, *
     return Sft(rows=[Demonstration(messages=turn) for turn in turns], **settings)
 
 
+def fuser_job(fuser: Model, rows: Sequence[Demonstration], held: Sequence[Demonstration], options: Options) -> Sft:
+    """Return the training of a fuser, of which the epoch with the lowest held-out loss is kept."""
+    return Sft(
+        rows=rows,
+        held_out=held,
+        keep_best=bool(held),
+        lora=lora(options),
+        learning_rate=options.fuser_learning_rate,
+        epochs=options.fuser_epochs,
+        batch=options.batch,
+        max_length=fuser.context_length or _LONGEST,
+        overlong="drop",
+        seed=options.seed,
+    )
+
+
+def expected(cost: Cost, judge: Model, fuser: Model, dev: int, options: Options) -> Cost:
+    """Return a cost with the tokens of all trainings at full length, and the most memory that one of them needs."""
+    learn, none = dev - held_out(dev, options), Dev(examples=(), texts=(), scores=(), skills=(), learn=(), held=())
+    tokens, memory = 0.0, 0
+    if options.trains_ranker:
+        job = ranker_job(judge, none, (), options, keep=1)
+        passes = (
+            2 if options.ranker == "pair_head" and options.train_fuser else 1
+        )  # the two halves together are one more
+        length = min(job.max_length, judge.context_length or job.max_length)
+        tokens += passes * 2 * options.pairs_per_question * learn * job.epochs * length
+        memory = predicted_memory(job, judge)
+    if options.train_fuser and options.k > 1:
+        written = fuser_job(fuser, (), (), options)
+        tokens += learn * written.epochs * written.max_length
+        memory = max(memory, predicted_memory(written, fuser))
+    return attrs.evolve(cost, train_tokens=tokens, train_memory=memory)
+
+
 async def learn_ranker(base: Model, make: Any, dev: Dev, options: Options, context: Context) -> Model | None:
     """Return the trained ranker with the most held-out pairs right, None where nothing is better than no training.
 
@@ -199,18 +248,7 @@ async def learn_fuser(
 
     rows = [r for r in await context.gather(row(q) for q in dev.learn) if r is not None]
     held = [r for r in await context.gather(row(q) for q in dev.held) if r is not None]
-    job = Sft(
-        rows=rows,
-        held_out=held,
-        keep_best=bool(held),
-        lora=lora(options),
-        learning_rate=options.fuser_learning_rate,
-        epochs=options.fuser_epochs,
-        batch=options.batch,
-        max_length=fuser.context_length or 4096,
-        overlong="drop",
-        seed=options.seed,
-    )
+    job = fuser_job(fuser, rows, held, options)
     trained = await context.train(fuser, job, name=f"{fuser.name}-fuser")
     return None if trained is fuser else trained
 

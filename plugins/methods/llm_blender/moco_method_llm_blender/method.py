@@ -26,9 +26,10 @@ from moco_core import (
     Pool,
     Question,
     Reply,
+    Sampling,
     System,
 )
-from moco_method_llm_blender.fitting import Dev, held_out, learn_fuser, learn_ranker, quality
+from moco_method_llm_blender.fitting import Dev, expected, held_out, learn_fuser, learn_ranker, quality
 from moco_method_llm_blender.fusing import fused_sheet
 from moco_method_llm_blender.options import Options
 from moco_method_llm_blender.rankers import HeadRanker, JudgeRanker, Ranker, RewardRanker, order
@@ -209,6 +210,11 @@ class LlmBlender(Method[Options]):
         fit += sample * ranking * (2 if options.trains_ranker and options.ranker == "judge" else 1)
         fit += dev * ranking if options.train_fuser else 0
         return Cost(fit=fit, respond=respond)
+
+    def cost_on(self, pool: Sequence[Model], dev: int, sampling: Sampling) -> Cost:
+        options, cost = self.options, self.cost(len(pool), dev)
+        judge, fuser = (_member(Pool(pool), name, 0) for name in (options.judge, options.fuser))
+        return expected(cost, judge, fuser, dev, options)
 
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> LlmBlenderSystem:
         options = self.options

@@ -498,6 +498,18 @@ def test_dev_calls_are_those_that_are_predicted():
     assert LlmBlender(Options(orders=1)).cost(5, 0).respond == 5 + 10 + 1
 
 
+def test_the_plan_tells_the_tokens_of_training():
+    pool = ScriptedPool(dict.fromkeys("abc", "x"), fields={n: {"context_length": 1000} for n in "abc"}).pool
+
+    def tokens(**options):
+        return LlmBlender(build(Options, options)).cost_on(pool, 10, GREEDY).train_tokens
+
+    assert tokens() == 0
+    assert tokens(train_ranker=True) == 2 * 5 * 8 * 5 * 1000  # orders, pairs, questions, epochs, length
+    assert tokens(train_fuser=True) == 8 * 15 * 1000
+    assert tokens(ranker="pair_head", train_fuser=True) == 2 * 2 * 5 * 8 * 5 * 1000 + 8 * 15 * 1000
+
+
 # ---------------------------------------------------------------- bad input, and killed
 
 
