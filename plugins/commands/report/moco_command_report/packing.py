@@ -9,8 +9,9 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Blocks", "compressed"]
+__all__ = ["Blocks", "Key", "compressed"]
 
+Key = tuple[int, int]
 _BLOCK = 48_000
 """Characters of JSON from which on a block is closed: a few milliseconds to open."""
 _SHARED = 16
@@ -40,22 +41,26 @@ class Blocks:
         self.room = room
         self.full = False
         self.done: list[bytes] = []
-        self.place: dict[tuple[int, int], int] = {}
+        self.place: dict[Key, int] = {}
         self._begin()
 
     def _begin(self) -> None:
         self._texts: dict[str, int] = {}
-        self._open: dict[tuple[int, int], Any] = {}
+        self._open: dict[Key, Any] = {}
         self._size = 0
 
-    def add(self, key: tuple[int, int], value: Any) -> None:
-        """Add what belongs to a (section, question)."""
-        if self.full:
-            return
-        self._open[key] = self._pack(value)
-        self._size += len(json.dumps(self._open[key]))
-        if self._size >= _BLOCK:
-            self.close()
+    def add(self, key: Key, value: Any, known: Mapping[str, int] | None = None) -> Mapping[str, int]:
+        """Add what belongs to a (section, question), and return the texts of its block by their numbers.
+
+        ``known`` are those of another block, which will be read with this one: they are not written again.
+        """
+        texts = self._texts
+        if not self.full:
+            self._open[key] = self._pack(value, known or {})
+            self._size += len(json.dumps(self._open[key]))
+            if self._size >= _BLOCK:
+                self.close()
+        return texts
 
     def close(self) -> None:
         """Close the open block, if it fits."""
@@ -71,17 +76,19 @@ class Blocks:
             self.done.append(block)
         self._begin()
 
-    def _pack(self, value: Any) -> Any:
-        """Replace long texts by ``~`` and their number in the block; so are texts that begin with ``~``."""
+    def _pack(self, value: Any, known: Mapping[str, int]) -> Any:
+        """Replace long texts by ``~`` and their number, or by ``^`` and that in the other block; so are texts that begin so."""
         if isinstance(value, str):
-            if len(value) < _SHARED and not value.startswith("~"):
+            if len(value) < _SHARED and not value.startswith(("~", "^")):
                 return value
+            if value in known:
+                return f"^{known[value]}"
             if value not in self._texts:
                 self._texts[value] = len(self._texts)
                 self._size += len(value)
             return f"~{self._texts[value]}"
         if isinstance(value, Mapping):
-            return {str(k): self._pack(v) for k, v in value.items()}
+            return {str(k): self._pack(v, known) for k, v in value.items()}
         if isinstance(value, Sequence):
-            return [self._pack(v) for v in value]
+            return [self._pack(v, known) for v in value]
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value

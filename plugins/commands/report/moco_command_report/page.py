@@ -14,7 +14,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from moco_command_report.packing import Blocks, compressed
+from moco_command_report.packing import Blocks, Key, compressed
 
 __all__ = ["Page"]
 
@@ -47,21 +47,26 @@ class Page:
     def fill(self, most: int, replies: Blocks, transcripts: Blocks) -> tuple[int, int]:
         """Put in as many blocks as fit into ``most`` bytes, replies first; return how many questions have each."""
         room = most - len(self._head()) - 5 * len(replies.place) - len("</body></html>\n")
-        counts = []
-        for name, blocks in (("replies", replies), ("transcripts", transcripts)):
-            kept = 0
-            for block in blocks.done:
-                part = _BLOCK % (name.encode(), kept, block)
-                if len(part) > room:
-                    break
-                room -= len(part)
-                kept += 1
-                self._blocks.append(part)
-            place = {key: block for key, block in blocks.place.items() if block < kept}
-            counts.append(len(place))
-            for number, section in enumerate(self.summary["sections"]):
-                section[name] = [place.get((number, i), -1) for i in range(len(section["questions"]["ids"]))]
-        return counts[0], counts[1]
+        kept = self._add("replies", replies, len(replies.done), room)
+        # a transcript is read with its replies: those of questions without them stay out
+        whole = next((b for key, b in transcripts.place.items() if key not in kept), len(transcripts.done))
+        room -= sum(map(len, self._blocks))
+        return len(kept), len(self._add("transcripts", transcripts, whole, room))
+
+    def _add(self, name: str, blocks: Blocks, most: int, room: int) -> set[Key]:
+        """Add the first blocks, as far as there is room, and return the keys of what they hold."""
+        count = 0
+        for block in blocks.done[:most]:
+            part = _BLOCK % (name.encode(), count, block)
+            if len(part) > room:
+                break
+            room -= len(part)
+            count += 1
+            self._blocks.append(part)
+        place = {key: block for key, block in blocks.place.items() if block < count}
+        for number, section in enumerate(self.summary["sections"]):
+            section[name] = [place.get((number, i), -1) for i in range(len(section["questions"]["ids"]))]
+        return {*place}
 
     def parts(self) -> Iterator[bytes]:
         """Yield the file. The application stands before the blocks, and runs while they are still being read."""

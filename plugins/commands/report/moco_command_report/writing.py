@@ -61,8 +61,8 @@ def write_report(places: Sequence[Path], out: Path, *, size: float = 25.0, force
             section = sections[number]
             found = [records.get(section.ids[place]) for records in section.records]
             tables[number].add(place, found)
-            replies.add((number, place), reply_of(found))
-            transcripts.add((number, place), transcript_of(found))
+            texts = replies.add((number, place), reply_of(found))
+            transcripts.add((number, place), transcript_of(found), texts)
     for blocks in (replies, transcripts):
         blocks.close()
     problems = loaded.problems + [p for section in sections for records in section.records for p in records.problems]

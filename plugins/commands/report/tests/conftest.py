@@ -164,16 +164,17 @@ class Opened:
         if place < 0:
             return None
         block = inflated(self._parts[f"{kind}{place}"])
-        return _unpacked(block["q"][f"{section}.{question}"], block["x"])
+        replies = inflated(self._parts[f"replies{self.summary['sections'][section]['replies'][question]}"])
+        return _unpacked(block["q"][f"{section}.{question}"], {"~": block["x"], "^": replies["x"]})
 
 
 def inflated(text: str) -> Any:
     return json.loads(zlib.decompress(b64decode(text)))
 
 
-def _unpacked(value: Any, texts: list[str]) -> Any:
+def _unpacked(value: Any, texts: Mapping[str, list[str]]) -> Any:
     if isinstance(value, str):
-        return texts[int(value[1:])] if value.startswith("~") else value
+        return texts[value[0]][int(value[1:])] if value[:1] in texts else value
     if isinstance(value, list):
         return [_unpacked(v, texts) for v in value]
     return {k: _unpacked(v, texts) for k, v in value.items()} if isinstance(value, dict) else value

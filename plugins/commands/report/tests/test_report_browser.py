@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -271,6 +272,72 @@ def test_what_a_model_wrote_is_text(reader: Reader, number: int) -> None:
         pictures = {"\x00": "\u2400", "\u202e": "U+202E", "\u202c": "U+202C"}
         assert shown == re.sub("[\x00\u202e\u202c]", lambda m: pictures[m[0]], text)
     assert page.locator("main img, main b:text-is('bold')").count() == 0
+
+
+def _odd(kind: str, out: Path, make_run: Any) -> dict[str, str]:
+    """Write runs of a kind and return words that a view has to show."""
+    if kind == "one run":
+        make_run(out, "vote", [1, 0])
+        return {"verdict": "vote", "differences": "one system only"}
+    if kind == "killed":
+        folder = make_run(out, "vote", [])
+        head = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(
+            json.dumps({k: v for k, v in head.items() if k != "score"} | {"status": "running"})
+        )
+        return {"verdict": "nothing to compare yet", "questions": "No question was recorded", "audit": "interrupted"}
+    if kind == "all failed":
+        make_run(out, "a", [None, None], "baseline", dev=0.5)
+        make_run(out, "vote", [None, None], position=1)
+        return {"verdict": "nothing to compare yet", "differences": "no scored question in common", "audit": "2"}
+    if kind == "graded":
+        make_run(out, "a", [0.25, -3.0, 1.0], "baseline", dev=0.5, binary=False)
+        make_run(out, "vote", [0.5, 7.5, 1.0], position=1, binary=False)
+        return {"differences": "equal, full score", "questions": "7.5"}
+    if kind == "groups":
+        for place, label in enumerate(("vote", "route")):
+            make_run(out, label, [1, 1, 0], position=place, units={"g0": 1.0, "g1": float(place)})
+        return {"differences": "groups of questions together"}
+    if kind == "two datasets":
+        for place, name in enumerate(("one", "two")):
+            folder = make_run(out / name, "vote", [1, 0], position=place)
+            head = json.loads((folder / "run.json").read_text())
+            head["dataset"]["label"] = head["config"]["dataset"]["name"] = name
+            (folder / "run.json").write_text(json.dumps(head))
+        return {"provenance": "one"}
+    for place in range(40):
+        make_run(out, f"m{place}", [int((q * 7 + place) % 40 < place) for q in range(40)], position=place)
+    return {"verdict": "m39", "differences": "780 pairs", "questions": "m0", "cost": "m20"}
+
+
+@pytest.mark.parametrize(
+    "kind", ["one run", "killed", "all failed", "graded", "groups", "two datasets", "forty systems"]
+)
+def test_odd_runs_make_a_page_without_an_error(browser: Any, tmp_path: Path, make_run: Any, kind: str) -> None:
+    words = _odd(kind, tmp_path / "runs", make_run)
+    assert cli._run(["report", str(tmp_path / "runs"), "-o", str(tmp_path / "report.html")]) == 0
+    reader = Reader(browser.new_page(viewport={"width": 1440, "height": 900}), tmp_path / "report.html")
+    page = reader.go()
+    for view in ("verdict", "differences", "questions", "cost", "audit", "provenance"):
+        page.click(f"nav a:text-is('{view}')")
+        page.wait_for_selector(f"nav a[aria-current=page]:text-is('{view}')")
+        assert words.get(view, "") in reader.text(), view
+    if kind == "two datasets":
+        page.select_option("#section", "1")
+        page.wait_for_selector("main dd:text-is('two')")
+        assert page.url.endswith("s=1")
+    assert reader.errors == []
+    page.close()
+
+
+def test_a_question_without_room_says_how_to_read_it(browser: Any, tmp_path: Path, make_run: Any) -> None:
+    folder = make_run(tmp_path / "runs", "vote", [1, 0])
+    assert cli._run(["report", str(folder), "-o", str(tmp_path / "report.html"), "--size", "0.01"]) == 0
+    reader = Reader(browser.new_page(), tmp_path / "report.html")
+    page = reader.go("#/question/q1")
+    page.wait_for_selector("code:has-text('moco read')")
+    assert "What is question 1?" in reader.text() and "wrong" in reader.text() and reader.errors == []
+    page.close()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -118,6 +118,7 @@ HOSTILE = (
     "\U0001f469\u200d\U0001f680 \U0001f1e9\U0001f1ea",
     "half a pair \ud83d",
     "~12",
+    "^3",
     "x" * 1_000_000,
 )
 
@@ -175,6 +176,8 @@ def test_a_small_page_keeps_scores_and_the_questions_on_which_systems_disagree(
     page = opened(file)
     kept = [i for i in range(n) if page.detail("replies", i) is not None]
     assert code == 0 and 0 < len(kept) < n and 40 in kept and file.stat().st_size <= 400_000
+    told = [i for i in range(n) if page.detail("transcripts", i) is not None]
+    assert {*told} <= {*kept}
     assert f"{len(kept)} of {n} questions with replies" in out and "--size" in out
     assert page.scores("route").count(0) == 1 and len(page.section["questions"]["begins"]) == n
     whole = opened(report(tmp_path / "runs")[3])

@@ -1,5 +1,5 @@
 // Blocks of the page: base64 of zlib streams of JSON, inflated when they are wanted.
-import type { Asked, Call, Summary } from "./types";
+import type { Asked, Call, Section, Summary } from "./types";
 
 interface Block { x: string[]; q: Record<string, any> }
 
@@ -33,20 +33,22 @@ function wanted(id: string): Promise<Block> {
   return found;
 }
 
-function unpacked(value: any, texts: string[]): any {
-  if (typeof value === "string") return value.startsWith("~") ? texts[Number(value.slice(1))] : value;
-  if (Array.isArray(value)) return value.map((v) => unpacked(v, texts));
-  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, unpacked(v, texts)]));
+/** "~" and "^" stand before the number of a text: in this block, or in that of the question's replies. */
+function unpacked(value: any, texts: string[], known: string[]): any {
+  if (typeof value === "string") {
+    const from = value[0] === "~" ? texts : value[0] === "^" ? known : null;
+    return from ? from[Number(value.slice(1))] : value;
+  }
+  if (Array.isArray(value)) return value.map((v) => unpacked(v, texts, known));
+  if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, unpacked(v, texts, known)]));
   return value;
 }
 
-async function fetched(kind: string, place: number, section: number, question: number): Promise<any> {
-  if (place < 0) return null;
-  const { x, q } = await wanted(`${kind}${place}`);
-  return unpacked(q[`${section}.${question}`], x);
+async function fetched(section: Section, number: number, question: number, kind: "replies" | "transcripts"): Promise<any> {
+  if (section[kind][question] < 0) return null;
+  const [{ x, q }, replies] = await Promise.all([wanted(`${kind}${section[kind][question]}`), wanted(`replies${section.replies[question]}`)]);
+  return unpacked(q[`${number}.${question}`], x, replies.x);
 }
 
-export const askedOf = (places: number[], section: number, question: number): Promise<Asked | null> =>
-  fetched("replies", places[question], section, question);
-export const callsOf = (places: number[], section: number, question: number): Promise<Call[][] | null> =>
-  fetched("transcripts", places[question], section, question);
+export const askedOf = (section: Section, number: number, question: number): Promise<Asked | null> => fetched(section, number, question, "replies");
+export const callsOf = (section: Section, number: number, question: number): Promise<Call[][] | null> => fetched(section, number, question, "transcripts");

@@ -6,6 +6,8 @@ import { href, type Route, select } from "./route";
 import type { Section } from "./types";
 import { pick } from "./verdict";
 
+const GRADED: Record<Cell, string> = { repaired: "better", broken: "worse", "both right": "equal, full score", "both wrong": "equal, less", "not compared": "not compared" };
+
 export interface Pair { difference: number; low: number; high: number; n: number; p: number; holm: number }
 
 export function pairOf(section: Section, base: number, other: number): Pair | null {
@@ -17,7 +19,7 @@ export function pairOf(section: Section, base: number, other: number): Pair | nu
 
 /** The systems that are compared: as selected, else the best method with the best single model. */
 export function compared(section: Section, given: Record<string, string>): [base: number, other: number] {
-  const order = section.pairs.scored;
+  const order = [...new Set([...section.pairs.scored, ...section.rows.keys()])];
   const best = section.rows.findIndex((r) => r.best_single);
   const top = order.find((i) => section.rows[i].role === "method" && i !== best) ?? order.find((i) => i !== best) ?? 0;
   const base = indexOf(section, given.a), other = indexOf(section, given.b);
@@ -57,7 +59,7 @@ export function DifferencesView({ section, route }: { section: Section; route: R
       <div class="tiles" role="tablist" aria-label="what happened to the questions">
         {shown.map((c) => (
           <button role="tab" aria-selected={c === cell} class={`tile ${c.replace(" ", "-")}`} onClick={() => change({ cell: c })}>
-            <b>{counts[c].toLocaleString("en")}</b><span>{section.binary ? c : { repaired: "better", broken: "worse" }[c as string] ?? c}</span>
+            <b>{counts[c].toLocaleString("en")}</b><span>{section.binary ? c : GRADED[c]}</span>
           </button>
         ))}
       </div>
@@ -73,7 +75,7 @@ export function DifferencesView({ section, route }: { section: Section; route: R
 
 function List({ section, route, a, b, cell }: { section: Section; route: Route; a: number; b: number; cell: Cell }) {
   const q = section.questions;
-  const given = { ...route.given, a: section.rows[a].name, b: section.rows[b].name, cell };
+  const given = { ...pick(route.given), a: section.rows[a].name, b: section.rows[b].name, cell };
   const found = chosen(section, given);
   return (
     <Rows count={found.length} height={44} label={`questions ${cell}`} empty={`No question is ${cell}.`} class="questions"

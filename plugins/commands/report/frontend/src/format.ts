@@ -5,7 +5,7 @@ export const score = (v: number | null | undefined) => (v == null ? DASH : v.toF
 export const signed = (v: number | null | undefined) => (v == null ? DASH : `${v < 0 ? "−" : "+"}${Math.abs(v).toFixed(3)}`);
 export const range = (low: number, high: number, f = score) => `${f(low)} to ${f(high)}`;
 export const p = (v: number | null | undefined) => (v == null ? "" : v < 0.001 ? "< 0.001" : v.toFixed(3));
-export const percent = (v: number | null | undefined, digits = 0) => (v == null ? DASH : `${(100 * v).toFixed(digits)}\u00a0%`);
+export const percent = (v: number | null | undefined, digits = 0) => (v == null ? DASH : `${(100 * v).toFixed(digits).replace("-", "−")}\u00a0%`);
 export const count = (v: number | null | undefined) => (v == null ? DASH : Math.round(v).toLocaleString("en"));
 export const plural = (n: number, what: string) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 

@@ -20,7 +20,7 @@ export function Verdict({ of: v }: { of: System["verdict"] }) {
 /** A mark for a score, readable without its colour. */
 export function Mark({ score, mark = ".", word = false }: { score: number | null; mark?: string; word?: boolean }) {
   const [kind, sign, name] = markOf(score, mark);
-  const strength = kind === "partly" ? { opacity: String(0.35 + 0.5 * score!) } : undefined;
+  const strength = kind === "partly" ? { opacity: String(0.35 + 0.5 * Math.min(1, Math.max(0, score!))) } : undefined;
   return <span class={`mark ${kind}`}><i aria-hidden="true" style={strength}>{sign}</i><span class={word ? "" : "unseen"}>{name}</span></span>;
 }
 
@@ -28,6 +28,7 @@ export function markOf(score: number | null, mark: string): [kind: string, sign:
   if (mark === "-") return ["absent", "", "not recorded"];
   if (mark === "f") return ["failed", "!", "failed"];
   if (score == null) return ["absent", "·", "not scored"];
+  if (score < 0 || score > 1) return ["partly", String(Number(score.toPrecision(2))), `scores ${score.toPrecision(3)}`];
   if (score >= 1) return ["right", "✓", "right"];
   if (score > 0) return ["partly", String(Math.round(score * 100)), `scores ${score.toFixed(2)}`];
   return mark === "u" ? ["wrong", "?", "no answer read"] : mark === "c" ? ["wrong", "…", "wrong, cut off"] : ["wrong", "✕", "wrong"];

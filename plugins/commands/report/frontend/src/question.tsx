@@ -19,7 +19,7 @@ export function QuestionView({ section, number, route }: { section: Section; num
   useEffect(() => {
     let current = true;
     setAsked("reading");
-    if (at >= 0) askedOf(section.replies, number, at).then((a) => current && setAsked(a), (e) => current && setAsked(e));
+    if (at >= 0) askedOf(section, number, at).then((a) => current && setAsked(a), (e) => current && setAsked(e));
     return () => { current = false; };
   }, [section, number, at]);
   const q = section.questions, { given } = route;
@@ -104,7 +104,7 @@ function Shown({ section, number, at, run, reply, asked }: { section: Section; n
   const [calls, setCalls] = useState<Call[] | null | "reading">("reading");
   useEffect(() => {
     let current = true;
-    callsOf(section.transcripts, number, at).then((c) => current && setCalls(c && c[run]), () => current && setCalls(null));
+    callsOf(section, number, at).then((c) => current && setCalls(c && c[run]), () => current && setCalls(null));
     return () => { current = false; };
   }, [section, number, at, run]);
   const s = section.rows[section.runs[run].system];

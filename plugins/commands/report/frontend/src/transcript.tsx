@@ -4,7 +4,7 @@ import { quantity } from "./format";
 import { Said, visible } from "./parts";
 import type { Asked, Call } from "./types";
 
-export const colour = (pool: string[], model: string): Record<string, string> => ({ "--model": `var(--model-${(Math.max(0, pool.indexOf(model)) % 8) + 1})` }) as Record<string, string>;
+export const colour = (pool: string[], model: string): Record<string, string> => ({ "--model": pool.includes(model) ? `var(--model-${(pool.indexOf(model) % 8) + 1})` : "var(--quiet)" }) as Record<string, string>;
 
 const textOf = (said: any): string | null => (typeof said === "string" ? said : said && typeof said.text === "string" ? said.text : null);
 const flat = (text: string) => text.replace(/\s/g, "");

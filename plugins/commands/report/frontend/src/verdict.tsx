@@ -56,7 +56,7 @@ export function VerdictView({ section, given }: { section: Section; given: Recor
               <tr key={s.name} class={`${s.role} ${s.best_single ? "best" : ""} ${open === s.name ? "open" : ""}`}>
                 <th scope="row">
                   <button class="plain" aria-expanded={open === s.name} onClick={() => setOpen(open === s.name ? null : s.name)}>
-                    <Name of={s} />
+                    {s.control_of && s.control ? <span class="name control" title={s.name}>{s.control} <span class="tag quiet">control</span></span> : <Name of={s} />}
                   </button>
                 </th>
                 <td class="plot"><Interval of={s} x={x} best={best?.score?.mean ?? null} lines={lines} /></td>
@@ -131,9 +131,9 @@ function Detail({ of: s, section, given, best }: { of: System; section: Section;
         ["vs best single", v && `${signed(v.difference)} (${range(v.low, v.high, signed)}), ${v.wins} better, ${v.losses} worse, p ${p(v.p_value)}, Holm ${p(s.p_holm)}`],
         ...versus.map(([name, c]): [string, string] => [`vs ${name}`, `${signed(c.difference)} (${range(c.low, c.high, signed)}), p ${p(c.p_value)}`]),
         ["gap closed", s.gap_closed != null && `${percent(s.gap_closed)}${s.gap_closed_interval ? ` (${range(...s.gap_closed_interval, (g) => percent(g))})` : ""}`],
-        ["emergence", s.emergence && `${s.emergence.solved} of ${s.emergence.open} questions that no single model got right (${percent(s.emergence.share, 1)})`
+        ["emergence", s.emergence && (!s.emergence.open ? "every question is right with some single model" : `${s.emergence.solved} of ${s.emergence.open} questions that no single model got right (${percent(s.emergence.share, 1)})`
           + Object.entries(s.control_emergence).map(([c, e]) => `; its ${c} control ${percent(e.share, 1)}`).join("")
-          + (section.chance ? `; chance ${percent(section.chance, 1)}` : "")],
+          + (section.chance ? `; chance ${percent(section.chance, 1)}` : ""))],
         ["seeds", Object.keys(s.seed_means).length > 1 && `${Object.entries(s.seed_means).map(([k, m]) => `${k}: ${score(m)}`).join(", ")}; sd ${score(s.seed_sd)}`],
         ["figures", Object.entries(s.figures).filter(([k]) => k !== "subset_mean").map(([k, f]) => `${k} ${f.toPrecision(4)}`).join(", ")],
         ["error", s.error],
