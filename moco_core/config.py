@@ -101,7 +101,9 @@ class Settings:
     out: str = option("runs", holds="path", help="where run folders go")
     budget: str | int | float | None = option(None, help="stop once this is spent: money, or tokens ('500k tokens')")
     prices: Mapping[str, tuple[float, float]] = option(
-        factory=dict, check=_prices_problem, help="money per million [prompt, completion] tokens, by model of the pool"
+        factory=dict,
+        check=_prices_problem,
+        help="money per million [prompt, completion] tokens, by model of the pool or of one that a metric or method holds",
     )
     wait: bool = option(False, help="wait where another process writes a run folder, instead of stopping")
     baselines: bool = option(True, help="also run every single model of the pool")

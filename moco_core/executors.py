@@ -19,9 +19,9 @@ R = TypeVar("R")
 class JobConfig:
     """One run of a grid as data: it can be pickled, sent elsewhere, and done there by ``moco_core.run_job``.
 
-    ``config`` is a whole run configuration with one method, one dataset and one seed, its secrets masked: where a run is
-    done elsewhere, keys come from the environment there. ``position`` is the run's place in the grid, ``role`` is ``method``
-    or ``baseline``, ``label`` the system's name in tables. ``plugins`` are the files given as ``--plugin``.
+    ``config`` is a whole run configuration of one method, dataset and seed, its secrets masked: where a run is done elsewhere,
+    keys come from the environment there. ``position`` is its place in the grid, ``role`` ``method`` or ``baseline``, ``label``
+    its name in tables. ``plugins`` are the files given as ``--plugin``; in the file ``spent`` all jobs sum up what they spend.
     """
 
     position: int
@@ -30,6 +30,7 @@ class JobConfig:
     config: Mapping[str, Any]
     cache: Path | None = None
     plugins: tuple[Path, ...] = ()
+    spent: Path | None = None
 
 
 class Executor(ABC, Generic[OptionsT]):

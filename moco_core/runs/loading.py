@@ -35,9 +35,7 @@ def open_pool(plugin: Plugin) -> Pool:
 
 
 def priced(pool: Pool, prices: Mapping[str, tuple[float, float]]) -> Pool:
-    """Return a pool whose models have these prices, by name. Raises ConfigError for a model that it has not."""
-    for name in prices:
-        pool.named(name, "prices")
+    """Return a pool whose models have these prices, by name; those of other models are let alone."""
     return Pool(attrs.evolve(m, prices=prices[m.name]) if m.name in prices else m for m in pool) if prices else pool
 
 
@@ -47,9 +45,14 @@ def single_plugin(model: str | int) -> Plugin:
     return Plugin(kind="method", name="single", given={"model": model}, options=options, cls=Single)
 
 
-def pools_of(*plugins: Plugin) -> tuple[Pool, ...]:
-    """Describe the pools that the options of plugins hold: a judge's, say. Raises ConfigError."""
+def pools_of(*plugins: Plugin, prices: Mapping[str, tuple[float, float]] | None = None) -> tuple[Pool, ...]:
+    """Describe the pools that the options of plugins hold: a judge's, say. Raises ConfigError.
+
+    Who holds them reaches the models through the same instances; with ``prices`` they have these from now on.
+    """
     held = {id(p): p for plugin in plugins for p in plugins_in(plugin.options, "pool")}
+    for plugin in held.values() if prices else ():
+        vars(plugin.instance)["pool"] = priced(plugin.instance.pool, prices or {})
     return tuple(p.instance.pool for p in held.values())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoErr
 from moco_core.events import BenchmarkFinished, BenchmarkStarted
 from moco_core.executors import Executor, JobConfig
 from moco_core.models import Pool
+from moco_core.options import plain
 from moco_core.runs.executing import InProcess
 from moco_core.runs.folder import FolderBusy, RunFolder, environment
 from moco_core.runs.job import Job, Run
@@ -58,11 +61,16 @@ class Benchmark:
         self.on_result = on_result
         self.plugins = tuple(plugins)
         self.pool = priced(open_pool(config.pool), config.settings.prices)
+        self._spent = None if only is None else only.spent
+        if only is None and config.executor is not None and config.settings.budget is not None:
+            self._spent = (Path(config.settings.out) / f".spent-{os.getpid()}-{time.time_ns()}").resolve()
         given = config.settings.budget
-        self.budget = None if given is None else Budget(str(given))
+        self.budget = None if given is None else Budget(str(given), self._spent)
         self._datasets = {id(p): p.make() for p in config.datasets}
         self._splits: dict[tuple[int, str], LoadedSplit] = {}
         self.jobs = self._plan() if only is None else [self._the_one(only)]
+        if config.settings.prices:
+            self._price(whole=only is None)
 
     # ---------------------------------------------------------------- before the work
 
@@ -113,12 +121,22 @@ class Benchmark:
         name = self._datasets[id(dataset)].facts.metric
         return plugin_of(self.catalogue, "metric", name, f"metric (default of dataset {dataset.name!r})")
 
+    def _price(self, *, whole: bool) -> None:
+        """Set the prices of models that methods and metrics hold (judges) too; of the ``whole`` grid every name is known.
+
+        Raises ConfigError.
+        """
+        prices = self.config.settings.prices
+        pools = (self.pool, *pools_of(*(plugin for job in self.jobs for plugin in (job.method, job.metric)), prices=prices))
+        known = {name for pool in pools for name in pool.names}
+        for name in prices:
+            if whole and name not in known:
+                self.pool.named(name, "prices")
+
     def problems(self) -> list[str]:
         """Return what the pools cannot do for the configured methods and metrics, and what metrics lack, one line each."""
         out = []
         if self.budget is not None:
-            if self.config.executor is not None:
-                out.append("budget: it is kept in this process alone; leave executor out")
             if not self.budget.tokens and (free := [m.name for m in self.pool if m.prices is None]):
                 out.append(f"budget: {', '.join(free)} has no price; name it under prices, or limit tokens ('500k tokens')")
         for method in (*self.config.methods, *self.config.controls):
@@ -197,6 +215,8 @@ class Benchmark:
             finally:
                 if isinstance(done, AsyncGenerator):
                     await done.aclose()
+                if given and self._spent:
+                    self._spent.unlink(missing_ok=True)
 
     async def _run(self, job: Job, head: dict[str, Any], runtime: Runtime) -> RunResult:
         run = Run(
@@ -297,14 +317,16 @@ class Benchmark:
 
     def _described(self, job: Job, head: dict[str, Any]) -> JobConfig:
         settings = self.config.settings
-        places = {"out": settings.out, "in_flight": settings.in_flight, "wait": settings.wait, "baselines": False}
+        same = ("out", "in_flight", "wait", "budget", "prices", "verdict")
+        rest = {name: plain(getattr(settings, name)) for name in same} | {"baselines": False}
         return JobConfig(
             position=job.position,
             role=job.role,
             label=job.label,
-            config={**head["config"], "dataset": {**head["config"]["dataset"], "label": job.dataset.label}, **places},
+            config={**head["config"], "dataset": {**head["config"]["dataset"], "label": job.dataset.label}, **rest},
             cache=self.cache.path if isinstance(self.cache, Cache) else self.cache,
             plugins=self.plugins,
+            spent=self._spent,
         )
 
 

@@ -120,7 +120,10 @@ class Elsewhere(Executor):
             "import pickle, sys\n"
             "from moco_core import run_job\n"
             "job = pickle.load(sys.stdin.buffer)\n"
-            "result = run_job(job)\n"
+            "try:\n"
+            "    result = run_job(job)\n"
+            "except Exception as error:\n"
+            "    result = error\n"
             "sys.stdout.buffer.write(pickle.dumps(result))\n"
         )
         for job in reversed(jobs):
@@ -128,7 +131,10 @@ class Elsewhere(Executor):
                 sys.executable, "-c", code, stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             out, _ = await process.communicate(pickle.dumps(job))
-            yield pickle.loads(out)
+            result = pickle.loads(out)
+            if isinstance(result, Exception):
+                raise result
+            yield result
             if self.options.fails:
                 raise OSError("the other machine\nis gone")
 

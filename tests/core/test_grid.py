@@ -95,6 +95,19 @@ def test_runs_done_in_other_processes_give_the_same_table(grid, toys):
         assert content(Path("here", name)) == content(Path("there", name))
 
 
+def test_all_processes_keep_to_one_budget_and_to_the_grids_prices_and_rule(grid):
+    settings = ("-o", "prices={moody0: [1000, 1000], moody1: [1000, 1000]}", "-o", "verdict.level=0.9")
+    got = grid(*BENCH, *settings, "-o", "executor=elsewhere", "--budget", "0.1")
+    assert got.code == 1 and len(got.errors) == 1 and got.errors[0].startswith("error: the budget of 0.1 is used up (")
+    heads = [json.loads(p.read_text()) for p in Path("runs").glob("*/run.json")]
+    rows = [row for head in heads for phase in head["tokens"].values() for row in phase.values()]
+    spent = sum(row["money"] - row["saved"]["money"] for row in rows)
+    assert 1 < len(heads) < 8 and 0.1 <= spent < 0.2 and {head["rule"]["level"] for head in heads} == {0.9}
+    assert sorted(h["status"] for h in heads) == ["finished"] * (len(heads) - 1) + ["interrupted"]
+    assert grid(*BENCH, *settings, "-o", "executor=elsewhere", "--budget", "9").code == 0
+    assert not [p for p in Path("runs").iterdir() if p.is_file()]
+
+
 def test_an_executor_that_fails_is_one_line_and_what_it_did_is_kept(grid):
     got = grid(*BENCH, "-o", "executor={name: elsewhere, fails: true}")
     assert got.code == 1

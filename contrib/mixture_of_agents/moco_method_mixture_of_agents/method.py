@@ -77,11 +77,11 @@ class MixtureOfAgentsSystem(System):
         options: Options = self.options
         models = [self.pool.named(name, "mixture_of_agents") for name in self.proposers]
         sampling = options.sampling(context.sampling)
-        last, texts = Proposals(replies=(), texts=()), []
+        last, texts, scope = Proposals(replies=(), texts=()), [], context.role("proposer")
         for layer in range(1, options.layers):
             replies = await context.gather(
                 (
-                    self._ask(model, layer, i, last, question, context, sampling, sample=models[:i].count(model))
+                    self._ask(model, layer, i, last, question, scope, sampling, sample=models[:i].count(model))
                     for i, model in enumerate(models)
                 ),
                 tolerate=ModelCallError,
@@ -96,9 +96,9 @@ class MixtureOfAgentsSystem(System):
     ) -> Generation | ModelCallError:
         """Return a model's answer from the last proposals, or the error of its call. Raises PromptTooLong with the numbers."""
         options: Options = self.options
-        sampling = options.sampling(context.sampling, aggregator=True)
+        sampling, scope = options.sampling(context.sampling, aggregator=True), context.role("aggregator")
         try:
-            return await self._ask(model, options.layers, None, proposals, question, context, sampling, sample=0)
+            return await self._ask(model, options.layers, None, proposals, question, scope, sampling, sample=0)
         except PromptTooLong:
             raise
         except ModelCallError as error:

@@ -14,35 +14,47 @@ __all__ = ["compare_command"]
 
 
 @click.command("compare")
-@click.argument("base", type=click.Path(path_type=Path))
-@click.argument("other", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...", type=click.Path(path_type=Path))
 @click.option(
     "--list",
     "cell",
     type=click.Choice(["repaired", "broken", "both-right", "both-wrong", "not-compared"]),
-    help="Also list the questions that are so.",
+    help="Also list the questions that are so (of two runs).",
 )
 @click.option("--force", is_flag=True, help="Compare runs of different datasets, questions, metrics or versions.")
 @json_option
-def compare_command(base: Path, other: Path, cell: str | None, force: bool, as_json: bool) -> int:
-    """Compare the run folder OTHER with BASE, question by question.
+def compare_command(runs: tuple[Path, ...], cell: str | None, force: bool, as_json: bool) -> int:
+    """Compare the second RUN folder with the first, question by question; or every two of several, corrected for their number.
 
     \b
     moco compare runs/skills-single-a-s0-5e6f7a8b runs/skills-cascade-s0-1a2b3c4d --list broken
+    moco compare runs/skills-*
     """
     from moco_command_compare.pairs import listed, pair_of, run_of
     from moco_core import ConfigError
     from moco_toolkit_comparison import comparable
 
-    runs = [run_of(base), run_of(other)]
-    if base.resolve() == other.resolve():
-        raise ConfigError(f"{other}: is the run that it is to be compared with; name two")
-    differences, problems = comparable(runs, force), list[str]()
-    pair = pair_of(*runs)
-    if as_json:
-        click.echo(printable(json.dumps(pair.data() | {"differences": differences}, indent=1, ensure_ascii=False)))
+    if len(runs) < 2:
+        raise ConfigError(f"{runs[0]}: is compared with nothing; name another run")
+    found = [run_of(folder) for folder in runs]
+    places = [folder.resolve() for folder in runs]
+    if again := next((f for i, f in enumerate(runs) if places[i] in places[:i]), None):
+        raise ConfigError(f"{again}: is the run that it is to be compared with; name each once")
+    differences, problems = comparable(found, force), list[str]()
+    if len(runs) > 2:
+        from moco_command_compare.grids import grid_of
+
+        if cell:
+            raise ConfigError("--list: lists the questions of two runs; name two")
+        grid = grid_of(found)
+        data, lines = grid.data(), [*grid.lines()]
     else:
-        for line in (*pair.lines(), *(listed(pair, cell, problems) if cell else ())):
+        pair = pair_of(*found)
+        data, lines = pair.data(), [*pair.lines(), *(listed(pair, cell, problems) if cell else ())]
+    if as_json:
+        click.echo(printable(json.dumps(data | {"differences": differences}, indent=1, ensure_ascii=False)))
+    else:
+        for line in lines:
             click.echo(printable(" ".join(line.splitlines())))
     for difference in differences:
         click.echo(printable(f"not comparable: {difference}"), err=True)

@@ -12,7 +12,7 @@ __all__ = ["export_command"]
 
 TEXTS = ("csv", "markdown", "latex")
 FOLDERS = ("jsonl", "every-eval-ever", "figures", "hub-folder")
-TABLES = ("systems", "seeds", "subsets", "datasets", "pairs", "costs")
+TABLES = ("systems", "seeds", "subsets", "datasets", "pairs", "costs", "study")
 
 
 @click.command("export")

@@ -8,6 +8,7 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -189,11 +190,10 @@ def _validated(files: Sequence[Path], folder: Path) -> list[str]:
     """Return what the schema's own package says of files. Raises StoreError if it does not take one."""
     if find_spec("every_eval_ever") is None:
         return ["not validated: the package every-eval-ever is not installed (it needs Python 3.12)"]
-    from every_eval_ever.validator.validate import validate_file
-
+    validator = import_module("every_eval_ever.validator.validate")
     known = {file.relative_to(folder).as_posix(): file for file in files}
     for name, file in known.items():
-        report = validate_file(
+        report = validator.validate_file(
             file,
             repo_path=name,
             available_files=frozenset(known),

@@ -32,7 +32,7 @@ def write_figures(runs: Sequence[RunResult], folder: Path) -> list[str]:
         raise ConfigError("--to figures: none of these runs has scores")
     said: list[str] = []
     folder.mkdir(parents=True, exist_ok=True)
-    style = {"svg.fonttype": "none", "svg.hashsalt": "moco", "pdf.fonttype": 42, "font.size": 9}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "moco", "pdf.fonttype": 42, "font.size": 9}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # letters that no installed font has are drawn as boxes
         for number, comparison in enumerate(comparisons, 1):
@@ -70,6 +70,8 @@ def forest(comparison: Comparison) -> Figure:
 
 def pareto(comparison: Comparison) -> Figure:
     """Return score against cost per question; the front as a line, the best single model at growing budgets as a dashed one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     unit, axes = comparison.unit, _axes(comparison, height=3.2)
     points = [(s, s.cost[unit].value, s.row.estimate.mean) for s in comparison.standings if s.row.estimate]
     known = [(s, cost, score) for s, cost, score in points if cost is not None]
@@ -77,9 +79,10 @@ def pareto(comparison: Comparison) -> Figure:
         axes.plot(
             [cost], [score], color=_COLOURS[s.row.role], marker="D" if s.row.best else "o", markersize=5, linestyle=""
         )
-        axes.annotate(
-            _short(s.label), (cost, score), xytext=(4, 4), textcoords="offset points", fontsize=7, parse_math=False
-        )
+        if s.row.role != "control":  # those are grey, and beside their method
+            axes.annotate(
+                _short(s.label), (cost, score), xytext=(4, 4), textcoords="offset points", fontsize=7, parse_math=False
+            )
     front = sorted((cost, score) for s, cost, score in known if s.efficient)
     axes.plot([c for c, _ in front], [score for _, score in front], color="#1f4e79", linewidth=0.9, zorder=0)
     if len(curve := comparison.curve()) > 1:
@@ -88,6 +91,9 @@ def pareto(comparison: Comparison) -> Figure:
         )
     if known and min(cost for _, cost, _ in known) > 0:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(_AXES[unit])
     axes.set_ylabel("score")
     return _of(axes)

@@ -8,7 +8,7 @@ from typing import Any
 
 from moco_core import ConfigError, RunResult, compare, make_reports
 from moco_core.cli.tables import csv_text, latex_table, seed_rows
-from moco_toolkit_comparison import Comparison, costs, over_datasets, over_subsets
+from moco_toolkit_comparison import PUBLISHED, Comparison, costs, over_datasets, over_subsets, study
 from moco_toolkit_comparison.costs import QUANTITIES
 
 __all__ = ["text_of"]
@@ -166,6 +166,25 @@ def _costs(comparisons: Sequence[Comparison]) -> Rows:
     return out
 
 
+def _study(comparisons: Sequence[Comparison]) -> Rows:
+    found, cells = study(comparisons), "share of (dataset, method) cells above the best single model"
+    rows = [
+        (cells, found.share, PUBLISHED["cells_above_stated"], f"of {found.cells} here; as stated"),
+        (
+            cells,
+            found.share,
+            PUBLISHED["cells_above_recomputed"],
+            f"of {found.cells} here; 132 of 234 in the printed table",
+        ),
+        ("emergence", found.emergence, PUBLISHED["emergence"], "no single model is right, the system is"),
+        ("emergence of the equal-budget controls", found.control_emergence, None, "none published"),
+        ("chance", found.chance, None, "none published"),
+    ]
+    return (
+        [dict(zip(("quantity", "here", "published", "what"), row, strict=True)) for row in rows] if found.cells else []
+    )
+
+
 _TABLES: dict[str, Callable[[Sequence[Comparison]], Rows]] = {
     "systems": _systems,
     "seeds": _seeds,
@@ -173,6 +192,7 @@ _TABLES: dict[str, Callable[[Sequence[Comparison]], Rows]] = {
     "datasets": _datasets,
     "pairs": _pairs,
     "costs": _costs,
+    "study": _study,
 }
 _WHY = {
     "systems": "no run could be read",
@@ -181,6 +201,7 @@ _WHY = {
     "datasets": "no system has scores on two datasets",
     "pairs": "there are no two systems with scores on one dataset",
     "costs": "no cost was recorded",
+    "study": "no method stands beside a best single model",
 }
 
 
@@ -190,6 +211,7 @@ _SPANS = {"score": ("low", "high", ".3f"), "difference": ("difference_low", "dif
 _FORMS = {
     "score": ".3f", "seed_sd": ".3f", "difference": "+.3f", "gap_closed": ".0%", "emergence": ".1%", "unparsed": ".1%",
     "truncated": ".1%", "tokens_per_question": ",.0f", "money_per_question": ".3g", "cost_times_best_single": ".2g",
+    "here": ".1%", "published": ".1%",
     "seconds": ".3g", "flops": ".2e", "money": ".3g", "prompt": ",.0f", "completion": ",.0f", "calls": ",.0f",
 }  # fmt: skip
 _HEADINGS = {
@@ -205,6 +227,7 @@ _READ = {
     "subsets": "dataset system subset score n",
     "datasets": "system datasets score difference",
     "pairs": "dataset system other difference p p_holm wins losses n",
+    "study": "quantity here published what",
     "costs": "dataset system seed phase cost_role model calls prompt completion seconds flops money",
 }
 

@@ -119,6 +119,9 @@ def test_subsets_pairs_and_costs_are_tables_too(runs: moco.Results, export: Told
     mine = sum(float(r["completion"]) for r in found if r["system"] == "a" and r["phase"] == "respond")
     assert mine == runs["a"].usage.completion_tokens
     assert len(table(export, "seeds")) == 3
+    # one cell, and the vote is not above b; of the one question that nobody knows it solves none
+    study = [(r["here"], r["published"]) for r in table(export, "study")]
+    assert study == [("0.0", "0.61"), ("0.0", str(132 / 234)), ("0.0", "0.185"), ("", ""), ("0.0", "")]
     code, out, err = export("runs", "--to", "csv", "--table", "datasets")
     assert (code, out) == (
         2,

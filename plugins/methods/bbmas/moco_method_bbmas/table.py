@@ -93,7 +93,7 @@ class Table:
         what the one before it did.
         """
         model, tried, reason = self.pool[index], set[str](), ""
-        ratio = self._ratios.get(seat, CHARACTERS_PER_TOKEN)
+        ratio, context = self._ratios.get(seat, CHARACTERS_PER_TOKEN), self.context.role(seat.partition(",")[0])
         room = sum(map(len, quotes))
         if self.options.max_board_tokens is not None:
             room = min(room, math.floor(self.options.max_board_tokens * ratio))
@@ -104,9 +104,7 @@ class Table:
                 break  # the reply would be the same
             tried.add(sheet.whole)
             try:
-                asked = await ask(
-                    self.context, model, sheet, self.sampling, before=self.question.messages()[:-1], ratio=ratio
-                )
+                asked = await ask(context, model, sheet, self.sampling, before=self.question.messages()[:-1], ratio=ratio)
             except ModelCallError as error:
                 self.failure, reason = self.failure or error, str(error)
                 continue

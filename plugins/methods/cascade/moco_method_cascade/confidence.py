@@ -53,6 +53,7 @@ async def measure(
         return Confidence(value=chow_quantile(logprobs, options.quantile))
     if kind == "deferral":
         return Confidence(value=head.confidence(logprobs) if isinstance(head, Head) else math.nan)
+    context = context.role("confidence")
     try:
         if kind == "scorer":
             scorer = head if isinstance(head, Model) else None

@@ -55,14 +55,14 @@ async def write(
     """
     count = options.per_card
     sampling = options.knowledge(context.sampling, sampled=count > 1 or use > 0)
-    asked, before = bare(question), question.messages()[:-1]
+    asked, before, scope = bare(question), question.messages()[:-1], context.role("card")
     request = [*before, Message("user", knowledge(question))]
 
     async def one(card: Model, number: int) -> Passage:
         if card.name in base:
-            reply = await context.generate(card, f"{asked}\n", sampling, sample=number, raw=True)
+            reply = await scope.generate(card, f"{asked}\n", sampling, sample=number, raw=True)
         else:
-            reply = await context.generate(card, request, sampling, sample=number)
+            reply = await scope.generate(card, request, sampling, sample=number)
         text = _passage(reply, asked)
         return Passage(text, card.name, reply.usage.completion_tokens, characters_per_token(asked, reply))
 

@@ -104,7 +104,7 @@ async def brief(passage: Passage, pool: Pool, context: Context, options: Options
             options.knowledge(context.sampling, sampled=False), max_new_tokens=options.max_passage_tokens
         )
         try:
-            reply = await context.generate(model, shorter(passage.text), sampling, sample=0)
+            reply = await context.role("summarizer").generate(model, shorter(passage.text), sampling, sample=0)
         except ModelCallError:
             reply = None
         if reply is not None and (text := (strip_reasoning(reply.text) or "").strip()):
@@ -125,6 +125,8 @@ async def check(passages: Sequence[str], checker: Model, context: Context) -> li
 
     Its labels are scored where it can; else it writes one. What cannot be read or asked is 0.5.
     """
+
+    context = context.role("checker")
 
     async def one(passage: str, labels: tuple[str, str]) -> float:
         prompt = [Message("user", true_or_false(passage, labels))]

@@ -50,7 +50,10 @@ class Writing:
     ) -> Writing:
         """Open the sessions of ``models`` (generator, mentor); ``shared`` tells that they have one tokenizer."""
         sampling = context.sampling
-        opening = (open_session(context, m, question, reserve=sampling.max_new_tokens) for m in models)
+        opening = (
+            open_session(context.role(role), m, question, reserve=sampling.max_new_tokens)
+            for role, m in zip(("generator", "mentor"), models, strict=True)
+        )
         answer = JointAnswer(await context.gather(opening), shared=shared, stops=sampling.stop)
         return cls(answer, options, sampling.max_new_tokens, context, context.rng("mentor_collab"))
 

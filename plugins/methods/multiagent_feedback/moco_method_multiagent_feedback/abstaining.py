@@ -107,7 +107,7 @@ async def judge(talk: Talk, chair: int, author: int, reviews: Sequence[str], opt
             return await _scored(talk, chair, sheet, labels)
         # greedy, and long enough for a word before the letter
         sampling = attrs.evolve(talk.sampling, temperature=0.0, max_new_tokens=options.feedback_max_new_tokens)
-        reply, _ = await talk.ask(chair, sheet, sampling, sample=0)
+        reply, _ = await talk.ask(chair, sheet, sampling, sample=0, role="chair")
         return read_verdict(text_of(reply), labels)
 
     found = await talk.context.gather((one(labels) for labels in VERDICTS), tolerate=ModelCallError)
@@ -128,7 +128,7 @@ async def _scored(talk: Talk, chair: int, sheet: Sheet, labels: tuple[str, str])
     model = talk.members[chair]
 
     async def call(messages: Sequence[Message]) -> Sequence[ContinuationScore]:
-        return await talk.context.score(model, messages, _LETTERS)
+        return await talk.context.role("chair").score(model, messages, _LETTERS)
 
     asked = await send(call, model, sheet, 1, before=talk.question.messages()[:-1], ratio=talk.ratios[chair])
     a, b = (score.logprob for score in asked.reply)
@@ -173,7 +173,8 @@ async def compete(talk: Talk, proposer: int, options: Options) -> Challenge:
     choice = rng.choice(others)
     by = rng.choice(sorted((i for i in range(len(talk.members)) if i != proposer), key=talk.who) or [proposer])
     request = [*question.messages()[:-1], Message("user", challenge(question, choice))]
-    passage = text_of(await context.generate(talk.members[by], request, options.feedback(context.sampling), sample=0))
+    sampling = options.feedback(context.sampling)
+    passage = text_of(await context.role("challenger").generate(talk.members[by], request, sampling, sample=0))
     name = talk.members[by].name
     if not passage:
         return Challenge(False, choice=choice, challenger=name, why_not="the passage is empty")

@@ -52,14 +52,14 @@ async def gather_reviews(talk: Talk, authors: Sequence[int], number: int, option
 
     async def peer(author: int, by: int) -> Generation:
         sample = number * len(ranks) + ranks.index(author)  # equal answers of two authors get a review each
-        return (await talk.ask(by, review(talk.question, talk.said[author]), sampling, sample=sample))[0]
+        return (await talk.ask(by, review(talk.question, talk.said[author]), sampling, sample=sample, role="reviewer"))[0]
 
     async def itself(perspective: str) -> Generation:
         before = in_role(talk.question.messages()[:-1], reviewer(perspective))
         request = Message("user", knowledge(talk.question, perspective))
-        known = await talk.context.generate(talk.members[0], [*before, request], sampling, sample=number)
+        known = await talk.context.role("reviewer").generate(talk.members[0], [*before, request], sampling, sample=number)
         sheet = review(talk.question, talk.said[0], text_of(known))
-        return (await talk.ask(0, sheet, sampling, before=before, sample=number))[0]
+        return (await talk.ask(0, sheet, sampling, before=before, sample=number, role="reviewer"))[0]
 
     if len(talk.members) == 1:
         names = options.perspectives[: options.reviews(1)]

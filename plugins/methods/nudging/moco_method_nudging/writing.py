@@ -39,10 +39,10 @@ async def write(
     if options.base_prompt == "plain":
         text = "\n\n".join(m.content for m in question.messages())
         prompt = options.plain_template.replace("{question}", text)
-        opening = open_session(context, models[BASE], prompt, raw=True, reserve=limit)
+        opening = open_session(context.role("base"), models[BASE], prompt, raw=True, reserve=limit)
     else:
-        opening = open_session(context, models[BASE], question, reserve=limit)
-    sessions = await context.gather([opening, open_session(context, models[NUDGING], question, reserve=limit)])
+        opening = open_session(context.role("base"), models[BASE], question, reserve=limit)
+    sessions = await context.gather([opening, open_session(context.role("nudging"), models[NUDGING], question, reserve=limit)])
     answer = JointAnswer(sessions, shared=shared, stops=sampling.stop)
     writing = Writing(answer, options, gamma, sampling, context.rng("nudging"))
     try:

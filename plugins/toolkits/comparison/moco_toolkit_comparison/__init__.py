@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from moco_toolkit_comparison.costs import Amount, Line, answering, costs, front, read_prices, total
 from moco_toolkit_comparison.loading import comparable, differences, load_runs
+from moco_toolkit_comparison.power import detectable
 from moco_toolkit_comparison.verdicts import Rule, Verdict, judge
 
 if TYPE_CHECKING:
     from moco_toolkit_comparison.aggregates import PUBLISHED, Macro, Study, over_datasets, over_subsets, study
     from moco_toolkit_comparison.comparing import Comparison, Emergence, Standing, table_of
-    from moco_toolkit_comparison.statistics import detectable, gap_closed, holm, interval, letters, pairwise, resampled
+    from moco_toolkit_comparison.statistics import gap_closed, holm, interval, letters, pairwise, resampled
 else:
 
     def __getattr__(name: str) -> Any:

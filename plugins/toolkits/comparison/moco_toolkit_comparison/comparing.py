@@ -13,7 +13,8 @@ import numpy as np
 
 from moco_core import Report, Row, Versus, compare
 from moco_toolkit_comparison.costs import NOT_OURS, QUANTITIES, Amount, answering, costs, front, total
-from moco_toolkit_comparison.statistics import Array, detectable, gap_closed, holm, letters, pairwise, resampled
+from moco_toolkit_comparison.power import detectable
+from moco_toolkit_comparison.statistics import Array, gap_closed, holm, letters, pairwise, resampled
 from moco_toolkit_comparison.verdicts import Rule, Verdict, judge
 
 __all__ = ["Comparison", "Emergence", "Standing", "table_of"]

@@ -57,6 +57,15 @@ def _n(s: Standing) -> str:
     return f"{s.row.estimate.n if s.row.estimate else 0}" + (f" ({count} failed)" if count else "")
 
 
+def _emergence(s: Standing) -> str:
+    """Return the share, and that of the equal-budget control where there is one."""
+    if s.emergence is None or s.emergence.share is None:
+        return ""
+    control = s.control_emergence.get("equal budget")
+    beside = f" vs {control.share:.1%}" if control and control.share is not None else ""
+    return f"{s.emergence.share:.1%}{beside}"
+
+
 def _any(what: Callable[[Any], float]) -> Callable[[Comparison], bool]:
     return lambda c: any(what(r) >= 0.0005 for row in c.report.rows for r in row.runs)
 
@@ -82,7 +91,9 @@ COLUMNS = {
         lambda s: f"[{s.row.versus.low:+.3f}, {s.row.versus.high:+.3f}]" if s.row.versus else "",
         lambda c: c.report.best is not None,
     ),
-    "p": Column("p", 1, lambda s: _p(s.row.versus.p_value if s.row.versus else None), lambda c: c.report.best is not None),
+    "p": Column(
+        "p", 1, lambda s: _p(s.row.versus.p_value if s.row.versus else None), lambda c: c.report.best is not None
+    ),
     "holm": Column("p Holm", 3, lambda s: _p(s.p_holm), lambda c: c.report.best is not None),
     "group": Column("group", 2, lambda s: s.group),
     "gap": Column("gap", 4, lambda s: "" if s.gap is None else f"{s.gap:.0%}", lambda c: c.report.best is not None),
@@ -94,7 +105,9 @@ COLUMNS = {
         lambda c: any(r.role == "control" for r in c.report.rows),
     ),
     "n": Column("n", 8, _n),
-    "unparsed": Column("no answer", 10, lambda s: f"{s.row.mean(lambda r: r.unparsed):.1%}", _any(lambda r: r.unparsed)),
+    "unparsed": Column(
+        "no answer", 10, lambda s: f"{s.row.mean(lambda r: r.unparsed):.1%}", _any(lambda r: r.unparsed)
+    ),
     "cut": Column("cut", 11, lambda s: f"{s.row.mean(lambda r: r.truncated):.1%}", _any(lambda r: r.truncated)),
     "tokens": Column("tokens/q", 12, lambda s: s.cost["tokens"].text()),
 }
@@ -105,11 +118,7 @@ MORE = {
     "seconds": Column("s/q", 13, lambda s: s.cost["seconds"].text(".3g")),
     "flops": Column("FLOPs/q", 13, lambda s: s.cost["flops"].text(".2e")),
     "calls": Column("calls/q", 13, lambda s: s.cost["calls"].text(".1f")),
-    "emergence": Column(
-        "emergence",
-        13,
-        lambda s: f"{s.emergence.share:.1%}" if s.emergence and s.emergence.share is not None else "",
-    ),
+    "emergence": Column("emergence", 13, lambda s: _emergence(s)),
 }
 
 
@@ -143,7 +152,9 @@ class Shown:
         known = {**COLUMNS, **MORE}
         for name in wanted:
             if name not in known:
-                raise ConfigError(f"--columns: {name}: no such column{suggest(name, known)}; there are {', '.join(known)}")
+                raise ConfigError(
+                    f"--columns: {name}: no such column{suggest(name, known)}; there are {', '.join(known)}"
+                )
         if wanted:
             shown = [known[name] for name in dict.fromkeys(["system", *wanted])]
         else:
@@ -166,7 +177,9 @@ class Shown:
                 limit = _floor("oracle (ceiling)", comparison.oracle, columns)
                 table.append((limit, "dim"))
             cells = [c.cell(standing) for c in columns]
-            table.append(([f"{cells[0]}{' !' if standing.label in self._marked else ''}", *cells[1:]], _style(standing)))
+            table.append(
+                ([f"{cells[0]}{' !' if standing.label in self._marked else ''}", *cells[1:]], _style(standing))
+            )
         return table
 
     @property

@@ -1,4 +1,4 @@
-"""Tests of many pairs, groups that cannot be told apart, detectable differences, and intervals of any statistic of a table.
+"""Tests of many pairs, groups that cannot be told apart, and intervals of any statistic of a table.
 
 Tables are arrays (systems, questions) of scores; NaN stands for a question that a system did not answer.
 """
@@ -8,14 +8,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from statistics import NormalDist
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["detectable", "gap_closed", "holm", "interval", "letters", "pairwise", "resampled"]
+__all__ = ["gap_closed", "holm", "interval", "letters", "pairwise", "resampled"]
 
 Array = npt.NDArray[np.float64]
 _CHUNK = 4_000_000
@@ -95,27 +94,6 @@ def letters(differ: npt.NDArray[np.bool_]) -> list[str]:
         for i in group:
             out[i] += names[place] if place < len(names) else f"[{place}]"
     return out
-
-
-def detectable(differences: Array, power: float = 0.8, level: float = 0.95) -> float | None:
-    """Return the smallest true mean difference that a test of this size finds with ``power``; None without questions.
-
-    ``differences`` are paired scores' differences; their mean square stays as observed (for scores of 0 and 1 it is the share
-    of discordant pairs). Miettinen 1968: sqrt(n) d = z_a s + z_b sqrt(s^2 - d^2). At most s, where all disagreement is one way.
-    """
-    n = len(differences)
-    if not n:
-        return None
-    square = float(differences @ differences) / n
-    # no disagreement at all is not known to be none: one win and one loss more
-    square = square or 2 / (n + 2)
-    za, zb = NormalDist().inv_cdf(0.5 + level / 2), NormalDist().inv_cdf(power)
-    low, high = 0.0, math.sqrt(square)
-    for _ in range(60):
-        middle = (low + high) / 2
-        enough = math.sqrt(n) * middle >= za * math.sqrt(square) + zb * math.sqrt(max(square - middle**2, 0.0))
-        low, high = (low, middle) if enough else (middle, high)
-    return high
 
 
 def resampled(scores: Array, seed: int = 0, resamples: int = 2000) -> Array:

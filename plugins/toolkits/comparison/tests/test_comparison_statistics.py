@@ -10,6 +10,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from moco_core.runs.stats import wilson
 from moco_toolkit_comparison import detectable, gap_closed, holm, interval, letters, pairwise, resampled
 
 
@@ -117,6 +118,12 @@ def coverage(draw, truth, statistic=lambda means: sum(m[:, 0] for m in means) / 
 
 def test_intervals_of_graded_means_cover_their_truth():
     assert 930 <= coverage(lambda rng: [rng.beta(2, 3, (1, 80))], 0.4) <= 970
+
+
+def test_wilsons_intervals_cover_their_truth():
+    rng = np.random.default_rng(7)
+    found = [wilson(int(k), 150) for k in rng.binomial(150, 0.6, 1000)]
+    assert 930 <= sum(low <= 0.6 <= high for low, high in found) <= 970
 
 
 def test_intervals_of_macro_averages_cover_their_truth():

@@ -114,3 +114,18 @@ def test_further_figures_stand_below(grid):
 def test_failed_runs_say_so(result):
     lines = text([result("a", [1, 0], "baseline", dev=0.5), result("m", [None, None], status="failed")])
     assert next(line for line in lines if line.startswith("m")).split()[1] == "failed"
+
+
+def test_emergence_stands_beside_that_of_the_equal_budget_control(grid):
+    lines = text(grid, 120, ["score", "emergence"])
+    assert next(x for x in lines if x.startswith("good  ")).endswith("100.0% vs 0.0%")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_forty_systems_have_a_table_in_their_order_and_few_words(result, width):
+    runs = [result("a", [i % 2 for i in range(60)], "baseline", dev=0.5)]
+    runs += [result(f"system {k}", [int(i < 20 + k) for i in range(60)]) for k in range(40)]
+    lines = text(runs, width)
+    named = [line.split("  ")[0] for line in lines if line.startswith("system ") and line[7].isdigit()]
+    assert named == [f"system {k}" for k in range(40)] and max(map(cell_len, lines)) <= width and len(lines) < 55
+    assert "of 40 methods" in " ".join(lines)

@@ -109,7 +109,7 @@ class Talk:
             return None
         greedy = attrs.evolve(self.sampling, temperature=0.0)
         try:
-            return (await self.ask(index, summarise(self.question, shown), greedy, sample=0))[0]
+            return (await self.ask(index, summarise(self.question, shown), greedy, sample=0, role="summariser"))[0]
         except ModelCallError as error:
             self.failure = self.failure or error
             return None
@@ -123,14 +123,16 @@ class Talk:
         *,
         before: Sequence[Message] | None = None,
         sample: int | None = None,
+        role: str = "",
     ) -> tuple[Generation, str]:
         """Ask a member with quotes cut to its context; return its reply and the prompt. See :func:`moco_toolkit_quoting.ask`.
 
-        ``before`` are the messages in front, by default the question's system message and earlier conversation.
+        ``before`` are the messages in front, by default the question's system message and earlier conversation. The cost
+        counts under ``role``, if it has one.
         """
         before = self.question.messages()[:-1] if before is None else before
         asked = await ask(
-            self.context,
+            self.context.role(role) if role else self.context,
             self.members[index],
             sheet,
             sampling,

@@ -1,0 +1,145 @@
+"""How often whole runs end in KEEP, with their controls, over 200 draws of questions: nothing is simulated but the models."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import moco_core as moco
+from moco_core import (
+    Context,
+    Dataset,
+    DatasetFacts,
+    Example,
+    Method,
+    Model,
+    NoOptions,
+    Pool,
+    PoolSource,
+    Question,
+    Reply,
+    Split,
+    System,
+    make_reports,
+    option,
+)
+from moco_core.catalogue import installed
+from moco_toolkit_authoring.scripted import ScriptedCall, ScriptedPool
+from moco_toolkit_comparison import Comparison
+
+DRAWS = 200
+SERVED: list[tuple[Any, ...]] = []
+"""Every call that an engine answered."""
+
+
+def drawn(*parts: object) -> float:
+    return int(hashlib.sha256(repr(parts).encode()).hexdigest()[:12], 16) / 16**12
+
+
+class Skilled(PoolSource[NoOptions]):
+    """Two models that are right on six questions of ten; asked for their best, on seven. Half of it is the question's ease."""
+
+    def models(self) -> Sequence[Model]:
+        def says(call: ScriptedCall) -> str:
+            SERVED.append((call.model, call.prompt, call.seed, tuple(sorted(call.params.items(), key=str))))
+            skill = 0.7 if "Do your best" in call.prompt else 0.6
+            question = call.prompt.split(":")[-1]
+            ease = question if drawn("shared", call.model, call.prompt) < 0.5 else (call.model, call.prompt, call.seed)
+            return f"The answer is {int(drawn(ease) < skill)}."
+
+        return ScriptedPool({"a": says, "b": says}, fields={name: {"prices": None} for name in "ab"}).models()
+
+
+@attrs.frozen(kw_only=True)
+class DrawOptions:
+    """Which questions."""
+
+    draw: int = option(0, help="which draw")
+    size: int = option(400, help="how many test questions")
+
+
+class Drawn(Dataset[DrawOptions]):
+    """Questions for all of which 1 is right."""
+
+    Options = DrawOptions
+    facts = DatasetFacts(title="Drawn", metric="exact_match")
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        for i in range(self.options.size if split == "test" else 20):
+            prompt = f"Answer: {self.options.draw} {split} {i}?"
+            yield Example(question=Question(id=f"{split}{i}", prompt=prompt, answer_kind="integer"), references=("1",))
+
+
+class IdleSystem(System):
+    """Asks one of the models, whichever."""
+
+    before = ""
+
+    async def respond(self, question: Question, context: Context) -> Reply:
+        model = context.rng("which").choice(self.pool)
+        return Reply.of(await context.generate(model, f"{self.before}{question.text()}"))
+
+
+class Idle(Method[NoOptions]):
+    """A router that knows nothing."""
+
+    system: type[System] = IdleSystem
+
+    async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> System:
+        return self.system(pool, self.options)
+
+
+class BetterSystem(IdleSystem):
+    """Is right ten points more often."""
+
+    before = "Do your best. "
+
+
+class Better(Idle):
+    """A collaboration that helps."""
+
+    system = BetterSystem
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOCO_CACHE", str(tmp_path / "calls.sqlite"))
+    monkeypatch.setattr(installed(), "_registered", {})
+    for cls, name in ((Skilled, "skilled"), (Drawn, "drawn"), (Idle, "idle"), (Better, "better")):
+        moco.register(cls, name)
+
+    def count(method: str, size: int, draws: int) -> int:
+        found = 0
+        for draw in range(draws):
+            SERVED.clear()
+            dataset = {"name": "drawn", "draw": draw, "size": size}
+            runs = moco.run(
+                pool="skilled", method=method, dataset=dataset, controls=["equal_budget"], out=f"runs/{draw}"
+            ).runs
+            assert len(SERVED) == len({*SERVED})  # the union of the distinct calls, no more
+            (standing,) = (s for s in Comparison(make_reports(runs)[0]).standings if s.label == method)
+            assert standing.verdict is not None
+            found += standing.verdict.decision == "KEEP"
+        return found
+
+    return count
+
+
+def test_a_few_runs_ask_nothing_twice_and_keep_no_idle_method(kept: Any) -> None:
+    assert kept("idle", 60, 3) == 0
+
+
+@pytest.mark.slow
+def test_over_200_draws_an_idle_method_is_kept_in_at_most_one_of_twenty(kept: Any) -> None:
+    assert kept("idle", 100, DRAWS) <= 0.05 * DRAWS
+
+
+@pytest.mark.slow
+def test_over_200_draws_of_400_questions_a_gain_of_ten_points_is_kept_in_four_of_five(kept: Any) -> None:
+    assert kept("better", 400, DRAWS) >= 0.8 * DRAWS
