@@ -17,12 +17,15 @@ from moco_method_co_llm.head import END, Positions, train_head, weak_labels
 from moco_method_co_llm.options import Options
 from moco_method_co_llm.thresholds import candidates
 
-__all__ = ["calibrate", "fit_head", "split"]
+__all__ = ["calibrate", "fit_head", "fit_with_base", "split"]
 
 VERSION = 2
 """Raised when the same texts and options give another head."""
 DIGITS = 4
-"""Decimals of the head that are kept: later ones depend on which texts were read in one batch."""
+"""Decimals of heads and scores that are kept: later ones depend on which texts were read in one batch."""
+
+Target = str | Sequence[int]
+"""A reply to learn from: text, or the tokens that a model wrote, without the end token."""
 
 
 def split(dev: Sequence[Example], share: float) -> tuple[list[Example], list[Example]]:
@@ -41,66 +44,179 @@ async def fit_head(
     Returns ``head`` (H numbers), ``thresholds`` to choose from, less deferral first, the ``shares`` of held-out positions that
     each of them defers, and a ``report`` for people. Raises ConfigError if there is nothing to learn from.
     """
-    learn, held = split(dev, options.held_out)
-    texts = await _targets(models, options, dev, context)
-    if not any(e.id in texts for e in learn):
-        raise ConfigError(
-            "targets: no dev example gives a text to learn from; use targets=gold with references, or another assistant"
-        )
-    seed = context.rng("co_llm", "head").getrandbits(31)
+    lesson = await Lesson.of(models, options, dev, context)
 
     async def compute(spent: decoding.Spent) -> dict[str, Any]:
-        async def one(example: Example, scope: Context) -> list[Positions]:
-            read = []
-            for target in texts[example.id]:
-                inner = scope.on(example.question)
-                read.append(await _positions(models, example, target, options, inner))
-                spent.add(inner)
-            return [positions for positions in read if positions is not None]
-
-        async def positions_of(part: Sequence[Example], label: str) -> list[Positions]:
-            rows = await context.each([e for e in part if e.id in texts], one, label=label)
-            return [positions for row in rows for positions in row]
-
-        training = await positions_of(learn, "scoring targets")
-        if not training:
-            raise ConfigError(f"max_seq_length: no dev example fits into {options.max_seq_length} tokens; raise it")
-        judged = await positions_of(held, "scoring held-out targets")
+        learn = await lesson.read(models, options, lesson.learn, context, spent, label="scoring targets")
+        held = await lesson.read(models, options, lesson.held, context, spent, label="scoring held-out targets")
         start = await decoding.inspect(context, models[0], _mean_output_embedding)
-        return await asyncio.to_thread(_train, training, judged, options, start, seed)
+        return await asyncio.to_thread(_train, learn, held, options, start, lesson.seed)
 
-    what = {
-        "kind": "co_llm.head",
-        "version": VERSION,
-        "texts": [[[plain(e.question.messages()), texts.get(e.id, [])] for e in part] for part in (learn, held)],
-        "options": options.training(),
-        "seed": seed,
-    }
+    what = lesson.what("co_llm.head", options, lesson.learn, lesson.held)
     found: Mapping[str, Any] = await decoding.fit_once(context, what, models, compute)
     context.note(**found["report"])
     return found
 
 
-def _train(
-    learn: Sequence[Positions], held: Sequence[Positions], options: Options, start: Tensor, seed: int
-) -> dict[str, Any]:
+async def fit_with_base(
+    models: Sequence[Model], options: Options, dev: Sequence[Example], context: Context
+) -> tuple[Model, Mapping[str, Any]]:
+    """Train the base model together with its head; return it, and what :func:`fit_head` returns, seen through it.
+
+    The head starts from weak labels on the untrained base; both are then trained on the same texts, the held-out ones apart.
+    """
+    from moco_method_co_llm.joint import Joint, Scored, head_of
+    from moco_toolkit_training import Lora
+
+    base, assistant = models
+    lesson = await Lesson.of(models, options, dev, context)
+
+    async def begin(spent: decoding.Spent) -> dict[str, Any]:
+        learn = await lesson.read(models, options, lesson.learn, context, spent, label="scoring targets")
+        start = await decoding.inspect(context, base, _mean_output_embedding)
+        positions = Positions.joined([r.positions for r in learn])
+        head = await asyncio.to_thread(train_head, positions, options, start, lesson.seed, likelihood=False)
+        return {
+            "head": [round(x, DIGITS) for x in head.tolist()],
+            "rows": [
+                [r.prompt, r.positions.target[:-1].tolist(), [round(x, DIGITS) for x in r.positions.assistant.tolist()]]
+                for r in learn
+            ],
+            "size": min(r.size for r in learn),
+            "ends": sorted({i for r in learn for i in r.ends}),
+        }
+
+    found = await decoding.fit_once(context, lesson.what("co_llm.start", options, lesson.learn), models, begin)
+    job = Joint(
+        rows=[Scored(prompt=prompt, ids=ids, assistant=scores) for prompt, ids, scores in found["rows"]],
+        head=found["head"],
+        size=found["size"],
+        ends=found["ends"],
+        lora=Lora(r=options.lora_r, alpha=options.lora_alpha) if options.train == "lora" else None,
+        learning_rate=options.base_learning_rate,
+        epochs=options.base_epochs,
+        batch=options.base_batch,
+        schedule="linear",
+        warmup=options.warmup_ratio,
+        max_length=options.max_seq_length,
+    )
+    trained = await context.train(base, job, name=f"{base.name}-deferring")
+    head = [round(x, 6) for x in head_of(trained)]
+    pair = [trained, assistant]
+
+    async def look(spent: decoding.Spent) -> dict[str, Any]:
+        part = lesson.held or lesson.learn
+        read = await lesson.read(pair, options, part, context, spent, label="scoring held-out targets")
+        told = _judge(torch.tensor(head), read, options)
+        return {**told, "report": {"texts": len(job.rows), "held_out_texts": len(read), **told["report"]}}
+
+    what = lesson.what("co_llm.thresholds", options, lesson.held or lesson.learn)
+    told = await decoding.fit_once(context, what, pair, look)
+    context.note(**told["report"])
+    return trained, {**told, "head": head}
+
+
+@attrs.frozen(kw_only=True)
+class Read:
+    """A target that both models have read: the prompt's tokens, the positions, and what of the vocabulary both have."""
+
+    prompt: Sequence[int]
+    positions: Positions
+    size: int
+    ends: frozenset[int]
+
+
+@attrs.frozen(kw_only=True)
+class Lesson:
+    """Dev in two parts, and the texts to learn from by example id."""
+
+    learn: Sequence[Example]
+    held: Sequence[Example]
+    texts: Mapping[str, Sequence[Target]]
+    seed: int
+
+    @classmethod
+    async def of(cls, models: Sequence[Model], options: Options, dev: Sequence[Example], context: Context) -> Lesson:
+        """Raises ConfigError if there is nothing to learn from."""
+        learn, held = split(dev, options.held_out)
+        texts = await _targets(models, options, dev, context)
+        if not any(e.id in texts for e in learn):
+            raise ConfigError(
+                "targets: no dev example gives a text to learn from; use targets=gold with references, or another assistant"
+            )
+        return cls(learn=learn, held=held, texts=texts, seed=context.rng("co_llm", "head").getrandbits(31))
+
+    def what(self, kind: str, options: Options, *parts: Sequence[Example]) -> dict[str, Any]:
+        """Return what a result of these parts depends on beside the models."""
+        return {
+            "kind": kind,
+            "version": VERSION,
+            "texts": [[[plain(e.question.messages()), self.texts.get(e.id, [])] for e in part] for part in parts],
+            "options": options.training(),
+            "seed": self.seed,
+        }
+
+    async def read(
+        self,
+        models: Sequence[Model],
+        options: Options,
+        part: Sequence[Example],
+        context: Context,
+        spent: decoding.Spent,
+        *,
+        label: str,
+    ) -> list[Read]:
+        """Read the texts of a part under both models; those that do not fit are left out.
+
+        Raises ConfigError if none of the part that is learnt from fits.
+        """
+
+        async def one(example: Example, scope: Context) -> list[Read]:
+            read = []
+            for target in self.texts[example.id]:
+                inner = scope.on(example.question)
+                read.append(await _read(models, example, target, options, inner))
+                spent.add(inner)
+            return [found for found in read if found is not None]
+
+        rows = await context.each([e for e in part if e.id in self.texts], one, label=label)
+        found = [read for row in rows for read in row]
+        if not found and part is self.learn:
+            raise ConfigError(f"max_seq_length: no dev example fits into {options.max_seq_length} tokens; raise it")
+        return found
+
+
+def _train(learn: Sequence[Read], held: Sequence[Read], options: Options, start: Tensor, seed: int) -> dict[str, Any]:
     """Train the head and look at it on held-out positions; on those it was trained on if there are no others."""
-    training = Positions.joined(learn)
+    training = Positions.joined([r.positions for r in learn])
     head = train_head(training, options, start, seed=seed).mul(10**DIGITS).round().div(10**DIGITS)
-    judged = Positions.joined(held or learn)
+    told = _judge(head, held or learn, options)
+    positions = told["report"].pop("held_out_positions")
+    return {
+        **told,
+        "head": [round(x, DIGITS) for x in head.tolist()],
+        "report": {
+            "texts": len(learn),
+            "positions": len(training.target),
+            "held_out_texts": len(held),
+            "held_out_positions": positions if held else 0,
+            **told["report"],
+        },
+    }
+
+
+def _judge(head: Tensor, read: Sequence[Read], options: Options) -> dict[str, Any]:
+    """Return the thresholds to choose from, and how well a head ranks these positions."""
+    judged = Positions.joined([r.positions for r in read])
     sigma = (judged.hidden @ head).sigmoid()
     wanted = weak_labels(judged, "a").bool()
     area = decoding.auroc(sigma.tolist(), wanted.tolist())
     thresholds = candidates(sigma, judged.assistant_top != judged.base_top, options)
     return {
-        "head": [round(x, DIGITS) for x in head.tolist()],
         "thresholds": thresholds,
         "shares": [round(float((sigma > eta).float().mean()), 4) for eta in thresholds],
         "report": {
-            "texts": len(learn),
-            "positions": len(training.target),
-            "held_out_texts": len(held),
-            "held_out_positions": len(judged.target) if held else 0,
+            "held_out_positions": len(judged.target),
             "assistant_alone_right": round(float(wanted.float().mean()), 4),
             "auroc": None if area is None else round(area, 4),
         },
@@ -119,10 +235,6 @@ def _mean_output_embedding(loaded: Any) -> Tensor:
 
 
 # -------------------------------------------------------------------- texts to learn from
-
-
-Target = str | Sequence[int]
-"""A reply to learn from: text, or the tokens that a model wrote, without the end token."""
 
 
 async def _targets(
@@ -159,9 +271,9 @@ async def _accepted(model: Model, example: Example, scope: Context) -> Target | 
     return list(reply.token_ids) or reply.text
 
 
-async def _positions(
+async def _read(
     models: Sequence[Model], example: Example, target: Target, options: Options, scope: Context
-) -> Positions | None:
+) -> Read | None:
     """Read a reply under both models; None if it does not fit. Its last position is the end, whichever token says so."""
     try:
         sessions = await scope.gather(decoding.open_step_session(scope, m, example.question) for m in models)
@@ -189,13 +301,16 @@ async def _positions(
     closing = torch.tensor(sorted(i for i in ends if i < size))
     end = [seen.full[:size].log_softmax(-1)[closing].logsumexp(0) for seen in last]
     tops = [[END if i in ends else i for i in traced.top_ids] for traced in (mine, theirs)]
-    return Positions(
+    positions = Positions(
         hidden=mine.hidden,
         base=torch.cat([torch.tensor(mine.logprobs), end[0][None]]),
         assistant=torch.cat([torch.tensor(theirs.logprobs), end[1][None]]),
         base_top=torch.tensor(tops[0]),
         assistant_top=torch.tensor(tops[1]),
         target=torch.tensor([*ids, END]),
+    )
+    return Read(
+        prompt=list(sessions[0].opened.prompt), positions=positions, size=size, ends=frozenset(closing.tolist())
     )
 
 

@@ -54,8 +54,13 @@ def weak_labels(positions: Positions, init: str) -> Tensor:
     return (wrong & right if init == "a" else wrong).float()
 
 
-def train_head(positions: Positions, options: Options, start: Tensor, seed: int = 0) -> Tensor:
-    """Return g, float32 (H,), trained on weak labels and then on the marginal likelihood; everything else is constant."""
+def train_head(
+    positions: Positions, options: Options, start: Tensor, seed: int = 0, *, likelihood: bool = True
+) -> Tensor:
+    """Return g, float32 (H,), trained on weak labels and then on the marginal likelihood; everything else is constant.
+
+    Without ``likelihood`` the labels alone count: what is trained with a base model starts there.
+    """
     generator = torch.Generator().manual_seed(seed)
     head = start.detach().clone().float().requires_grad_()
     labels = weak_labels(positions, options.init) if options.init != "none" else None
@@ -68,7 +73,7 @@ def train_head(positions: Positions, options: Options, start: Tensor, seed: int 
     def on_likelihood(u: Tensor, i: Tensor) -> Tensor:
         return deferral_loss(u, positions.base[i], positions.assistant[i]).mean()
 
-    for loss in ([on_labels] if labels is not None else []) + [on_likelihood]:
+    for loss in ([on_labels] if labels is not None else []) + ([on_likelihood] if likelihood else []):
         optimiser = torch.optim.AdamW([head], lr=options.learning_rate, weight_decay=0.0)
         steps = options.epochs * max(1, -(-len(positions.target) // options.batch))
         warm = max(1, int(options.warmup_ratio * steps))

@@ -37,6 +37,18 @@ class Options:
         help="what is trained: the head alone, or the base model with it (needs the training toolkit)",
         paper="full",
     )
+    base_learning_rate: float | None = option(
+        None,
+        gt=0,
+        help="of base and head together (train=lora, full); none: 1e-4, or 2e-5 for all weights",
+        paper="2e-5",
+    )
+    base_epochs: int = option(2, ge=1, help="passes over the texts (train=lora, full)", paper="2")
+    base_batch: int = option(
+        128, ge=1, help="texts per update; fewer where there are few (train=lora, full)", paper="128"
+    )
+    lora_r: int = option(16, ge=1, help="rank of the base model's adapter (train=lora)")
+    lora_alpha: int = option(32, ge=1, help="its scale")
     init: Literal["a", "b", "none"] = option(
         "a", help="weak labels: a: only the assistant is right; b: the base is wrong; none: joint loss alone", paper="a"
     )

@@ -354,7 +354,7 @@ def test_an_end_counts_as_an_end_whichever_token_says_so():
                 models[1], Example(question=QUESTION, references=("a",)), session.context("fit", QUESTION)
             )
             return written, [
-                await fitting._positions(models, example, target, Options(), context)
+                (await fitting._read(models, example, target, Options(), context)).positions
                 for target in (written, "The answer is a")
             ]
 
@@ -447,11 +447,6 @@ def test_a_dev_question_that_is_too_long_costs_its_score_and_nothing_else():
 
 
 # -------------------------------------------------------------------- bad input
-
-
-def test_training_the_base_names_the_toolkit():
-    with pytest.raises(CapabilityError, match="moco-toolkit-training"):
-        run_method(CoLLM(Options(train="full")), pool(1, 2), dev=examples(2, prefix="d"))
 
 
 def test_tokenizers_that_differ_in_one_id_are_refused_before_training():
