@@ -78,6 +78,23 @@ def write(
     return str(folder)
 
 
+def write_encoder(folder: Path, kind: str = "Bert") -> str:
+    """Write a random encoder of width 32 (Bert, Roberta, DistilBert) with a tokenizer without a template; return its folder."""
+    import torch
+    import transformers
+
+    words = tokenizer(None)
+    words.pad_token, words.model_max_length = "<|end|>", 120
+    config = getattr(transformers, f"{kind}Config")
+    sizes = {"hidden_size": 32, "dim": 32, "num_hidden_layers": 2, "n_layers": 2, "num_attention_heads": 2, "n_heads": 2}
+    more = {"intermediate_size": 64, "hidden_dim": 64, "max_position_embeddings": 128, "pad_token_id": words.pad_token_id}
+    known = {k: v for k, v in {**sizes, **more}.items() if k not in config.attribute_map}
+    torch.manual_seed(0)
+    getattr(transformers, f"{kind}Model")(config(vocab_size=len(words), **known)).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)
+
+
 def write_lora(folder: Path, base: str, seed: int = 0, rank: int = 4, width: int | None = None) -> str:
     """Write a random LoRA adapter on the attention of a checkpoint of :func:`write`; return its folder."""
     import json

@@ -16,7 +16,7 @@ from moco_method_cascade.options import Options, per_level
 from moco_method_cascade.thresholds import Table, by_fraction, oracle, search, simulate
 from moco_toolkit_routing import pricing
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["Fitted", "fit", "levels_of"]
 
 
 @attrs.frozen(kw_only=True)
@@ -28,8 +28,14 @@ class Fitted:
     scorers: tuple[Model | None, ...] = ()
 
 
+def levels_of(pool: Sequence[Model]) -> list[Model]:
+    """Return who is asked, from weak to strong: the members that write text."""
+    return [model for model in pool if model.can("generate")]
+
+
 async def fit(pool: Pool, dev: Sequence[Example], options: Options, context: Context) -> Fitted:
     """Answer dev at the levels, learn heads and thresholds, and tell what the cascade does on dev."""
+    everybody, pool = pool, Pool(levels_of(pool))
     steps, scores = await _answer(pool, dev, options, context)
     heads: tuple[Head | None, ...] = ()
     if options.confidence == "deferral":
@@ -38,7 +44,7 @@ async def fit(pool: Pool, dev: Sequence[Example], options: Options, context: Con
     if options.confidence == "scorer":
         from moco_method_cascade.scorer import learn_scorers
 
-        scorers, held, steps = await learn_scorers(pool, dev, steps, scores, options, context)
+        scorers, held, steps = await learn_scorers(everybody, pool, dev, steps, scores, options, context)
         scores = [[level[q] for q in held] for level in scores]
         context.note(thresholds_set_on=len(held))
     table = _table(pool, steps, scores)

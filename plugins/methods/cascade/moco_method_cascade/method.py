@@ -26,11 +26,12 @@ from moco_core import (
     Pool,
     Question,
     Reply,
+    Sampling,
     System,
     build,
 )
 from moco_method_cascade.asking import Step, ask
-from moco_method_cascade.fitting import Fitted, fit
+from moco_method_cascade.fitting import Fitted, fit, levels_of
 from moco_method_cascade.head import Head
 from moco_method_cascade.options import CHOW, Options, per_level
 from moco_toolkit_routing import Pricing, pricing
@@ -48,7 +49,7 @@ def _heads(saved: Sequence[Any]) -> tuple[Head | None, ...]:
 
 @attrs.frozen(eq=False, slots=False)
 class CascadeSystem(System):
-    """The pool from weak to strong, with one acceptance threshold per level but the last.
+    """The pool's writers from weak to strong, with one acceptance threshold per level but the last.
 
     ``heads`` has one deferral head per such level, or is empty; so have ``scorers`` models, whose files are saved.
     """
@@ -58,9 +59,14 @@ class CascadeSystem(System):
     scorers: tuple[Model | None, ...] = ()
 
     @cached_property
+    def levels(self) -> Sequence[Model]:
+        """Who is asked, in this order: a member that writes no text (an encoder for the scorer, say) is no level."""
+        return levels_of(self.pool)
+
+    @cached_property
     def pricing(self) -> Pricing:
         """What calls of the levels cost."""
-        return pricing(self.pool, self.options.prices)
+        return pricing(self.levels, self.options.prices)
 
     def state(self) -> Mapping[str, Any]:
         state = dict(System.state(attrs.evolve(self, scorers=())))
@@ -85,7 +91,7 @@ class CascadeSystem(System):
         total = 0.0
         deepest: tuple[int, Step] | None = None
         failure: ModelCallError | None = None
-        for level, (model, tau) in enumerate(zip(self.pool, (*self.thresholds, -math.inf), strict=True)):
+        for level, (model, tau) in enumerate(zip(self.levels, (*self.thresholds, -math.inf), strict=True)):
             if tau == math.inf:  # never accepts, so there is nothing to ask
                 continue
             told = self.heads or self.scorers
@@ -117,7 +123,7 @@ class CascadeSystem(System):
         return Reply.of(
             step.reply,
             level=level + 1,
-            model=self.pool[level].name,
+            model=self.levels[level].name,
             levels=list(asked),
             cost=_json(total),
             cost_unit=self.pricing.unit,
@@ -138,7 +144,7 @@ class Cascade(Method[Options]):
         kind = self.options.confidence
         asked = {"p_true": {"score"}, "self_report": {"score"}, "scorer": {"train", "reward"}}
         optional = {"logprobs"} if kind in CHOW else asked.get(kind, set())
-        return Needs(min_models=2, optional=optional, check=self._problems)
+        return Needs(capabilities=(), min_models=2, optional={"generate", *optional}, check=self._problems)
 
     def cost(self, models: int, dev: int) -> Cost:
         options = self.options
@@ -147,9 +153,17 @@ class Cascade(Method[Options]):
         levels = models if options.whole else models - 1
         return Cost(fit=dev * (levels + checks) if options.fits else 0, respond=models + checks)
 
+    def cost_on(self, pool: Sequence[Model], dev: int, sampling: Sampling) -> Cost:
+        found = self.cost(len(levels_of(pool)), dev)
+        if self.options.confidence != "scorer":
+            return found
+        from moco_method_cascade.scorer import predicted
+
+        return attrs.evolve(found, **predicted(pool, self.options, dev, sampling))
+
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> CascadeSystem:
         options = self.options
-        fitted = Fitted(thresholds=per_level(options.thresholds, len(pool) - 1))
+        fitted = Fitted(thresholds=per_level(options.thresholds, len(levels_of(pool)) - 1))
         if options.fits:
             if not dev:
                 learnt = f"confidence: {options.confidence}"
@@ -171,14 +185,17 @@ class Cascade(Method[Options]):
         return CascadeSystem(pool, self.options, **{**state, "scorers": tuple(scorers)})
 
     def _problems(self, pool: Sequence[Model]) -> list[str]:
-        options, count = self.options, len(pool) - 1
+        options, levels = self.options, levels_of(pool)
+        count = len(levels) - 1
+        if count < 1 and len(pool) > 1:
+            return [f"needs two models that write text, the pool has {len(levels)}; add models to the pool"]
         out = []
         for key, length in (("accept_fraction", count), ("thresholds", count), ("prices", count + 1)):
             value = getattr(options, key)
             if isinstance(value, tuple) and len(value) != length:
-                out.append(f"{key}: {len(pool)} levels need {length} values, got {len(value)}")
+                out.append(f"{key}: {len(levels)} levels need {length} values, got {len(value)}")
         if options.confidence in CHOW:
-            for model in list(pool)[:-1]:
+            for model in levels[:-1]:
                 if not model.can("logprobs"):
                     out.append(
                         f"confidence: model {model.name!r} cannot return the log-probabilities of its tokens "
@@ -189,7 +206,7 @@ class Cascade(Method[Options]):
             from moco_method_cascade.scorer import scorer_problems
 
             out += scorer_problems(pool, options)
-        if options.max_depth is not None and options.max_depth > len(pool):
+        if options.max_depth is not None and options.max_depth > len(levels):
             out.append(f"max_depth: expected at most {len(pool)}, the number of levels; got {options.max_depth}")
         return out
 

@@ -53,7 +53,8 @@ class Options:
     agreement_temperature: float = option(0.7, gt=0, help="sampling of those replies")
     verify_tokens: int = option(16, ge=1, help="budget of a verdict in words, where a model cannot score")
     scorer: str | int = option(
-        "auto", help="who is trained for confidence=scorer: a member's name or index; auto: the smallest that can be",
+        "auto",
+        help="who is trained for confidence=scorer: a member's name or index; auto: the smallest, an encoder first",
         paper="DistilBERT",
     )
     scorer_share: float = option(

@@ -109,7 +109,7 @@ class CoLLM(Method[Options]):
     def needs(self) -> Needs:
         return Needs(
             capabilities=frozenset({"generate"}),
-            optional=frozenset({"step", "hidden"}),
+            optional=frozenset({"step", "hidden"} | ({"train"} if self.options.train != "head" else set())),
             min_models=2,
             check=self._problems,
         )

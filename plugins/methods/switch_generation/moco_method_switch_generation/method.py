@@ -118,9 +118,11 @@ class SwitchGeneration(Method[Options]):
     paper: ClassVar[str] = "arXiv 2510.09913"
 
     def needs(self) -> Needs:
+        learnt = {"train"} if self.options.trains else set()
+        judged = {"reward"} if self.options.reward_model is not None else set()
         return Needs(
             capabilities=frozenset({"generate"}),
-            optional=frozenset({"step", "score"}),
+            optional=frozenset({"step", "score"} | learnt | judged),
             min_models=2,
             check=self._problems,
         )

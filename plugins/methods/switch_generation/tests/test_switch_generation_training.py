@@ -76,7 +76,9 @@ def fitted(method, pool, level=None, dev=DEV, questions=(), **more):
 def test_the_rule_by_which_a_writer_is_the_better_one_is_found_and_survives_saving():
     """After x the second writer is better and after y the first; who writes the first word makes no difference."""
     method, pool, base = setting()
-    outcome = fitted(method, pool, questions=[DEV[0].question], reload_with=method)
+    needs = method.needs()
+    allowed = frozenset(needs.capabilities) | needs.optional
+    outcome = fitted(method, pool, questions=[DEV[0].question], reload_with=method, allowed=allowed)
     assert outcome.texts == {"d0": " x y x"}  # the third place was never one to choose at: the first label
     ((name, job),) = base.trainings
     assert name == "base" and job.service == "sft" and job.keep_best and outcome.files == ("switcher/scripted.json",)
@@ -109,7 +111,7 @@ def test_every_writer_of_the_next_patch_has_as_many_answers_and_a_question_is_re
     monkeypatch.setattr(training, "_worth", counting)
     judge = ScriptedPool({"judge": ""})
     method, pool, _ = setting(reward_model=as_plugin(judge), rollouts=5, instances=7)
-    outcome = fitted(method, pool)
+    outcome = fitted(method, pool, allowed=frozenset(method.needs().capabilities) | method.needs().optional)
     assert sum(seen.values()) == 7 * 2 * 3  # five among two writers: three each
     assert outcome.noted("instances") == 7
     for call in judge.history:

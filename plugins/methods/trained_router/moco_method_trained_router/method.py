@@ -163,7 +163,13 @@ class TrainedRouter(Method[Options]):
 
     def cost_on(self, pool: Sequence[Model], dev: int, sampling: Sampling) -> Cost:
         readers = len(encoder_names(pool, self.options.encoder)) if self.options.embedded else 1
-        return self._cost(len(_writers(pool)), readers, dev)
+        found, writers = self._cost(len(_writers(pool)), readers, dev), _writers(pool)
+        if self.options.embedded:
+            return found
+        from moco_method_trained_router.models import predicted
+
+        own = self.options.model_descriptions or [m.description or m.name for m in writers]
+        return attrs.evolve(found, **predicted(pool, self.options, own, dev))
 
     def _cost(self, models: int, readers: int, dev: int) -> Cost:
         options = self.options

@@ -18,10 +18,12 @@ from moco_method_trained_router.lesson import Lesson
 from moco_method_trained_router.options import Options
 from moco_toolkit_quoting import fence, transcript
 from moco_toolkit_routing import folds, holdout, route_prompt, scoring_labels
-from moco_toolkit_training import Classify, Demonstration, Labelled, Lora, Sft
+from moco_toolkit_training import Classify, Demonstration, Labelled, Lora, Sft, predicted_memory
 
-__all__ = ["Asker", "base_of", "base_problems", "learn_model"]
+__all__ = ["Asker", "base_of", "base_problems", "learn_model", "predicted"]
 
+QUESTION = 60
+"""Tokens of a question, as a guess for what a plan says."""
 _RATINGS = scoring_labels(5)
 """How well the weak model would do, from badly (1) to well (5); from 2 on it suffices."""
 
@@ -105,12 +107,30 @@ class Asker:
             "batch": int(options.in_force("batch")),
             "learning_rate": options.in_force("learning_rate"),
             "weight_decay": options.in_force("weight_decay"),
+            "keep_best": True,
             "seed": options.seed,
         }
         if options.router == "encoder":
             return Classify(classes=self.classes, lora=None, **settings)
         lora = Lora(r=options.lora_r, alpha=options.lora_alpha, dropout=options.lora_dropout)
         return Sft(lora=lora if options.lora_r else None, **settings)
+
+
+def predicted(pool: Sequence[Model], options: Options, descriptions: Sequence[str], dev: int) -> dict[str, float]:
+    """Predict what training takes (``Cost.train_tokens`` and ``train_memory``): a router, and one for each fold of dev."""
+    base = base_of(pool, options)
+    if base is None or not dev:
+        return {}
+    asker = Asker(options=options, descriptions=tuple(descriptions))
+    tokens = QUESTION + len(asker.prompt(Question(id="", prompt=""))) / 4
+    routers = 1 + (options.parts - 1 if options.parts > 1 else 0)  # a fold's router lacks the fold
+    rows = (1 - options.val_fraction) * dev
+    job = asker.job([], Lesson(inputs=[], targets=[], scores=[]), [], []) if options.router == "causal_lm" else None
+    settings = {"rows": [Labelled(messages="", label=0)], "classes": 2, "lora": None, "batch": int(options.in_force("batch"))}
+    return {
+        "train_tokens": options.in_force("epochs") * routers * rows * tokens,
+        "train_memory": predicted_memory(job or Classify(**settings), base),
+    }
 
 
 async def learn_model(

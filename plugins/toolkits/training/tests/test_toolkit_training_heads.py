@@ -42,19 +42,11 @@ def test_a_classifier_starts_at_the_log_of_its_classes_and_learns_what_can_be_se
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["BertModel", "RobertaModel", "DistilBertModel"])
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])
 def test_an_encoder_becomes_a_classifier(lab, kind, tmp_path):
-    import transformers
-    from random_checkpoints import tokenizer
+    import random_checkpoints
 
-    words = tokenizer(None)
-    words.pad_token, words.model_max_length = "<|end|>", 120
-    config = getattr(transformers, kind.removesuffix("Model") + "Config")
-    sizes = {"hidden_size": 32, "dim": 32, "num_hidden_layers": 2, "n_layers": 2, "num_attention_heads": 2, "n_heads": 2}
-    more = {"intermediate_size": 64, "hidden_dim": 64, "max_position_embeddings": 128, "pad_token_id": words.pad_token_id}
-    known = {k: v for k, v in {**sizes, **more}.items() if k not in config.attribute_map}
-    getattr(transformers, kind)(config(vocab_size=len(words), **known)).save_pretrained(tmp_path)
-    words.save_pretrained(tmp_path)
+    random_checkpoints.write_encoder(tmp_path, kind)
     options = {"models": [str(tmp_path)], "device": "cpu", "cache": str(tmp_path / "hashes")}
     (encoder,) = TransformersPool(build(Options, options)).models()
     assert encoder.can("embed") and not encoder.can("generate")
