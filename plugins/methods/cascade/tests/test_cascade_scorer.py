@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import attrs
 import pytest
+import random_checkpoints
+import tiny_family
+import training_here
 
 from moco_core import Example, Question, Sampling
+from moco_core.models import Pool
+from moco_core.options import build
 from moco_method_cascade.method import Cascade
 from moco_method_cascade.options import Options
 from moco_toolkit_authoring import ScriptedPool, run_method
@@ -84,3 +89,51 @@ def test_a_pool_that_cannot_train_is_refused_with_what_would_help():
     assert "scorer: no model of the pool can be trained (capability 'train')" in problems[0]
     problems = Cascade(Options(confidence="scorer", scorer="x")).needs().problems(pool().pool)
     assert "scorer: no model 'x' in the pool" in problems[0]
+
+
+# ---------------------------------------------------------------- on real weights
+
+
+SETTINGS = {"confidence": "scorer", "scorer_epochs": 4, "scorer_learning_rate": 5e-3}
+
+
+def scored(models, **options):
+    method = Cascade(Options(**SETTINGS, **options))
+    return run_method(method, Pool(models), dev=DEV, questions=TEST, sampling=GREEDY, reload_with=method)
+
+
+def right(outcome) -> None:
+    """The weak model says `surely` where it is right: these replies stop there, the others go on."""
+    assert [outcome.replies[f"t{q}"].meta["model"] for q in range(6)] == ["weak", "strong"] * 3
+    assert outcome.noted("levels")[0]["auroc"] == 1.0 and outcome.noted("thresholds_set_on") == 10
+    assert "scorer0/model.safetensors" in outcome.files
+
+
+def test_a_real_encoder_that_is_no_level_scores_the_replies(tmp_path, monkeypatch):
+    trained = training_here.train_here(monkeypatch)
+    pool_of = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
+    folder = random_checkpoints.write_encoder(tmp_path / "bert")
+    options = {"models": [folder], "device": "cpu", "cache": str(tmp_path / "hashes")}
+    (bert,) = pool_of.TransformersPool(build(pool_of.Options, options)).models()
+    outcome = scored([*pool().pool, bert], scorer=bert.name)
+    right(outcome)
+    assert len(trained) == 1 and trained[0].lora is not None and trained[0].service == "classify"
+
+
+def test_a_language_model_of_the_tiny_pool_that_is_a_level_itself_scores_the_replies(tmp_path, monkeypatch):
+    pool_of = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
+    trained = training_here.train_here(monkeypatch)
+    options = {"models": [tiny_family.weights("generalist")], "device": "cpu", "cache": str(tmp_path)}
+    (model,) = pool_of.TransformersPool(build(pool_of.Options, options)).models()
+    outcome = scored([*pool().pool, model], scorer="generalist", scorer_share=0.5, accept_fraction=(0.5, 0.9))
+    assert [job.service for job in trained] == ["classify"] * 2  # the last level accepts unseen
+    assert outcome.noted("levels")[0]["auroc"] == 1.0 and outcome.noted("levels")[2]["model"] == "generalist"
+    believed = [outcome.replies[f"t{q}"].meta["levels"][0]["confidence"] for q in range(6)]
+    assert min(believed[::2]) > 0.9 and max(believed[1::2]) < 0.1  # right on even items
+
+
+def test_a_plan_tells_what_training_the_scorers_takes():
+    models = pool().pool
+    found = Cascade(Options(**SETTINGS, scorer_share=0.25)).cost_on(models, 40, Sampling(max_new_tokens=20))
+    assert found.train_tokens == 4 * 10 * (60 + 10)  # one level has a scorer
+    assert Cascade(Options()).cost_on(models, 40, Sampling()).train_tokens == 0

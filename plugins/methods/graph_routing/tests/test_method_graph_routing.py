@@ -69,6 +69,18 @@ def test_questions_go_to_the_model_that_is_right_on_their_like():
     assert all(right)
 
 
+def test_the_fit_log_tells_all_that_says_what_a_router_is_worth():
+    dev = [attrs.evolve(e, question=attrs.evolve(e.question, subset=e.question.prompt.split()[0])) for e in questions(60)]
+    tasks = dict.fromkeys(WORDS, "questions")  # nothing to tell tasks apart by: the question decides
+    outcome = run(experts(), dev=dev, ask=[], folds=3, rewording=True, prices=(1.0, 2.0, 3.0), task_descriptions=tasks)
+    routing, curve = outcome.noted("routing"), outcome.noted("curve")
+    assert routing["oracle"] == 1.0 and routing["gap_closed"] == pytest.approx(1.5 * (routing["routed"] - 1 / 3))
+    assert sum(routing["share"].values()) == pytest.approx(1) and set(routing["subsets"]) == set(WORDS)
+    assert outcome.noted("by_fold")["folds"] == 3
+    assert curve["points"][0]["score"] == routing["routed"] and curve["area"] > curve["area_of_singles"]
+    assert set(outcome.noted("unchanged")) == {"case", "spacing", "neutral"}
+
+
 def test_twenty_questions_together_are_routed_as_one_by_one_and_after_saving():
     method = GraphRouting(Options(**{**FULL, "train_epochs": 3, "folds": 0}))
     together = run_method(method, experts(), dev=DEV, questions=TEST[::-1], sampling=GREEDY, reload_with=method)

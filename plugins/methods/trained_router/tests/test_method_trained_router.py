@@ -6,6 +6,9 @@ import re
 
 import attrs
 import pytest
+import random_checkpoints
+import tiny_family
+import training_here
 
 from moco_core import ConfigError, Example, Question, Sampling
 from moco_core.models import Pool
@@ -108,6 +111,23 @@ def test_the_first_word_decides_and_every_kind_of_router_finds_out(options):
         {f"m{i}": 0.333 for i in range(3)}, abs=0.03
     )
     assert set(found["subsets"]) == set(WORDS) and outcome.warnings == []
+
+
+def told(outcome, models=("m0", "m1", "m2")) -> None:
+    """The fit log has everything that says what a router is worth; here it is right throughout, at a third of each price."""
+    routing, curve = outcome.noted("routing"), outcome.noted("curve")
+    assert (routing["routed"], routing["oracle"], routing["gap_closed"]) == (1.0, 1.0, 1.0)
+    assert set(routing["share"]) == set(models) and sum(routing["share"].values()) == pytest.approx(1)
+    assert all(part["routed"] == 1.0 for part in routing["subsets"].values()) and len(routing["subsets"]) == 3
+    assert outcome.noted("by_fold") == {"folds": 3, "won": 3, "tied": 0}  # against the model that is best elsewhere
+    assert curve["points"][0]["score"] == 1.0 and curve["area"] > curve["area_of_singles"]
+    assert curve["points"][-1]["cost"] == pytest.approx(1 / 3, abs=0.05)  # all to the cheapest
+    assert set(outcome.noted("unchanged")) == {"case", "spacing", "neutral"}
+
+
+def test_the_fit_log_tells_all_that_says_what_a_router_is_worth():
+    prices = {"prices": (1.0, 2.0, 3.0)}
+    told(run(experts(), epochs=60, learning_rate=0.01, folds=3, rewording=True, **prices))
 
 
 def test_one_model_that_wins_everywhere_answers_everything():
@@ -276,3 +296,72 @@ def test_bad_pools_and_options():
     ):
         with pytest.raises(ConfigError, match=said):
             build(Options, given)
+
+
+# ---------------------------------------------------------------- on real weights
+
+
+EVERY = [f"m{q % 3}" for q in range(12)]
+"""Who is right on the questions asked: the first word decides."""
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bert")
+    pool_of = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
+    folder = random_checkpoints.write_encoder(root / "bert")
+    options = {"models": [folder], "device": "cpu", "cache": str(root / "hashes")}
+    return pool_of.TransformersPool(build(pool_of.Options, options)).models()[0]
+
+
+def routed(model, *, reload: bool = True, **options):
+    method = TrainedRouter(Options(rewording=False, **options))
+    pool = Pool([*experts().pool, model])
+    return run_method(method, pool, dev=DEV, questions=TEST, sampling=GREEDY, reload_with=method if reload else None)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 80, "learning_rate": 0.01}, {"router": "mf", "learning_rate": 0.01}])
+def test_a_real_encoder_in_the_pool_embeds_and_its_router_finds_out_who_is_right(bert, options):
+    outcome = routed(bert, folds=0, **options)
+    assert chosen(outcome) == EVERY and outcome.state["encoders"] == [bert.name]
+    assert outcome.noted("routing")["routed"] == outcome.noted("routing")["oracle"] == 1.0
+    assert {spent.model for spent in outcome.replies["t0"].spans} <= {"m0", "m1", "m2"}
+
+
+def test_a_real_encoder_is_trained_to_route_keeps_its_best_epoch_and_is_opened_again(bert, monkeypatch):
+    trained = training_here.train_here(monkeypatch)
+    outcome = routed(bert, router="encoder", epochs=10, batch=2, learning_rate=3e-3)
+    assert chosen(outcome) == EVERY and outcome.noted("judged_by") == "the held-out share"
+    (job,) = trained
+    assert job.service == "classify" and job.lora is None and job.keep_best and len(job.held_out) == 9
+    assert outcome.noted("kept_step") > 0 and "model/model.safetensors" in outcome.files
+    # the shares are the softmax of what the engine says of the question alone
+    shares = outcome.replies["t0"].meta["shares"]
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-5) and max(shares, key=shares.get) == "m0"
+
+
+@pytest.mark.slow
+def test_a_language_model_of_the_tiny_pool_is_trained_to_say_who_is_right(tmp_path, monkeypatch):
+    pool_of = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
+    trained = training_here.train_here(monkeypatch)
+    options = {"models": [tiny_family.weights("generalist")], "device": "cpu", "cache": str(tmp_path)}
+    (model,) = pool_of.TransformersPool(build(pool_of.Options, options)).models()
+    outcome = routed(model, router="causal_lm", base="generalist", lora_r=8, epochs=6, batch=2, learning_rate=2e-3)
+    assert (
+        chosen(outcome) == EVERY
+    )  # nobody is sent to the model that is wrong everywhere, which is the router's own base
+    (job,) = trained
+    assert job.service == "sft" and {row.messages[-1].content for row in job.rows} == {"1", "2", "3"}
+    assert "model/adapter_model.safetensors" in outcome.files and outcome.noted("kept_step") > 0
+
+
+def test_a_plan_tells_what_training_a_router_takes(bert):
+    pool = Pool([*experts().pool, bert])
+    options = {"router": "encoder", "epochs": 2, "val_fraction": 0.25}
+    found = TrainedRouter(Options(**options)).cost_on(pool, 40, Sampling())
+    assert found.train_tokens == 2 * 30 * 60 and found.train_memory > 16 * bert.parameters  # float32, all weights
+    # five folds: each of five further routers learns from four fifths
+    assert (
+        TrainedRouter(Options(**options, folds=5)).cost_on(pool, 40, Sampling()).train_tokens == 5 * found.train_tokens
+    )
+    assert TrainedRouter(Options()).cost_on(pool, 40, Sampling()).train_tokens == 0

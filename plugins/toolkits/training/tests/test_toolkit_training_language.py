@@ -181,6 +181,9 @@ def test_dpo_starts_at_ln_2_and_margin_0_in_every_round_and_its_margin_rises(lab
     swapped = [Preference(prompt=p.prompt, chosen=p.rejected, rejected=p.chosen) for p in PAIRS]
     figures, _ = lab.train(attrs.evolve(job, rows=swapped, max_steps=2))
     assert figures["history"][1]["margin"] > 0  # the other way round, too: what is preferred becomes likelier
+    straight, _ = lab.train(attrs.evolve(job, max_steps=1))
+    grad = figures["history"][0]["grad_norm"]
+    assert grad == pytest.approx(straight["history"][0]["grad_norm"], rel=1e-4)  # from equal margins: the mirror image
 
 
 def test_the_gradient_of_dpo_is_that_of_its_closed_form(lab):

@@ -22,7 +22,7 @@ from moco_core.types import digest
 from moco_toolkit_authoring import ScriptedPool, open_session
 from moco_toolkit_training import Sft
 from moco_toolkit_training.fitting import Fit, _shape, fit, memory, predicted_memory
-from moco_toolkit_training.process import WORKER, run
+from moco_toolkit_training.process import WORKER, _environment, run
 
 HEAD = """
 import json, os, pickle, sys, time
@@ -96,6 +96,19 @@ def test_a_process_sees_its_own_device_alone(lab, monkeypatch):
     assert (found["CUDA_VISIBLE_DEVICES"], found["OMP_NUM_THREADS"], found["on"]) == ("", "2", "cpu")
 
 
+def test_threads_of_a_training_wait_passively_unless_the_user_has_set_anything_of_them(monkeypatch, lab):
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    site = attrs.evolve(lab.site(), threads=None)
+    assert _environment(site)["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in _environment(site)
+    for name, value in (("OMP_WAIT_POLICY", "ACTIVE"), ("OMP_NUM_THREADS", "7"), ("GOMP_SPINCOUNT", "100")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            found = _environment(site)
+            assert found[name] == value and found.get("OMP_WAIT_POLICY") == (value if "WAIT" in name else None)
+
+
 def test_a_training_whose_run_was_killed_ends(lab):
     worker = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     site = lab.site()
@@ -141,8 +154,16 @@ def test_memory_is_predicted_before_anything_starts(lab):
 
 
 def test_a_run_gets_from_a_new_process_the_bits_of_this_one_and_no_second_training(lab, tmp_path):
-    """Through the context: trained in a process, told, kept, answered with; then found again by another run."""
-    job = JOBS["sft"]
+    """GRPO through the context: practised in a process with the run's own rewards, told, kept, answered with; then found again
+    by another run.
+    """
+    asked: list[str] = []
+
+    async def judge(completions: Any) -> Any:
+        asked.extend(c.task.prompt[0].content for c in completions)
+        return [float(len(c.text)) for c in completions]
+
+    job = attrs.evolve(JOBS["grpo"], judge=judge)
     shown: list[Any] = []
     notes: list[Any] = []
 
@@ -161,6 +182,7 @@ def test_a_run_gets_from_a_new_process_the_bits_of_this_one_and_no_second_traini
     (folder,) = (tmp_path / "calls.artifacts").glob("*/model")
     what = json.loads((folder.parent / "artifact.json").read_text())["what"]
     assert what["kind"] == "training" and what["model"] == lab.model.fingerprint
+    assert len(asked) == 16 and set(asked) <= {f"Say {i}" for i in range(4)}  # four steps of four completions
     _, here = lab.train(job, seed=int(digest("training", what)[:8], 16))
     assert digest_of(folder) == digest_of(here)
     assert said.text and model.adapter and model.base == lab.model.info["spec"].base_print
@@ -172,3 +194,36 @@ def test_a_run_gets_from_a_new_process_the_bits_of_this_one_and_no_second_traini
     assert again.fingerprint == model.fingerprint and len(shown) == 4  # nothing was trained
     assert notes[:-1] == first[:-1] and notes[-1] == {**first[-1], "reused": True}
     assert spared["saved_tokens"] == spared["tokens"] == cost["tokens"]
+
+
+ASKING = """
+import asyncio, json, sys
+from pathlib import Path
+sys.path[:0] = json.loads(sys.argv[1])
+from moco_core.options import build
+from moco_core.runtime.cache import Cache
+from moco_pool_transformers.pool import Options, TransformersPool
+from moco_toolkit_authoring import open_session
+from training_lab import JOBS
+
+async def work():
+    (model,) = TransformersPool(build(Options, json.loads(sys.argv[2]))).models()
+    notes = []
+    async with open_session(cache=Cache(Path(sys.argv[3]))) as session:
+        session.on_note = lambda phase, note: notes.append(note)
+        tuned = await session.context("fit").train(model, JOBS["sft"])
+    print(json.dumps([tuned.fingerprint, notes[-1]["reused"]]))
+
+asyncio.run(work())
+"""
+
+
+@pytest.mark.slow  # three processes that import everything
+def test_of_two_processes_that_want_one_training_one_trains_and_the_other_waits_and_uses_it(lab, tmp_path):
+    options = {"models": [lab.base], "device": "cpu", "cache": str(tmp_path / "hashes")}
+    paths = [str(Path(__file__).parent), *(p for p in sys.path if p.endswith("helpers"))]
+    command = [sys.executable, "-c", ASKING, json.dumps(paths), json.dumps(options), str(tmp_path / "calls.sqlite")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    (one, first), (other, second) = (json.loads(p.communicate(timeout=300)[0].splitlines()[-1]) for p in both)
+    assert one == other and {first, second} == {False, True}
+    assert len(list((tmp_path / "calls.artifacts").glob("*/model"))) == 1
