@@ -10,15 +10,20 @@ import argparse
 import asyncio
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled", "HF_HUB_OFFLINE": "1"}
+os.environ |= {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+}
 
 from moco_core import PoolSource, Question, Sampling
 from moco_core.catalogue import installed
@@ -98,35 +103,37 @@ def cost_of_a_call(address: str, folder: Path) -> dict[str, Any]:
     """Replies of 200 tokens and of 20, in batches of 64 at 10 ms a token, and the tiny pool: in process and on an actor."""
     out: dict[str, Any] = {}
     settings: dict[str, tuple[dict[str, Any], int, Sampling]] = {
-        "200 tokens, 10 ms each, 512 calls": ({"name": "timed_pool", "step": 0.01}, 512, Sampling()),
+        "200 tokens, 10 ms each, 256 calls": ({"name": "timed_pool", "step": 0.01}, 256, Sampling()),
         "20 tokens, 10 ms each, 512 calls": ({"name": "timed_pool", "step": 0.01, "tokens": 20}, 512, Sampling()),
-        "tiny pool, at most 48 tokens, 256 calls": (
+        "tiny pool, at most 48 tokens, 64 calls": (
             {"name": "tiny", "models": ["generalist"], "max_batch": 32},
-            256,
+            64,
             Sampling(temperature=1.5, max_new_tokens=48),
         ),
     }
     for name, (given, count, sampling) in settings.items():
         times: tuple[list[float], list[float]] = ([], [])
-        for turn in range(3):
+        for turn in range(2):
             for place, source in enumerate(pools(address, **given)):
                 cache = Cache(folder / f"{len(out)}-{turn}-{place}.sqlite")
                 times[place].append(asyncio.run(ask(source, cache, count, sampling)))
                 cache.close()
-        here, there = (statistics.median(t) for t in times)
+        here, there = (min(t) for t in times)
         out[name] = {"in process": here, "actor": there, "ratio": there / here}
     return out
 
 
-def grid(address: str, folder: Path, name: str, *more: str) -> float:
-    """Return the seconds of a grid of 8 equal runs, their processes started before."""
+def grid(address: str, folder: Path, name: str, *more: str) -> tuple[float, float]:
+    """Return the seconds from the beginning of a grid's first run to the end of its last, and those of the whole command."""
     command = [sys.executable, "-m", "moco_core", "bench", "--method", "majority_vote", "-d", "skills"]
     command += ["--plugin", str(folder / "timed.py"), "-o", f"executor={{name: ray, address: '{address}'}}", *more]
     command += ["-o", "baselines=false", "-o", "sampling.temperature=1.0", "-o", "sampling.max_new_tokens=32"]
     command += ["--out", str(folder / name), "--cache", str(folder / f"{name}.sqlite"), "--json"]
     started = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.monotonic() - started
+    whole = time.monotonic() - started
+    runs = [json.loads(p.read_text()) for p in (folder / name).glob("*/run.json")]
+    return max(r["updated"] for r in runs) - min(r["started"] for r in runs), whole
 
 
 def two_nodes_against_one(folder: Path) -> dict[str, Any]:
@@ -141,7 +148,8 @@ def two_nodes_against_one(folder: Path) -> dict[str, Any]:
         for count in (1, 2):
             with Nodes(*[{"cpus": 1}] * count) as nodes:
                 seconds.append(grid(nodes.address, folder, f"{len(out)}-{count}", *given))
-        out[name] = {"one node": seconds[0], "two nodes": seconds[1], "ratio": seconds[0] / seconds[1]}
+        (one, whole), (two, whole_two) = seconds
+        out[name] = {"one node": one, "two nodes": two, "ratio": one / two, "ratio of the commands": whole / whole_two}
     return out
 
 
@@ -158,7 +166,7 @@ def memory_and_limit(address: str, folder: Path) -> dict[str, Any]:
         cache = Cache(folder / f"limit-{place}.sqlite")
         asyncio.run(ask(source, cache, 500, Sampling()))
         grown, rates, start = {}, [], 1000
-        for count in (2000, 8000, 16000):
+        for count in (1000, 4000, 8000):
             seconds = asyncio.run(waves(source, cache, count, start))
             start += count
             rates.append(round(count / seconds))
@@ -169,10 +177,23 @@ def memory_and_limit(address: str, folder: Path) -> dict[str, Any]:
     return out
 
 
+class Questions(Sequence[Question]):
+    """Questions of 300 words that nobody keeps."""
+
+    def __init__(self, start: int, count: int) -> None:
+        self.numbers = range(start, start + count)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        number = self.numbers[index]
+        return Question(id=str(number), prompt=f"{number} {'word ' * 300}")
+
+
 async def waves(source: PoolSource[Any], cache: Cache, count: int, start: int) -> float:
     """Ask ``count`` prompts, 500 at once, as a run does that has 500 questions in flight."""
     model = source.models()[0]
-    words = "word " * 300
     async with open_session(cache=cache, in_flight=500, sampling=Sampling()) as session:
         root = session.context("respond")
         await root.generate(model, "open")
@@ -181,8 +202,7 @@ async def waves(source: PoolSource[Any], cache: Cache, count: int, start: int) -
         async def one(question: Question, context: Any) -> None:
             await context.generate(model, question)
 
-        questions = [Question(id=str(i), prompt=f"{i} {words}") for i in range(start, start + count)]
-        await root.each(questions, one)
+        await root.each(Questions(start, count), one)
         return time.monotonic() - started
 
 
@@ -214,26 +234,28 @@ def limit_of_the_keeper(address: str, folder: Path) -> dict[str, Any]:
     return {"stored a second": round(6336 / stored), "found a second": round(6400 / found)}
 
 
+def show(part: str, found: dict[str, Any]) -> None:
+    print(f"{part}: {json.dumps(found, indent=1)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["call", "grid", "memory", "limit"])
     parts = parser.parse_args().parts
-    out: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "timed.py").write_text(TIMED)
         installed().register_file(folder / "timed.py")
         if {"call", "memory", "limit"} & set(parts):
             with Nodes({"cpus": 2}) as nodes:
-                if "call" in parts:
-                    out["a call"] = cost_of_a_call(nodes.address, folder)
                 if "memory" in parts:
-                    out["an engine that costs nothing"] = memory_and_limit(nodes.address, folder)
+                    show("an engine that costs nothing", memory_and_limit(nodes.address, folder))
                 if "limit" in parts:
-                    out["the cache of a grid"] = limit_of_the_keeper(nodes.address, folder)
+                    show("the cache of a grid", limit_of_the_keeper(nodes.address, folder))
+                if "call" in parts:
+                    show("a call", cost_of_a_call(nodes.address, folder))
         if "grid" in parts:
-            out["a grid"] = two_nodes_against_one(folder)
-    print(json.dumps(out, indent=1))
+            show("a grid", two_nodes_against_one(folder))
 
 
 if __name__ == "__main__":

@@ -161,10 +161,11 @@ class _Talk:
         name, since, news, heard = uuid.uuid4().hex, 0, None, time.monotonic()
         asked = self._ask(actor, name, key, self._open) if self._open else None
         while not inbox.cancelled:
-            if fresh := inbox.take(_AHEAD - len(self._open)) if len(self._open) < _AHEAD and inbox.waiting else []:
-                numbered = {next(self._numbers): call for call in fresh}
+            # while a request is on its way, what comes meanwhile is gathered for the next one
+            if asked is None and len(self._open) < _AHEAD and inbox.waiting:
+                numbered = {next(self._numbers): call for call in inbox.take(_AHEAD - len(self._open))}
                 self._open |= numbered
-                asked = self._ask(actor, name, key, numbered)
+                asked = self._ask(actor, name, key, numbered) if numbered else None
             if not self._open:
                 break
             news = actor.send("results", name, since) if news is None else news
