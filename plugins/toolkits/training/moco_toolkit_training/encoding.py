@@ -88,9 +88,10 @@ def encode(job: Job, rows: Sequence[Any], renderer: Renderer, context: int | Non
             raise ConfigError(f"grpo: max_new_tokens leaves no room for a prompt in {bound + job.max_new_tokens} tokens")  # type: ignore[attr-defined]
     limit = _Limit(bound=bound, policy=job.overlong, bos=renderer.tokenizer.bos_token_id)
     out = Encoded()
+    write: Callable[..., Written] = _WRITERS.get(job.service, _own)
     for place, row in enumerate(rows):
         try:
-            for tokens, cut, columns in _WRITERS.get(job.service, _own)(job, row, place, renderer, limit):
+            for tokens, cut, columns in write(job, row, place, renderer, limit):
                 for name, value in columns.items():
                     out.columns.setdefault(name, []).append(value)
                 out.count += 1

@@ -98,7 +98,8 @@ def make_trainer(
         "train_dataset": _dataset(rows.columns),
         "eval_dataset": _dataset(held_out.columns) if held_out is not None and held_out.count else None,
     }
-    return _MAKERS.get(job.service, _own)(job, student, rows, common, given, reward)
+    make: Callable[..., Any] = _MAKERS.get(job.service, _own)
+    return make(job, student, rows, common, given, reward)
 
 
 def _dataset(columns: Mapping[str, Sequence[Any]]) -> Any:

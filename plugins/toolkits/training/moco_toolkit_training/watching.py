@@ -133,8 +133,8 @@ class Best(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_evaluate = True
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, *, metrics: Any, model: Any, **kwargs: Any) -> None:
-        loss = float(metrics["eval_loss"])
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        loss, model = float(kwargs["metrics"]["eval_loss"]), kwargs["model"]
         if not loss < self.loss:
             return
         self.loss, self.step = loss, state.global_step
