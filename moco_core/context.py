@@ -52,8 +52,6 @@ class Context(ABC):
     question: Question | None
     calls: list[CallRecord]
 
-    # ---------------------------------------------------------------- facts
-
     @property
     @abstractmethod
     def seed(self) -> int:
@@ -83,8 +81,6 @@ class Context(ABC):
     @abstractmethod
     def rng(self, *parts: Any) -> random.Random:
         """Return a generator that depends on the run's seed, the question and ``parts`` only."""
-
-    # ---------------------------------------------------------------- model calls
 
     @abstractmethod
     async def generate(
@@ -145,8 +141,6 @@ class Context(ABC):
         ``cached`` says that it was done before and is only reused.
         """
 
-    # ---------------------------------------------------------------- computed once
-
     @abstractmethod
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
         """Return the stored JSON result of a computation described by ``what``, computing it at most once ever.
@@ -174,8 +168,6 @@ class Context(ABC):
         name in records. A job that has nothing to train on returns ``model``, with a warning. The run's seed and the model
         are part of what decides the result: a job's own ``seed`` is for replicates within a run.
         """
-
-    # ---------------------------------------------------------------- many at once
 
     @abstractmethod
     async def gather(
@@ -211,8 +203,6 @@ class Context(ABC):
         model counts as an empty answer, with a warning, since the same happens in the test.
         """
 
-    # ---------------------------------------------------------------- answers
-
     @abstractmethod
     def read(self, question: Question, text: str) -> Answer:
         """Read the answer out of a reply, as the run's metric does."""
@@ -220,8 +210,6 @@ class Context(ABC):
     @abstractmethod
     async def grade(self, example: Example, reply: Reply) -> Score:
         """Score a reply with the run's metric (dev examples in ``fit``)."""
-
-    # ---------------------------------------------------------------- telling
 
     @abstractmethod
     def warn(self, text: str) -> None:
