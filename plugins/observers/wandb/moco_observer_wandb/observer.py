@@ -49,7 +49,7 @@ class Wandb(TrackingObserver[Options]):
 @attrs.frozen
 class _Project:
     options: Options
-    mode: str
+    mode: Any
 
     def open(self, name: str, group: str, config: Mapping[str, Any], tags: Mapping[str, str]) -> Tracked:
         import wandb

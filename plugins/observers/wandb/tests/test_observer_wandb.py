@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from moco_observer_wandb import Options, Wandb
 from moco_toolkit_authoring import observer_checks
 from moco_toolkit_tracking.sample import REPORTS, sample
 
-test_conformance = observer_checks("wandb", settings=[{"mode": "offline"}])
+pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of in its thread is its own affair
+test_conformance = observer_checks("wandb", settings=[{"mode": "offline", "wait": 300.0}])
 
 
 def records(data: bytes) -> Iterator[bytes]:
@@ -39,6 +41,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
             patch.setenv(name, str(tmp_path_factory.mktemp("home")))
+        patch.setattr(logging.getLogger("wandb"), "propagate", False)  # pages of it stand before whatever failed
         yield
 
 
@@ -46,7 +49,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def runs(places: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """What wandb would send of each run of the sample, by the run's name."""
     folder, lines = tmp_path_factory.mktemp("wandb"), []
-    observers = Observers(None, [Wandb(Options(mode="offline", folder=str(folder)))], report=lines.append)
+    observers = Observers(None, [Wandb(Options(mode="offline", folder=str(folder), wait=300))], report=lines.append)
     for hook, event in sample(folder / "runs"):
         observers.tell(hook, event)
     assert lines == []

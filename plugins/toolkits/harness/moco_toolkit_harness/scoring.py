@@ -71,7 +71,8 @@ def harness_scores(task: Any, doc: Any, answer: Answer) -> dict[str, Any]:
 
 def aggregated(task: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the figures of a whole run, each by the metric's own aggregation."""
-    by_metric, out = task.aggregation(), {}
+    by_metric: Mapping[str, Any] = task.aggregation()
+    out: dict[str, float] = {}
     for name in dict.fromkeys(n for row in rows for n in row):
         items = [_items(row[name]) for row in rows if name in row]
         aggregate = by_metric.get(name.rpartition(",")[0])

@@ -22,7 +22,7 @@ def letters(**kwargs: Any) -> dict[str, Any]:
 
 def _split(rows: list[dict[str, Any]]) -> dict[str, Any]:
     import datasets  # here: what a task's functions refer to is pickled
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
 
     parts = {"train": rows[:6], "validation": rows[6:12], "test": rows[12:]}
     # a fingerprint of its own: made of the rows it would be pickled, which not every pair of versions can
