@@ -140,7 +140,7 @@ def two_nodes_against_one(folder: Path) -> dict[str, Any]:
     out: dict[str, Any] = {}
     timed = ("-p", "timed_pool", "-o", "pool.batch=8", "-o", "pool.step=0.01")
     grids = {
-        "8 runs of a scripted engine": (*timed, "--dev", "0", "--test", "96", "-o", "seeds=[0,1,2,3,4,5,6,7]"),
+        "8 runs of a scripted engine": (*timed, "--dev", "0", "--test", "48", "-o", "seeds=[0,1,2,3,4,5,6,7]"),
         "4 runs of the tiny pool": ("-p", "tiny", "--dev", "0", "--test", "100", "-o", "seeds=[0,1,2,3]"),
     }
     for name, given in grids.items():

@@ -86,7 +86,8 @@ class KeptCache(Cache):
         import ray
 
         try:
-            found = ray.get(getattr(self._keeper, method).remote(*given))
+            # by a future: a task that waits in ray.get lends its CPU, and Ray would begin a further run on it
+            found = getattr(self._keeper, method).remote(*given).future().result()
         except ray.exceptions.RayError as error:
             raise StoreError(f"the process that keeps the call cache is gone: {type(error).__name__}") from None
         if isinstance(found, Exception):

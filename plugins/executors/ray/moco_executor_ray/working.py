@@ -72,12 +72,10 @@ class Teller:
         self._add("moco_run_finished", event)
 
     def _send(self) -> bool:
-        import ray
-
         with self._lock:
             events = [*self._told, *(("moco_run_progress", e) for e in self._latest.values())]
             self._told, self._latest = [], {}
-        return bool(ray.get(self._keeper.tell.remote(events)))
+        return bool(self._keeper.tell.remote(events).future().result())
 
     def _beat(self) -> None:
         while not self._over.wait(_BEAT):
