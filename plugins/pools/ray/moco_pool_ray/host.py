@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,11 @@ class Host:
         self._reader = Reader(self._models.__getitem__)
         self._writer = Writer(lambda model: model.name, once=True)
         self._threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="moco-engine")
-        self._scratch = Path(tempfile.mkdtemp(prefix="moco-ray-actor-"))
+
+    @cached_property
+    def _scratch(self) -> Path:
+        """Where files lie that are not seen from here; most actors need none."""
+        return Path(tempfile.mkdtemp(prefix="moco-ray-actor-"))
 
     # ---------------------------------------------------------------- opening
 
@@ -91,7 +96,8 @@ class Host:
         for engine in {m.engine for m in self._models.values()}:
             with contextlib.suppress(Exception):
                 await engine.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        if "_scratch" in vars(self):
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     async def introduce(self, key: str, made: bytes) -> Exception | None:
         """Derive a model here; ``made`` holds its name, its recipe and its sources."""
