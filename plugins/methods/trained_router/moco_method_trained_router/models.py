@@ -126,10 +126,11 @@ def predicted(pool: Sequence[Model], options: Options, descriptions: Sequence[st
     routers = 1 + (options.parts - 1 if options.parts > 1 else 0)  # a fold's router lacks the fold
     rows = (1 - options.val_fraction) * dev
     job = asker.job([], Lesson(inputs=[], targets=[], scores=[]), [], []) if options.router == "causal_lm" else None
-    settings = {"rows": [Labelled(messages="", label=0)], "classes": 2, "lora": None, "batch": int(options.in_force("batch"))}
+    labelled: tuple[Labelled, ...] = (Labelled(messages="", label=0),)
+    head = Classify(rows=labelled, classes=2, lora=None, batch=int(options.in_force("batch")))
     return {
         "train_tokens": options.in_force("epochs") * routers * rows * tokens,
-        "train_memory": predicted_memory(job or Classify(**settings), base),
+        "train_memory": predicted_memory(job or head, base),
     }
 
 
