@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -149,7 +150,7 @@ class RunFolder:
             raise self._problem(error) from None
 
     def save_system(self, body: Mapping[str, Any]) -> Path:
-        """Write ``system/system.json`` and return the folder for the system's files.
+        """Write ``system/system.json`` and return an empty folder for the system's files.
 
         Raises PluginError if JSON cannot hold a part: a system must be restored as it was.
         """
@@ -158,7 +159,8 @@ class RunFolder:
                 raise PluginError(f"the fitted system cannot be saved: {found}")
         folder = self.path / "system"
         try:
-            (folder / "files").mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(folder / "files", ignore_errors=True)  # those of a fit that was killed, or is done again
+            (folder / "files").mkdir(parents=True)
         except OSError as error:
             raise self._problem(error) from None
         self._write(folder / "system.json", [strict.dumps({"format": FORMAT, **body}, indent=1)])

@@ -90,3 +90,22 @@ def test_the_key_of_a_pool_reaches_neither_observers_nor_the_trace_nor_the_disk(
     assert "moco_run_started [hook]" in captured.err and "event: RunStarted" in captured.err
     assert key not in captured.out + captured.err
     assert not [p for p in Path(moco.folder).rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
+
+
+def test_a_run_that_is_done_again_writes_the_files_of_its_system_anew(moco):
+    """Files that another fit left there neither stop a run nor become part of the system."""
+    keeps = """
+    def save_files(self, folder):
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_text("w")
+
+    async def respond"""
+    (moco.folder / "triggers.py").write_text(TRIGGERS.replace("\n    async def respond", keeps, 1))
+    command = ("run", "triggers", "-d", "toys", "-p", "toy_pool", "--no-baselines", "--plugin", "triggers.py")
+    assert moco(*command).code == 0
+    (run,) = (moco.folder / "runs").iterdir()
+    (run / "system" / "files" / "model" / "older").write_text("x")
+    (run / "records.jsonl").unlink()  # so that it is done again
+    again = moco(*command)
+    assert again.code == 0, again.err
+    assert sorted(p.name for p in (run / "system" / "files").rglob("*")) == ["model", "weights"]

@@ -55,8 +55,8 @@ class MocoLM(LM):  # type: ignore[misc]
             root = self._context(questions[0]) if questions else None
             if root is None:
                 return []
-            pairs = list(zip(questions, settings, strict=True))
-            asked = await root.each(pairs, lambda pair, _: self._open.ask(pair[0], sampling=pair[1]))
+            how = {question.id: sampling for question, sampling in zip(questions, settings, strict=True)}
+            asked = await root.each(questions, lambda question, _: self._open.ask(question, sampling=how[question.id]))
             return [_stopped(a.text, s.stop) for a, s in zip(asked, settings, strict=True)]
 
         out = self._portal.call(ask_all())

@@ -71,13 +71,13 @@ class Grid:
             yield f"the {len(self.pairs)} pairs are in --json"
             return
         yield ""
-        table = [("system", "other", "difference", "95% interval", "p", "p Holm", "won", "lost")]
+        pairs = [("system", "other", "difference", "95% interval", "p", "p Holm", "won", "lost")]
         for t in self.pairs:
             span, counts = f"[{t.low:+.3f}, {t.high:+.3f}]", (str(t.wins), str(t.losses))
-            table.append(
+            pairs.append(
                 (_short(t.system), _short(t.other), f"{t.difference:+.3f}", span, _p(t.p), _p(t.p_holm), *counts)
             )
-        yield from _aligned(table, texts=2)
+        yield from _aligned(pairs, texts=2)
 
     def data(self) -> dict[str, Any]:
         """Return all of it as JSON data."""

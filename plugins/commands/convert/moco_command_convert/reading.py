@@ -108,11 +108,11 @@ def _settings(data: Mapping[str, Any], keys: dict[str, Any], way: Way, draft: Dr
     if way.further is not None:
         way.further(draft, keys)
     for key, value in keys.items():
-        rule = way.keys.get(key)
-        if rule is None:
+        known = way.keys.get(key)
+        if known is None:
             draft.ignore(key, f"{data['method']} of modelco 1.1.2 documents no such key{suggest(key, way.keys)}")
-        elif rule.why:
-            rule.apply(key, value, draft)
+        elif known.why:
+            known.apply(key, value, draft)
     settings = {"pool": pool, "method": {"name": way.name, **draft.options}, "dataset": dataset}
     if metric is not None:
         settings["metric"] = metric

@@ -90,9 +90,7 @@ class Chunks:
         of which nothing was; how it ended; usage.
         """
         for index, reply in enumerate(outcome.replies):
-            if not reply.text.startswith(
-                sent[index]
-            ):  # it turned out to be something else: no reply is passed off as another
+            if not reply.text.startswith(sent[index]):  # it turned out to be something else, and is not passed off as this
                 problem = "the reply differs from what was sent of it; ask again without stream"
                 yield event({"error": {"message": problem, "type": "server_error", "param": None, "code": "changed"}})
                 yield DONE
@@ -102,7 +100,7 @@ class Chunks:
                 yield self._event(index, piece, first=not number and not sent[index])
         last = len(outcome.replies) - 1
         for index, reply in enumerate(outcome.replies):
-            own = {"moco": _own(self.ask, outcome)} if index == last else {}
+            own: dict[str, Any] = {"moco": _own(self.ask, outcome)} if index == last else {}
             yield self._event(index, None, _FINISH[reply.finish_reason], **own)
         if self.ask.include_usage:
             yield event({**self._head, "choices": [], "usage": usage(outcome)})

@@ -88,7 +88,7 @@ async def fit_with_base(
 
     found = await decoding.fit_once(context, lesson.what("co_llm.start", options, lesson.learn), models, begin)
     job = Joint(
-        rows=[Scored(prompt=prompt, ids=ids, assistant=scores) for prompt, ids, scores in found["rows"]],
+        rows=tuple(Scored(prompt=prompt, ids=ids, assistant=scores) for prompt, ids, scores in found["rows"]),
         head=found["head"],
         size=found["size"],
         ends=found["ends"],

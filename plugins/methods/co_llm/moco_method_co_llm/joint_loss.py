@@ -54,7 +54,7 @@ class Deferring(nn.Module):
         losses = deferral_loss(u, base, assistant[where])
         return {"loss": losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
 
     def gradient_checkpointing_enable(self, **settings: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from moco_core.errors import ConfigError
@@ -88,20 +88,26 @@ def open_student(job: Job, site: TrainingSite, renderer: Renderer) -> Student:
     adapter = str(site.entry.get("adapter") or "")
     module = _head(job, site) if head else _opened(site, str(site.info["loader"]), dtype_of(job, site))
     if adapter and (head or job.lora is None):
-        module = PeftModel.from_pretrained(module, adapter).merge_and_unload()
+        module = _merged(module, adapter)
     if job.lora is None:
         module.requires_grad_(True)
         reference = None
         if job.service == "dpo" or (job.service == "grpo" and job.beta):  # type: ignore[attr-defined]
             reference = _opened(site, str(site.info["loader"]), torch.float32)
             if adapter:
-                reference = PeftModel.from_pretrained(reference, adapter).merge_and_unload()
+                reference = _merged(reference, adapter)
         return Student(module=module, renderer=renderer, adapter=False, reference=reference)
     if adapter and not head:
         module = PeftModel.from_pretrained(module, adapter, is_trainable=True)
         return Student(module=module, renderer=renderer, adapter=True, goes_on=True)
     transformers.set_seed(site.seed)  # the adapter's start does not depend on what loading drew
     return Student(module=get_peft_model(module, _settings(job, head)), renderer=renderer, adapter=not head)
+
+
+def _merged(module: Any, adapter: str) -> Any:
+    settings = PeftConfig.from_pretrained(adapter)
+    settings.task_type = None  # adapters of text are merged into classifiers, too, which cannot be wrapped as models of text
+    return PeftModel.from_pretrained(module, adapter, config=settings).merge_and_unload()
 
 
 def _settings(job: Job, head: bool) -> LoraConfig:

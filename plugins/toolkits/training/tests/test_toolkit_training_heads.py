@@ -41,6 +41,21 @@ def test_a_classifier_starts_at_the_log_of_its_classes_and_learns_what_can_be_se
     assert load_file(folder / "model.safetensors")["score.weight"].abs().sum() > 0  # the head is in the files
 
 
+def test_a_head_on_a_model_with_an_adapter_starts_from_both_merged(lab):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    _, adapter = lab.train(JOBS["sft"])
+    still = attrs.evolve(JOBS["classify"], learning_rate=1e-30)
+    _, folder = lab.train(still, lab.derive(adapter))
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(lab.base), adapter).merge_and_unload()
+    want, found = merged.state_dict(), load_file(folder / "model.safetensors")
+    shared = [name for name in found if name in want]
+    assert len(shared) > 10 and all(torch.allclose(found[n], want[n], atol=1e-6) for n in shared)
+    base = load_file(f"{lab.base}/model.safetensors")
+    assert any(not torch.allclose(found[n], base[n], atol=1e-4) for n in shared if n in base)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])
 def test_an_encoder_becomes_a_classifier(lab, kind, tmp_path):
