@@ -29,7 +29,7 @@ CASES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "bbmas": ({}, {"agent 1", "agent 4"}),
     "cascade": ({"confidence": "p_true"}, {"confidence"}),
     "knowledge_card": ({"checker": "b"}, {"card", "checker"}),
-    "nudging": ({"nudging": "b"}, {"base", "nudging"}),
+    "nudging": ({"nudging": "b", "nudge_tokens": 2}, {"base", "nudging"}),
     "mentor_collab": ({}, {"generator", "mentor"}),
 }
 

@@ -12,11 +12,12 @@ from moco_core.catalogue import installed
 
 ROOT = Path(__file__).parents[1]
 JUDGES = ROOT / "tests" / "helpers" / "scripted_judges.py"
-NAMES = [n for n in installed().cards("dataset") if n not in ("custom", "skills")]
+NAMES = [n for n in installed().cards("dataset") if n not in ("custom", "lm_eval", "skills")]
 
 
 def block(name, language):
-    text = (ROOT / "plugins" / "datasets" / name / "README.md").read_text(encoding="utf-8")
+    places = (ROOT / "plugins" / "datasets" / name, ROOT / "contrib" / name)
+    (text,) = [(p / "README.md").read_text(encoding="utf-8") for p in places if p.exists()]
     (found,) = re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
     return found.replace("\\\n", " ")
 

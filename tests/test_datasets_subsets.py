@@ -10,9 +10,9 @@ from moco_core.catalogue import installed
 from moco_core.options import build
 
 JUDGES = Path(__file__).parent / "helpers" / "scripted_judges.py"
-NAMES = [n for n in installed().cards("dataset") if n not in ("custom", "skills")]
+NAMES = [n for n in installed().cards("dataset") if n not in ("custom", "lm_eval", "skills")]
 # these say of no row what it belongs to
-WITHOUT = {"arc_challenge", "gsm8k", "humaneval", "mbpp", "medqa", "pubmedqa", "truthfulqa"}
+WITHOUT = {"arc_challenge", "gsm8k", "humaneval", "ifeval", "mbpp", "medqa", "pubmedqa", "truthfulqa"}
 
 
 def read(name, forgiven=("is empty",), **options):

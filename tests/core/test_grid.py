@@ -102,7 +102,7 @@ def test_all_processes_keep_to_one_budget_and_to_the_grids_prices_and_rule(grid)
     heads = [json.loads(p.read_text()) for p in Path("runs").glob("*/run.json")]
     rows = [row for head in heads for phase in head["tokens"].values() for row in phase.values()]
     spent = sum(row["money"] - row["saved"]["money"] for row in rows)
-    assert 1 < len(heads) < 8 and 0.1 <= spent < 0.2 and {head["rule"]["level"] for head in heads} == {0.9}
+    assert 1 < len(heads) < 8 and 0.1 - 1e-9 <= spent < 0.2 and {head["rule"]["level"] for head in heads} == {0.9}
     assert sorted(h["status"] for h in heads) == ["finished"] * (len(heads) - 1) + ["interrupted"]
     assert grid(*BENCH, *settings, "-o", "executor=elsewhere", "--budget", "9").code == 0
     assert not [p for p in Path("runs").iterdir() if p.is_file()]

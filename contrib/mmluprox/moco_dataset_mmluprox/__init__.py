@@ -64,7 +64,7 @@ class MMLUProX(SourceDataset[Options]):
         found = [row.optional(f"option_{i}") for i in range(10)]
         options = found[: max((i + 1 for i, text in enumerate(found) if text), default=0)]
         if len(options) < 2 or not all(options):
-            row.fail("option_0", f"expected two to ten options one after the other, got {sum(map(bool, found))}")
+            row.fail(f"option_{found.index('')}", "missing; expected two to ten options, one after the other")
         question, answer = row.key("question_id"), row.within("answer_index", len(options))
         id = f"{row.subset}-{question}" if row.subset else question
         meta = {"category": row.optional("category")}

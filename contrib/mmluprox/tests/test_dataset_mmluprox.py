@@ -46,5 +46,5 @@ def test_there_are_29_languages_and_a_lite_version() -> None:
 def test_a_gap_between_options_is_an_error(tmp_path: Path) -> None:
     row = {"question_id": 1, "question": "?", "option_0": "a", "option_2": "b", "answer_index": 0}
     (tmp_path / "en.jsonl").write_text(json.dumps(row))
-    with pytest.raises(DatasetError, match=r"en\.jsonl, row 1, field 'option_0': expected two to ten options"):
+    with pytest.raises(DatasetError, match=r"en\.jsonl, row 1, field 'option_1': missing; expected two to ten options"):
         read(path=str(tmp_path))
