@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from moco_core.runs.records import read_records, read_run
 
 
@@ -91,6 +93,7 @@ def test_a_run_whose_process_is_killed_is_done_again_and_no_record_is_there_twic
     assert got.out == bench("plain", here=True, hold=hold).out
 
 
+@pytest.mark.slow
 def test_a_run_that_is_lost_too_often_is_one_line_and_the_others_are_kept(bench) -> None:
     stop = threading.Event()
 
@@ -122,6 +125,7 @@ def test_what_no_node_can_do_is_refused(bench) -> None:
     assert "error: executor: a run takes 1 cpus, 2 gpus; no node has that (127.0.0.1: " in got.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_grid_that_goes_on_where_it_was(nodes, bench) -> None:
     from grid_helpers import arguments, environment
 

@@ -87,8 +87,9 @@ async def fit_with_base(
         }
 
     found = await decoding.fit_once(context, lesson.what("co_llm.start", options, lesson.learn), models, begin)
+    rows: Any = [Scored(prompt=prompt, ids=ids, assistant=scores) for prompt, ids, scores in found["rows"]]
     job = Joint(
-        rows=tuple(Scored(prompt=prompt, ids=ids, assistant=scores) for prompt, ids, scores in found["rows"]),
+        rows=rows,
         head=found["head"],
         size=found["size"],
         ends=found["ends"],

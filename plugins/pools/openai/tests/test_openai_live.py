@@ -179,6 +179,7 @@ def test_a_mixed_pool_of_two_local_models_and_one_remote(vllm_url: str) -> None:
     check_four_methods(source)
 
 
+@pytest.mark.slow
 def test_vllms_server_gives_the_rewards_of_the_checkpoint(tmp_path: Path) -> None:
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
