@@ -87,7 +87,8 @@ def check_command(
 def new_command(kind: str, name: str, target: Path | None) -> None:
     """Scaffold a complete plugin: package, README, tests that already run the conformance checks. Or, with `run`, copy the
     run configuration NAME that ships with MoCo: demo, text_level, token_level, weight_level, one_method,
-    grid, local_data, learning, bad_members.
+    grid, local_data, learning, trained_text, everything,
+    bad_members.
 
     \b
     moco new method my_idea

@@ -43,8 +43,8 @@ class Trace:
 
 
 @contextlib.contextmanager
-def process_as_it_was(instead: str) -> Iterator[Trace]:
-    """Find out what is printed, drawn from the generator of the module ``random``, or set in the environment.
+def process_as_it_was(instead: str, *, variables: bool = True) -> Iterator[Trace]:
+    """Find out what is printed, drawn from the generator of the module ``random``, or set in the environment (``variables``).
 
     ``instead`` says what to draw from, and what to use in place of printing. Generator and environment are put back.
     """
@@ -62,7 +62,7 @@ def process_as_it_was(instead: str) -> Iterator[Trace]:
             trace.problems.append(f"{said.getvalue()[:60]!r} is printed, which breaks --json; use logging; {instead}")
         own = ("PYTEST_CURRENT_TEST",)
         changed = sorted(k for k in {*os.environ, *environment} if os.environ.get(k) != environment.get(k) and k not in own)
-        if changed:
+        if changed and variables:
             trace.problems.append(f"{', '.join(changed[:3])} of the environment changed: it is everybody's")
             os.environ.clear()
             os.environ.update(environment)

@@ -51,6 +51,6 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists"):
         copy_run("demo", tmp_path / "mine.yaml")
     assert (tmp_path / "mine.yaml").read_text(encoding="utf-8") == "keep"
-    with pytest.raises(ConfigError, match=r"'dmo'.*demo.*there are bad_members, demo, grid"):
+    with pytest.raises(ConfigError, match=r"'dmo'.*demo.*there are bad_members, demo, everything"):
         copy_run("dmo", tmp_path / "new.yaml")
     assert not (tmp_path / "new.yaml").exists()
