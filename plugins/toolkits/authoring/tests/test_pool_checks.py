@@ -244,7 +244,7 @@ BROKEN = {
     "undeclared_calls_are_refused": AnswersAnything,
     "engines_close_twice": ClosesOnce,
     "results_survive_the_cache": CannotBeStored,
-    "asking_leaves_nothing_behind": PrintsWhatItDoes,
+    "asking_prints_nothing": PrintsWhatItDoes,
 }
 
 
