@@ -5,51 +5,21 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from eight_questions import register
 
 import moco_core as moco
-from moco_core import Dataset, DatasetFacts, Example, Model, NoOptions, PoolSource, Question, Split, cli
-from moco_core.catalogue import installed
-from moco_toolkit_authoring.scripted import ScriptedCall, ScriptedPool
-
-RIGHT = {"a": range(4), "b": range(1, 7)}
-"""Which of eight questions each model gets right: b repairs 4, 5 and 6 and breaks 0."""
-
-
-class Said(PoolSource[NoOptions]):
-    """Scripted models that know some of the answers."""
-
-    def models(self) -> Sequence[Model]:
-        def says(call: ScriptedCall) -> str:
-            return f"The answer is {int(int(call.prompt.split()[-1][:-1]) in RIGHT[call.model])}."
-
-        return ScriptedPool(dict.fromkeys(RIGHT, says)).models()
-
-
-class Eight(Dataset[NoOptions]):
-    """Eight questions, for all of which 1 is right."""
-
-    facts = DatasetFacts(title="Eight", metric="exact_match")
-
-    def examples(self, split: Split) -> Iterator[Example]:
-        for i in range(8 if split == "test" else 0):
-            yield Example(
-                question=Question(id=f"q{i}", prompt=f"What is {i}?", answer_kind="integer"), references=("1",)
-            )
+from moco_core import cli
 
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
     """The folders of the two single models' runs."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MOCO_CACHE", str(tmp_path / "calls.sqlite"))
-    monkeypatch.setattr(installed(), "_registered", {})
-    moco.register(Said, "said")
-    moco.register(Eight, "eight")
+    register(monkeypatch, tmp_path)
     found = moco.run(pool="said", method="majority_vote", dataset="eight", dev=0)
     return found["a"].folder, found["b"].folder
 

@@ -118,15 +118,15 @@ class Job:
         """See :meth:`moco_core.training.TrainingJob.reward`."""
         raise ConfigError(f"{self.service} asks for no rewards")
 
-    # ------------------------------------------------ for losses that are not this toolkit's; in the training's process
+    # ------------------------------------------------ asked of jobs with a loss of their own alone; in the training's process
 
     def columns(self, row: Any, bound: int) -> Mapping[str, Any] | None:
         """Return a row that is token ids already: its ``input_ids`` and what the loss needs; None if it exceeds ``bound``."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has a loss of this toolkit, and makes neither columns nor a trainer")
 
     def trainer(self, student: Any, rows: Mapping[str, list[Any]], common: Mapping[str, Any], given: Any) -> Any:
         """Return a transformers trainer: ``common`` are its arguments, ``given`` its model, tokenizer and data sets."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has a loss of this toolkit, and makes neither columns nor a trainer")
 
     def finish(self, module: Any, folder: Path) -> Any:
         """Return the module to save of the one that was trained; what else was learnt is written into ``folder``."""
