@@ -64,6 +64,9 @@ def export_command(
             folder = _folder(place, target)
         elif not Path(target).exists() and (near := suggest(target, TEXTS + FOLDERS)):
             raise ConfigError(f"--to {target}: no such form{near} (a folder of that name is ./{target})")
+        elif len(runs) == 1 and runs[0].is_dir() and not (runs[0] / "system").is_dir():
+            forms = ", ".join(TEXTS + FOLDERS)
+            raise ConfigError(f"--to {target}: no such form ({forms}), and {runs[0]} has no system to write to a folder")
         else:
             folder = Path(target)
         return _system(runs, folder, plugin_files)

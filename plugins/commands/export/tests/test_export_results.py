@@ -220,6 +220,11 @@ def test_wrong_forms_and_places_are_one_line(runs: moco.Results, export: Told) -
             ("runs", "--to", "cvs"),
             "error: --to cvs: no such form, did you mean 'csv'? (a folder of that name is ./cvs)",
         ),
+        (
+            ("runs", "--to", "pdf"),
+            "error: --to pdf: no such form (csv, markdown, latex, jsonl, every-eval-ever, figures, hub-folder), and runs has "
+            "no system to write to a folder",
+        ),
         (("runs", "--to", "jsonl"), "error: --to jsonl: writes several files; name their folder with -f FOLDER"),
         (("runs", "--to", "figures", "-f", "file"), "error: -f file: is a file; name a folder"),
         (("empty", "--to", "csv"), "error: empty: holds no run (no run.json in it or below it)"),

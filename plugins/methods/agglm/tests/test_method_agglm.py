@@ -453,9 +453,8 @@ def test_a_fit_that_was_killed_while_it_trained_asks_nothing_again_and_ends_at_t
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     pool = wrong_majority()
     assert run(pool).state == fitted(ask=[])[1].state
-    assert len(pool.trainings) == 1 and all(
-        shown(call.prompt) for call in pool.history
-    )  # only held-out sets are left to ask
+    assert len(pool.trainings) == 1
+    assert all(shown(call.prompt) for call in pool.history)  # only held-out sets are left to ask
 
 
 def test_a_ratio_is_measured_on_the_aggregators_own_solutions():
