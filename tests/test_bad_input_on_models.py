@@ -37,7 +37,7 @@ def start(*extra):
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_no_stored_call_is_made_again_after_an_interruption(moco, tmp_path, how):
     cache = tmp_path / "calls.sqlite"
     process = start()

@@ -87,7 +87,7 @@ def test_gsm8k_in_the_sources_own_form(moco, tmp_path):
     assert "pens" in record["calls"][0]["seen"]["messages"][0][1]
 
 
-@pytest.mark.parametrize("name", ["gsm8k", "arc_challenge"])
+@pytest.mark.parametrize("name", [pytest.param("gsm8k", marks=pytest.mark.slow), "arc_challenge"])
 def test_real_questions_from_local_files(moco, name):
     path = DATA / f"{name}.jsonl.gz"
     if not path.is_file():

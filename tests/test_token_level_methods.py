@@ -248,7 +248,7 @@ THINKING = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("limit", [3, 30])
+@pytest.mark.parametrize("limit", [3, pytest.param(30, marks=pytest.mark.slow)])
 def test_copies_of_a_model_that_thinks_say_what_the_model_says(name, limit):
     """The prompt opens a block of reasoning; what is not closed within the budget is no answer."""
     from moco_toolkit_authoring import example_questions, examples, run_method

@@ -120,6 +120,7 @@ def test_a_real_encoder_that_is_no_level_scores_the_replies(tmp_path, monkeypatc
     assert len(trained) == 1 and trained[0].lora is not None and trained[0].service == "classify"
 
 
+@pytest.mark.slow  # trains a whole model of the tiny pool
 def test_a_language_model_of_the_tiny_pool_that_is_a_level_itself_scores_the_replies(tmp_path, monkeypatch):
     pool_of = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
     trained = training_here.train_here(monkeypatch)

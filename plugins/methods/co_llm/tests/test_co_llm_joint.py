@@ -111,7 +111,7 @@ def test_where_both_models_agree_the_head_has_no_gradient(pool):
     assert float(found.detach()) == pytest.approx(-float(same[0, 1:].mean()), abs=1e-5)  # plain cross-entropy
 
 
-@pytest.mark.parametrize("lora", [None, Lora(r=4)])
+@pytest.mark.parametrize("lora", [pytest.param(None, marks=pytest.mark.slow), Lora(r=4)])
 def test_a_training_that_was_stopped_goes_on_with_its_head_to_the_same_end(pool, tmp_path, lora):
     class Stop(Exception):
         pass
@@ -145,7 +145,7 @@ KEYWORDS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_the_trained_base_writes_is_trained_once_for_its_settings_and_is_opened_again(
     pool, tmp_path, monkeypatch, kind
 ):

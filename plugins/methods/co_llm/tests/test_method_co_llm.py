@@ -247,7 +247,7 @@ def grammar(n=600):
     )
 
 
-@pytest.mark.parametrize("init", ["a", "b", "none"])
+@pytest.mark.parametrize("init", ["a", pytest.param("b", marks=pytest.mark.slow), "none"])
 def test_the_head_learns_where_only_the_assistant_knows(init):
     knows, positions = grammar()
     head = train_head(positions, Options(init=init, learning_rate=0.05, epochs=150), torch.zeros(8))

@@ -152,6 +152,7 @@ def test_transformers_serve_passes_the_kit_and_says_what_transformers_says(trans
     check_four_methods(source, cascade={"confidence": "agreement"})
 
 
+@pytest.mark.slow  # a third server; what it alone does is in the tests of services
 def test_llamacpp_passes_the_kit_and_says_what_transformers_says(llamacpp_url: str) -> None:
     given = {"models": ["outsider"], "base_url": llamacpp_url, "logprobs": "yes"}
     check("openai", given)

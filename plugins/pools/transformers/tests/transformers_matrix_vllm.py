@@ -50,6 +50,7 @@ def souped(name: str, folder: Path) -> dict[str, Any]:
 
 def compare(jobs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Yield per kind ``yes``, ``unknown`` (no such class in vLLM), ``refused: ...``, or what is wrong."""
+    jobs = iter(jobs)
     settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     with subprocess.Popen(
         [sys.executable, __file__, "--serve"],
@@ -62,6 +63,7 @@ def compare(jobs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
             line = next((x for x in child.stdout if x.startswith('{"outcome"')), None)
             if line is None:
                 yield job["name"], "wrong: vLLM's process ended"
+                yield from compare(jobs)  # the rest in a process of its own
                 return
             outcome = json.loads(line)["outcome"]
             if isinstance(outcome, str):
