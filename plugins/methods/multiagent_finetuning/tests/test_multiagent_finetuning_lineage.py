@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import random_checkpoints
+import training_here
 
 import moco_core as moco
 from moco_core import Example, Method, Question, Sampling, build, read_records
@@ -69,10 +70,8 @@ def logits(model) -> Any:
 def test_after_two_iterations_moved_agents_are_those_that_were_trained(folder, tmp_path, monkeypatch, all_agree):
     import torch
 
-    from moco_toolkit_training.worker import train
-
     torch.set_num_threads(1)
-    monkeypatch.setattr("moco_toolkit_training.process.run", lambda service, job, fit, site: train(job, site))
+    training_here.train_here(monkeypatch)
     method: Method[Any] = MultiagentFinetuning(build(Options, SETTINGS))
     notes: list[Any] = []
 
@@ -119,7 +118,10 @@ print(json.dumps({"text": text, "found": found}))
 
 
 @pytest.mark.slow
-def test_after_three_iterations_a_new_process_opens_a_moved_run_without_its_cache(folder, tmp_path, all_agree):
+def test_after_three_iterations_a_new_process_opens_a_moved_run_without_its_cache(
+    folder, tmp_path, monkeypatch, all_agree
+):
+    training_here.train_here(monkeypatch)
     config = {
         "pool": {"name": "transformers", "models": [folder], "device": "cpu"},
         "method": {"name": "multiagent_finetuning", **SETTINGS, "iterations": 3},
@@ -147,13 +149,18 @@ KILLED = """
 import json, pathlib, sys
 import moco_core as moco
 import moco_toolkit_discussion.talk as talk
+from moco_toolkit_training import process
+from moco_toolkit_training.worker import train
 talk.ballots = lambda context, question, texts: [moco.Answer(key="same", text="same", status="parsed") for _ in texts]
+process.run = lambda service, job, fit, site: train(job, site, most=fit.most, interval=0.0)
 moco.run(**json.loads(sys.argv[1]), cache=pathlib.Path(sys.argv[2]))
 """
 
 
 @pytest.mark.slow
-def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folder, tmp_path, all_agree):
+def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folder, tmp_path, monkeypatch, all_agree):
+    training_here.train_here(monkeypatch)
+
     def config(name: str) -> dict[str, Any]:
         return {
             "pool": {"name": "transformers", "models": [folder], "device": "cpu"},
@@ -170,7 +177,7 @@ def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folder, t
     command = [sys.executable, "-c", KILLED, json.dumps(config("killed")), str(tmp_path / "cache" / "calls.sqlite")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("cache/**/adapter_model.safetensors")):  # until the first model is trained
+    while not list(tmp_path.glob("cache/**/adapter_model.safetensors")):  # until the first model is in training
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import random_checkpoints
+import training_here
 
 import moco_core as moco
 from moco_core import Example, Method, Question, Sampling, build, read_records
@@ -72,10 +73,8 @@ def logits(model) -> Any:
 def test_after_two_rounds_a_moved_system_is_the_model_that_was_trained(folders, tmp_path, monkeypatch, last_round_wins):
     import torch
 
-    from moco_toolkit_training.worker import train
-
     torch.set_num_threads(1)
-    monkeypatch.setattr("moco_toolkit_training.process.run", lambda service, job, fit, site: train(job, site))
+    training_here.train_here(monkeypatch)
     method: Method[Any] = Sparta(build(Options, SETTINGS))
     notes: list[Any] = []
 
@@ -119,7 +118,10 @@ print(json.dumps({"text": text, "name": model.name, "logits": [x.hex() for x in 
 
 
 @pytest.mark.slow
-def test_after_three_rounds_a_new_process_opens_a_moved_run_without_its_cache(folders, tmp_path, last_round_wins):
+def test_after_three_rounds_a_new_process_opens_a_moved_run_without_its_cache(
+    folders, tmp_path, monkeypatch, last_round_wins
+):
+    training_here.train_here(monkeypatch)
     config = {
         "pool": {"name": "transformers", "models": folders, "device": "cpu"},
         "method": {"name": "sparta", **SETTINGS, "num_iterations": 3},
@@ -144,12 +146,17 @@ def opened_in_new_process(folder: Path) -> str:
 KILLED = """
 import json, sys
 import moco_core as moco
+from moco_toolkit_training import process
+from moco_toolkit_training.worker import train
+process.run = lambda service, job, fit, site: train(job, site, most=fit.most, interval=0.0)
 moco.run(**json.loads(sys.argv[1]), cache=__import__("pathlib").Path(sys.argv[2]))
 """
 
 
 @pytest.mark.slow
-def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folders, tmp_path):
+def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folders, tmp_path, monkeypatch):
+    training_here.train_here(monkeypatch)
+
     def config(name: str) -> dict[str, Any]:
         return {
             "pool": {"name": "transformers", "models": folders, "device": "cpu"},
@@ -165,7 +172,7 @@ def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folders, 
     command = [sys.executable, "-c", KILLED, json.dumps(config("killed")), str(tmp_path / "cache" / "calls.sqlite")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not list(tmp_path.glob("cache/**/adapter_model.safetensors")):  # until the first model is trained
+    while not list(tmp_path.glob("cache/**/adapter_model.safetensors")):  # until the first model is in training
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
