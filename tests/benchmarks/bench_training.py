@@ -5,8 +5,9 @@
 Both train the same random Llama on the same conversations, each in a fresh process, from the files of the model to the files of
 the adapter: a job of the toolkit as a run does it, and the dozen lines that one writes with trl. ``--job dpo`` is how one model
 is trained in a round of sparta, ``--job dialogue`` how an agent's critic is in an iteration of multiagent_finetuning: on whole
-dialogues, of which the last turn is learnt. The ratio of their times is of the best round of each; memory is that of the
-largest process. ``start`` is what a job takes until its first update is done.
+dialogues, of which the last turn is learnt. They take turns; ratios are of the medians over all rounds. ``processor`` is the
+time that all processes of a training computed, which other load on the machine moves less than ``wall``; memory is that of
+the largest process. ``start`` is what a job takes until its first update is done.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 TEMPLATE = (
@@ -116,8 +118,8 @@ def by_toolkit(base: str, out: Path, given: dict[str, Any]) -> dict[str, Any]:
     return dict(pool.engine.train(model, job, site))
 
 
-def measured(work: Callable[[], Any]) -> tuple[float, float]:
-    """Do work in a process of its own; return its seconds, and the MiB of the largest process that it took."""
+def measured(work: Callable[[], Any]) -> tuple[float, float, float]:
+    """Do work in a process of its own; return its seconds, those of processors, and the MiB of the largest process."""
     started, child = time.perf_counter(), os.fork()
     if child == 0:
         try:
@@ -129,7 +131,7 @@ def measured(work: Callable[[], Any]) -> tuple[float, float]:
     _, status, usage = os.wait4(child, 0)
     if status:
         raise SystemExit("the training failed")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    return time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def digest_of(folder: Path) -> str:
@@ -168,7 +170,7 @@ def main() -> None:
             "parts": PARTS,
             "seed": SEED,
         }
-        took: dict[str, list[tuple[float, float]]] = {"toolkit": [], "trl": []}
+        took: dict[str, list[tuple[float, float, float]]] = {"toolkit": [], "trl": []}
         for number in range(args.rounds):
             ours, theirs = root / f"toolkit{number}", root / f"trl{number}"
             figures = root / f"figures{number}.json"
@@ -182,12 +184,14 @@ def main() -> None:
                 )
             )
             same = digest_of(ours / "model") == digest_of(theirs)
-            told = ", ".join(f"{name} {rounds[-1][0]:.1f} s, {rounds[-1][1]:,.0f} MiB" for name, rounds in took.items())
-            print(f"{args.job}, round {number}: {told}, equal bits: {same}")
-        for at, what in enumerate(("wall", "memory")):
-            print(
-                f"{what}, toolkit to trl: {min(t[at] for t in took['toolkit']) / min(t[at] for t in took['trl']):.2f}"
+            told = ", ".join(
+                f"{name} {wall:.1f} s ({processor:.1f} s of processors), {memory:,.0f} MiB"
+                for name, (wall, processor, memory) in ((name, rounds[-1]) for name, rounds in took.items())
             )
+            print(f"{args.job}, round {number}: {told}, equal bits: {same}", flush=True)
+        for at, what in enumerate(("wall", "processor", "memory")):
+            ours, theirs = (median(each[at] for each in took[name]) for name in ("toolkit", "trl"))
+            print(f"{what}, toolkit to trl: {ours / theirs:.2f} ({ours:,.1f} to {theirs:,.1f})")
         last = json.loads(figures.read_text())
         print(
             f"of the toolkit's last round: start {last['start_seconds']:.1f} s after imports, training "

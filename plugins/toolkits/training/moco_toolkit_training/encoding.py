@@ -85,7 +85,9 @@ def encode(job: Job, rows: Sequence[Any], renderer: Renderer, context: int | Non
     if job.service == "grpo":
         bound -= job.max_new_tokens  # type: ignore[attr-defined]
         if bound < 2:
-            raise ConfigError(f"grpo: max_new_tokens leaves no room for a prompt in {bound + job.max_new_tokens} tokens")  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"grpo: max_new_tokens leaves no room for a prompt in {bound + job.max_new_tokens} tokens"
+            )  # type: ignore[attr-defined]
     limit = _Limit(bound=bound, policy=job.overlong, bos=renderer.tokenizer.bos_token_id)
     out = Encoded()
     write: Callable[..., Written] = _WRITERS.get(job.service, _own)

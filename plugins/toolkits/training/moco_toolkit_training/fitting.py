@@ -122,7 +122,9 @@ def fit(job: Trainable, site: TrainingSite) -> Fit:
     assert room is not None
     needed = memory(job, shape, 0, True)
     if needed <= room:
-        return Fit(most=1, checkpointing=True, memory=memory(job, shape, 1, True))  # its rows may be shorter than they may be
+        return Fit(
+            most=1, checkpointing=True, memory=memory(job, shape, 1, True)
+        )  # its rows may be shorter than they may be
     raise EngineOutOfMemory(
         f"{site.info.get('name', 'model')}: {job.service} needs about {needed / 2**30:.1f} GiB on {site.device} and "
         f"{room / 2**30:.1f} are free; lower max_length, train an adapter (lora), or use a smaller model"

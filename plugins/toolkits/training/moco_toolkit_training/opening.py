@@ -106,7 +106,9 @@ def open_student(job: Job, site: TrainingSite, renderer: Renderer) -> Student:
 
 def _merged(module: Any, adapter: str) -> Any:
     settings = PeftConfig.from_pretrained(adapter)
-    settings.task_type = None  # adapters of text are merged into classifiers, too, which cannot be wrapped as models of text
+    settings.task_type = (
+        None  # adapters of text are merged into classifiers, too, which cannot be wrapped as models of text
+    )
     return PeftModel.from_pretrained(module, adapter, config=settings).merge_and_unload()
 
 

@@ -17,7 +17,15 @@ from moco_toolkit_training.opening import HEADS, Student
 
 __all__ = ["save"]
 
-_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "*.jinja", "vocab*", "merges.txt", "*.model", "added_tokens.json")
+_TOKENIZER = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "*.jinja",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "added_tokens.json",
+)
 
 
 def save(

@@ -121,7 +121,18 @@ def _dpo(job: Any, student: Student, rows: Encoded, common: Any, given: Any, rew
             return dataset  # token ids already
 
     settings = DPOConfig(beta=job.beta, loss_type=["sigmoid"], max_length=None, disable_dropout=True, **common)
-    return Ready(args=settings, ref_model=student.reference, **given)
+    return _compared(Ready(args=settings, ref_model=student.reference, **given), student)
+
+
+def _compared(trainer: Any, student: Student) -> Any:
+    """Have a new adapter compared with the base that it lies on.
+
+    The library keeps a frozen copy of every adapter that it is given. That of a new one adds zeros to the base's own
+    activations, at the price of another pass through all of its matrices in every update.
+    """
+    if student.adapter and not student.goes_on and "ref" in trainer.model.peft_config:
+        trainer.model.delete_adapter("ref")
+    return trainer
 
 
 def _reward(job: Any, student: Student, rows: Encoded, common: Any, given: Any, reward: Any) -> Any:
@@ -172,7 +183,7 @@ def _grpo(job: Any, student: Student, rows: Encoded, common: Any, given: Any, re
         reward_funcs=[judged],
         **{**given, "train_dataset": _dataset({"prompt": rows.columns["prompt"]}), "eval_dataset": None},
     )
-    return trainer
+    return _compared(trainer, student)
 
 
 def _classes(job: Any, student: Student, rows: Encoded, common: Any, given: Any, reward: Any) -> Any:

@@ -97,7 +97,9 @@ def test_a_training_prefix_is_the_prompt_that_asking_reads(family: str, system: 
     learnt = [i for i, label in enumerate(row["labels"]) if label != IGNORED]
     read = row["input_ids"][: learnt[0]]
     assert read == list(ask.render(prompt).ids) and learnt == list(range(len(read), len(row["labels"])))
-    if ask.tokenizer.chat_template and not (system and family in ("gemma", "mistral")):  # those fold it into the question
+    if ask.tokenizer.chat_template and not (
+        system and family in ("gemma", "mistral")
+    ):  # those fold it into the question
         turns = [{"role": m.role, "content": m.content} for m in prompt]
         text = ask.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         assert read == ask.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -149,10 +151,10 @@ def test_long_rows_lose_what_the_policy_says_and_are_counted() -> None:
     gone = encode(Sft(rows=[], max_length=bound, overlong="drop"), [LONG, Demonstration.of("Hi", "Yes")], ask, None)
     assert (gone.count, dict(gone.dropped)) == (1, {f"longer than {bound} tokens": 1})
     assert gone.warnings() == [f"1 rows are left out: longer than {bound} tokens"]
-    with pytest.raises(ConfigError, match=f"a row has {bound + 10} tokens and at most {bound} are allowed; raise max_length"):
+    with pytest.raises(
+        ConfigError, match=f"a row has {bound + 10} tokens and at most {bound} are allowed; raise max_length"
+    ):
         encode(Sft(rows=[], max_length=bound, overlong="error"), [LONG], ask, None)
-
-
 
 
 def test_a_reply_is_never_cut_on_the_left() -> None:

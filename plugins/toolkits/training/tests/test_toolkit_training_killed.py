@@ -46,7 +46,9 @@ def killed(job, site, step: int) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in (*JOBS, *PARTS)])
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in (*JOBS, *PARTS)]
+)
 def test_killed_and_run_again_it_ends_at_the_same_weights(lab, name):
     job = {**JOBS, **PARTS}[name]
     straight, folder = lab.train(job, how={"most": 2})

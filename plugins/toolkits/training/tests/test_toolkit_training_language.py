@@ -171,13 +171,15 @@ def test_an_adapter_is_refused_over_other_weights_than_it_was_trained_on(lab, tu
 
 def test_dpo_starts_at_ln_2_and_margin_0_in_every_round_and_its_margin_rises(lab):
     job = Dpo(rows=PAIRS, batch=8, min_steps=1, max_steps=3, learning_rate=1e-2, warmup=0)
-    model = lab.model
+    model, held = lab.model, []
+    spy = {"prepare": lambda trainer: held.append(set(trainer.model.peft_config))}
     for _ in range(2):  # the reference of a round is where the round starts
-        figures, folder = lab.train(job, model)
+        figures, folder = lab.train(job, model, how=spy)
         first, *_, last = figures["history"]
         assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["margin"] == pytest.approx(0, abs=1e-6)
         assert last["margin"] > 0.05 and last["loss"] < math.log(2)
         model = lab.derive(folder)
+    assert held == [{"default"}, {"default", "ref"}]  # a new adapter starts at its base, of which no copy is needed
     swapped = [Preference(prompt=p.prompt, chosen=p.rejected, rejected=p.chosen) for p in PAIRS]
     figures, _ = lab.train(attrs.evolve(job, rows=swapped, max_steps=2))
     assert figures["history"][1]["margin"] > 0  # the other way round, too: what is preferred becomes likelier
@@ -316,7 +318,9 @@ class _Losses(Exception):
 def test_with_keep_best_the_epoch_with_the_lowest_loss_on_held_out_rows_is_kept_killed_or_not(lab):
     """The held-out row says something else, so that its loss rises after an epoch or two."""
     rows, other = demonstrations(4), Demonstration.of("Say a word.", "apple pear plum")
-    job = Sft(rows=rows, held_out=[other], lora=STILL, batch=2, min_steps=1, epochs=6, learning_rate=2e-2, schedule="constant")
+    job = Sft(
+        rows=rows, held_out=[other], lora=STILL, batch=2, min_steps=1, epochs=6, learning_rate=2e-2, schedule="constant"
+    )
     losses = []
 
     def watch(trainer):

@@ -34,7 +34,9 @@ def say(**message): print(json.dumps(message), flush=True)
 def fake(lab, body: str, *, job: Any = JOBS["sft"], **site: Any) -> Any:
     """Run a job in a process that only says what a training would say."""
     place = attrs.evolve(lab.site(), **site)
-    return run(job.service, job.sent(), Fit(most=8, checkpointing=False, memory=0), place, [sys.executable, "-c", HEAD + body])
+    return run(
+        job.service, job.sent(), Fit(most=8, checkpointing=False, memory=0), place, [sys.executable, "-c", HEAD + body]
+    )
 
 
 def test_out_of_memory_halves_what_is_computed_at_once_and_goes_on(lab):
@@ -47,7 +49,9 @@ else: say(figures={"rows": len(job.rows), "most": settings["most"]})
 
 
 def test_one_row_that_does_not_fit_is_told_with_what_to_do(lab):
-    with pytest.raises(EngineOutOfMemory, match="sft: one row at a time does not fit into the memory of cpu; lower max_length"):
+    with pytest.raises(
+        EngineOutOfMemory, match="sft: one row at a time does not fit into the memory of cpu; lower max_length"
+    ):
         fake(lab, 'say(error="no", kind="memory")')
 
 
@@ -112,7 +116,9 @@ def test_threads_of_a_training_wait_passively_unless_the_user_has_set_anything_o
 def test_a_training_whose_run_was_killed_ends(lab):
     worker = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     site = lab.site()
-    given = {f.name: getattr(site, f.name) for f in attrs.fields(type(site)) if f.name not in ("tell", "reward", "cancelled")}
+    given = {
+        f.name: getattr(site, f.name) for f in attrs.fields(type(site)) if f.name not in ("tell", "reward", "cancelled")
+    }
     worker.stdin.write(pickle.dumps((JOBS["sft"], given, {})))
     worker.stdin.close()  # nobody is there any more
     assert worker.wait(timeout=60) == 1

@@ -95,7 +95,9 @@ class Lab:
         engine, model = self.pool.engine, model or self.model
         return site_of(model, given, engine.entry(model), engine.cpu, engine.options)
 
-    def train(self, job: Job, model: Model | None = None, *, how: Any = None, **site: Any) -> tuple[dict[str, Any], Path]:
+    def train(
+        self, job: Job, model: Model | None = None, *, how: Any = None, **site: Any
+    ) -> tuple[dict[str, Any], Path]:
         """Train in this process; return the figures and the folder of the result."""
         place = self.site(model, **site)
         return train(job, place, **(how or {})), place.folder / "model"
