@@ -32,7 +32,7 @@ from moco_core import (
 from moco_method_llm_blender.fitting import Dev, expected, held_out, learn_fuser, learn_ranker, quality
 from moco_method_llm_blender.fusing import fused_sheet
 from moco_method_llm_blender.options import Options
-from moco_method_llm_blender.rankers import HeadRanker, JudgeRanker, Ranker, RewardRanker, order
+from moco_method_llm_blender.rankers import HeadRanker, JudgeRanker, PairRanker, Ranker, RewardRanker, order
 from moco_toolkit_answers import strip_reasoning
 from moco_toolkit_discussion import model_problems
 from moco_toolkit_quoting import ask
@@ -164,6 +164,8 @@ def ranker_of(model: Model, options: Options) -> Ranker:
     """Return the ranker that a model is asked as."""
     if options.ranker == "reward_model":
         return RewardRanker(model=reward_model(options))
+    if options.ranker == "pairrm":
+        return PairRanker(model=options.pair_ranker)
     if options.ranker == "pair_head":
         return HeadRanker(model=model, options=options)
     scored = options.verdict == "logprobs" or (options.verdict == "auto" and model.can("score"))
@@ -192,7 +194,7 @@ class LlmBlender(Method[Options]):
 
     def needs(self) -> Needs:
         options = self.options
-        own = {"judge": {"score"}, "pair_head": {"train", "reward"}, "reward_model": {"reward"}}[options.ranker]
+        own = {"judge": {"score"}, "pair_head": {"train", "reward"}}.get(options.ranker, {"reward"})
         trains = {"train"} if options.trains_ranker or options.train_fuser else set()
         return Needs(optional={*own, *trains}, check=self._problems)
 
@@ -295,9 +297,9 @@ class LlmBlender(Method[Options]):
                         f"{key}: {', '.join(poor)} cannot be it (capability {capability!r}); name another, or "
                         f"`moco list pool --can {capability}` names the pools whose models can"
                     )
-        if options.ranker == "reward_model":
+        if options.ranker in ("reward_model", "pairrm"):
             try:
-                reward_model(options)
+                ranker_of(pool[0], options)
             except ConfigError as error:
                 out += error.problems
         return out

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import attrs
 
-from moco_core import ConfigError, Plugin, Sampling, option, plugin_option
+from moco_core import ConfigError, Model, Plugin, Sampling, option, plugin_option
+from moco_method_llm_blender.pairrm import pairrm
 
 __all__ = ["Options"]
 
@@ -15,9 +17,10 @@ __all__ = ["Options"]
 class Options:
     """Who compares replies and how, what becomes of the comparisons, who fuses, and what is trained."""
 
-    ranker: Literal["judge", "pair_head", "reward_model"] = option(
+    ranker: Literal["judge", "pair_head", "reward_model", "pairrm"] = option(
         "judge",
-        help="who compares: a judge that names one of two, a trained head on both, a reward model",
+        help="who compares: a judge that names one of two, a head on both that is trained on dev, a reward model, or a "
+        "PairRM that was published",
         paper="pair_head",
     )
     judge: str | int = option(
@@ -26,6 +29,9 @@ class Options:
         paper="DeBERTa-v3-large",
     )
     reward_model: Plugin | None = plugin_option("pool", None, help="the reward model's pool, for ranker=reward_model")
+    pairrm: str = option(
+        "", holds="path or id", help="the PairRM, for ranker=pairrm: folder or Hub id, as llm-blender/PairRM-hf"
+    )
     verdict: Literal["auto", "logprobs", "text"] = option(
         "auto", help="read a judge by the scores of its labels or by what it writes; auto: scores where it has them"
     )
@@ -68,10 +74,17 @@ class Options:
         problems = []
         if self.ranker == "reward_model" and self.reward_model is None:
             problems.append("reward_model: missing, ranker=reward_model needs its pool: {name: ..., ...}")
-        if self.ranker == "reward_model" and self.train_ranker:
+        if self.ranker == "pairrm" and not self.pairrm:
+            problems.append("pairrm: missing, ranker=pairrm needs the folder or Hub id of its checkpoint")
+        if self.ranker in ("reward_model", "pairrm") and self.train_ranker:
             problems.append("train_ranker: goes with ranker=judge or pair_head")
         if problems:
             raise ConfigError(problems)
+
+    @cached_property
+    def pair_ranker(self) -> Model:
+        """The published ranker, one engine for all who use these options. Raises ConfigError."""
+        return pairrm(self.pairrm, self.source_tokens, self.candidate_tokens)
 
     @property
     def trains_ranker(self) -> bool:

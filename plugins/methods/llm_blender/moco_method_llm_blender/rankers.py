@@ -14,10 +14,10 @@ from moco_method_llm_blender.aggregates import bias, lead, rank, scores
 from moco_method_llm_blender.options import Options
 from moco_method_llm_blender.prompts import LABELS, Budget, comparison
 from moco_method_llm_blender.verdicts import parse
-from moco_toolkit_quoting import ask, send
+from moco_toolkit_quoting import ask, send, transcript
 from moco_toolkit_training import pairing
 
-__all__ = ["HeadRanker", "JudgeRanker", "Ranker", "Ranking", "RewardRanker", "order"]
+__all__ = ["HeadRanker", "JudgeRanker", "PairRanker", "Ranker", "Ranking", "RewardRanker", "order"]
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -136,6 +136,24 @@ class RewardRanker(Ranker):
         places = sorted({place for pair in pairs for place in pair})
         found = dict(zip(places, await _tolerant((one(texts[i]) for i in places), context), strict=True))
         return [None if found[i] is None or found[j] is None else found[i] - found[j] for i, j in pairs]  # type: ignore[operator]
+
+
+@attrs.frozen(kw_only=True)
+class PairRanker(Ranker):
+    """A published cross-encoder that reads question and both replies and gives each of these a score."""
+
+    model: Model
+
+    async def preferences(
+        self, question: Question, texts: Sequence[str], pairs: Pairs, context: Context
+    ) -> list[float | None]:
+        asked = transcript(question)
+
+        async def one(a: str, b: str) -> float | None:
+            first, second = await context.call(self.model, "reward", {"pair": [asked, a, b]}, {})
+            return first - second if math.isfinite(first - second) else None
+
+        return await _tolerant((one(texts[i], texts[j]) for i, j in pairs), context)
 
 
 async def order(
