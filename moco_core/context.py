@@ -91,13 +91,14 @@ class Context(ABC):
         *,
         sample: int | None = None,
         raw: bool = False,
+        tell: Callable[[str], None] | None = None,
     ) -> Generation:
         """Have ``model`` write a reply.
 
         ``prompt`` is a question, user text or a conversation; a conversation that ends with an assistant message is
         continued. ``raw`` sends text as it is, without the chat template. ``sampling`` defaults to the run's.
         ``sample`` numbers independent samples of one call; without it, the n-th identical call of this context gets the
-        number n. Raises ModelCallError.
+        number n. ``tell`` is :meth:`tell` where the system's reply is what the model writes. Raises ModelCallError.
         """
 
     @abstractmethod
@@ -154,10 +155,9 @@ class Context(ABC):
     ) -> Path:
         """Return the folder of files that ``what`` describes, building it at most once ever.
 
-        ``build`` fills an empty folder; it is awaited by one builder per ``what``, in whichever process comes first, and
-        nobody sees the folder before it is whole. With ``resume`` the folder may hold what a killed builder left. The
-        result is shared: never write to it. ``what`` is JSON data that holds everything the files depend on, and a
-        ``kind`` by which people recognise it.
+        ``build`` fills an empty folder; one builder per ``what`` does, in whichever process comes first, and nobody sees the
+        folder before it is whole. With ``resume`` it may hold what a killed builder left. The result is shared: never write
+        to it. ``what`` is JSON data with all that the files depend on, and a ``kind`` by which people recognise it.
         """
 
     @abstractmethod
@@ -173,10 +173,7 @@ class Context(ABC):
     async def gather(
         self, aws: Iterable[Awaitable[T]], *, tolerate: type[Exception] | tuple[type[Exception], ...] = ()
     ) -> list[Any]:
-        """Await all concurrently and return their results in order. Errors of the types ``tolerate`` are returned as values.
-
-        Any other error cancels the rest and is raised.
-        """
+        """Await all at once; return results in order, errors of types ``tolerate`` among them. Any other cancels the rest."""
 
     @abstractmethod
     async def each(
@@ -218,6 +215,10 @@ class Context(ABC):
     @abstractmethod
     def note(self, **data: Any) -> None:
         """Add a line of JSON data to the run's fit log (a step of a search, a chosen threshold)."""
+
+    @abstractmethod
+    def tell(self, text: str) -> None:
+        """Say how the reply begins, to whoever reads along; from any thread. What is told is not taken back."""
 
     @abstractmethod
     def progress(self, what: str, done: int, total: int | None = None, note: str = "") -> None:

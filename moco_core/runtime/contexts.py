@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import bisect
 import copy
-import functools
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -62,8 +61,8 @@ class RunState:
     warnings: list[str] = attrs.field(factory=list)
     on_progress: Callable[[str, int, int | None, str], None] = lambda phase, done, total, note: None
     on_note: Callable[[str, Mapping[str, Any]], None] = lambda phase, note: None
-    on_text: Callable[[Model, str], None] | None = None
-    """Told what a model has written so far, from any thread, where its engine tells."""
+    on_reply: Callable[[str], None] | None = None
+    """Told how the reply begins, from any thread, as far as its method tells."""
 
     def context(
         self, phase: str, question: Question | None = None, *, allowed: frozenset[str] | None = None
@@ -84,8 +83,6 @@ class RunContext(Context):
         self._allowed = allowed
         self._counter: dict[str, int] = {}
         self._role = ""
-
-    # ---------------------------------------------------------------- facts
 
     @property
     def seed(self) -> int:
@@ -126,12 +123,14 @@ class RunContext(Context):
         *,
         sample: int | None = None,
         raw: bool = False,
+        tell: Callable[[str], None] | None = None,
     ) -> Generation:
         settings = sampling or self.sampling
         params = settings.params()
         given = self._input(model, prompt, raw)
         seed = None if settings.greedy else self._seed(model, "generate", given, params, sample)
-        result: Generation = await self.call(model, "generate", given, params, seed=seed)
+        listened = tell if self.state.on_reply else None  # telling what nobody hears would only cost
+        result: Generation = await self.call(model, "generate", given, params, seed=seed, tell=listened)
         return result
 
     async def score(
@@ -158,10 +157,9 @@ class RunContext(Context):
         payload: Any = None,
         cached: bool = True,
         requires: str | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> Any:
         self._check(model, requires or kind)
-        listen = self.state.on_text
-        tell = None if listen is None else functools.partial(listen, model)
         request, place = Call(model, kind, given, params, seed, None, payload, tell), next_place()
         if not cached:
             return await self.state.scheduler.uncached_call(request)
@@ -196,8 +194,6 @@ class RunContext(Context):
         index = bisect.bisect(self._places, place)
         self._places.insert(index, place)
         self.calls.insert(index, record)
-
-    # ---------------------------------------------------------------- computed once
 
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
         return await self.state.scheduler.memo.once(what, compute)
@@ -288,8 +284,6 @@ class RunContext(Context):
             replies=tuple(tuple(row[i][0] for row in table) for i in range(len(models))),
         )
 
-    # ---------------------------------------------------------------- answers
-
     def read(self, question: Question, text: str) -> Answer:
         return self.state.metric.read(question, text)
 
@@ -307,10 +301,12 @@ class RunContext(Context):
     def note(self, **data: Any) -> None:
         self.state.on_note(self.phase, data)
 
+    def tell(self, text: str) -> None:
+        if self.state.on_reply is not None and self.phase == "respond":
+            self.state.on_reply(text)
+
     def progress(self, what: str, done: int, total: int | None = None, note: str = "") -> None:
         self.state.on_progress(what, done, total, note)
-
-    # ---------------------------------------------------------------- inside
 
     def _check(self, model: Model, capability: str) -> None:
         if capability in CAPABILITIES and not model.can(capability):

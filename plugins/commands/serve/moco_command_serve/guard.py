@@ -34,12 +34,13 @@ class Guard:
     """What is watched of one request. ``used`` returns the tokens that its calls read and wrote so far.
 
     ``calls`` counts calls as they are made; ``decoded`` collects the settings that a method chose itself. With ``decide``,
-    whoever is asked that question writes nothing and is only named in ``chosen``.
+    whoever is asked that question writes nothing and is only named in ``chosen``. What ``writer`` writes is the reply.
     """
 
     limits: Limits
     used: Callable[[], Usage]
     decide: Question | None = None
+    writer: Model | None = None
     calls: int = 0
     decoded: list[Sampling] = attrs.field(factory=list)
     chosen: list[str] = attrs.field(factory=list)
@@ -77,6 +78,7 @@ class Guarded:
         *,
         sample: int | None = None,
         raw: bool = False,
+        tell: Callable[[str], None] | None = None,
     ) -> Generation:
         if self.guard.decide is not None and prompt == self.guard.decide:
             self.guard.chosen.append(model.name)
@@ -84,7 +86,8 @@ class Guarded:
         if sampling is not None:
             self.guard.decoded.append(sampling)
         self.guard.begin()
-        reply = await self.inner.generate(model, prompt, sampling, sample=sample, raw=raw)
+        tell = tell or (self.inner.tell if model is self.guard.writer else None)
+        reply = await self.inner.generate(model, prompt, sampling, sample=sample, raw=raw, tell=tell)
         self.guard.begin(int(reply.meta.get("calls", 1)) - 1)  # those that a nested system made
         return reply
 

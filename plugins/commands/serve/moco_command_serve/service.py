@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import time
 import traceback
@@ -110,7 +111,7 @@ class Service:
     async def answer(self, ask: Ask, growing: Growing | None = None) -> Outcome:
         """Answer a request within its deadline. Raises Refused, with nothing of the machine in its text.
 
-        ``growing`` is told the replies as they are written, where one model writes them: a member, or a system that is one.
+        ``growing`` is told the replies as they are written, as far as the method, or the one model that writes them, tells.
         """
         member = self.find(ask.model)
         sampling = ask.sampling(self.opened.parts.sampling)
@@ -119,25 +120,21 @@ class Service:
         seed = self.opened.parts.seed if ask.seed is None else ask.seed
         writer = member or self.opened.system.model
 
-        def told(index: int) -> Callable[[Model, str], None] | None:
-            if growing is None or writer is None:
-                return None
-
-            def tell(model: Model, text: str) -> None:
-                if model is writer:
-                    growing.tell(index, text)
-
-            return tell
-
+        tell = growing and growing.tell
         states = [
-            self.opened.runtime.state(self.opened.parts.metric, seed=seed + i, sampling=sampling, on_text=told(i))
+            self.opened.runtime.state(
+                self.opened.parts.metric,
+                seed=seed + i,
+                sampling=sampling,
+                on_reply=tell and functools.partial(tell, i),
+            )
             for i in range(ask.n)
         ]
         calls: list[list[CallRecord]] = [[] for _ in states]
 
         async def one(index: int) -> Reply:
             state = states[index]
-            guard = Guard(limits=self.limits, used=lambda: state.ledger.usage)
+            guard = Guard(limits=self.limits, used=lambda: state.ledger.usage, writer=writer)
             allowed = None if member or ask.text is not None else self.opened.parts.allowed
             context = Guarded.around(state.context("respond", ask.question, allowed=allowed), guard)
             calls[index] = context.calls

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from moco_core.catalogue import installed
 from moco_core.config import plugin_of
 from moco_core.types import digest
 from moco_toolkit_authoring.harness import as_plugin
-from moco_toolkit_authoring.scripted import ScriptedCall, ScriptedPool
+from moco_toolkit_authoring.scripted import ScriptedCall, ScriptedEngine, ScriptedPool
 from moco_toolkit_authoring.toy import LastWord
 
 LAST_WORD = Plugin(kind="metric", name="last_word", given={}, options=NoOptions(), cls=LastWord)
@@ -140,3 +141,24 @@ def events(text: str) -> list[Any]:
         elif block:
             out.append(block)
     return out
+
+
+class Telling(ScriptedEngine):
+    """Tells what it writes letter by letter, and waits for the server to send it."""
+
+    lies = False
+
+    def answer(self, call: Any) -> Any:
+        result = super().answer(call)
+        for end in range(1, len(result.text)) if call.tell is not None else ():
+            call.tell(result.text[:end])
+            time.sleep(0.005)
+        if self.lies and call.tell is not None:
+            call.tell("something else, and longer than it is")
+        return result
+
+
+def grown(got: list[Any], index: int = 0) -> list[str]:
+    """The pieces in which one reply of a stream came."""
+    choices = [e["choices"][0] for e in got if isinstance(e, dict) and e.get("choices")]
+    return [c["delta"]["content"] for c in choices if c["index"] == index and "content" in c["delta"]]

@@ -13,9 +13,9 @@ import pytest
 from moco_command_serve.asking import read_ask
 from moco_command_serve.limits import Limits, Refused
 from moco_core import Generation, Method, ModelCallError, Pool, Question, Reply, Sampling, Span, System
-from moco_toolkit_authoring.scripted import Faults, ScriptedEngine, ScriptedPool
+from moco_toolkit_authoring.scripted import Faults, ScriptedPool
 
-from .conftest import answers, events, open_system, say
+from .conftest import Telling, answers, events, grown, open_system, say
 
 VOTE = {"name": "majority_vote", "tie": "order"}
 PROMPTS = [f"What is {i} plus {i * 7}? ünïcode" for i in range(12)]
@@ -255,27 +255,6 @@ def test_a_stream_says_that_it_lives_and_then_what_the_reply_is(serve: Any) -> N
         # without the option nobody is told the usage; what is cached comes at once, with all headers
         quick = httpx.post(f"{server.url}/chat/completions", json=body)
         assert "usage" not in events(quick.text)[-2] and quick.headers["x-moco-calls"] == "2"
-
-
-class Telling(ScriptedEngine):
-    """Tells what it writes letter by letter, and waits for the server to send it."""
-
-    lies = False
-
-    def answer(self, call: Any) -> Any:
-        result = super().answer(call)
-        for end in range(1, len(result.text)) if call.tell is not None else ():
-            call.tell(result.text[:end])
-            time.sleep(0.005)
-        if self.lies and call.tell is not None:
-            call.tell("something else, and longer than it is")
-        return result
-
-
-def grown(got: list[Any], index: int = 0) -> list[str]:
-    """The pieces in which one reply of a stream came."""
-    choices = [e["choices"][0] for e in got if isinstance(e, dict) and e.get("choices")]
-    return [c["delta"]["content"] for c in choices if c["index"] == index and "content" in c["delta"]]
 
 
 def test_what_one_model_writes_is_streamed_as_it_writes(serve: Any) -> None:

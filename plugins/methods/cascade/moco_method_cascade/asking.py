@@ -44,7 +44,9 @@ async def ask(
 
     Raises ModelCallError if there is no reply.
     """
-    reply = await context.generate(model, question, options.sampling(context.sampling), sample=0)
+    settings = options.sampling(context.sampling)
+    # what is not checked is the reply
+    reply = await context.generate(model, question, settings, sample=0, tell=None if check else context.tell)
     sure = Confidence(value=math.nan)
     if check:
         sure = await measure(model, question, reply, context, options, head)

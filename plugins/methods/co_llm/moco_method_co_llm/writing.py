@@ -31,7 +31,7 @@ async def write(
     sampling = context.sampling
     opening = [open_step_session(context, m, question, reserve=sampling.max_new_tokens) for m in models]
     sessions = await context.gather(opening)
-    answer = JointAnswer(sessions, shared=True, stops=sampling.stop)
+    answer = JointAnswer(sessions, shared=True, stops=sampling.stop, listener=context.tell)
     size = min(s.vocabulary.size for s in sessions)
     ends = frozenset(sessions[BASE].vocabulary.ends | sessions[ASSISTANT].vocabulary.ends)
     gate = HeadGate(torch.tensor(head, dtype=torch.float32), schedule(eta, options))
@@ -44,6 +44,7 @@ async def write(
             if room <= 0:
                 answer.truncate(sampling.max_new_tokens)
                 break
+            answer.tell()
             if options.strategy == "compose":
                 token, sigma, who = await _composed(answer, gate, size, sampling, generator, context)
                 values.append(sigma)

@@ -37,12 +37,13 @@ async def walk(
     async def answer(node: int, last: bool) -> Generation:
         nonlocal cut
         settings, read = sampling if last else message, sources(graph, node)
+        tell = context.tell if last else None
         if not read:
             # the node's number tells nodes apart that one model plays
-            return await context.generate(nodes[node], question, settings, sample=node)
+            return await context.generate(nodes[node], question, settings, sample=node, tell=tell)
         texts = [said[i] for i in read]
         sheet = summarise(question, texts) if last else refine(question, None, texts)
-        asked = await ask(context, nodes[node], sheet, settings, before=before, sample=node)
+        asked = await ask(context, nodes[node], sheet, settings, before=before, sample=node, tell=tell)
         cut = cut or asked.cut
         return asked.reply
 

@@ -106,7 +106,7 @@ class KnowledgeCardSystem(System):
             if ballots(context, question, [asked.reply.text])[0].parsed or not retry:
                 return Reply.of(asked.reply, quotes_cut=asked.cut, **meta)
             meta["retried"] = True
-        alone = await context.generate(model, question)
+        alone = await context.generate(model, question, tell=context.tell)
         if not ballots(context, question, [alone.text])[0].parsed:
             meta["unparsed"] = True
         return Reply.of(alone, **meta)

@@ -54,7 +54,10 @@ class Writing:
             open_session(context.role(role), m, question, reserve=sampling.max_new_tokens)
             for role, m in zip(("generator", "mentor"), models, strict=True)
         )
-        answer = JointAnswer(await context.gather(opening), shared=shared, stops=sampling.stop)
+        # a problem that begins is cut off together with what led to it
+        listener = None if options.problem_stop else context.tell
+        sessions = await context.gather(opening)
+        answer = JointAnswer(sessions, shared=shared, stops=sampling.stop, listener=listener)
         return cls(answer, options, sampling.max_new_tokens, context, context.rng("mentor_collab"))
 
     async def run(self, verifier: Verifier) -> dict[str, Any]:
@@ -68,6 +71,7 @@ class Writing:
                     answer.truncate(self.limit, GENERATOR)
                     answer.finish = answer.finish or "length"
                     break
+                answer.tell()
                 before = len(answer.data), answer.tokens(GENERATOR)
                 alone = self._words_alone(room)
                 chosen = await (self._write(room, alone) if alone else self._consult(room, verifier))

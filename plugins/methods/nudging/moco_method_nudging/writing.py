@@ -42,8 +42,11 @@ async def write(
         opening = open_session(context.role("base"), models[BASE], prompt, raw=True, reserve=limit)
     else:
         opening = open_session(context.role("base"), models[BASE], question, reserve=limit)
-    sessions = await context.gather([opening, open_session(context.role("nudging"), models[NUDGING], question, reserve=limit)])
-    answer = JointAnswer(sessions, shared=shared, stops=sampling.stop)
+    sessions = await context.gather(
+        [opening, open_session(context.role("nudging"), models[NUDGING], question, reserve=limit)]
+    )
+    listener = None if options.repetition_guard else context.tell  # the guard takes back what was written
+    answer = JointAnswer(sessions, shared=shared, stops=sampling.stop, listener=listener)
     writing = Writing(answer, options, gamma, sampling, context.rng("nudging"))
     try:
         return await writing.run()
@@ -90,6 +93,8 @@ class Writing:
         room = self.sampling.max_new_tokens - self.answer.tokens(BASE)
         if room <= 0 and self.answer.finish is None:
             self.answer.truncate(self.sampling.max_new_tokens, BASE)
+        elif room > 0:
+            self.answer.tell()
         return room
 
     # ---------------------------------------------------------------- nudge phase
@@ -208,16 +213,17 @@ class Writing:
 
     async def _base(self) -> None:
         """Let the base model write while it is sure; the token that triggered the hand-over is taken in any case."""
-        room = self._room()
-        if self.answer.finish is not None:
+        answer, room = self.answer, self._room()
+        if answer.finish is not None:
             return
-        draft = await self.answer.turn(BASE).draft(
+        draft = await answer.turn(BASE).draft(
             room,
             sampling=self.sampling,
             generator=self.generator,
             gate=TopGate(self.gamma),
             free=1,
             chunk=self.options.base_chunk,
+            tell=lambda ids: answer.tell(answer.drafted(BASE, answer.whole(BASE, ids, words=False))),
         )
         ids = self.answer.whole(BASE, draft.ids, words=False)
         fresh = self._fresh(ids) if self.options.repetition_guard else len(ids)

@@ -74,7 +74,7 @@ async def opened(
     """Give an answer that is to be written, with these decoding settings and draws; its sessions are closed behind it."""
     limit = sampling.max_new_tokens
     sessions = await context.gather(open_session(context, m, question, reserve=limit) for m in writers)
-    answer = JointAnswer(sessions, shared=shared, stops=sampling.stop)
+    answer = JointAnswer(sessions, shared=shared, stops=sampling.stop, listener=context.tell)
     try:
         yield Writing(answer, options, switcher, context, sampling, generator)
     finally:
@@ -111,6 +111,7 @@ class Writing:
             if self.used >= self.limit:
                 answer.finish = "length"
                 break
+            answer.tell()
             who, reason = await self._writer()
             await self._patch(who, reason)
         result = answer.result(waits=self.waits)

@@ -20,7 +20,7 @@ from moco_pool_openai.listing import answers_for
 from moco_pool_openai.memory import ServerMemory
 from moco_pool_openai.options import NEEDED_FIELDS, Entry, Options
 from moco_pool_openai.pacing import Held, Ledger, Slot
-from moco_pool_openai.reading import generation
+from moco_pool_openai.reading import Listener, generation
 from moco_pool_openai.server import Server
 from moco_pool_openai.usage import used_by
 from moco_pool_openai.wire import embedding_request, embeddings, estimate, request_of, reward_request, rewards
@@ -180,6 +180,7 @@ class OpenAIEngine(Engine):
 
     async def _generate(self, call: Call, server: Server, *, logprobs: bool) -> Generation:
         entry: Entry = call.model.info["entry"]
+        tags = self.options.reasoning_tags
         route, body = request_of(call, entry, self.options, server.dialect, logprobs=logprobs)
 
         def read(reply: Mapping[str, Any]) -> Generation:
@@ -188,13 +189,20 @@ class OpenAIEngine(Engine):
                 reply,
                 route,
                 server.dialect,
-                tags=self.options.reasoning_tags,
+                tags=tags,
                 prices=entry.prices,
                 cached_price=entry.cached_price,
             )
 
         path = "/chat/completions" if route == "chat" else "/completions"
-        found = await self._asked(call, server, path, body, read)
+        try:
+            heard = (lambda: Listener(call, server.dialect, tags)) if call.tell is not None else None
+            found = await self._asked(call, server, path, body, read, heard)
+        except Refused:
+            if call.tell is None or self.options.stream:
+                raise
+            call.tell = None  # a server that sends no parts, perhaps: it is asked for the whole
+            return await self._generate(call, server, logprobs=logprobs)
         served = str(found.meta.get("served_model", entry.model))
         if answers_for(entry.model, served):
             return found
@@ -202,15 +210,21 @@ class OpenAIEngine(Engine):
         return attrs.evolve(found, meta={**found.meta, "warning": told})
 
     async def _asked(
-        self, call: Call, server: Server, path: str, body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]
+        self,
+        call: Call,
+        server: Server,
+        path: str,
+        body: Mapping[str, Any],
+        read: Callable[[Mapping[str, Any]], T],
+        heard: Callable[[], Callable[[str], None]] | None = None,
     ) -> T:
-        """Make attempts within budget, pace and deadline; return the first result."""
+        """Make attempts within budget, pace and deadline; return the first result. ``heard`` makes who hears an attempt."""
         prompt, completion = estimate(call)
         prices = call.model.prices or (0.0, 0.0)
         most, deadline = (prompt * prices[0] + completion * prices[1]) / 1e6, self.options.deadline
 
         async def attempt(slot: Slot) -> T:
-            reply = await server.post(path, body)
+            reply = await server.post(path, body, heard and heard())
             used = used_by(reply)  # it is paid, whether it can be read or not
             money = used.cost(call.model.prices, call.model.info["entry"].cached_price)
             tokens = sum(attrs.astuple(used.usage)) if used.known else prompt + completion

@@ -12,11 +12,12 @@ from moco_core.models import Call
 from moco_core.types import FinishReason, Generation
 from moco_pool_openai.dialects import Dialect
 from moco_pool_openai.failures import Damaged, RequestFailed, stated_failure, words_of
-from moco_pool_openai.streams import is_stream, joined
+from moco_pool_openai.streams import Stream, is_stream, joined
 from moco_pool_openai.usage import used_by
+from moco_toolkit_checkpoints.growing import answer_so_far
 from moco_toolkit_checkpoints.reasoning import split
 
-__all__ = ["generation", "parsed"]
+__all__ = ["Listener", "generation", "parsed"]
 
 _LARGEST = 2**26
 """Characters of one body. No reply is that long."""
@@ -87,8 +88,7 @@ def generation(
         raise RequestFailed(
             f"{name}: the server answers with the call of a tool, and none was offered; turn its tools off"
         )
-    if dialect.echoes and route == "chat" and call.input["messages"][-1][0] == "assistant":
-        text = text.removeprefix(call.input["messages"][-1][1])
+    text = text.removeprefix(_echoed(call, dialect))
     stops = call.params.get("stop", ())
     text, cut = _cut(text, stops)
     if isinstance(served, str) and served:
@@ -110,6 +110,36 @@ def generation(
         usage=used.usage,
         meta=meta,
     )
+
+
+class Listener:
+    """Hears a body that comes in parts, and tells the call's answer as far as it is certain. Damage is for who reads it all."""
+
+    def __init__(self, call: Call, dialect: Dialect, tags: Sequence[tuple[str, str]]) -> None:
+        self._call, self._tags, self._echoed = call, tags, _echoed(call, dialect)
+        self._stream: Stream | None = Stream()
+
+    def __call__(self, part: str) -> None:
+        if self._stream is None or self._call.tell is None:
+            return
+        try:
+            self._stream.take(part)
+            message = self._stream.message
+            text = _parts({"content": message["text"]} if "text" in message else message)[0]
+        except Exception:  # a server may answer anything
+            self._stream = None
+            return
+        stops = tuple(self._call.params.get("stop", ()))
+        if text.startswith(self._echoed) and (
+            answer := answer_so_far(text.removeprefix(self._echoed), stops, self._tags)
+        ):
+            self._call.tell(answer)
+
+
+def _echoed(call: Call, dialect: Dialect) -> str:
+    """Return what a reply begins with that is none of it: a begun reply that the server repeats."""
+    role, content = call.input["messages"][-1] if dialect.echoes and "messages" in call.input else ("", "")
+    return str(content) if role == "assistant" else ""
 
 
 def _first(choices: Any) -> Mapping[str, Any]:

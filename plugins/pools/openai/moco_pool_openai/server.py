@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from moco_core.errors import ConfigError, suggest
@@ -95,16 +95,27 @@ class Server:
         self._busy.append(0)
         return len(self._busy) - 1
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Send one request and return the reply's JSON object as it is. Raises RequestFailed."""
-        reply = await self._send("post", path, body)
+    async def post(
+        self, path: str, body: Mapping[str, Any], heard: Callable[[str], None] | None = None
+    ) -> Mapping[str, Any]:
+        """Send one request and return the reply's JSON object as it is; ``heard`` gets its body as it comes.
+
+        Raises RequestFailed.
+        """
+        reply = await self._send("post", path, body, heard)
         if (failure := stated_failure(reply)) is not None:
             raise failure
         if not isinstance(reply, Mapping):
             raise Damaged("the server's reply is no JSON object")
         return reply
 
-    async def _send(self, verb: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    async def _send(
+        self,
+        verb: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        heard: Callable[[str], None] | None = None,
+    ) -> Any:
         """Return the JSON of a response.
 
         The client's typed methods would copy request and reply field by field, at a third of a request's cost, and what is
@@ -119,6 +130,8 @@ class Server:
         try:
             if verb == "get":
                 return parsed(await client.get(path, cast_to=str, options=self._each))
+            if heard is not None:
+                return parsed(await self._listened(client, path, body, heard))
             return parsed(await client.post(path, cast_to=str, body=body, options=self._each))
         except openai.APIStatusError as error:
             raise failure_of(error.status_code, error.response.text, error.response.headers) from None
@@ -135,6 +148,25 @@ class Server:
             ) from None
         finally:
             self._busy[number] -= 1
+
+    async def _listened(self, client: AsyncOpenAI, path: str, body: Any, heard: Callable[[str], None]) -> str:
+        """Return the text of a response whose parts are handed on as they come. Raises what the client raises."""
+        from openai import AsyncStream
+
+        stream = await client.post(
+            path, cast_to=object, body=body, options=self._each, stream=True, stream_cls=AsyncStream[object]
+        )
+        parts = []
+        try:
+            async for part in stream.response.aiter_text():
+                parts.append(part)
+                heard(part)
+        except Exception as error:  # in the middle of a body, the library below the client speaks for itself
+            silent = isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
+            raise Unreachable(str(error) or type(error).__name__, silent=silent) from None
+        finally:
+            await stream.close()
+        return "".join(parts)
 
     async def close(self) -> None:
         clients, self._clients, self._busy = self._clients, [], []

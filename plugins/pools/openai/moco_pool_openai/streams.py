@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["is_stream", "joined"]
+__all__ = ["Stream", "is_stream", "joined"]
 
 _GROWING = ("content", "reasoning_content", "reasoning", "thinking", "refusal", "text")
 _LISTS = ("content", "tokens", "token_logprobs", "token_ids")
@@ -15,36 +16,60 @@ _LISTS = ("content", "tokens", "token_logprobs", "token_ids")
 def is_stream(text: str) -> bool:
     """Whether a body holds server-sent events."""
     head = text[:200].lstrip()
-    return head.startswith(("data:", "event:", "id:", "retry:")) or (head.startswith(": ") and "\ndata:" in text)
+    begins = head.startswith(("data:", "event:", "id:", "retry:"))
+    return begins or (head.startswith(": ") and re.search(r"[\r\n]data:", text) is not None)
 
 
 def joined(text: str) -> dict[str, Any]:
     """Return the events of a body as one reply. Raises ValueError if they are damaged or end in the middle."""
-    reply: dict[str, Any] = {}
-    choice: dict[str, Any] = {"index": 0, "finish_reason": None}
-    message: dict[str, Any] = {}
-    ended = False
-    for block in text.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
-        data = "\n".join(line[5:].removeprefix(" ") for line in block.split("\n") if line.startswith("data:"))
-        if not data:
-            continue
+    stream = Stream()
+    stream.take(text + "\n\n")
+    return stream.whole()
+
+
+class Stream:
+    """A reply that comes in events: :attr:`message` is what has come of its first choice."""
+
+    def __init__(self) -> None:
+        self.message: dict[str, Any] = {}
+        self._reply: dict[str, Any] = {}
+        self._choice: dict[str, Any] = {"index": 0, "finish_reason": None}
+        self._ended = False
+        self._rest = ""
+
+    def take(self, text: str) -> None:
+        """Add a part of the body, which may end anywhere. Raises ValueError if an event is damaged."""
+        lines = (self._rest + text).replace("\r\n", "\n")
+        held = "\r" if lines.endswith("\r") else ""  # the other half of a line's end may come
+        *blocks, rest = lines.removesuffix(held).replace("\r", "\n").split("\n\n")
+        self._rest = rest + held
+        for block in blocks:
+            data = "\n".join(line[5:].removeprefix(" ") for line in block.split("\n") if line.startswith("data:"))
+            if data and not self._ended:
+                self._event(data)
+
+    def _event(self, data: str) -> None:
         if data.strip() == "[DONE]":
-            ended = True
-            break
+            self._ended = True
+            return
         event = json.loads(data)
         if not isinstance(event, Mapping):
             raise ValueError("an event is no JSON object")
-        reply |= {k: v for k, v in event.items() if k != "choices" and v is not None}
+        self._reply |= {k: v for k, v in event.items() if k != "choices" and v is not None}
         for piece in event.get("choices") or ():
             if isinstance(piece, Mapping) and not piece.get("index"):
-                _add(choice, message, piece)
-    if reply.get("error"):
-        return reply
-    if not ended and choice["finish_reason"] is None:
-        raise ValueError("the stream ends in the middle")
-    if "text" in message:  # of a continued raw text
-        message = {"content": message["text"]}
-    return {**reply, "choices": [{**choice, "message": message}]}
+                _add(self._choice, self.message, piece)
+
+    def whole(self) -> dict[str, Any]:
+        """Return the reply. Raises ValueError if it ends in the middle."""
+        if self._reply.get("error"):
+            return self._reply
+        if not self._ended and self._choice["finish_reason"] is None:
+            raise ValueError("the stream ends in the middle")
+        message = self.message
+        if "text" in message:  # of a continued raw text
+            message = {"content": message["text"]}
+        return {**self._reply, "choices": [{**self._choice, "message": message}]}
 
 
 def _add(choice: dict[str, Any], message: dict[str, Any], piece: Mapping[str, Any]) -> None:

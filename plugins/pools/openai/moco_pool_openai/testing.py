@@ -69,8 +69,8 @@ def _default_reply(request: Request) -> str:
 class StubServer:
     """Serves ``models`` at :attr:`url` until it is stopped. ``requests`` holds what it was asked, ``most`` how many it
     worked on at once at most. ``reply`` writes the replies; ``fault`` says what goes wrong with a request, ``list_fault`` with
-    the list of models that is asked for the n-th time; ``latency`` is seconds per request; with ``key`` everybody else is
-    refused.
+    the list of models that is asked for the n-th time; ``latency`` is seconds per request, ``pace`` per word of a reply that
+    is sent as a stream; with ``key`` everybody else is refused.
     """
 
     def __init__(
@@ -81,12 +81,14 @@ class StubServer:
         fault: Callable[[Request], Fault | None] = lambda request: None,
         list_fault: Callable[[int], Fault | None] = lambda number: None,
         latency: float = 0.0,
+        pace: float = 0.0,
         key: str = "",
         owner: str = "stub",
         logprobs: bool = True,
         reasoning: str = "",
     ) -> None:
         self.models, self.reply, self.latency = list(models), reply, latency
+        self.pace = pace
         self.fault, self.list_fault = fault, list_fault
         self.key, self.owner, self.logprobs, self.reasoning = key, owner, logprobs, reasoning
         self.requests: list[Request] = []
@@ -187,7 +189,10 @@ class StubServer:
             return False
         if fault.status != 200:
             status, out = fault.status, {"error": {"message": f"injected failure {fault.status}", "code": None}}
-        data = (json.dumps(out) if fault.body is None else fault.body).encode()
+        parts: Sequence[str] = [json.dumps(out)] if fault.body is None else [fault.body]
+        if status == 200 and fault.body is None and request.body.get("stream"):
+            parts = _events(out)
+        data = "".join(parts).encode()
         extra = "".join(f"{k}: {v}\r\n" for k, v in fault.headers.items())
         writer.write(
             f"HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n{extra}\r\n".encode()
@@ -199,6 +204,12 @@ class StubServer:
             data = data[len(data) // 2 :]
         if fault.cut:
             return False
+        if self.pace and len(parts) > 1:
+            for part in parts:
+                writer.write(part.encode())
+                await writer.drain()
+                await asyncio.sleep(self.pace)
+            return True
         writer.write(data)
         await writer.drain()
         return True
@@ -274,6 +285,27 @@ class StubServer:
     def prompts(self) -> Counter[str]:
         """How often each thing was asked, failed requests included."""
         return Counter(r.prompt for r in self.requests)
+
+
+def _events(completion: Mapping[str, Any]) -> list[str]:
+    """Return a completion as the events of a stream: a word at a time, how it ended, what was used."""
+    (choice,) = completion["choices"]
+    message = choice.get("message")
+    text, logprobs = choice["text"] if message is None else message["content"], choice.get("logprobs")
+    words = [w if i == 0 else " " + w for i, w in enumerate(text.split(" "))]
+    choices: list[dict[str, Any]] = []
+    if message is not None and "reasoning_content" in message:
+        choices.append({"delta": {"reasoning_content": message["reasoning_content"]}})
+    for i, word in enumerate(words):
+        said: dict[str, Any] = {"text": word} if message is None else {"delta": {"content": word}}
+        if logprobs:
+            said["logprobs"] = {name: rows[i : i + 1] for name, rows in logprobs.items() if rows}
+        choices.append(said)
+    choices.append({"delta": {}, "finish_reason": choice["finish_reason"]})
+    head = {k: v for k, v in completion.items() if k not in ("choices", "usage")}
+    events = [{**head, "choices": [{"index": 0, "finish_reason": None, **c}]} for c in choices]
+    events.append({**head, "choices": [], "usage": completion["usage"]})
+    return [f"data: {json.dumps(event)}\n\n" for event in events] + ["data: [DONE]\n\n"]
 
 
 def _reward(request: Request) -> Any:

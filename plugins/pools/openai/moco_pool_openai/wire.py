@@ -59,7 +59,7 @@ def request_of(
         )
     if dialect.token_ids:
         more = {"return_token_ids": True, **more}
-    if options.stream:
+    if options.stream or call.tell is not None:
         more = {"stream": True, "stream_options": {"include_usage": True}, **more}
     if "text" in call.input:
         body |= {"prompt": call.input["text"], "max_tokens": sampling.max_new_tokens}

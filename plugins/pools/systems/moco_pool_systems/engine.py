@@ -45,6 +45,7 @@ class SystemsEngine(Engine):
             parts.metric,
             seed=parts.seed if call.seed is None else call.seed,
             sampling=Sampling.from_params(call.params),
+            on_reply=call.tell,
         )
         reply = await system.respond(question, state.context("respond", question, allowed=parts.allowed))
         return _generation(reply, state)

@@ -15,12 +15,12 @@ from moco_core.errors import EngineOutOfMemory, ModelCallError
 from moco_core.models import Call
 from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.loaded import LoadedModel
+from moco_toolkit_checkpoints.growing import answer_so_far
 from moco_toolkit_checkpoints.local import Rendered
-from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_decoding.kv_cache import KVCache, bucket
 from moco_toolkit_decoding.prefixes import PrefixStore, read_blocks
 from moco_toolkit_decoding.sampling import Settings, pick
-from moco_toolkit_decoding.stops import StopWatch, settled
+from moco_toolkit_decoding.stops import StopWatch
 from moco_toolkit_decoding.two_tables import TwoTableCache
 
 __all__ = ["Batch", "Row", "StaticBatch", "new_batch"]
@@ -70,9 +70,8 @@ class Row:
     def tell(self, loaded: LoadedModel) -> None:
         """Tell the answer so far to who wants to know."""
         if self.call.tell is not None:
-            marks = (*self.sampling.stop, *(tag for pair in loaded.tags for tag in pair))
-            text = settled(loaded.decode(self.ids, tags=True), marks)
-            self.call.tell(split(text, loaded.tags, self.prompt.opened)[1])
+            text = loaded.decode(self.ids, tags=True)
+            self.call.tell(answer_so_far(text, self.sampling.stop, loaded.tags, self.prompt.opened))
 
     def result(self, loaded: LoadedModel, finish: FinishReason) -> Generation:
         meta: dict[str, Any] = {"cached_tokens": self.reused} if self.reused else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moco_core.errors import ModelCallError
@@ -15,6 +15,7 @@ from moco_pool_vllm.loops import LoopThread
 from moco_pool_vllm.opening import Opening, shut
 from moco_pool_vllm.options import Options
 from moco_pool_vllm.placement import Base, Placement
+from moco_toolkit_checkpoints.growing import answer_so_far
 from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_checkpoints.specs import Spec
@@ -124,12 +125,19 @@ class EngineHandle:
             seed=None if call.seed is None else call.seed % 2**63,  # torch takes 64 bits with sign
             logprobs=top,  # of the emitted token and so many of the likeliest, from the raw logits
             detokenize=bool(sampling.stop),  # only to find stop strings; the text is decoded here
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.FINAL_ONLY if call.tell is None else RequestOutputKind.CUMULATIVE,
         )
+
+        def told(output: Any) -> None:
+            if call.tell is not None and not output.finished:
+                text = _decoded(reader, [int(i) for i in output.outputs[0].token_ids], spec.tags)
+                call.tell(answer_so_far(text, sampling.stop, spec.tags, prompt.opened))
+
         output = await self._last(
             self.llm.generate(
                 {"prompt_token_ids": list(prompt.ids)}, params, request, lora_request=self._lora(call.model)
-            )
+            ),
+            told,
         )
         said = output.outputs[0]
         ids = [int(i) for i in said.token_ids]
@@ -214,10 +222,12 @@ class EngineHandle:
         return tuple(float(x) for x in output.outputs.data.flatten().tolist())
 
     @staticmethod
-    async def _last(stream: Any) -> Any:
+    async def _last(stream: Any, told: Callable[[Any], None] | None = None) -> Any:
         last = None
         async for output in stream:
             last = output
+            if told is not None:
+                told(output)
         if last is None:
             raise ModelCallError("vLLM returned nothing")
         return last

@@ -15,6 +15,7 @@ import pytest
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("vLLM is not installed", allow_module_level=True)
 
+import attrs
 import torch
 from engine_methods import check_methods
 from tiny_family import LORAS, PROMPTS, family, reference, same, say, weights
@@ -23,7 +24,7 @@ from moco_core.errors import MocoError
 from moco_core.models import Model
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
-from moco_core.types import Generation, Sampling
+from moco_core.types import Generation, Question, Sampling
 from moco_pool_transformers.options import Options as TransformersOptions
 from moco_pool_transformers.pool import TransformersPool
 from moco_pool_vllm.engine import VLLMEngine
@@ -147,6 +148,40 @@ def test_several_samples_of_one_question(farm: Farm, settings: dict[str, Any]) -
     assert len({g.text for g in eight}) > 4
     assert [g.token_ids for g in asyncio.run(work(8))] == [g.token_ids for g in eight]
     assert asyncio.run(work(1))[0].token_ids == eight[0].token_ids
+
+
+@pytest.mark.slow
+def test_replies_are_told_as_they_grow_and_are_what_they_are_at_once(farm: Farm, settings: dict[str, Any]) -> None:
+    models = models_of(settings)
+
+    async def work(listen: bool, sampling: Sampling) -> tuple[list[Generation], list[list[str]]]:
+        told: list[list[str]] = []
+        async with open_session(sampling=sampling) as session:
+
+            async def one(model: Model, prompt: str) -> Generation:
+                told.append(heard := [])
+                state = attrs.evolve(session, on_reply=heard.append if listen else None)
+                context = state.context("respond", Question(id=prompt, prompt=prompt))
+                return await context.generate(model, prompt, tell=context.tell)
+
+            texts = [p for p in PROMPTS if isinstance(p, str)]
+            found = await session.context("fit").gather(one(m, p) for m in models for p in texts)
+        return found, told
+
+    grew = 0
+    for more in ({}, {"temperature": 1.2}, {"stop": ("e", " 1")}):
+        sampling = Sampling(max_new_tokens=24, **more)
+        whole, nothing = asyncio.run(work(False, sampling))
+        replies, told = asyncio.run(work(True, sampling))
+        assert not any(nothing)
+        for one, other in zip(replies, whole, strict=True):
+            assert (one.text, one.token_ids, one.finish_reason) == (other.text, other.token_ids, other.finish_reason)
+            assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-3)
+        for reply, beginnings in zip(replies, told, strict=True):
+            for earlier, later in zip(beginnings, [*beginnings[1:], reply.text], strict=True):
+                assert later.startswith(earlier)
+            grew += len(set(beginnings)) > 2
+    assert grew > len(models)
 
 
 def test_likeliest_tokens_are_noted_with_their_number(farm: Farm, settings: dict[str, Any]) -> None:

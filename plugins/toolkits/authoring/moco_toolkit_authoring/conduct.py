@@ -126,6 +126,15 @@ def cost_is_no_wild_guess(case: MethodCase) -> None:
 
 
 @check(after=["answers_every_question"])
+def what_is_told_is_not_taken_back(case: MethodCase) -> None:
+    """Whatever is told of a reply before it is whole, the reply begins with it."""
+    outcome = case.base()
+    for key, reply in outcome.replies.items():
+        wrong = next((text for text in outcome.told[key] if not reply.text.startswith(text)), None)
+        require(wrong is None, f"question {key!r}: {wrong!r} was told, and the reply is {reply.text!r}; tell what is certain")
+
+
+@check(after=["answers_every_question"])
 def failures_are_not_hidden(case: MethodCase) -> None:
     """Where every model call fails, so does the question: an error is told, not turned into an answer."""
     faults = Faults()
@@ -208,6 +217,7 @@ CHECKS: tuple[Check, ...] = (
     hash_order_changes_nothing,
     undeclared_fields_decide_nothing,
     cost_is_no_wild_guess,
+    what_is_told_is_not_taken_back,
     failures_are_not_hidden,
     the_loop_is_never_blocked,
     nothing_is_left_behind,

@@ -66,8 +66,8 @@ class Outcome:
     """What came out of fitting and asking. ``errors`` holds the questions that failed; ``calls`` counts by phase.
 
     ``calls`` has the model calls of ``fit``, ``respond`` and ``metric``; ``calls_per_question`` those of each question,
-    answered from the cache or not. ``files`` are the names that the system's ``save_files`` wrote, ``notes`` the lines of
-    the fit log.
+    answered from the cache or not, and ``told`` what was told of its reply meanwhile. ``files`` are the names that the
+    system's ``save_files`` wrote, ``notes`` the lines of the fit log.
     """
 
     state: Mapping[str, Any] = attrs.field(factory=dict)
@@ -76,6 +76,7 @@ class Outcome:
     errors: dict[str, MocoError] = attrs.field(factory=dict)
     calls: Counter[str] = attrs.field(factory=Counter)
     calls_per_question: dict[str, int] = attrs.field(factory=dict)
+    told: dict[str, list[str]] = attrs.field(factory=dict)
     warnings: list[str] = attrs.field(factory=list)
     notes: list[Mapping[str, Any]] = attrs.field(factory=list)
 
@@ -166,7 +167,9 @@ async def _ask_all(
 
     async def ask(question: Question) -> None:
         async with gate:
-            context = session.context("respond", question, allowed=allowed)
+            told = outcome.told[question.id] = []
+            state = attrs.evolve(session, on_reply=told.append)
+            context = state.context("respond", question, allowed=allowed)
             try:
                 outcome.replies[question.id] = await system.respond(question, context)
             except MocoError as error:

@@ -79,7 +79,7 @@ class MethodCase(Case):
 
     def base(self) -> Outcome:
         """What an undisturbed run gives, computed once."""
-        outcome: Outcome = self.once("base", self.run)
+        outcome: Outcome = self.once("base", lambda: self.run(pool=_telling(self.pool())))
         return outcome
 
 
@@ -88,6 +88,14 @@ def _scripted(needs: Needs, script: Script, faults: Faults, size: int | None) ->
     names = [f"m{i}" for i in range(count)]
     fields = {name: {"adapter": needs.adapters} for name in names}
     return ScriptedPool(dict.fromkeys(names, script), faults=faults, fields=fields)
+
+
+def _telling(source: PoolLike) -> PoolLike:
+    pool = as_pool(source)
+    for model in pool:
+        if isinstance(model.engine, ScriptedEngine):
+            model.engine.tells = True
+    return pool
 
 
 def _rescripted(source: PoolLike, script: Script | None, faults: Faults | None) -> PoolLike:

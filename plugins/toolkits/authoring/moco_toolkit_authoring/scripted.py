@@ -77,8 +77,11 @@ class ScriptedEngine(Engine):
 
     ``history`` holds every call it served, ``batches`` how many calls came together, ``hanging`` how many were ever
     left unanswered by :class:`Faults`, ``trainings`` the jobs it did, with the names of the models that they trained.
-    ``learn`` says what comes of one; a model that was trained without any rows in common says what it said before.
+    ``learn`` says what comes of one; a model that was trained without any rows in common says what it said before. With
+    ``tells`` it tells how a reply begins, for those who listen.
     """
+
+    tells = False
 
     def __init__(self, faults: Faults | None = None, learn: Learn = memorise) -> None:
         self.scripts: dict[str, Script] = {}
@@ -112,10 +115,17 @@ class ScriptedEngine(Engine):
             results = []
             for call in calls:
                 try:
-                    results.append((call, self.answer(call)))
+                    results.append((call, self._told(call)))
                 except Exception as error:
                     inbox.reject(call, error)
             inbox.resolve(results)
+
+    def _told(self, call: Call) -> Any:
+        result = self.answer(call)
+        if self.tells and call.tell is not None and isinstance(result, Generation):
+            for end in (len(result.text) // 3, len(result.text) - 1):
+                call.tell(result.text[: max(0, end)])
+        return result
 
     def train(self, model: Model, job: TrainingJob, site: TrainingSite) -> Mapping[str, Any]:
         """Note what is taught, and ask for rewards once where the job gives them: no weights, milliseconds."""
@@ -237,7 +247,7 @@ class ScriptedServer(ScriptedEngine):
         while self.faults.hang:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
-        return self.answer(call)
+        return self._told(call)
 
 
 def scripted_model(

@@ -71,6 +71,18 @@ class Overestimates(GoodMethod):
         return Cost(fit=1000 * models * dev, respond=models)
 
 
+class _Rash(GoodSystem):
+    async def respond(self, question: Question, context: Context) -> Reply:
+        replies = [await context.generate(m, question, tell=context.tell) for m in self.pool]
+        return Reply.of(replies[-1])
+
+
+class TellsTooSoon(GoodMethod):
+    """Has every model's text read along, and takes the last one's."""
+
+    system = _Rash
+
+
 class _Silent(GoodSystem):
     async def respond(self, question: Question, context: Context) -> Reply:
         try:
@@ -123,6 +135,7 @@ BROKEN = [
     ("hash_order_changes_nothing", PicksByHash),
     ("undeclared_fields_decide_nothing", LooksAtLogprobs),
     ("cost_is_no_wild_guess", Overestimates),
+    ("what_is_told_is_not_taken_back", TellsTooSoon),
     ("failures_are_not_hidden", HidesErrors),
     ("the_loop_is_never_blocked", Sleeps),
     ("nothing_is_left_behind", WritesADiary),

@@ -35,11 +35,19 @@ class JointAnswer:
     """The answer in progress.
 
     ``sessions[i]`` belongs to writer i; ``shared`` tells that all have one tokenizer. ``stops`` are stop strings. ``finish`` is
-    None until the answer has ended.
+    None until the answer has ended. ``listener`` is who :meth:`tell` tells: a context's own ``tell``, or None.
     """
 
-    def __init__(self, sessions: Sequence[DecodingSession], *, shared: bool, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        sessions: Sequence[DecodingSession],
+        *,
+        shared: bool,
+        stops: Sequence[str] = (),
+        listener: Callable[[str], None] | None = None,
+    ) -> None:
         self.sessions = list(sessions)
+        self.listener = listener
         self.shared = shared
         self.stops = tuple(stops)
         self.ids: list[int] = []
@@ -202,6 +210,12 @@ class JointAnswer:
         return True
 
     # ---------------------------------------------------------------- telling
+
+    def tell(self, more: bytes = b"") -> None:
+        """Tell how the answer begins, with ``more`` behind it: where nothing of that will be cut off."""
+        if self.listener is not None and self.segments:
+            text = (self.data + more).decode("utf-8", "replace")
+            self.listener(self.sessions[self.segments[0].writer].answer_so_far(text, self.stops))
 
     def result(self, **meta: Any) -> dict[str, Any]:
         """Return the finished answer as JSON data, with writers as indices; see :func:`reply_of`.

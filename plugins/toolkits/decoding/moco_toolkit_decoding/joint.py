@@ -21,6 +21,7 @@ from moco_core.converters import ints, strings
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import FinishReason, Generation, Sampling, Span, Usage, canonical, digest
+from moco_toolkit_checkpoints.growing import answer_so_far
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.runner import runner_of
 from moco_toolkit_decoding.sampling import Settings, choose, sampling_device
@@ -208,6 +209,10 @@ class JointLoop:
             if finish is not None:
                 done.append((row.call, self._generation(row, finish)))
                 gone.append(i)
+            elif row.call.tell is not None:
+                first = self.loaded[0]
+                text, tags = first.decode(row.ids, tags=True), getattr(first, "tags", ())
+                row.call.tell(answer_so_far(text, row.sampling.stop, tags, row.prompts[0].opened))
         if gone:
             ids = self._leave(gone, ids)
             self.settings = None

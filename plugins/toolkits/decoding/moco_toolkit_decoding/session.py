@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, Self
 
 import attrs
@@ -92,6 +92,9 @@ class DecodingSession(Protocol):
     def answer_in(self, text: str) -> tuple[str, str]:
         """Return ``(reasoning, answer)`` of a whole continuation of this session's prompt, as a single model's reply has it."""
 
+    def answer_so_far(self, text: str, stops: Sequence[str]) -> str:
+        """Return how the answer begins of a continuation that still grows and ends before one of ``stops``."""
+
     def append_tokens(self, ids: Sequence[int]) -> None:
         """Continue with ids of this session: those of a draft, say."""
 
@@ -139,13 +142,15 @@ class DecodingSession(Protocol):
         ends: frozenset[int] | None = None,
         chunk: int = CHUNK,
         commit: bool = False,
+        tell: Callable[[Sequence[int]], None] | None = None,
     ) -> Draft:
         """Let the model write up to ``n`` tokens; the session stays where it is unless ``commit``.
 
         Greedy unless ``sampling`` has a temperature; then ``generator`` gives one number per token and is left where the
         draft ended. ``gate`` refuses tokens from the ``free``-th on; ``words`` stops at the end of so many words, which are
         taken to be over after ``word_tokens`` tokens each; ``size`` limits the choice to ids below it; ``ends`` replaces the
-        model's end tokens. ``chunk`` tokens are drafted per call; other work of the model waits meanwhile.
+        model's end tokens. ``chunk`` tokens are drafted per call; other work of the model waits meanwhile. ``tell`` is told
+        all ids of the draft after each call that does not end it.
         """
 
     async def score(self, text: str | bytes | Sequence[int]) -> Traced:

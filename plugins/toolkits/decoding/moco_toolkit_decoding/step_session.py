@@ -7,7 +7,7 @@ prefix still holds, so that marks, rollbacks and forks cost nothing; see :mod:`m
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -16,6 +16,7 @@ from moco_core.context import Context
 from moco_core.errors import CapabilityError
 from moco_core.models import Model
 from moco_core.types import Prompt, Sampling, Usage, as_messages
+from moco_toolkit_checkpoints.growing import answer_so_far
 from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_decoding.ops import (
     Draft,
@@ -97,6 +98,9 @@ class StepSession:
     def answer_in(self, text: str) -> tuple[str, str]:
         return split(text, self.opened.tags, self.opened.closing)
 
+    def answer_so_far(self, text: str, stops: Sequence[str]) -> str:
+        return answer_so_far(text, stops, self.opened.tags, self.opened.closing)
+
     def append_tokens(self, ids: Sequence[int]) -> None:
         self.ids += ids
         self._raw += self.spell(ids, first=False)
@@ -161,6 +165,7 @@ class StepSession:
         ends: frozenset[int] | None = None,
         chunk: int = CHUNK,
         commit: bool = False,
+        tell: Callable[[Sequence[int]], None] | None = None,
     ) -> Draft:
         settings = sampling or Sampling()
         if generator is None and not settings.greedy:
@@ -192,6 +197,8 @@ class StepSession:
             state = part.state
             if part.reason != "length" or len(ids) >= n:
                 break
+            if tell is not None:
+                tell(ids)
         if generator is not None and state is not None:
             generator.setstate(state)
         if commit:

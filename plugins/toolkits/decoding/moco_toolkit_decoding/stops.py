@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tokenizers.decoders import DecodeStream
 
-__all__ = ["Decoding", "StopWatch", "settled"]
+__all__ = ["Decoding", "StopWatch"]
 
 
 class Decoding(Protocol):
@@ -17,15 +17,6 @@ class Decoding(Protocol):
     def tokenizer(self) -> Any: ...
 
     def decode(self, ids: Sequence[int], *, tags: bool = False) -> str: ...
-
-
-def settled(text: str, marks: Iterable[str]) -> str:
-    """Return a text that still grows without the end that may become something else: a character, or one of ``marks``."""
-    text = text.rstrip("\ufffd")
-    held = (
-        size for mark in marks for size in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:size])
-    )
-    return text[: len(text) - max(held, default=0)]
 
 
 class StopWatch:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import attrs
@@ -19,6 +19,7 @@ from moco_core.context import Context
 from moco_core.errors import CapabilityError
 from moco_core.models import Model
 from moco_core.types import Generation, Message, Prompt, Sampling, as_messages
+from moco_toolkit_checkpoints.growing import settled
 from moco_toolkit_decoding.ops import Draft, HeadGate, Seen, TopGate, Traced
 from moco_toolkit_decoding.session import CHUNK, Counter, Mark, logsumexp
 from moco_toolkit_decoding.text import words
@@ -78,6 +79,9 @@ class TextSession:
 
     def answer_in(self, text: str) -> tuple[str, str]:
         return "", text  # a server has taken its reasoning out already
+
+    def answer_so_far(self, text: str, stops: Sequence[str]) -> str:
+        return settled(text, stops)
 
     def append_tokens(self, ids: Sequence[int]) -> None:
         self.ids += ids
@@ -140,8 +144,9 @@ class TextSession:
         ends: frozenset[int] | None = None,
         chunk: int = CHUNK,
         commit: bool = False,
+        tell: Callable[[Sequence[int]], None] | None = None,
     ) -> Draft:
-        """As in a step session, in whole words; a word cap is kept for all words of a draft together."""
+        """As in a step session, in whole words; a word cap is kept for all words of a draft together. Nothing is told."""
         settings = attrs.evolve(sampling or Sampling(), stop=())
         if isinstance(gate, HeadGate) or (gate is not None and not settings.greedy):
             self._cannot("be gated by more than its greedy tokens' log-probabilities")

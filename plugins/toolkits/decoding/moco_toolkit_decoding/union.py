@@ -20,6 +20,7 @@ from moco_core.converters import strings
 from moco_core.errors import CapabilityError, MocoError, ModelCallError
 from moco_core.models import Call, Inbox, Model
 from moco_core.types import Generation, Sampling, Usage, canonical, digest
+from moco_toolkit_checkpoints.growing import answer_so_far
 from moco_toolkit_decoding.combine import Combiner
 from moco_toolkit_decoding.joint import MAX_ROWS, cut_spans
 from moco_toolkit_decoding.runner import runner_of
@@ -183,6 +184,9 @@ class UnionLoop:
             if finish is not None:
                 done.append((row.call, self._generation(row, finish)))
                 gone.append(i)
+            elif row.call.tell is not None:
+                text, tags = row.data.decode("utf-8", "replace"), getattr(self.loaded[0], "tags", ())
+                row.call.tell(answer_so_far(text, row.sampling.stop, tags, row.prompts[0].opened))
         if gone:
             *_, order = (cache.drop(gone) for cache in self.caches)
             self.rows = [self.rows[i] for i in order]

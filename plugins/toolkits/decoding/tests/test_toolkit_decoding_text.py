@@ -8,7 +8,6 @@ import pytest
 
 from moco_toolkit_decoding import Vocabulary
 from moco_toolkit_decoding.compatibility import compare
-from moco_toolkit_decoding.stops import settled
 from moco_toolkit_decoding.testing import bpe_tokenizer, spaced_tokenizer
 from moco_toolkit_decoding.text import cut_at, last_boundary, starts_word, valid_prefix, words
 
@@ -120,19 +119,3 @@ def test_compatibility_report():
     other = bpe_tokenizer(texts=("wholly other words train this one",))
     relation, reason = compare(a, other)
     assert relation == "different" and "id" in reason
-
-
-@pytest.mark.parametrize(
-    ("text", "marks", "left"),
-    [
-        ("one", (), "one"),
-        ("caf\ufffd", (), "caf"),
-        ("so </th", ("</think>",), "so "),
-        ("so </think>", ("</think>",), "so </think>"),
-        ("a\n", ("\n\n", "\nQ:"), "a"),
-        ("aa", ("aab", "ab"), ""),
-        ("", ("x",), ""),
-    ],
-)
-def test_an_end_that_may_become_something_else_is_not_settled(text: str, marks: tuple[str, ...], left: str) -> None:
-    assert settled(text, marks) == left

@@ -52,11 +52,12 @@ async def ask(
     turns: Sequence[tuple[Message, Message]] = (),
     ratio: float = CHARACTERS_PER_TOKEN,
     sample: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Asked[Generation]:
     """Have a model write with quotes cut to its context; see :func:`send`, which it is with ``context.generate``."""
 
     def call(messages: Sequence[Message]) -> Awaitable[Generation]:
-        return context.generate(model, messages, sampling, sample=sample)
+        return context.generate(model, messages, sampling, sample=sample, tell=tell)
 
     return await send(call, model, sheet, sampling.max_new_tokens, before=before, turns=turns, ratio=ratio)
 

@@ -28,7 +28,8 @@ async def hand_over(
     The reply's record names who answered (``model``) and, where the chosen model failed, why (``failed``).
     """
     try:
-        return Reply.of(await context.generate(models[choice], question), model=models[choice].name, **meta)
+        reply = await context.generate(models[choice], question, tell=context.tell)
+        return Reply.of(reply, model=models[choice].name, **meta)
     except ModelCallError as error:
         if choice == fallback:
             raise
