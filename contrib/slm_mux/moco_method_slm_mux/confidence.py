@@ -28,6 +28,11 @@ class Belief:
     sample: int = 0
     shares: Mapping[str, float] = attrs.field(factory=dict)
 
+    def weighed(self, weight: float) -> Belief:
+        """Return the belief with its confidence and shares times a weight."""
+        shares = {key: weight * share for key, share in self.shares.items()}
+        return attrs.evolve(self, confidence=weight * self.confidence, shares=shares)
+
 
 def confident(keys: Sequence[str | None], utility: Utility | None = None, closeness: Utility | None = None) -> Belief:
     """Return s = max_a (1/k) sum_j u(a, a_j) and its argmax, with k the samples drawn, readable (not None) or not.

@@ -6,7 +6,7 @@ Wang et al., "SLM-MUX: Orchestrating Small Language Models for Reasoning", arXiv
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -56,6 +56,10 @@ class SlmMuxSystem(System):
     skills: tuple[float, ...] | None = attrs.field(default=None, converter=_floats)
 
     async def respond(self, question: Question, context: Context) -> Reply:
+        return await self.respond_weighed(question, context, {})
+
+    async def respond_weighed(self, question: Question, context: Context, weights: Mapping[str, float]) -> Reply:
+        """See :class:`moco_toolkit_voting.Weighable`: the weights multiply a model's confidence in its answers."""
         options: Options = self.options
         models = [self.pool.named(name, "slm_mux") for name in self.members]
         drawn = await _draw(models, question, options.sampling(context.sampling), options.samples, context)
@@ -63,6 +67,7 @@ class SlmMuxSystem(System):
             raise ModelCallError("every sample of every model failed")
         answers = [ballots(context, question, [None if r is None else r.text for r in row]) for row in drawn]
         beliefs = await _beliefs(answers, question, options, self.pool, context)
+        beliefs = [b.weighed(weights[m.name]) if m.name in weights else b for m, b in zip(models, beliefs, strict=True)]
         rng = context.rng("slm_mux", "tie", options.seed) if options.tie == "random" else None
         chosen = believed(beliefs, tie=options.tie, skills=self.skills, rng=rng)
         meta: dict[str, Any] = {

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from moco_core import ConfigError, ModelCallError, Question
 from moco_core.options import build
 from moco_method_slm_mux.confidence import Belief, believed, confident
-from moco_method_slm_mux.method import SlmMux
+from moco_method_slm_mux.method import SlmMux, SlmMuxSystem
 from moco_method_slm_mux.options import Options
 from moco_method_slm_mux.search import Drawn, best_subset, mux_accuracy, union_less_penalty
 from moco_toolkit_authoring import ScriptedCall, ScriptedPool, examples, method_checks, run_method
@@ -57,6 +57,13 @@ def test_the_most_consistent_model_wins_where_a_pooled_vote_would_go_to_the_many
     reply = ask(says(m1="AAAAA", m2="BBBCD", m3="BBBCD"), tie="order")
     assert (reply.meta["answer"], reply.meta["model"], reply.meta["confidence"]) == ("a", "m1", 1.0)
     assert reply.text == "sample 0: the answer is A"
+
+
+@pytest.mark.parametrize(("weight", "winner"), [(0.7, "m1"), (0.5, "m2")])
+def test_a_weight_given_from_outside_multiplies_a_models_confidence(weight, winner, monkeypatch) -> None:
+    monkeypatch.setattr(SlmMuxSystem, "respond", lambda self, q, c: self.respond_weighed(q, c, {"m1": weight}))
+    reply = ask(says(m1="AAAAA", m2="BBBCD"), tie="order")
+    assert reply.meta["model"] == winner and [b["confidence"] for b in reply.meta["beliefs"]] == [weight, 0.6]
 
 
 def test_samples_that_cannot_be_read_count_as_drawn() -> None:

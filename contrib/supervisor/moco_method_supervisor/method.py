@@ -1,4 +1,4 @@
-"""A method around any method: a supervisor watches the members and leaves out those it does not trust."""
+"""A method around any method: a supervisor watches the members, and those it does not trust are left out or count for less."""
 
 from __future__ import annotations
 
@@ -10,47 +10,78 @@ import attrs
 
 from moco_core import ConfigError, Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, Sampling, System
 from moco_method_supervisor.options import Options
-from moco_method_supervisor.trust import Table, keep, suspects, trust_in
+from moco_method_supervisor.trust import Table, find_bad, suspects, trust_in
 from moco_method_supervisor.watching import Replaced, watch
+from moco_toolkit_voting import Weighable
 
 __all__ = ["Supervisor", "SupervisorSystem"]
 
 
+
 @attrs.frozen(eq=False, slots=False)
 class SupervisorSystem(System):
-    """The supervised system, the members it was fitted on, by name, and everybody's trust on dev, where it was measured."""
+    """The supervised system, the members it was fitted on, by name, everybody's trust on dev, where it was measured, and the
+    weights of bad members that were kept.
+    """
 
     inner: System
     kept: tuple[str, ...]
     trust: Mapping[str, float]
+    weights: Mapping[str, float] = attrs.field(factory=dict)
 
     @property
     def model(self) -> Model | None:
         """The supervised system's one model, where no single reply of it is replaced."""
-        return None if self.options.on_questions else self.inner.model
+        return None if self.options.on_questions or self.weights else self.inner.model
 
     async def respond(self, question: Question, context: Context) -> Reply:
         options: Options = self.options
         told: dict[str, Any] = {"dropped": [name for name in self.pool.names if name not in self.kept]}
-        view = context
         watched = _watched([self.pool.named(name) for name in self.kept], self.pool, options)
+        trust, weights = (
+            dict[int, float](),
+            {i: self.weights[m.name] for i, m in enumerate(watched) if m.name in self.weights},
+        )
         if options.on_questions and len(watched) > 1:
             table = await watch(watched, question, _supervisor(options, self.pool), options.by, context)
             trust = {} if table is None else trust_in([table], range(len(watched)))
-            bad = suspects(trust, options.ratio)
-            told |= {
-                "trust": {watched[i].name: t for i, t in trust.items()},
-                "replaced": [watched[i].name for i in bad],
-            }
-            if bad:
-                writer = max(trust, key=lambda i: (trust[i], self.trust.get(watched[i].name, 0.0), -i))
-                told["by"] = watched[writer].name
-                view = cast(Context, Replaced(context, {watched[i].name: watched[writer] for i in bad}))
-        reply = await self.inner.respond(question, view)
+            for i, share in suspects(trust, options.ratio).items():
+                weights[i] = min(weights.get(i, 1.0), options.weight_of(share))
+            told["trust"] = {watched[i].name: t for i, t in trust.items()}
+        counted = {watched[i].name: w for i, w in weights.items() if w > 0} if isinstance(self.inner, Weighable) else {}
+        silent = [
+            i for i, w in weights.items() if watched[i].name not in counted and not self._stands(watched[i], w, context)
+        ]
+        if options.action == "weight":
+            told["weights"] = {watched[i].name: w for i, w in weights.items()}
+        if "trust" in told or "weights" in told:
+            told["replaced"] = [watched[i].name for i in silent]
+        view = context
+        if silent:
+            writer = max(
+                range(len(watched)),
+                key=lambda i: (weights.get(i, 1.0), trust.get(i, 0.0), self.trust.get(watched[i].name, 0.0), -i),
+            )
+            told["by"] = watched[writer].name
+            view = cast(Context, Replaced(context, {watched[i].name: watched[writer] for i in silent}))
+        if counted:
+            assert isinstance(self.inner, Weighable)
+            reply = await self.inner.respond_weighed(question, view, counted)
+        else:
+            reply = await self.inner.respond(question, view)
         return attrs.evolve(reply, meta={**reply.meta, "supervisor": told})
 
+    def _stands(self, member: Model, weight: float, context: Context) -> bool:
+        """Return whether this is one of the questions, a share of ``weight``, on which a bad member's replies stand."""
+        return context.rng("supervisor", "stands", self.options.seed, member.name).random() < weight
+
     def state(self) -> Mapping[str, Any]:
-        return {"inner": self.inner.state(), "kept": list(self.kept), "trust": dict(self.trust)}
+        return {
+            "inner": self.inner.state(),
+            "kept": list(self.kept),
+            "trust": dict(self.trust),
+            "weights": dict(self.weights),
+        }
 
     def save_files(self, folder: Path) -> None:
         self.inner.save_files(folder)
@@ -80,8 +111,14 @@ class Supervisor(Method[Options]):
         )
 
     def _problems(self, pool: Sequence[Model]) -> list[str]:
+        options = self.options
+        if options.action == "weight" and options.weight != 0 and not _has_place_for_weights(self.inner):
+            return [
+                f"action: {options.method.name} works on its members' tokens, weights or training, of which no share can be "
+                "left out; choose drop"
+            ]
         try:
-            supervisor = _supervisor(self.options, Pool(pool))
+            supervisor = _supervisor(options, Pool(pool))
         except ConfigError as error:
             return list(error.problems)
         capability = "reward" if self.options.by == "reward" else "generate"
@@ -110,33 +147,37 @@ class Supervisor(Method[Options]):
 
     async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> SupervisorSystem:
         options = self.options
-        kept, trust = pool.names, dict[str, float]()
+        kept, trust, weights = pool.names, dict[str, float](), dict[str, float]()
         if options.on != "question" and not dev:
             context.warn("supervisor: members are watched on dev examples and there are none; nobody is dropped")
         elif options.on != "question":
-            kept, trust = await self._choose(pool, dev, context)
-            context.note(supervisor=options.by, trust=trust, dropped=[name for name in pool.names if name not in kept])
+            bad, trust = await self._judge(pool, dev, context)
+            kept = tuple(name for name in pool.names if bad.get(name, 1.0) > 0)
+            weights = {name: weight for name, weight in bad.items() if weight > 0}
+            told = {"weights": bad} if options.action == "weight" else {}
+            dropped = [name for name in pool.names if name not in kept]
+            context.note(supervisor=options.by, trust=trust, dropped=dropped, **told)
         inner = await self.inner.fit(_members(pool, kept), dev, context)
-        return SupervisorSystem(pool, options, inner, kept, trust)
+        return SupervisorSystem(pool, options, inner, kept, trust, weights)
 
-    async def _choose(
+    async def _judge(
         self, pool: Pool, dev: Sequence[Example], context: Context
-    ) -> tuple[tuple[str, ...], dict[str, float]]:
-        """Return who stays, and everybody's trust."""
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the weights of the bad members, 0 for those who go, and everybody's trust."""
         watched = _watched(pool, pool, self.options)
         tables = await self._tables(watched, pool, dev, context)
         names = [model.name for model in watched]
 
-        def without(left: Sequence[int]) -> tuple[str, ...]:
-            gone = {name for i, name in enumerate(names) if i not in left}
-            return tuple(name for name in pool.names if name not in gone)
+        def weighed(bad: Mapping[int, float]) -> dict[str, float]:
+            return {names[i]: self.options.weight_of(share) for i, share in sorted(bad.items())}
 
-        def able(left: Sequence[int]) -> bool:
-            rest = _members(pool, without(left))
+        def able(bad: Mapping[int, float]) -> bool:
+            weights = weighed(bad)
+            rest = _members(pool, [name for name in pool.names if weights.get(name, 1.0) > 0])
             return len(rest) > 0 and not self.inner.needs().problems(rest)
 
-        left, trust = keep(tables, range(len(watched)), self.options.ratio, able)
-        return without(left), {names[i]: value for i, value in sorted(trust.items())}
+        bad, trust = find_bad(tables, range(len(watched)), self.options.ratio, able)
+        return weighed(bad), {names[i]: value for i, value in sorted(trust.items())}
 
     async def _tables(
         self, watched: Sequence[Model], pool: Pool, dev: Sequence[Example], context: Context
@@ -144,7 +185,9 @@ class Supervisor(Method[Options]):
         """Return how the members' replies to every dev question stood up; questions that all of them failed are left out."""
         if self.options.by == "score":
             evaluation = await context.evaluate(watched, dev)
-            return [[[score or 0.0] * len(watched) for score in column] for column in zip(*evaluation.scores, strict=True)]
+            return [
+                [[score or 0.0] * len(watched) for score in column] for column in zip(*evaluation.scores, strict=True)
+            ]
         supervisor = _supervisor(self.options, pool)
 
         async def one(example: Example, scope: Context) -> Table | None:
@@ -155,7 +198,19 @@ class Supervisor(Method[Options]):
     def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> SupervisorSystem:
         kept = tuple(state["kept"])
         inner = self.inner.restore(_members(pool, kept), state["inner"], folder)
-        return SupervisorSystem(pool, self.options, inner, kept, dict(state["trust"]))
+        return SupervisorSystem(pool, self.options, inner, kept, dict(state["trust"]), dict(state["weights"]))
+
+
+def _has_place_for_weights(method: Method[Any]) -> bool:
+    """Return whether a method counts its members' words as numbers, or asks them for replies and for nothing else.
+
+    Trained members, and members with moved weights, are models of the method's own making that have other names.
+    """
+    if issubclass(getattr(method, "system", object), Weighable):
+        return True
+    needs = method.needs()
+    beyond = {"step", "weights"} & (needs.capabilities | needs.optional) or "train" in needs.capabilities
+    return method.level in ("api", "text") and not beyond
 
 
 def _members(pool: Pool, names: Sequence[str]) -> Pool:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import attrs
 import pytest
 
-from moco_core import ConfigError, ModelCallError, NoOptions, Plugin, Sampling
+from moco_core import (
+    ConfigError,
+    Context,
+    Example,
+    Method,
+    ModelCallError,
+    Needs,
+    NoOptions,
+    Plugin,
+    Pool,
+    Question,
+    Reply,
+    Sampling,
+    System,
+)
 from moco_core.catalogue import installed
 from moco_core.options import build
 from moco_method_supervisor.method import Supervisor, SupervisorSystem
 from moco_method_supervisor.options import Options
-from moco_method_supervisor.trust import keep, suspects, trust_in
+from moco_method_supervisor.trust import find_bad, suspects, trust_in
 from moco_toolkit_authoring import Faults, ScriptedCall, ScriptedPool, as_plugin, examples, method_checks, run_method
 from moco_toolkit_authoring.toy import LastWord, able
 
@@ -30,6 +45,8 @@ test_conformance = method_checks(
         {"method": "cascade", "by": "reward", "on": "dev"},
         {"method": {"name": "majority_vote", "tie": "order"}, "by": "score"},
         {"method": {"name": "majority_vote", "samples": 2}, "by": "judge", "on": "question", "ratio": 0.9},
+        {"method": "majority_vote", "action": "weight", "ratio": 0.95},
+        {"method": "cascade", "by": "score", "on": "dev", "action": "weight", "weight": 0.5, "ratio": 1.0},
     ],
 )
 
@@ -83,15 +100,15 @@ def test_trust_is_the_mean_over_the_others_and_is_measured_anew_as_members_go() 
         and trust_in(tables, [2]) == {2: 1}
         and trust_in([], [0, 1]) == {0: 1, 1: 1}
     )
-    assert suspects({0: 0.5, 1: 0.35, 2: 0.34}, 0.7) == [2] and suspects({0: 0.0, 1: 0.0}, 0.7) == []
-    left, told = keep([of_answers(*"aaabb")], range(5), 0.7, lambda left: True)
-    # member 4 goes with 1 vote of 4, then 3 with none of 3; the rest agree
-    assert (left, told) == ([0, 1, 2], pytest.approx({0: 1, 1: 1, 2: 1, 3: 0, 4: 1 / 4}))
+    assert suspects({0: 0.5, 1: 0.35, 2: 0.34}, 0.7) == {2: 0.68} and suspects({0: 0.0, 1: 0.0}, 0.7) == {}
+    bad, told = find_bad([of_answers(*"aaabb")], range(5), 0.7, lambda bad: True)
+    # member 4 goes with 1 vote of 4 where others have 2, then 3 with none of 3; the rest agree
+    assert (bad, told) == ({4: 1 / 2, 3: 0}, pytest.approx({0: 1, 1: 1, 2: 1, 3: 0, 4: 1 / 4}))
 
 
 def test_a_suspect_that_cannot_be_spared_stays_and_the_next_one_goes() -> None:
-    assert keep([of_answers(*"aaabc")], range(5), 0.7, lambda left: len(left) >= 4)[0] == [0, 1, 2, 3]
-    assert keep([of_answers(*"aaabc")], range(5), 0.7, lambda left: 4 in left)[0] == [0, 1, 2, 4]
+    assert find_bad([of_answers(*"aaabc")], range(5), 0.7, lambda bad: len(bad) <= 1)[0] == {4: 0}
+    assert find_bad([of_answers(*"aaabc")], range(5), 0.7, lambda bad: 4 not in bad)[0] == {3: 0}
 
 
 # ---------------------------------------------------------------- nobody is bad
@@ -202,6 +219,118 @@ def test_on_single_questions_a_suspects_reply_is_written_by_the_most_trusted_mem
     assert outcome.state["kept"] == ["x", "m1", "m2"] and outcome.state["trust"] == {}
 
 
+# ---------------------------------------------------------------- weights in place of dropping
+
+
+@pytest.mark.parametrize("name", ["majority_vote", "cascade"])
+def test_with_weights_too_nothing_changes_where_nobody_is_suspected(name: str) -> None:
+    bare = run(installed_method(name), experts(3))
+    outcome = run(method(name, action="weight"), experts(3))
+    for key, reply in bare.replies.items():
+        told = {"dropped": [], "trust": {"m0": 1.0, "m1": 1.0, "m2": 1.0}, "weights": {}, "replaced": []}
+        assert outcome.replies[key] == attrs.evolve(reply, meta={**reply.meta, "supervisor": told})
+    assert (outcome.state["inner"], outcome.state["weights"], outcome.noted("weights")) == (bare.state, {}, {})
+
+
+@pytest.mark.parametrize("name", ["majority_vote", "cascade"])
+@pytest.mark.parametrize("on", ["dev", "question"])
+def test_a_weight_of_0_is_dropping(name: str, on: str) -> None:
+    def supervised(**options: Any) -> Any:
+        return run(method(name, on=on, **options), with_bad(experts(5), 2, "colluding"))
+
+    dropped, weighed = supervised(), supervised(action="weight", weight=0.0)
+    for key, reply in weighed.replies.items():
+        told = dict(reply.meta["supervisor"])
+        weights = {"m3": 0.0, "m4": 0.0} if on == "question" else {}
+        assert told.pop("weights") == weights
+        if on == "dev":
+            assert told.pop("replaced") == []
+        assert dropped.replies[key] == attrs.evolve(reply, meta={**reply.meta, "supervisor": told})
+    told = {"weights": {"m3": 0.0, "m4": 0.0}} if on == "dev" else {}
+    assert dropped.state == weighed.state and weighed.notes[:1] == [{**n, **told} for n in dropped.notes[:1]]
+    assert dropped.notes[1:] == weighed.notes[1:]
+
+
+@pytest.mark.parametrize(("weight", "said", "counts", "winner"), [(0.7, "No.", 0.7, "B"), (0.6, "No.", 0.6, "A"),
+                                                               (None, "Hm.", 0.5, "A"), (None, "No.", 0, "A")])  # fmt: skip
+def test_votes_weigh_as_much_as_those_who_cast_them(weight: float | None, said: str, counts: float, winner: str) -> None:
+    """Three say B and two A. The judge says yes to A; what it says of B is worth 0 for no, and 1/2 if it is neither."""
+    pool = ScriptedPool({f"m{i}": f"The answer is {letter}." for i, letter in enumerate("BBBAA")})
+    judges = ScriptedPool({"judge": lambda call: "Yes." if "answer is A." in call.prompt else said})
+    supervised = method("majority_vote", by="judge", on="question", action="weight", weight=weight)
+    supervised.options = attrs.evolve(supervised.options, pool=as_plugin(judges))
+    (reply,) = run(supervised, pool, questions=[TEST[1].question]).replies.values()
+    told = reply.meta["supervisor"]
+    assert told["weights"] == dict.fromkeys(["m0", "m1", "m2"], counts) and reply.meta["answer"] == winner
+    # who weighs nothing is left out as ever: the most trusted one writes in its place
+    assert told["replaced"] == ([] if counts else ["m0", "m1", "m2"])
+    assert reply.meta["support"] == pytest.approx({"B": 3 * counts, "A": 2} if counts else {"A": 5})
+
+
+def test_members_found_bad_on_dev_keep_a_vote_of_their_weight_and_stay_in_the_pool() -> None:
+    """Of three honest votes and two of a ring that are weighed at their trust: on dev 1 of 4 and 0 of 3, against 2 and 2."""
+    weighing = method("majority_vote", on="dev", action="weight")
+    outcome = run(weighing, with_bad(experts(5), 2, "colluding"), reload_with=weighing)
+    assert outcome.noted("weights") == {"m3": 0.0, "m4": 0.5} and outcome.state["weights"] == {"m4": 0.5}
+    assert outcome.noted("dropped") == ["m3"] and outcome.state["kept"] == ["m0", "m1", "m2", "m4"]
+    for reply in outcome.replies.values():
+        assert sorted(reply.meta["support"].values()) == [0.5, 3.0] and len(reply.meta["votes"]) == 4
+        assert reply.meta["supervisor"] == {"dropped": ["m3"], "weights": {"m4": 0.5}, "replaced": []}
+
+
+class FirstSystem(System):
+    """Answers with the first of three members, without whom there is no such system."""
+
+    async def respond(self, question: Question, context: Context) -> Reply:
+        return Reply.of(await context.generate(self.pool[0], question), model=self.pool[0].name)
+
+
+class First(Method[NoOptions]):
+    system = FirstSystem
+
+    def needs(self) -> Needs:
+        return Needs(min_models=3)
+
+    async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> FirstSystem:
+        return FirstSystem(pool, self.options)
+
+
+def test_where_nothing_is_counted_a_weight_is_the_share_of_questions_on_which_replies_stand() -> None:
+    """The first, who lies on every question, could not be dropped from three."""
+    questions = [e.question for e in examples(60, prefix="t")]
+
+    def answered(weight: float, **keywords: Any) -> Any:
+        pool = ScriptedPool({"x": "The answer is 1000.", "m1": able(1.0), "m2": able(1.0)})
+        supervised = method("majority_vote", on="dev", action="weight", weight=weight)
+        supervised.options = attrs.evolve(supervised.options, method=SimpleNamespace(instance=First(NoOptions())))
+        return run(supervised, pool, questions=questions, **keywords)
+
+    def stands(outcome: Any) -> set[str]:
+        told = {key: reply.meta["supervisor"] for key, reply in outcome.replies.items()}
+        assert all(t["weights"] == {"x": outcome.state["weights"]["x"]} for t in told.values())
+        assert {str(t.get("by")) for t in told.values()} == {"None", "m1"}
+        standing = {key for key, t in told.items() if t["replaced"] == []}
+        assert {key for key, reply in outcome.replies.items() if reply.text == "The answer is 1000."} == standing
+        return standing
+
+    few, many = stands(answered(0.3)), stands(answered(0.6))
+    assert few < many and len(few) / 60 == pytest.approx(0.3, abs=0.18) and len(many) / 60 == pytest.approx(0.6, abs=0.19)
+    assert stands(answered(0.3, in_flight=1)) == few != stands(answered(0.3, seed=1))
+
+
+@pytest.mark.parametrize(("level", "needs"), [("logit", Needs()), ("weight", Needs()), ("api", Needs(optional={"step"})),
+                                             ("text", Needs(capabilities={"generate", "train"}))])  # fmt: skip
+def test_a_method_with_no_place_for_a_weight_is_refused_before_anything_is_asked(level: Any, needs: Needs) -> None:
+    held = SimpleNamespace(name="other", instance=SimpleNamespace(level=level, needs=lambda: needs, system=System))
+    models = experts(2).models()
+    for options, told in (({"action": "weight"}, True), ({"action": "weight", "weight": 0.0}, False), ({}, False)):
+        supervised = method("majority_vote", **options)
+        supervised.options = attrs.evolve(supervised.options, method=held)
+        problems = [p for p in supervised.needs().problems(models) if p.startswith("action: ")]
+        assert problems == ["action: other works on its members' tokens, weights or training, of which no share can be left "
+                            "out; choose drop"] * told  # fmt: skip
+
+
 # ---------------------------------------------------------------- saved, nested, refused
 
 
@@ -267,3 +396,5 @@ def test_options_are_checked() -> None:
         method("majority_vote", by="score", on="question")
     with pytest.raises(ConfigError, match="ratio: expected number"):
         method("majority_vote", ratio=1.5)
+    with pytest.raises(ConfigError, match="weight: bad members are dropped; set action to weight"):
+        method("majority_vote", weight=0.5)

@@ -7,7 +7,7 @@ Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language M
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -54,7 +54,6 @@ def _tally(saved: Sequence[Sequence[float]] | None) -> Tally | None:
     return None if saved is None else tuple((float(total), int(n)) for total, n in saved)
 
 
-
 @attrs.frozen(eq=False, slots=False)
 class MajorityVoteSystem(System):
     """The pool as voters. ``tally`` holds, per model, the sum of its dev scores and how many there were."""
@@ -80,6 +79,10 @@ class MajorityVoteSystem(System):
         return [weights[i] for i in voters] if any(weights) else None
 
     async def respond(self, question: Question, context: Context) -> Reply:
+        return await self.respond_weighed(question, context, {})
+
+    async def respond_weighed(self, question: Question, context: Context, weights: Mapping[str, float]) -> Reply:
+        """See :class:`moco_toolkit_voting.Weighable`: the weights multiply those of the votes."""
         sampling = self.options.sampling(context.sampling)
         voters = [(i, model, k) for i, model in enumerate(self.pool) for k in range(self.options.samples)]
         drawn: list[Generation | ModelCallError] = await context.gather(
@@ -90,9 +93,14 @@ class MajorityVoteSystem(System):
             raise next(reply for reply in drawn if isinstance(reply, ModelCallError))
         answers = ballots(context, question, [None if reply is None else reply.text for reply in replies])
         skills = None if self.tally is None else [self._skill(i) for i, _, _ in voters]
+        own = self.weights(question, [i for i, _, _ in voters], replies)
+        if weights:
+            own = [
+                w * weights.get(m.name, 1.0) for w, (_, m, _) in zip(own or [1.0] * len(voters), voters, strict=True)
+            ]
         outcome = vote(
             [answer.key for answer in answers],
-            weights=self.weights(question, [i for i, _, _ in voters], replies),
+            weights=own,
             utility=await self._utility(question, answers, context),
             skills=skills,
             tie=self.tie,

@@ -25,7 +25,7 @@ from moco_core import (
 from moco_core.models import Pool
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
-from moco_method_majority_vote.method import MajorityVote
+from moco_method_majority_vote.method import MajorityVote, MajorityVoteSystem
 from moco_method_majority_vote.options import Options
 from moco_toolkit_authoring import (
     LastWord,
@@ -271,6 +271,15 @@ def test_log_odds_lets_a_lone_expert_beat_a_pair():
     assert reply.meta["support"] == pytest.approx({"A": 2.944439, "B": 0.810930}, abs=1e-6)
     # by dev score the pair still wins, 1 against 2 * 11/18
     assert vote(pool, CHOICE, dev=dev, weights="dev").meta["support"] == pytest.approx({"A": 1.0, "B": 22 / 18})
+
+
+def test_weights_given_from_outside_multiply_those_of_the_votes(monkeypatch):
+    weigh = lambda self, q, c: self.respond_weighed(q, c, {"m0": 0.25, "m2": 0.5})  # noqa: E731
+    monkeypatch.setattr(MajorityVoteSystem, "respond", weigh)
+    assert vote(says("A", "B", "A"), samples=2).meta["support"] == {"a": 1.5, "b": 2.0}
+    pool = says("A", "B", "A")
+    meta = vote(pool, dev=examples(2), weights="log_odds").meta  # nobody was right on dev: all votes count the same
+    assert meta["support"] == {"a": 0.75, "b": 1.0} and meta["share"] == pytest.approx(1 / 1.75)
 
 
 def test_shortest_reply_of_the_winner():
