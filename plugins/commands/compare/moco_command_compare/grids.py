@@ -15,6 +15,7 @@ from moco_core.runs.report import mean_units
 from moco_core.runs.stats import bonett_price
 from moco_core.types import canonical
 from moco_toolkit_comparison import holm, interval, letters, pairwise
+from moco_toolkit_comparison.words import brief
 
 __all__ = ["Grid", "grid_of"]
 
@@ -150,9 +151,8 @@ def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _short(text: str, width: int = 24) -> str:
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+def _short(text: str) -> str:
+    return brief(printable(" ".join(text.split())), 24)
 
 
 def _aligned(table: Sequence[Sequence[str]], texts: int = 1) -> Iterator[str]:

@@ -38,6 +38,9 @@ TABLES = ("systems", "seeds", "subsets", "datasets", "pairs", "costs", "study")
     show_default=True,
     help="Which table (csv, markdown, latex).",
 )
+@click.option(
+    "--force", is_flag=True, help="Compare runs of different datasets, questions, metrics or versions (tables, figures)."
+)
 @click.option("--organization", default="unknown", show_default=True, help="Who provides the data (every-eval-ever).")
 @plugin_option
 def export_command(
@@ -45,6 +48,7 @@ def export_command(
     target: str,
     place: Path | None,
     table: str,
+    force: bool,
     organization: str,
     plugin_files: tuple[Path, ...],
 ) -> int:
@@ -70,7 +74,7 @@ def export_command(
         else:
             folder = Path(target)
         return _system(runs, folder, plugin_files)
-    return _results(runs, target, place, table, organization)
+    return _results(runs, target, place, table, force, organization)
 
 
 def _system(runs: tuple[Path, ...], folder: Path, plugin_files: tuple[Path, ...]) -> int:
@@ -84,11 +88,15 @@ def _system(runs: tuple[Path, ...], folder: Path, plugin_files: tuple[Path, ...]
     return 0
 
 
-def _results(runs: tuple[Path, ...], form: str, place: Path | None, table: str, organization: str) -> int:
+def _results(
+    runs: tuple[Path, ...], form: str, place: Path | None, table: str, force: bool, organization: str
+) -> int:
     from moco_core.cli.screen import printable
-    from moco_toolkit_comparison.loading import load_runs
+    from moco_toolkit_comparison.loading import comparable, load_runs
 
     found, problems = load_runs(runs)
+    # samples and logs say what each run did; tables and figures compare
+    differences = [] if form in ("jsonl", "every-eval-ever") else comparable(found, force, side_by_side=True)
     if form in TEXTS:
         from moco_command_export.tables import text_of
 
@@ -111,6 +119,8 @@ def _results(runs: tuple[Path, ...], form: str, place: Path | None, table: str, 
             said = write(found, folder)
         for line in said:
             click.echo(printable(line), err=True)
+    for difference in differences:
+        click.echo(printable(f"not comparable: {difference}"), err=True)
     for problem in problems:
         click.echo(printable(f"error: {problem}"), err=True)
     return 1 if problems else 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from moco_command_export.samples import file_name
 from moco_core import ConfigError, RunResult, StoreError, make_reports
 from moco_toolkit_comparison import Comparison
+from moco_toolkit_comparison.words import brief
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +63,7 @@ def forest(comparison: Comparison) -> Figure:
     for value, style in ((comparison.oracle, ":"), (_best(comparison), "--"), (comparison.chance or None, "-.")):
         if value is not None:
             axes.axvline(value, color="#999999", linestyle=style, linewidth=0.8, zorder=0)
-    axes.set_yticks(range(len(rows)), labels=[_short(row.label) for row in rows], parse_math=False)
+    axes.set_yticks(range(len(rows)), labels=[brief(row.label, 32) for row in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("score (-- best single model, : oracle, -. chance)", parse_math=False)
     return _of(axes)
@@ -81,7 +82,7 @@ def pareto(comparison: Comparison) -> Figure:
         )
         if s.row.role != "control":  # those are grey, and beside their method
             axes.annotate(
-                _short(s.label), (cost, score), xytext=(4, 4), textcoords="offset points", fontsize=7, parse_math=False
+                brief(s.label, 32), (cost, score), xytext=(4, 4), textcoords="offset points", fontsize=7, parse_math=False
             )
     front = sorted((cost, score) for s, cost, score in known if s.efficient)
     axes.plot([c for c, _ in front], [score for _, score in front], color="#1f4e79", linewidth=0.9, zorder=0)
@@ -119,8 +120,3 @@ def _of(axes: Axes) -> Figure:
 def _best(comparison: Comparison) -> float | None:
     best = comparison.report.best
     return best.estimate.mean if best is not None and best.estimate else None
-
-
-def _short(text: str) -> str:
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= 32 else f"{text[:31]}…"

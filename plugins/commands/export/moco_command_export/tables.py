@@ -8,7 +8,7 @@ from typing import Any
 
 from moco_core import ConfigError, RunResult, compare, make_reports
 from moco_core.cli.tables import csv_text, latex_table, seed_rows
-from moco_toolkit_comparison import PUBLISHED, Comparison, costs, over_datasets, over_subsets, study
+from moco_toolkit_comparison import Comparison, by_pool, costs, over_datasets, over_subsets, study
 from moco_toolkit_comparison.costs import QUANTITIES
 
 __all__ = ["text_of"]
@@ -62,6 +62,10 @@ def _systems(comparisons: Sequence[Comparison]) -> Rows:
                     "gap_closed_low": low,
                     "gap_closed_high": high,
                     "emergence": s.emergence and s.emergence.share,
+                    **{
+                        f"emergence_{name.replace(' ', '_')}": e.share if (e := s.control_emergence.get(name)) else None
+                        for name in ("equal budget", "self")
+                    },
                     "verdict": s.verdict and s.verdict.decision,
                     "failed": row.total(lambda r: r.failed),
                     "unparsed": row.mean(lambda r: r.unparsed),
@@ -97,25 +101,21 @@ def _subsets(comparisons: Sequence[Comparison]) -> Rows:
 
 
 def _datasets(comparisons: Sequence[Comparison]) -> Rows:
-    reports, out = [c.report for c in comparisons], []
-    for label in dict.fromkeys(row.label for report in reports for row in report.rows):
-        score, against = over_datasets(reports, label), over_datasets(reports, label, minus="best single")
-        if score:
-            mine = {
-                "system": label,
-                "datasets": len(score.parts),
-                "score": score.mean,
-                "low": score.low,
-                "high": score.high,
-            }
-            out.append(
-                mine
-                | {
-                    "difference": against and against.mean,
-                    "difference_low": against and against.low,
-                    "difference_high": against and against.high,
-                }
-            )
+    out = []
+    for reports in by_pool(c.report for c in comparisons):
+        for label in dict.fromkeys(row.label for report in reports for row in report.rows):
+            score, against = over_datasets(reports, label), over_datasets(reports, label, minus="best single")
+            if score:
+                mine = {"system": label, "datasets": len(score.parts)}
+                out.append(
+                    mine
+                    | {"score": score.mean, "low": score.low, "high": score.high}
+                    | {
+                        "difference": against and against.mean,
+                        "difference_low": against and against.low,
+                        "difference_high": against and against.high,
+                    }
+                )
     return out
 
 
@@ -167,22 +167,7 @@ def _costs(comparisons: Sequence[Comparison]) -> Rows:
 
 
 def _study(comparisons: Sequence[Comparison]) -> Rows:
-    found, cells = study(comparisons), "share of (dataset, method) cells above the best single model"
-    rows = [
-        (cells, found.share, PUBLISHED["cells_above_stated"], f"of {found.cells} here; as stated"),
-        (
-            cells,
-            found.share,
-            PUBLISHED["cells_above_recomputed"],
-            f"of {found.cells} here; 132 of 234 in the printed table",
-        ),
-        ("emergence", found.emergence, PUBLISHED["emergence"], "no single model is right, the system is"),
-        ("emergence of the equal-budget controls", found.control_emergence, None, "none published"),
-        ("chance", found.chance, None, "none published"),
-    ]
-    return (
-        [dict(zip(("quantity", "here", "published", "what"), row, strict=True)) for row in rows] if found.cells else []
-    )
+    return [dict(zip(("quantity", "here", "published", "what"), row, strict=True)) for row in study(comparisons).rows()]
 
 
 _TABLES: dict[str, Callable[[Sequence[Comparison]], Rows]] = {

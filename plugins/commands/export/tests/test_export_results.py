@@ -58,6 +58,36 @@ def table(export: Told, name: str) -> list[dict[str, str]]:
 # ---------------------------------------------------------------- tables
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda h: h["dataset"].update(test_fingerprint="other"), "questions of the test split (fingerprint)"),
+        (lambda h: h["environment"]["versions"].update({"moco-metric-exact-match": "9.9"}), "version of moco-metric-exact"),
+    ],
+)
+def test_a_table_of_runs_that_are_not_comparable_is_refused_with_the_difference_named(
+    runs: moco.Results, export: Told, change: Callable[[Any], None], line: str, tmp_path: Path
+) -> None:
+    file = runs.runs[-1].folder / "run.json"
+    head = json.loads(file.read_text())
+    change(head)
+    file.write_text(json.dumps(head))
+    for form in ("csv", "figures"):
+        code, out, err = export("runs", "--to", form, "-f", tmp_path / form)
+        assert (code, out) == (2, "") and line in err and "--force" in err and not (tmp_path / form).exists()
+    code, out, err = export("runs", "--to", "csv", "--force")
+    assert code == 0 and len(out.splitlines()) > 3 and err.startswith("not comparable: ") and line in err
+    assert export("runs", "--to", "jsonl", "-f", tmp_path / "samples")[0] == 0
+
+
+def test_metrics_of_one_dataset_stand_side_by_side(runs: moco.Results, export: Told) -> None:
+    file = runs.runs[-1].folder / "run.json"
+    head = json.loads(file.read_text())
+    head["config"]["metric"] = {"name": "token_f1"}
+    file.write_text(json.dumps(head))
+    assert {row["metric"] for row in table(export, "systems")} == {"exact_match", "token_f1"}
+
+
 def test_csv_has_all_numbers_of_every_system_and_the_ceiling(runs: moco.Results, export: Told) -> None:
     rows = {row["system"]: row for row in table(export, "systems")}
     assert (rows["a"]["score"], rows["b"]["score"], rows["b"]["best_single"]) == ("0.5", "0.75", "True")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def sorts_of(record: Mapping[str, Any]) -> set[str]:
     if record.get("error"):
         return {"failed"}
     score, answer = record.get("score"), record.get("answer")
-    found = {"right" if score >= 1 else "wrong"} if isinstance(score, int | float) else set()
+    found = {"right" if score >= 1 else "wrong"} if isinstance(score, int | float) and math.isfinite(score) else set()
     unread = isinstance(answer, Mapping) and answer.get("status") != "parsed"
     return found | ({"unread"} if unread else set())
 

@@ -111,6 +111,13 @@ def test_questions_are_listed_by_what_came_of_them(run: Path, read: Told) -> Non
     assert read(run, "--list", "unread")[1].splitlines()[-1] == "     1   0.000  unread wrong  q1  What is 1?"
 
 
+def test_a_score_that_is_no_number_is_neither_right_nor_wrong(run: Path, read: Told) -> None:
+    records(run, lambda rows: rows[1].update(score=float("nan")))
+    assert "3 right, 2 wrong, 0 failed" in read(run)[1]
+    assert read(run, "--list", "all")[1].splitlines()[8].split()[:3] == ["1", "-", "q1"]
+    assert "score -; read as" in read(run, "q1")[1]
+
+
 def test_a_question_is_found_by_id_before_index_and_shown_with_who_said_what(run: Path, read: Told) -> None:
     code, out, err = read(run, "q1")
     assert (code, err) == (0, "") and out == read(run, "1")[1]

@@ -10,7 +10,7 @@ from typing import Any
 from moco_command_report.records import Records
 from moco_core import ConfigError, RunResult, StoreError, Unit
 from moco_core.runs.records import read_run, read_units
-from moco_toolkit_comparison import differences
+from moco_toolkit_comparison import comparable
 
 __all__ = ["Loaded", "load"]
 
@@ -41,7 +41,8 @@ class Loaded:
 def load(places: Sequence[Path], force: bool = False) -> Loaded:
     """Read the runs in these folders and below them.
 
-    What one place holds is one benchmark: its datasets stand side by side. Places that are named together are to be compared.
+    What one place holds is one benchmark: its datasets and metrics stand side by side. Places that are named together are to
+    be compared.
     Raises ConfigError if a place is no folder or holds no run, and unless forced if runs to be compared differ in more
     than their system.
     """
@@ -58,26 +59,10 @@ def load(places: Sequence[Path], force: bool = False) -> Loaded:
                 out.add(file.parent)
     if not out.runs:
         raise ConfigError(out.problems)
-    out.notes += _comparable(out.runs, len(places) == 1, force)
+    found = comparable(out.runs, force, side_by_side=len(places) == 1)
+    out.notes += [f"not comparable: {line}" for line in found]
     out.runs.sort(key=lambda r: (r.dataset, r.position, r.id))
     return out
-
-
-def _comparable(runs: Sequence[RunResult], one_place: bool, force: bool) -> list[str]:
-    first: dict[str, RunResult] = {}
-    found = [
-        f"{run.folder} differs from {base.folder} in {line}"
-        for run in runs
-        for base in [first.setdefault(run.dataset if one_place else "", run)]
-        for line in differences(base, run)
-    ]
-    if found and not force:
-        shown = [*found[:5], f"... and {len(found) - 5} differences more"] if len(found) > 6 else found
-        hint = (
-            "these runs are not comparable; name those to be compared, or --force to have all on one page, in sections"
-        )
-        raise ConfigError([*shown, hint])
-    return [f"not comparable: {line}" for line in found]
 
 
 def _units(folder: Path, head: dict[str, Any], notes: list[str]) -> tuple[Unit, ...]:

@@ -231,7 +231,8 @@ def _finite(value: Any) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    """Return a score as the page counts with it: equal sums stay equal."""
+    return None if value is None else round(value, 12)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from moco_command_report.grid import grid_of
 from moco_command_report.loading import load
 from moco_command_report.packing import Blocks
 from moco_command_report.page import Page
@@ -71,6 +72,7 @@ def write_report(places: Sequence[Path], out: Path, *, size: float = 25.0, force
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "notes": loaded.notes,
             "problems": problems,
+            "grid": grid_of([section.comparison for section in sections]),
             "sections": [section.data(table.data()) for section, table in zip(sections, tables, strict=True)],
         }
     )

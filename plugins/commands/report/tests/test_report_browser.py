@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,6 @@ from typing import Any
 import pytest
 
 from moco_core import cli
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("there is no Chromium on this machine", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 N = 400
 LONG = "long " * 200_000
@@ -28,14 +23,6 @@ HOSTILE = {
     4: "\u202eturned\u202c \u05e9\u05dc\u05d5\u05dd \U0001f469\u200d\U0001f680",
     5: LONG,
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +100,8 @@ def test_the_first_view_has_every_system_and_what_was_found(reader: Reader) -> N
         "undecided",
         "drop",
     ]
+    # the system whose answers came from another model than was asked is marked
+    assert page.locator(".forest tr:has(.tag.bad) th bdi").all_inner_texts() == ["vote"]
     page.click(".forest button:has-text('vote')")
     assert "100 better, 0 worse" in reader.text(".details")
     page.click(".details a:has-text('repaired')")
@@ -360,3 +349,110 @@ def test_a_small_screen_has_no_sideways_scrolling(browser: Any, file: Path, them
     found = page.evaluate("getComputedStyle(document.documentElement).colorScheme")
     assert found == theme and reader.errors == []
     page.close()
+
+
+LONG_NAME = "mixture_of_agents_with_three_layers_and_a_very_long_name_of_its_own_v2"
+
+
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory: pytest.TempPathFactory, make_run: Any) -> Path:
+    """A page whose systems have names of more than 50 characters that begin alike, with the controls of one."""
+    out = tmp_path_factory.mktemp("long")
+    subsets = ["even", "odd"] * 30
+    for place, label in enumerate((f"organization/{LONG_NAME}-base", f"organization/{LONG_NAME}-instruct", LONG_NAME)):
+        role = "method" if label == LONG_NAME else "baseline"
+        make_run(out / "runs", label.replace("/", "-"), [i % (place + 2) > 0 for i in range(60)], role, position=place,
+                 dev=0.5, subsets=subsets)  # fmt: skip
+    for place, kind in enumerate(("equal_budget", "self"), 3):
+        folder = make_run(out / "runs", f"{LONG_NAME} {kind}", [i % 2 for i in range(60)], "control", position=place)
+        head = json.loads((folder / "run.json").read_text())
+        head["config"]["method"] = {"name": "control", "kind": kind, "method": {"name": LONG_NAME}}
+        (folder / "run.json").write_text(json.dumps(head))
+    assert cli._run(["report", str(out / "runs"), "-o", str(out / "report.html")]) == 0
+    return out / "report.html"
+
+
+def test_long_names_break_where_their_words_end_and_differ_where_they_are_cut(browser: Any, long_names: Path) -> None:
+    for width in (400, 1440):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        reader = Reader(page, long_names)
+        for fragment in ("#/differences", "#/cost", "#/audit", "#/questions") if width == 400 else ("#/questions",):
+            reader.go(fragment)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, fragment
+        heads = page.locator(".matrix .head .column:not(.oracle) bdi").all_inner_texts()
+        assert len({*heads}) == len(heads) == 5 and max(map(len, heads)) <= 24
+        reader.go()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        lines = """name => {
+            const range = document.createRange(), out = [];
+            const walker = document.createTreeWalker(name, NodeFilter.SHOW_TEXT);
+            let top = null;
+            for (let node; (node = walker.nextNode());)
+                for (let i = 0; i < node.length; i++) {
+                    range.setStart(node, i); range.setEnd(node, i + 1);
+                    const at = range.getBoundingClientRect().top;
+                    if (top === null || at > top + 4) out.push("");
+                    top = at; out[out.length - 1] += node.data[i];
+                }
+            return out; }"""
+        shown = page.locator(".forest .method th bdi").first.evaluate(lines)
+        assert "".join(shown) == LONG_NAME and all(line[-1] in "_/.-" for line in shown[:-1]), shown
+        assert reader.errors == []
+        page.close()
+
+
+def test_an_option_stays_in_one_piece(reader: Reader) -> None:
+    page = reader.go()
+    options = page.locator("code.option")
+    assert "--controls" in options.all_inner_texts()
+    assert {*options.evaluate_all("all => all.map(o => o.getClientRects().length)")} == {1}
+
+
+def test_emergence_stands_beside_that_of_the_controls_and_chance(browser: Any, long_names: Path) -> None:
+    reader = Reader(browser.new_page(), long_names)
+    row = reader.go().locator(".emergence tbody tr").first.locator("td").all_inner_texts()
+    heads = reader.page.locator(".emergence thead th").all_inner_texts()[1:]
+    # wrong with both single models where 6 divides i: right with the method where 4 does not divide it
+    assert dict(zip(heads, row, strict=True)) == {
+        "Share": "50.0\u00a0%", "Questions": "5 of 10 (few)", "Its equal budget control": "0.0\u00a0%",
+        "Its self control": "0.0\u00a0%", "Chance": "25.0\u00a0%",
+    }  # fmt: skip
+    reader.page.close()
+
+
+def _pages(pdf: bytes) -> list[bytes]:
+    """The drawing of every page of a PDF as Chromium writes them."""
+    objects = dict(re.findall(rb"\n(\d+) 0 obj\s(.*?)\sendobj", pdf, re.S))
+    out = []
+    for body in objects.values():
+        if re.search(rb"/Type\s*/Page\b", body):
+            (content,) = re.findall(rb"/Contents (\d+) 0 R", body)
+            out.append(zlib.decompress(objects[content].split(b"stream\n", 1)[1].rsplit(b"endstream", 1)[0]))
+    return out
+
+
+@pytest.mark.parametrize(
+    "fragment", ["", "#/differences?b=vote&cell=both+right", "#/questions", "#/cost", "#/question/q12?run=vote"]
+)
+def test_paper_is_light_and_has_everything(reader: Reader, fragment: str) -> None:
+    page = reader.go(fragment)
+    if "q12" in fragment:
+        page.wait_for_selector(".call")
+    page.keyboard.press("t")  # dark on the screen
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    pages = _pages(page.pdf(format="A4"))
+    # no page is blank, and lists of 100 and 400 questions take several
+    assert all(drawn.count(b"Tj") + drawn.count(b"TJ") > 5 for drawn in pages)
+    assert len(pages) >= {"#/questions": 8, "#/differences?b=vote&cell=both+right": 3}.get(fragment, 1)
+    # the whole width of what is drawn is on the paper: nothing is wider than the page, nothing is scrolled
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 700, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
+    cut = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible').length"
+    assert page.eval_on_selector_all("main .scroll, main .rows, main table", cut) == 0
+    wide = "all => all.filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.className)"
+    assert page.eval_on_selector_all("main *", wide) == []
+    colours = "getComputedStyle(document.documentElement).backgroundColor + getComputedStyle(document.body).color"
+    assert page.evaluate(colours) == "rgb(255, 255, 255)rgb(0, 0, 0)"
+    page.emulate_media(media="screen")
+    assert page.locator(".rows .row").count() < 100  # what was drawn for paper is gone again

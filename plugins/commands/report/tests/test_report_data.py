@@ -346,6 +346,62 @@ def test_a_grid_of_two_datasets_has_a_section_for_each(tmp_path: Path, make_run:
     assert report(tmp_path / "runs" / "one", tmp_path / "runs" / "two")[0] == 2
 
 
+def test_a_run_scored_by_another_metric_stands_beside_its_source(
+    tmp_path: Path, make_run: Any, report: Any, opened: Any
+) -> None:
+    for name in ("exact_match", "token_f1"):
+        folder = make_run(tmp_path / "runs" / name, "vote", [1, 0])
+        rewrite(folder, lambda head, n=name: head | {"config": head["config"] | {"metric": {"name": n}}})
+    code, _, err, file = report(tmp_path / "runs")
+    assert (code, err) == (0, "")
+    assert [s["metric"] for s in opened(file).summary["sections"]] == ["exact_match", "token_f1"]
+
+
+def test_questions_that_differ_within_one_folder_are_refused(grid: Path, report: Any) -> None:
+    rewrite(grid / "d-b-s0", lambda head: head | {"dataset": head["dataset"] | {"test_fingerprint": "g"}})
+    code, out, err, file = report(grid)
+    assert (code, out) == (2, "") and "(fingerprint): " in err and not file.exists()
+
+
+def test_a_grid_has_its_means_over_datasets_and_the_studys_aggregate_beside_what_it_published(
+    tmp_path: Path, make_run: Any, report: Any, opened: Any
+) -> None:
+    # per dataset: a is the best single model; of the open questions (2 in "one", 1 in "two") vote solves 1 and 1
+    scores = {
+        "one": {"a": [1, 1, 0, 0], "b": [1, 0, 0, 0], "vote": [1, 1, 1, 0], "route": [0, 1, 0, 0]},
+        "two": {"a": [1, 1, 0, 1], "b": [0, 1, 0, 1], "vote": [1, 0, 1, 1], "route": [1, 1, 0, 1]},
+    }
+    for name, systems in scores.items():
+        for place, (label, values) in enumerate(systems.items()):
+            role = "baseline" if label in "ab" else "method"
+            folder = make_run(tmp_path / "runs" / name, label, values, role, position=place, dev=1 - place / 10)
+            rewrite(
+                folder,
+                lambda head, n=name: head
+                | {
+                    "dataset": head["dataset"] | {"label": n, "test_fingerprint": n},
+                    "config": head["config"] | {"dataset": {"name": n}},
+                },
+            )
+    page = opened(report(tmp_path / "runs")[3])
+    grid = page.summary["grid"]
+    means = {d["system"]: (d["datasets"], d["score"], d["difference"][0]) for d in grid["datasets"]}
+    assert means == {"vote": (2, 0.75, 0.125), "a": (2, 0.625, 0), "route": (2, 0.5, -0.125), "b": (2, 0.375, -0.25)}
+    assert [d["system"] for d in grid["datasets"]] == [*means]
+    # of four cells one lies above; emergence is 1/2 and 0 in "one", 1 and 0 in "two"
+    rows = {(what, published): here for what, here, published, _ in grid["study"]["rows"]}
+    cells = "share of (dataset, method) cells above the best single model"
+    assert grid["study"]["cells"] == 4 and rows[cells, 0.61] == rows[cells, 132 / 234] == 0.25
+    assert rows["emergence", 0.185] == pytest.approx((1 / 2 + 0 + 1 + 0) / 4) and rows["chance", None] == 0.25
+    assert rows["emergence of the equal-budget controls", None] is None
+
+
+def test_one_method_on_one_dataset_is_no_grid(tmp_path: Path, make_run: Any, report: Any, opened: Any) -> None:
+    make_run(tmp_path / "runs", "a", [1, 0], "baseline", dev=0.5)
+    make_run(tmp_path / "runs", "vote", [1, 1], position=1)
+    assert opened(report(tmp_path / "runs")[3]).summary["grid"] == {"datasets": [], "study": None}
+
+
 def test_bad_places_and_files_that_cannot_be_written_are_one_line(grid: Path, tmp_path: Path, capsys: Any) -> None:
     from moco_core import cli
 

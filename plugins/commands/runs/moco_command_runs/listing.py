@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,22 @@ class Listed:
             (statuses, {self.run.status}),
         )
         return all(not given or found & {*given} for given, found in wanted)
+
+    def begun(self, since: datetime | None, until: datetime | None) -> bool:
+        """Whether the run began between two days, both included, in local time; one without a date is in none."""
+        if since is None and until is None:
+            return True
+        if self.started is None:
+            return False
+        day = self.started.astimezone().date()
+        return (since is None or since.date() <= day) and (until is None or day <= until.date())
+
+    def scored(self, least: float | None, most: float | None) -> bool:
+        """Whether the run's score lies between two scores, both included; one without a score has none to ask for."""
+        if least is None and most is None:
+            return True
+        mean = math.nan if self.score is None else self.score["mean"]
+        return mean >= (-math.inf if least is None else least) and mean <= (math.inf if most is None else most)
 
     def data(self) -> dict[str, Any]:
         """Return the run as JSON data; ``started`` is in UTC."""

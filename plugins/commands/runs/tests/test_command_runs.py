@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,22 @@ def test_filters_take_any_of_their_values_and_hold_together(capsys: Any) -> None
     for name in ("six", "ones"):  # by its label and by its name
         assert labels("--status", "failed", "--dataset", name) == ["majority_vote"]
     assert labels("--dataset", "seven") == []
+
+
+def test_dates_and_scores_have_ranges_with_their_ends_and_a_run_without_is_in_none(capsys: Any) -> None:
+    def labels(*args: str) -> list[str]:
+        assert cli._run(["runs", *args, "--json"]) == 0
+        return sorted(row["label"] for row in json.loads(capsys.readouterr().out))
+
+    for label, started, mean in (("a", datetime(2026, 3, 1, 0, 0), 0.25), ("b", datetime(2026, 3, 2, 23, 59), 0.75)):
+        (run,) = Path("runs").glob(f"*single-{label}-*")
+        change(run, started=started.timestamp(), score={"mean": mean, "low": 0.0, "high": 1.0, "n": 6})
+    change(vote(), started=None, score={})
+    assert labels("--since", "2026-03-01") == labels("--until", "2026-03-02") == ["a", "b"]
+    assert labels("--since", "2026-03-02") == labels("--min-score", "0.75") == ["b"]
+    assert labels("--until", "2026-03-01") == labels("--max-score", "0.25") == ["a"]
+    assert labels("--until", "2026-03-01", "--min-score", "0.75") == []
+    assert cli._run(["runs", "--since", "yesterday"]) == 2
 
 
 def test_json_has_the_score_as_the_run_states_it_and_the_time_in_utc(capsys: Any) -> None:

@@ -14,7 +14,7 @@ from moco_toolkit_comparison.power import detectable
 from moco_toolkit_comparison.verdicts import Rule, Verdict, judge
 
 if TYPE_CHECKING:
-    from moco_toolkit_comparison.aggregates import PUBLISHED, Macro, Study, over_datasets, over_subsets, study
+    from moco_toolkit_comparison.aggregates import PUBLISHED, Macro, Study, by_pool, over_datasets, over_subsets, study
     from moco_toolkit_comparison.comparing import Comparison, Emergence, Standing, table_of
     from moco_toolkit_comparison.statistics import gap_closed, holm, interval, letters, pairwise, resampled
 else:
@@ -40,6 +40,7 @@ __all__ = [
     "Study",
     "Verdict",
     "answering",
+    "by_pool",
     "comparable",
     "costs",
     "detectable",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -13,7 +13,7 @@ from moco_core import Report, Row
 from moco_toolkit_comparison.comparing import Comparison, table_of
 from moco_toolkit_comparison.statistics import Array, interval
 
-__all__ = ["PUBLISHED", "Macro", "Study", "over_datasets", "over_subsets", "study"]
+__all__ = ["PUBLISHED", "Macro", "Study", "by_pool", "over_datasets", "over_subsets", "study"]
 
 FEW = 20
 """Parts with fewer questions make an interval that a reader is warned of."""
@@ -58,7 +58,7 @@ def over_datasets(
     """Return the mean over datasets of a system's score, or of its difference to another system (``minus``).
 
     With ``minus="best single"`` it is that of each dataset. Datasets where one of the two is missing are left out; None with
-    less than two.
+    less than two. The reports are those of one pool (:func:`by_pool`): elsewhere a label is another system.
     """
     parts: dict[str, Array] = {}
     for report in reports:
@@ -72,8 +72,17 @@ def over_datasets(
             pair = table_of([rows[label], rows[minus]])
             table = (pair[:1] - pair[1:])[:, ~np.isnan(pair).any(axis=0)]
         if table.size:
-            parts[report.dataset] = table
+            # two metrics of one dataset are two parts
+            parts[f"{report.dataset} ({report.metric})" if report.dataset in parts else report.dataset] = table
     return _macro(parts, level, seed)
+
+
+def by_pool(reports: Iterable[Report]) -> list[list[Report]]:
+    """Return the reports of each pool of models, in the order of their first."""
+    found: dict[tuple[str, ...], list[Report]] = {}
+    for report in reports:
+        found.setdefault(tuple(map(str, report.rows[0].runs[0].models)), []).append(report)
+    return [*found.values()]
 
 
 def _macro(parts: Mapping[str, Array], level: float, seed: int) -> Macro | None:
@@ -105,6 +114,20 @@ class Study:
 
     def data(self) -> dict[str, Any]:
         return attrs.asdict(self) | {"share": self.share, "published": dict(PUBLISHED)}
+
+    def rows(self) -> list[tuple[str, float | None, float | None, str]]:
+        """Return (quantity, here, published, what it is) for tables; none without cells."""
+        above = "share of (dataset, method) cells above the best single model"
+        domains = (("QA", "emergence_qa"), ("safety", "emergence_safety"), ("code", "emergence_code"))
+        printed = ", ".join(f"{name} {PUBLISHED[key]:.1%}" for name, key in domains)
+        found = [
+            (above, self.share, PUBLISHED["cells_above_stated"], f"{self.above} of {self.cells} here; as stated"),
+            (above, self.share, PUBLISHED["cells_above_recomputed"], "132 of 234 in the printed table"),
+            ("emergence", self.emergence, PUBLISHED["emergence"], f"no single model is right, the system is ({printed})"),
+            ("emergence of the equal-budget controls", self.control_emergence, None, "none published"),
+            ("chance", self.chance, None, "none published"),
+        ]
+        return found if self.cells else []
 
 
 def study(comparisons: Sequence[Comparison]) -> Study:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from moco_core import ConfigError, RunResult, StoreError
+from moco_core.types import canonical
 
 __all__ = ["comparable", "differences", "load_runs"]
+
+_SHOWN = 5
+"""Differences that are named where there are many."""
 
 
 def load_runs(places: Iterable[Path | str]) -> tuple[list[RunResult], list[str]]:
@@ -40,7 +44,7 @@ def differences(a: RunResult, b: RunResult) -> list[str]:
     out = []
     for what, one, other in (
         ("dataset", a.config["dataset"]["name"], b.config["dataset"]["name"]),
-        ("metric", a.config["metric"], b.config["metric"]),
+        *_metrics(a.config["metric"], b.config["metric"]),
         ("questions of the test split (fingerprint)", a.test_fingerprint, b.test_fingerprint),
         ("number of test questions", a.questions, b.questions),
     ):
@@ -52,18 +56,36 @@ def differences(a: RunResult, b: RunResult) -> list[str]:
     return out
 
 
-def comparable(runs: Sequence[RunResult], force: bool = False) -> list[str]:
-    """Return what makes runs incomparable, naming the runs. Raises ConfigError with these lines unless forced."""
-    found = [f"{run.folder} differs from {runs[0].folder} in {line}" for run in runs[1:] for line in differences(runs[0], run)]
+def _metrics(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return the names of two metrics, or of one metric its options, one by one."""
+    if one["name"] != other["name"]:
+        return [("metric", one["name"], other["name"])]
+    options = dict.fromkeys([*one, *other])
+    return [(f"metric.{key}", one.get(key, "(none)"), other.get(key, "(none)")) for key in options]
+
+
+def comparable(runs: Sequence[RunResult], force: bool = False, *, side_by_side: bool = False) -> list[str]:
+    """Return what makes runs incomparable, naming the runs. Raises ConfigError with these lines unless forced.
+
+    ``side_by_side`` is for what compares runs within a dataset and a metric alone, and shows these beside each other.
+    """
+    first: dict[str, RunResult] = {}
+    found = [
+        f"{run.folder} differs from {base.folder} in {line}"
+        for run in runs
+        for base in [first.setdefault(canonical([run.dataset, run.config["metric"]]) if side_by_side else "", run)]
+        for line in differences(base, run)
+    ]
     if found and not force:
-        raise ConfigError([*found, "these runs are not comparable; --force compares them all the same"])
+        shown = [*found[:_SHOWN], f"... and {len(found) - _SHOWN} differences more"] if len(found) > _SHOWN + 1 else found
+        raise ConfigError([*shown, "these runs are not comparable; name those that are, or --force to take them all the same"])
     return found
 
 
 def _scoring(run: RunResult) -> set[str]:
-    """The distributions that decide what a question is and what is right."""
+    """The distributions that decide what a question is, what is read from a reply, and what is right."""
     kinds = ("dataset", "metric")
-    return {f"moco-{kind}-{run.config[kind]['name']}".replace("_", "-") for kind in kinds}
+    return {f"moco-{kind}-{run.config[kind]['name']}".replace("_", "-") for kind in kinds} | {"moco-toolkit-answers"}
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from moco_core import ConfigError, Report, suggest
 from moco_toolkit_comparison.aggregates import over_subsets
 from moco_toolkit_comparison.comparing import Comparison, Standing
-from moco_toolkit_comparison.words import findings
+from moco_toolkit_comparison.words import brief, findings
 
 __all__ = ["COLUMNS", "Shown", "shown"]
 
@@ -196,7 +196,7 @@ class Shown:
         if not names:
             return []
         table = [["system", *names]]
-        table += [[_short(r.label, _NAME), *(_figure(r.figures.get(n)) for n in names)] for r in rows]
+        table += [[brief(r.label, _NAME), *(_figure(r.figures.get(n)) for n in names)] for r in rows]
         lines = _aligned(table)
         return ["", *lines] if max(map(cell_len, lines)) <= width else ["", f"figures in --json: {', '.join(names)}"]
 
@@ -209,13 +209,13 @@ class Shown:
             return []
         if len(names) > _SUBSETS or len(rows) > _SYSTEMS:
             return ["", f"{len(names)} subsets see the systems in other orders: their scores are in --json"]
-        header = ["subset", *(_short(r.label, 16) for r in rows), "n"]
+        header = ["subset", *(brief(r.label, 16) for r in rows), "n"]
         table = [header]
         for name in names:
             mine = [subsets.get(name) for subsets in scores]
             size = max(int(f["n"]) for f in mine if f)
             cells = [f"{f['mean']:.3f}" if f else "-" for f in mine]
-            table.append([_short(name, _NAME), *cells, f"{size}{' (few)' if size < 20 else ''}"])
+            table.append([brief(name, _NAME), *cells, f"{size}{' (few)' if size < 20 else ''}"])
         macro = [over_subsets(r) for r in rows]
         table.append(["mean of subsets", *(f"{m.mean:.3f}" if m else "-" for m in macro), ""])
         lines = _aligned(table)
@@ -237,8 +237,8 @@ def _heading(report: Report) -> str:
 
 def _name(s: Standing) -> str:
     if s.row.role == "baseline":
-        return f"{_short(s.label, _NAME - 9)} (single)"
-    return _short(s.label, _NAME)
+        return f"{brief(s.label, _NAME - 9)} (single)"
+    return brief(s.label, _NAME)
 
 
 def _style(s: Standing) -> str:
@@ -251,6 +251,8 @@ def _style(s: Standing) -> str:
 
 def _floor(name: str, value: float, columns: Sequence[Column]) -> list[str]:
     cells = {"system": name, "score": f"{value:.3f}"}
+    if name == "chance":  # of the questions that no single model got right, too
+        cells["emergence"] = f"{value:.1%}"
     return [cells.get(c.heading, "") for c in columns]
 
 
@@ -281,15 +283,6 @@ def _says_more(scores: Sequence[Mapping[str, Mapping[str, float]]], names: Seque
         if len(found) > 1 and max(found[1:]) > found[0]:
             return True
     return False
-
-
-def _short(text: str, width: int) -> str:
-    text = "".join(c if c.isprintable() else " " for c in text)
-    if cell_len(text) <= width:
-        return text
-    while cell_len(text) > width - 1:
-        text = text[:-1]
-    return f"{text}…"
 
 
 def _folded(text: str, width: int) -> list[str]:

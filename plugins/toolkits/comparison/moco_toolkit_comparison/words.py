@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 from moco_toolkit_comparison.comparing import Comparison, Standing
 
-__all__ = ["findings"]
+__all__ = ["brief", "findings"]
+
+
+def brief(name: str, width: int) -> str:
+    """Return a name in at most ``width`` columns of a terminal, cut in its middle: names that begin alike end differently."""
+    name = "".join(c if c.isprintable() else " " for c in name)
+    if cell_len(name) <= width:
+        return name
+    tail = ""
+    while name and cell_len(name[-1] + tail) <= width * 9 // 20:
+        name, tail = name[:-1], name[-1] + tail
+    while cell_len(name) + 1 + cell_len(tail) > width:
+        name = name[:-1]
+    return f"{name}…{tail}"
 
 
 def findings(comparison: Comparison) -> list[str]:

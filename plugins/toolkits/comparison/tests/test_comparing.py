@@ -270,13 +270,20 @@ def test_runs_of_other_questions_metrics_or_versions_are_refused_by_name(result)
     assert differences(a, result("b", [0])) == []
     others = {
         "questions of the test split": attrs.evolve(a, test_fingerprint="g"),
-        "metric: {'name': 'm'} and {'name': 'other'}": attrs.evolve(a, config={**a.config, "metric": {"name": "other"}}),
+        "metric: m and other": attrs.evolve(a, config={**a.config, "metric": {"name": "other"}}),
+        "metric.tolerance: (none) and 0.5": attrs.evolve(a, config={**a.config, "metric": {"name": "m", "tolerance": 0.5}}),
         "number of test questions: 1 and 9": attrs.evolve(a, questions=9),
     }
     for what, other in others.items():
         assert any(line.startswith(what) for line in differences(a, other))
-        with pytest.raises(ConfigError, match="not comparable; --force"):
+        with pytest.raises(ConfigError, match=r"not comparable; .*--force"):
             comparable([a, other])
         assert len(comparable([a, other], force=True)) == 1
     old, new = (attrs.evolve(a, versions={"moco-metric-m": v, "moco-core": v}) for v in ("1", "2"))
     assert differences(old, new) == ["version of moco-metric-m: 1 and 2"]
+    read, otherwise = (attrs.evolve(a, versions={"moco-toolkit-answers": v}) for v in ("1", "2"))
+    assert differences(read, otherwise) == ["version of moco-toolkit-answers: 1 and 2"]
+    # side by side, metrics are no matter; what differs within one is
+    assert comparable([a, others["metric: m and other"]], side_by_side=True) == []
+    with pytest.raises(ConfigError, match="fingerprint"):
+        comparable([a, others["questions of the test split"]], side_by_side=True)

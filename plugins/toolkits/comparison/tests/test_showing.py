@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from moco_core import ConfigError, make_reports
 from moco_toolkit_comparison import Comparison
 from moco_toolkit_comparison.showing import shown
-from moco_toolkit_comparison.words import findings
+from moco_toolkit_comparison.words import brief, findings
 
 
 def text(runs, width=120, columns=()):
@@ -119,6 +119,25 @@ def test_failed_runs_say_so(result):
 def test_emergence_stands_beside_that_of_the_equal_budget_control(grid):
     lines = text(grid, 120, ["score", "emergence"])
     assert next(x for x in lines if x.startswith("good  ")).endswith("100.0% vs 0.0%")
+
+
+def test_chance_stands_in_the_column_of_emergence_too(grid):
+    lines = text(grid, 120, ["score", "emergence"])
+    assert next(x for x in lines if x.startswith("chance")).split() == ["chance", "0.250", "25.0%"]
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "shown"),
+    [
+        ("vote", 4, "vote"),
+        ("mixture_of_agents equal budget", 20, "mixture_of…al budget"),
+        ("mixture_of_agents self", 20, "mixture_of…ents self"),
+        ("模型模型模型模型模型", 12, "模型模…模型"),
+        ("a\x1bb", 3, "a b"),
+    ],
+)
+def test_long_names_are_cut_in_their_middle_and_alike_ones_stay_apart(name, width, shown):
+    assert brief(name, width) == shown and cell_len(shown) <= width
 
 
 @pytest.mark.parametrize("width", [80, 120])

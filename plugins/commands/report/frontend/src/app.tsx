@@ -9,6 +9,7 @@ import { plural } from "./format";
 import { Choose } from "./parts";
 import { neighbours, QuestionView } from "./question";
 import { QuestionsView } from "./questions";
+import { scopeOf } from "./scope";
 import { href, type Route, useRoute, type View, VIEWS } from "./route";
 import type { Section, Summary } from "./types";
 import { VerdictView } from "./verdict";
@@ -35,7 +36,7 @@ function App({ summary }: { summary: Summary }) {
       else if (e.key === "t") turn();
       else if (e.key === "Escape") { if (document.querySelector("dialog[open]")) setHelp(false); else if (at.view === "question") location.hash = href(at.given.cell ? "differences" : "questions", at.given); }
       else if (e.key === "/") { e.preventDefault(); if (at.view !== "questions") location.hash = href("questions", at.given); setTimeout(() => document.getElementById("find")?.focus(), 60); }
-      else if (/^[1-6]$/.test(e.key)) location.hash = href(VIEWS[Number(e.key) - 1], section_of(at));
+      else if (/^[1-6]$/.test(e.key)) location.hash = href(VIEWS[Number(e.key) - 1], scopeOf(at.given));
       else if (at.view === "question" && (e.key === "j" || e.key === "k")) {
         const [before, , after] = neighbours(summary.sections[Number(at.given.s) || 0] ?? summary.sections[0], at), to = e.key === "j" ? after : before;
         if (to >= 0) location.hash = href("question", at.given, section.questions.ids[to]);
@@ -60,7 +61,7 @@ function App({ summary }: { summary: Summary }) {
           </span>
         </div>
         <nav aria-label="views">
-          {VIEWS.map((v) => <a href={href(v, section_of(route))} aria-current={(route.view === "question" ? "questions" : route.view) === v ? "page" : undefined}>{v}</a>)}
+          {VIEWS.map((v) => <a href={href(v, scopeOf(route.given))} aria-current={(route.view === "question" ? "questions" : route.view) === v ? "page" : undefined}>{v}</a>)}
         </nav>
       </header>
       <main ref={main} id="main" tabIndex={-1}><Shown section={section} number={number} route={route} summary={summary} /></main>
@@ -69,7 +70,6 @@ function App({ summary }: { summary: Summary }) {
   );
 }
 
-const section_of = (route: Route): Record<string, string> => (route.given.s ? { s: route.given.s } : {});
 const title = (route: Route) => (route.view === "question" ? route.question : route.view);
 
 function about(s: Section): string {
@@ -85,7 +85,7 @@ function named(s: Section, i: number, summary: Summary): string {
 
 function Shown({ section, number, route, summary }: { section: Section; number: number; route: Route; summary: Summary }) {
   const views: Record<View, () => any> = {
-    verdict: () => <VerdictView section={section} given={route.given} />,
+    verdict: () => <VerdictView section={section} given={route.given} summary={summary} />,
     differences: () => <DifferencesView section={section} route={route} />,
     questions: () => <QuestionsView section={section} route={route} />,
     cost: () => <CostView section={section} route={route} />,

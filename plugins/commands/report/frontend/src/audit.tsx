@@ -21,6 +21,12 @@ export function audited(section: Section, i: number): Audited {
   };
 }
 
+/** The warnings of a system that not all systems have. */
+export function ownWarnings(section: Section, place: number): string[] {
+  const found = section.rows.map((_, i) => new Set(section.runs.filter((r) => r.system === i).flatMap((r) => r.warnings)));
+  return [...found[place]].filter((w) => found.length === 1 || !found.every((f) => f.has(w)));
+}
+
 export function AuditView({ section, route, summary }: { section: Section; route: Route; summary: Summary }) {
   const order = section.rows.map((_, i) => i).reverse(), found = section.rows.map((_, i) => audited(section, i));
   const shared = found.length > 1 ? found[0].warnings.filter((w) => found.every((f) => f.warnings.includes(w))) : [];

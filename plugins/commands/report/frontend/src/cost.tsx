@@ -1,7 +1,7 @@
 // Cost against score: any quantity, the Pareto front, and what the best single model makes of the same budget.
 import { scaleLinear, scaleLog } from "d3-scale";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { amount, count, large, percent, quantity, QUANTITIES, score, signed } from "./format";
+import { amount, brief, count, large, percent, quantity, QUANTITIES, score, signed } from "./format";
 import { Choose, Name } from "./parts";
 import { href, type Route, select } from "./route";
 import type { Amount, CostLine, Section, System } from "./types";
@@ -74,10 +74,10 @@ function Plot({ points, unit, height, linear, section, given }: { points: Point[
   const stairs = best.map((p, i) => `${i ? `H${x(p.x)}V${y(p.y)}` : `M${x(p.x)},${y(p.y)}`}`).join("") + (best.length ? `H${width - right}` : "");
   const curve = points.filter((p) => p.system.best_single || p.system.control === "equal budget").sort((a, b) => a.x - b.x);
   const ticks = log ? spaced(x.ticks(6), x, 54) : x.ticks(width < 500 ? 4 : 7);
-  const labels = placed(points.map((p) => ({ x: x(p.x), y: y(p.y), text: p.system.name })), width - right, tall - bottom);
+  const labels = placed(points.map((p) => ({ x: x(p.x), y: y(p.y), text: brief(p.system.name) })), width - right, tall - bottom);
   return (
     <figure class="cost" ref={box}>
-      <svg width={width} height={tall} role="img" aria-label={`${HEIGHTS[height][0]} against ${QUANTITIES[unit]} per question`}>
+      <svg width={width} height={tall} viewBox={`0 0 ${width} ${tall}`} role="img" aria-label={`${HEIGHTS[height][0]} against ${QUANTITIES[unit]} per question`}>
         {ticks.map((t) => <g class="tick"><line x1={x(t)} x2={x(t)} y1={top} y2={tall - bottom} /><text x={x(t)} y={tall - bottom + 18} text-anchor="middle">{unit === "flops" ? large(t) : quantity(t)}</text></g>)}
         {y.ticks(5).map((t) => <g class="tick"><line x1={left} x2={width - right} y1={y(t)} y2={y(t)} /><text x={left - 8} y={y(t) + 4} text-anchor="end">{height === "gap" || height === "emergence" ? shown(t) : y.tickFormat(5)(t)}</text></g>)}
         {height === "score" && section.oracle != null && <g class="ceiling"><line x1={left} x2={width - right} y1={y(section.oracle)} y2={y(section.oracle)} /><text x={left + 6} y={y(section.oracle) + 14}>oracle</text></g>}
@@ -90,7 +90,7 @@ function Plot({ points, unit, height, linear, section, given }: { points: Point[
             {height === "score" && <line class="whisker" x1={x(p.x)} x2={x(p.x)} y1={y(p.system.score!.low)} y2={y(p.system.score!.high)} />}
             <circle cx={x(p.x)} cy={y(p.y)} r={5.5} />
             {p.least && <text class="least" x={x(p.x) + 8} y={y(p.y) + 4}>→</text>}
-            {labels[i] && <text x={labels[i]!.x} y={labels[i]!.y} text-anchor={labels[i]!.anchor}>{p.system.name}</text>}
+            {labels[i] && <text x={labels[i]!.x} y={labels[i]!.y} text-anchor={labels[i]!.anchor}>{brief(p.system.name)}</text>}
           </a>
         ))}
       </svg>

@@ -1,10 +1,11 @@
 // Any two systems: what one repaired and broke of the other, and every pair at a glance.
 import { CELLS, type Cell, cellOf, chosen, indexOf } from "./filter";
 import { p, plural, range, signed } from "./format";
-import { Choose, Mark, Rows, systems } from "./parts";
+import { Brief, Choose, Mark, Rows, systems } from "./parts";
 import { href, type Route, select } from "./route";
+import { scoped, scopeOf } from "./scope";
+import { ScopeNote } from "./scoped";
 import type { Section } from "./types";
-import { pick } from "./verdict";
 
 const GRADED: Record<Cell, string> = { repaired: "better", broken: "worse", "both right": "equal, full score", "both wrong": "equal, less", "not compared": "not compared" };
 
@@ -27,15 +28,16 @@ export function compared(section: Section, given: Record<string, string>): [base
   return [a, other >= 0 ? other : a === top ? (order.find((i) => i !== a) ?? 0) : top];
 }
 
-export function DifferencesView({ section, route }: { section: Section; route: Route }) {
-  const { given } = route;
+export function DifferencesView({ section: all, route }: { section: Section; route: Route }) {
+  const { given } = route, { section, places, whole } = scoped(all, given);
   const [base, other] = compared(section, given);
   const a = section.rows[base], b = section.rows[other];
   if (section.rows.length < 2) return <p class="lead quiet">There is one system only: nothing to compare it with.</p>;
   const scores = section.units?.scores ?? section.questions.scores;
   const counts = Object.fromEntries(CELLS.map((c) => [c, 0])) as Record<Cell, number>;
   const cells = scores[base].map((s, q) => cellOf(s, scores[other][q]));
-  for (const c of cells) counts[c]++;
+  if (whole) for (const c of cells) counts[c]++;
+  else for (const q of places) counts[cells[q]]++;
   const cell = (CELLS as readonly string[]).includes(given.cell) ? (given.cell as Cell) : "broken";
   const pair = pairOf(section, base, other);
   const shown = CELLS.filter((c) => c !== "not compared" || counts[c]);
@@ -47,12 +49,13 @@ export function DifferencesView({ section, route }: { section: Section; route: R
         <button class="swap" title="swap the two" aria-label="swap the two systems" onClick={() => change({ a: b.name, b: a.name })}>⇄</button>
         <Choose id="other" label="to" value={b.name} options={systems(section)} onChange={(v) => change({ b: v })} />
       </div>
+      <ScopeNote section={all} given={given} view="differences" />
       <p class="lead">
         {pair ? (
           <>
             <strong>{b.name} {pair.holm < 1 - section.rule.level ? (pair.difference > 0 ? "is better than" : "is worse than") : "cannot be told apart from"} {a.name}.</strong>{" "}
             The difference is {signed(pair.difference)} ({range(pair.low, pair.high, signed)}) over {plural(pair.n, section.units ? "unit" : "question")};
-            p {p(pair.p)} ({section.pairs.test}), {p(pair.holm)} corrected for all {plural(section.pairs.rows.length, "pair")} of this report.
+            p <data value={String(pair.p)}>{p(pair.p)}</data> ({section.pairs.test}), <data value={String(pair.holm)}>{p(pair.holm)}</data> corrected for all {plural(section.pairs.rows.length, "pair")} of this report{whole ? "" : " on these questions"}.
           </>
         ) : <span class="quiet">{a === b ? "Choose two different systems." : "These two have no scored question in common."}</span>}
       </p>
@@ -75,7 +78,7 @@ export function DifferencesView({ section, route }: { section: Section; route: R
 
 function List({ section, route, a, b, cell }: { section: Section; route: Route; a: number; b: number; cell: Cell }) {
   const q = section.questions;
-  const given = { ...pick(route.given), a: section.rows[a].name, b: section.rows[b].name, cell };
+  const given = { ...scopeOf(route.given), a: section.rows[a].name, b: section.rows[b].name, cell };
   const found = chosen(section, given);
   return (
     <Rows count={found.length} height={44} label={`questions ${cell}`} empty={`No question is ${cell}.`} class="questions"
@@ -117,11 +120,11 @@ function PairTable({ section, route, base, other }: { section: Section; route: R
       <div class="scroll">
         <table class="pairs">
           <caption class="unseen">Difference of the row's system to the column's</caption>
-          <thead><tr><td />{order.map((j) => <th scope="col"><span><bdi>{section.rows[j].name}</bdi></span></th>)}</tr></thead>
+          <thead><tr><td />{order.map((j) => <th scope="col"><span><Brief name={section.rows[j].name} /></span></th>)}</tr></thead>
           <tbody>
             {order.map((i) => (
               <tr>
-                <th scope="row"><bdi>{section.rows[i].name}</bdi></th>
+                <th scope="row"><Brief name={section.rows[i].name} most={32} /></th>
                 {order.map((j) => {
                   const found = i === j ? null : pairOf(section, j, i);
                   if (!found) return <td class="self" />;
@@ -129,7 +132,7 @@ function PairTable({ section, route, base, other }: { section: Section; route: R
                   const colour = sure ? `color-mix(in srgb, var(--${found.difference > 0 ? "right" : "wrong"}) ${15 + share * 0.5}%, transparent)` : "transparent";
                   return (
                     <td class={i === other && j === base ? "chosen" : ""}>
-                      <a href={href("differences", { ...pick(route.given), a: section.rows[j].name, b: section.rows[i].name })} style={{ background: colour }}
+                      <a href={href("differences", { ...scopeOf(route.given), a: section.rows[j].name, b: section.rows[i].name })} style={{ background: colour }}
                         title={`${section.rows[i].name} − ${section.rows[j].name}: ${signed(found.difference)}, p ${p(found.p)}, Holm ${p(found.holm)}`}>
                         {signed(found.difference).replace("0.", ".")}
                       </a>

@@ -26,3 +26,9 @@ export const QUANTITIES: Record<string, string> = {
   tokens: "tokens", money: "money", seconds: "seconds of model time", flops: "FLOPs", calls: "calls",
   prompt: "tokens read", completion: "tokens written", reasoning: "reasoning tokens",
 };
+
+/** A name where there is little room: names that begin alike differ at their ends. */
+export function brief(name: string, most = 24): string {
+  const letters = [...name], tail = Math.floor(most * 0.45);
+  return letters.length <= most ? name : `${letters.slice(0, most - tail - 1).join("")}…${letters.slice(-tail).join("")}`;
+}

@@ -1,16 +1,25 @@
 // Small pieces that several views share.
-import type { ComponentChildren, JSX } from "preact";
+import { type ComponentChildren, type JSX, options } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { brief } from "./format";
 import type { Section, System } from "./types";
 
 export function Name({ of: s, plain = false }: { of: System; plain?: boolean }) {
   return (
     <span class={`name ${s.role}`}>
-      <bdi>{s.name}</bdi>
+      <bdi>{breakable(s.name)}</bdi>
       {!plain && s.best_single && <span class="tag" title="the best single model, which methods are compared with">best single</span>}
       {!plain && s.role === "control" && <span class="tag quiet">control</span>}
     </span>
   );
+}
+
+/** A name that may be broken where its words end. */
+export const breakable = (name: string): ComponentChildren => name.split(/(?<=[_/.:+-])(?=.)/).flatMap((part, i) => (i ? [<wbr />, part] : [part]));
+
+export function Brief({ name, most }: { name: string; most?: number }) {
+  const shown = brief(name, most);
+  return shown === name ? <bdi>{name}</bdi> : <bdi title={name} aria-label={name}>{shown}</bdi>;
 }
 
 export function Verdict({ of: v }: { of: System["verdict"] }) {
@@ -78,6 +87,26 @@ interface RowsProps {
   open: (i: number) => void; empty: string; class?: string; tall?: boolean;
 }
 
+const PRINTED = 500;
+
+/** Whether the page is being printed: what is not on the screen is drawn then, too, before the browser goes on. */
+function usePrinting(): boolean {
+  const [printing, set] = useState(false);
+  useEffect(() => {
+    const at = (to: boolean) => () => {
+      const before = options.debounceRendering;
+      options.debounceRendering = (draw) => draw();
+      set(to);
+      options.debounceRendering = before;
+    };
+    const begin = at(true), end = at(false);
+    addEventListener("beforeprint", begin);
+    addEventListener("afterprint", end);
+    return () => { removeEventListener("beforeprint", begin); removeEventListener("afterprint", end); };
+  }, []);
+  return printing;
+}
+
 /** A list that draws what can be seen of it: up, down, page up and down, home and end move in it, enter opens. */
 export function Rows(props: RowsProps) {
   const box = useRef<HTMLDivElement>(null);
@@ -92,8 +121,9 @@ export function Rows(props: RowsProps) {
     return () => watch.disconnect();
   }, []);
   useEffect(() => setActive((a) => Math.min(a, Math.max(0, props.count - 1))), [props.count]);
-  const first = Math.max(0, Math.floor(top / props.height) - 6);
-  const last = Math.min(props.count, Math.ceil((top + size) / props.height) + 6);
+  const printing = usePrinting();
+  const first = printing ? 0 : Math.max(0, Math.floor(top / props.height) - 6);
+  const last = Math.min(props.count, printing ? PRINTED : Math.ceil((top + size) / props.height) + 6);
   const go = (to: number) => {
     const next = Math.max(0, Math.min(props.count - 1, to));
     setActive(next);
@@ -122,9 +152,13 @@ export function Rows(props: RowsProps) {
           </div>
         ))}
       </div>
+      {printing && last < props.count && <p class="empty">The first {last} of {props.count.toLocaleString("en")}; filters choose others.</p>}
     </div>
   );
 }
+
+/** Text of ours in which an option such as --size stays in one piece. */
+export const worded = (text: string): ComponentChildren => text.split(/(--[a-z][a-z-]*)/).map((part, i) => (i % 2 ? <code class="option">{part}</code> : part));
 
 export function Facts({ of }: { of: [string, ComponentChildren][] }) {
   return <dl class="facts">{of.filter(([, v]) => v != null && v !== "").map(([k, v]) => <><dt>{k}</dt><dd>{v}</dd></>)}</dl>;

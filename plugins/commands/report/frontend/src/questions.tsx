@@ -2,8 +2,9 @@
 import { useMemo } from "preact/hooks";
 import { chosen, KIND_NAMES, mean, oracle, SORTS, STATES } from "./filter";
 import { plural, score } from "./format";
-import { Choose, Mark, Rows, systems } from "./parts";
+import { breakable, Brief, Choose, Mark, Rows, systems } from "./parts";
 import { href, type Route, select } from "./route";
+import { byOutcome, groupsOf, isFiltered, scopeOf } from "./scope";
 import type { Section } from "./types";
 import { pick } from "./verdict";
 
@@ -35,6 +36,7 @@ export function QuestionsView({ section, route }: { section: Section; route: Rou
   const { given } = route, q = section.questions;
   const found = useMemo(() => chosen(section, given), [section, JSON.stringify(given)]);
   const ceiling = useMemo(() => oracle(section), [section]);
+  const filtered = isFiltered(given) && !section.units, groups = filtered ? groupsOf(section, given) : section.rows.map((r) => r.group);
   const top = mean(ceiling, found);
   const order = section.rows.map((_, i) => i).reverse();
   if (!q.ids.length) return <p class="lead quiet">No question was recorded: the runs were stopped before their first answer.</p>;
@@ -42,23 +44,30 @@ export function QuestionsView({ section, route }: { section: Section; route: Rou
   const header = (
     <div class="columns" style={width}>
       <span class="index">#</span>
-      <span class="begins"><span>Question</span><small>mean of these</small>{top != null && <small title="oracle minus the mean: what choosing among the models' replies would still gain">regret</small>}</span>
+      <span class="begins"><span>Question</span><small>mean of these</small><small title="systems that share a letter cannot be told apart on these questions">groups</small>{top != null && <small title="oracle minus the mean: what choosing among the models' replies would still gain">regret</small>}</span>
       {order.map((i) => {
         const m = mean(q.scores[i], found), s = section.rows[i];
         return (
           <span class={`column ${s.role}`} title={s.name}>
-            <b><bdi>{s.name}</bdi></b>
+            <b><Brief name={s.name} /></b>
             <small>{m == null ? "–" : short(m)}</small>
-            {top != null && <small class="regret">{m == null || s.role !== "method" ? " " : short(top - m)}</small>}
+            <small class="group" title={groups[i]}>{groups[i] || "\u00a0"}</small>
+            {top != null && <small class="regret">{m == null || s.role !== "method" ? "\u00a0" : short(top - m)}</small>}
           </span>
         );
       })}
-      {top != null && <span class="column oracle" title="the best reply of any single model"><b>oracle</b><small>{short(top)}</small><small> </small></span>}
+      {top != null && <span class="column oracle" title="the best reply of any single model"><b>oracle</b><small>{short(top)}</small><small>{"\u00a0"}</small><small>{"\u00a0"}</small></span>}
     </div>
   );
   return (
     <>
       <Filters section={section} route={route} found={found.length} />
+      {filtered && found.length > 0 && (
+        <p class="scope">
+          <a href={href("verdict", scopeOf(given))}>Compare the systems on {found.length === 1 ? "this question" : `these ${plural(found.length, "question")}`}</a>
+          {byOutcome(given) && <span class="quiet"> They are chosen by how systems did on them: means and letters describe them and prove nothing of others.</span>}
+        </p>
+      )}
       <Rows tall count={found.length} height={30} label="matrix" header={header} class="matrix" empty="No question is like that; clear the filters."
         open={(i) => { location.hash = href("question", given, q.ids[found[i]]); }}
         row={(i) => {
@@ -92,7 +101,7 @@ function Subsets({ section, route, order }: { section: Section; route: Route; or
       <h2>By subset</h2>
       <div class="scroll">
         <table class="subsets">
-          <thead><tr><th scope="col">Subset</th><th class="num" scope="col">n</th>{order.map((i) => <th scope="col" class="num"><bdi>{section.rows[i].name}</bdi></th>)}</tr></thead>
+          <thead><tr><th scope="col">Subset</th><th class="num" scope="col">n</th>{order.map((i) => <th scope="col" class="num" title={section.rows[i].name}>{breakable(section.rows[i].name)}</th>)}</tr></thead>
           <tbody>
             {q.subsets.map((name, s) => {
               const means = order.map((i) => mean(q.scores[i], members[s])), most = Math.max(...means.map((m) => m ?? 0));

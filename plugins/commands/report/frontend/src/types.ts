@@ -39,7 +39,12 @@ export interface Section {
   questions: Questions; units: { ids: string[]; scores: (number | null)[][] } | null; replies: number[]; transcripts: number[];
 }
 
-export interface Summary { written: string; notes: string[]; problems: string[]; sections: Section[] }
+export interface Grid {
+  datasets: { system: string; role: Role; datasets: number; score: number; low: number; high: number; few: boolean; difference: [number, number, number] | null }[];
+  study: { cells: number; rows: [quantity: string, here: number | null, published: number | null, what: string][] } | null;
+}
+
+export interface Summary { written: string; notes: string[]; problems: string[]; grid: Grid; sections: Section[] }
 
 export interface Reply {
   text: string; finish: string; spans: [string, string, number][]; abstained: boolean; meta: Record<string, any>;

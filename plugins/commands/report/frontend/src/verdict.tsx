@@ -2,9 +2,13 @@
 import { scaleLinear } from "d3-scale";
 import { useState } from "preact/hooks";
 import { kind, p, percent, plural, range, score, signed, times } from "./format";
-import { Facts, Name, Verdict } from "./parts";
+import { ownWarnings } from "./audit";
+import { EmergenceTable, GridTables } from "./grid";
+import { Facts, Name, Verdict, worded } from "./parts";
 import { href } from "./route";
-import type { Section, System } from "./types";
+import { scoped } from "./scope";
+import { ScopeNote } from "./scoped";
+import type { Section, Summary, System } from "./types";
 
 type Scale = (v: number) => number;
 
@@ -17,8 +21,9 @@ function ordered(section: Section): System[] {
   return [...owned, ...best.filter((s) => s.role === "control" && !owned.includes(s)), ...best.filter((s) => s.role === "baseline")];
 }
 
-export function VerdictView({ section, given }: { section: Section; given: Record<string, string> }) {
+export function VerdictView({ section: all, given, summary }: { section: Section; given: Record<string, string>; summary: Summary }) {
   const [open, setOpen] = useState<string | null>(null);
+  const { section, whole } = scoped(all, given);
   const rows = ordered(section);
   const known = rows.flatMap((s) => (s.score ? [s.score.low, s.score.high] : []));
   const ends = [...known, ...(section.oracle == null ? [] : [section.oracle])];
@@ -34,6 +39,7 @@ export function VerdictView({ section, given }: { section: Section; given: Recor
   const gaps = rows.some((s) => s.gap_closed != null);
   return (
     <>
+      <ScopeNote section={all} given={given} view="verdict" />
       <Findings section={section} />
       <div class="scroll">
         <table class="forest">
@@ -48,7 +54,7 @@ export function VerdictView({ section, given }: { section: Section; given: Recor
               <th scope="col" class="mid" title="systems that share a letter cannot be told apart">Groups</th>
               {gaps && <th scope="col" class="num wide" title="share of the way from the best single model to the oracle">Gap closed</th>}
               {best && <th scope="col" class="num mid" title={`${section.cost_unit} per question, as multiples of the best single model's`}>Cost</th>}
-              <th scope="col">Verdict</th>
+              {whole && <th scope="col">Verdict</th>}
             </tr>
           </thead>
           <tbody>
@@ -58,15 +64,16 @@ export function VerdictView({ section, given }: { section: Section; given: Recor
                   <button class="plain" aria-expanded={open === s.name} onClick={() => setOpen(open === s.name ? null : s.name)}>
                     {s.control_of && s.control ? <span class="name control" title={s.name}>{s.control} <span class="tag quiet">control</span></span> : <Name of={s} />}
                   </button>
+                  <Marked place={section.rows.indexOf(s)} section={section} given={given} />
                 </th>
                 <td class="plot"><Interval of={s} x={x} best={best?.score?.mean ?? null} lines={lines} /></td>
                 <td class="num strong">{s.score ? score(s.score.mean) : <span class="quiet">{s.status}</span>}</td>
                 <td class="num">{s.versus_best_single && <><span class={tone(s)}>{signed(s.versus_best_single.difference)}</span><small class="mid">{range(s.versus_best_single.low, s.versus_best_single.high, signed)}</small></>}</td>
-                <td class="num wide">{s.versus_best_single && <><span>{p(s.versus_best_single.p_value)}</span><small>{p(s.p_holm)}</small></>}</td>
+                <td class="num wide">{s.versus_best_single && <><data value={String(s.versus_best_single.p_value)}>{p(s.versus_best_single.p_value)}</data><small><data value={String(s.p_holm)}>{p(s.p_holm)}</data></small></>}</td>
                 <td class="mid letters" aria-label={s.group}>{letters.length <= 12 ? letters.map((l) => <i class={s.group.includes(l) ? "" : "off"}>{l}</i>) : s.group}</td>
                 {gaps && <td class="num wide">{s.gap_closed == null ? "" : percent(s.gap_closed)}</td>}
                 {best && <td class="num mid">{times(s.cost_times_best_single)}</td>}
-                <td><Verdict of={s.verdict} /></td>
+                {whole && <td><Verdict of={s.verdict} /></td>}
               </tr>,
               open === s.name && <tr class="detail"><td colSpan={9}><Detail of={s} section={section} given={given} best={best} /></td></tr>,
             ])}
@@ -78,19 +85,28 @@ export function VerdictView({ section, given }: { section: Section; given: Recor
         {section.seeds.length > 1 && ` (means over seeds ${section.seeds.join(", ")})`}. Systems that share a letter cannot be told
         apart after Holm's correction for all pairs. {best && <>The best single model was chosen on {section.best_single_chosen_on}. </>}
         {section.detectable != null && <>A true difference of {section.detectable.toFixed(3)} would be found 8 times in 10. </>}
-        Verdicts compare with the best single model and the controls at a level of {percent(section.rule.level)}
-        {section.rule.gain ? ` and ask for a gain of ${section.rule.gain}` : ""}{controls ? "." : "; without an equal-budget control none is kept (--controls)."}
+        {whole ? <>Verdicts compare with the best single model and the controls at a level of {percent(section.rule.level)}
+        {section.rule.gain ? ` and ask for a gain of ${section.rule.gain}` : ""}{controls ? "." : worded("; without an equal-budget control none is kept (--controls).")}</>
+          : <>Costs are those of all questions. The rule for verdicts was fixed for all questions: there is none of these.</>}
       </p>
       <Floors section={section} />
+      <EmergenceTable section={section} />
+      {whole && <GridTables summary={summary} />}
     </>
   );
+}
+
+/** A mark for warnings that not all systems have: another model answered than was asked, a fit went wrong. */
+function Marked({ place, section, given }: { place: number; section: Section; given: Record<string, string> }) {
+  const found = ownWarnings(section, place);
+  return found.length ? <a class="tag bad" href={href("audit", pick(given))} title={found.join("\n")} aria-label="warnings">!</a> : null;
 }
 
 function Findings({ section }: { section: Section }) {
   const text = section.findings.join(" ");
   const [first, ...rest] = text.match(/[^.!?]+(?:\.\d[^.!?]*)*[.!?]+(?=\s|$)\s*/g) ?? [text];
   if (!text) return <p class="lead quiet">No method has a score here, so there is nothing to compare yet.</p>;
-  return <p class="lead"><strong>{first}</strong>{rest.join("")}</p>;
+  return <p class="lead"><strong>{worded(first)}</strong>{worded(rest.join(""))}</p>;
 }
 
 const tone = (s: System) => {
