@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from moco_command_export.samples import file_name, write_lines
-from moco_core import RunResult, StoreError, digest, estimate, read_records
+from moco_command_export.samples import file_name, scored, write_lines
+from moco_core import RunResult, StoreError, digest, estimate
 from moco_core.runs.records import read_run
 
 __all__ = ["write_logs"]
@@ -40,7 +40,7 @@ def write_logs(runs: Sequence[RunResult], folder: Path, organization: str) -> li
         place = "/".join(["data", file_name(run.dataset), *(file_name(part) for part in model["id"].split("/", 1))])
         stem = uuid.UUID(digest("every-eval-ever", run.id, head.get("started"))[:32], version=4)
         log = _log(run, head, model, organization)
-        rows = [_sample(run, log, row) for row in read_records(run.folder, problems) if row.get("score") is not None]
+        rows = [_sample(run, log, row) for row in scored(run, problems)]
         path = folder / place / f"{stem}.json"
         if rows:
             body = write_lines(path.with_name(f"{stem}_samples.jsonl"), rows)
@@ -73,7 +73,7 @@ def _model(run: RunResult) -> dict[str, Any]:
 
 def _log(run: RunResult, head: Mapping[str, Any], model: Mapping[str, Any], organization: str) -> dict[str, Any]:
     ended = str(int(head.get("updated", 0)))
-    config, sampling = run.config, run.config["sampling"]
+    config, sampling = run.config, run.config.get("sampling", {})
     return {
         "schema_version": SCHEMA,
         "evaluation_id": f"{file_name(run.dataset)}/{model['id'].replace('/', '_')}/{run.id}",
@@ -103,8 +103,8 @@ def _log(run: RunResult, head: Mapping[str, Any], model: Mapping[str, Any], orga
                 "metric_config": _metric(run),
                 "score_details": _score(run),
                 "generation_config": {
-                    "generation_args": {theirs: sampling[ours] for ours, theirs in _SAMPLING.items()},
-                    "additional_details": {"seed": str(run.seed), "stop": _json(sampling["stop"])},
+                    "generation_args": {theirs: sampling[o] for o, theirs in _SAMPLING.items() if o in sampling},
+                    "additional_details": {"seed": str(run.seed), "stop": _json(sampling.get("stop", []))},
                 },
             }
         ],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from moco_core import RunResult, StoreError, read_records
 from moco_core.runs.records import read_run
 
-__all__ = ["file_name", "sample_of", "write_lines", "write_samples"]
+__all__ = ["file_name", "sample_of", "scored", "write_lines", "write_samples"]
 
 
 def write_samples(runs: Sequence[RunResult], folder: Path) -> list[str]:
@@ -22,7 +23,7 @@ def write_samples(runs: Sequence[RunResult], folder: Path) -> list[str]:
     several = {r.label for r in runs if any(o.label == r.label and o.seed != r.seed for o in runs)}
     for run in runs:
         problems: list[str] = []
-        rows = [row for row in read_records(run.folder, problems) if row.get("score") is not None]
+        rows = [*scored(run, problems)]
         if not rows:
             said.append(f"{run.folder}: left out, no question has a score of its own")
             continue
@@ -35,6 +36,22 @@ def write_samples(runs: Sequence[RunResult], folder: Path) -> list[str]:
     return said
 
 
+def scored(run: RunResult, problems: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the records that have a score and say what was asked and replied; ``problems`` names the others."""
+    lacking = 0
+    for place, row in enumerate(read_records(run.folder, problems)):
+        score, reply, answer = row.get("score"), row.get("reply"), row.get("answer")
+        if not isinstance(score, int | float) or not math.isfinite(score):
+            continue
+        if isinstance(reply, dict) and isinstance(answer, dict) and isinstance(row.get("question"), str):
+            unread = {"text": "", "status": "unknown"}
+            yield {"index": place, **row, "reply": {"text": "", **reply}, "answer": unread | answer}
+        else:
+            lacking += 1
+    if lacking:
+        problems.append(f"{run.folder}/records.jsonl: {lacking} records do not say what was asked and replied; left out")
+
+
 def sample_of(run: RunResult, row: dict[str, Any]) -> dict[str, Any]:
     """Return a record in that form; the metric stands as a filter too, since it reads the answer out of the reply."""
     doc = {
@@ -42,13 +59,13 @@ def sample_of(run: RunResult, row: dict[str, Any]) -> dict[str, Any]:
         for name in ("id", "subset", "question", "references", "choice", "system", "history")
         if name in row
     }
-    references, sampling = row.get("references") or [], run.config["sampling"]
+    references, sampling = row.get("references") or [], run.config.get("sampling", {})
     target = str(references[0] if references else row.get("choice"))
     decoding = {
-        "until": list(sampling["stop"]),
-        "do_sample": sampling["temperature"] > 0,
-        "temperature": sampling["temperature"],
-        "max_gen_toks": sampling["max_new_tokens"],
+        "until": list(sampling.get("stop", ())),
+        "do_sample": sampling.get("temperature", 0) > 0,
+        "temperature": sampling.get("temperature", 0),
+        "max_gen_toks": sampling.get("max_new_tokens"),
     }
     return {
         "doc_id": row["index"],

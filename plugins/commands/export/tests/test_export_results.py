@@ -288,6 +288,25 @@ def test_killed_runs_and_damaged_records_are_named_and_the_rest_is_written(runs:
     assert rows["b"]["score"] == "" and rows["a"]["score"] == "0.5"
 
 
+def test_runs_of_earlier_versions_and_odd_scores_leave_as_far_as_they_say_what_was_asked(
+    runs: moco.Results, export: Told
+) -> None:
+    run = runs["a"].folder
+    head = json.loads((run / "run.json").read_text())
+    head["config"]["sampling"] = {"temperature": 0.0}
+    (run / "run.json").write_text(json.dumps(head))
+    rows = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if k != "index"} for row in rows]
+    del rows[0]["question"], rows[1]["reply"]
+    rows[2]["score"] = float("nan")
+    (run / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for form, name in (("jsonl", "samples_*.jsonl"), ("every-eval-ever", "*_samples.jsonl")):
+        code, _, err = export(run, "--to", form, "-f", form)
+        (file,) = Path(form).rglob(name)
+        assert code == 0 and len(file.read_text().splitlines()) == 5
+        assert "records.jsonl: 2 records do not say what was asked and replied; left out" in err
+
+
 def test_names_are_safe_as_paths() -> None:
     assert [file_name(n) for n in ("../../x", "a/b:c", "模型 1", "...", "")] == [
         "x",

@@ -64,7 +64,7 @@ export function restricted(section: Section, places: number[]): Section {
       emergence: emerged(section, i, columns[i], ceiling), control_emergence: named(controls, (j) => emerged(section, j, columns[j], ceiling)),
     };
   });
-  const could = best < 0 ? [] : rows.flatMap((r, i) => { const found = r.role === "method" && paired(columns[i], columns[best]); return found ? [detectable(found.differences, rule.level)] : []; });
+  const could = best < 0 ? [] : rows.flatMap((r, i) => { const found = r.role === "method" && paired(columns[i], columns[best]); return found ? [detectable(found, rule.level)] : []; });
   return {
     ...section, rows: changed, oracle: singles.length ? known(meanOf(ceiling)) : null, random_pick: singles.length ? known(meanOf(level)) : null, chance: null,
     detectable: median(could), pairs: { rows: pairs, scored, test: columns.every(isBinary) ? "exact McNemar" : "sign flips" },

@@ -31,10 +31,14 @@ export function erfc(x: number): number {
   return Math.exp(-x * x) / (tail * Math.sqrt(Math.PI));
 }
 
+const deviated = new Map<number, number>();
+
 /** How many standard deviations to both sides of a mean hold this share. */
 export function deviations(level: number): number {
-  let low = 0, high = 40;
+  let low = 0, high = deviated.get(level) ?? 40;
+  if (high < 40) return high;
   for (let i = 0; i < 80; i++) { const middle = (low + high) / 2; if (erfc(middle / Math.SQRT2) > 1 - level) low = middle; else high = middle; }
+  deviated.set(level, high);
   return high;
 }
 
@@ -77,22 +81,27 @@ export function flips(differences: number[]): number {
   return extreme / 2 ** moved.length;
 }
 
-export interface Paired { difference: number; n: number; wins: number; losses: number; p: number; binary: boolean; differences: number[] }
+export interface Paired { difference: number; n: number; wins: number; losses: number; square: number; p: number; binary: boolean }
 
-/** Compare two systems on the questions that both have a score for; null if they share none. */
+/** Compare two systems on the questions that both have a score for; null if they share none. `square` is the mean square difference. */
 export function paired(one: Column, other: Column): Paired | null {
-  const differences: number[] = [];
-  let wins = 0, losses = 0, sum = 0, binary = true;
+  let n = 0, wins = 0, losses = 0, sum = 0, squares = 0, binary = true;
   for (let i = 0; i < one.length; i++) {
     const a = one[i], b = other[i], d = a - b;
     if (Number.isNaN(d)) continue;
     if (binary && ((a !== 0 && a !== 1) || (b !== 0 && b !== 1))) binary = false;
-    differences.push(d);
+    n++;
     sum += d;
+    squares += d * d;
     if (d > 0) wins++; else if (d < 0) losses++;
   }
-  const n = differences.length;
-  return n ? { difference: sum / n, n, wins, losses, p: binary ? mcnemar(wins, losses) : flips(differences), binary, differences } : null;
+  return n ? { difference: sum / n, n, wins, losses, square: squares / n, p: binary ? mcnemar(wins, losses) : flips(differences(one, other)), binary } : null;
+}
+
+function differences(one: Column, other: Column): number[] {
+  const out: number[] = [];
+  for (let i = 0; i < one.length; i++) if (!Number.isNaN(one[i] - other[i])) out.push(one[i] - other[i]);
+  return out;
 }
 
 /** Holm's correction; what is null is no test. */
@@ -121,9 +130,8 @@ export function letters(differ: boolean[][]): string[] {
 }
 
 /** The smallest true difference that is found 8 times in 10 (Miettinen 1968). */
-export function detectable(differences: number[], level: number): number {
-  const n = differences.length, square = differences.reduce((s, d) => s + d * d, 0) / n || 2 / (n + 2);
-  const za = deviations(level), zb = deviations(0.6);
+export function detectable({ n, square: observed }: Paired, level: number): number {
+  const square = observed || 2 / (n + 2), za = deviations(level), zb = deviations(0.6);
   let low = 0, high = Math.sqrt(square);
   for (let i = 0; i < 60; i++) {
     const middle = (low + high) / 2, enough = Math.sqrt(n) * middle >= za * Math.sqrt(square) + zb * Math.sqrt(Math.max(square - middle ** 2, 0));
@@ -146,7 +154,7 @@ export class Drawn {
 
   difference(one: Column, other: Column, found: Paired): [number, number] {
     if (found.binary) return bonettPrice(found.wins, found.losses, found.n, this.level);
-    if (this.size > LARGE) return this.normal(found.differences);
+    if (this.size > LARGE) return this.normal(differences(one, other));
     const a = this.of(one), b = this.of(other);
     return this.between(a.map((v, i) => v - b[i]));
   }
