@@ -15,7 +15,7 @@ import numpy as np
 
 from moco_command_report.records import Records, asked_of
 from moco_core import Report, RunResult, compare
-from moco_toolkit_comparison import Comparison, pairwise, resampled
+from moco_toolkit_comparison import Comparison, over_subsets, pairwise, resampled
 from moco_toolkit_comparison.words import findings
 
 __all__ = ["Section", "Table", "reply_of", "transcript_of"]
@@ -78,8 +78,9 @@ class Section:
         """Return all of it as JSON data; ``table`` is what :class:`Table` counted."""
         body = self.comparison.data()
         names = _unlike([row.label for row in self.report.rows])
-        for name, row in zip(names, body["rows"], strict=True):
-            row["name"] = name
+        for name, row, system in zip(names, body["rows"], self.report.rows, strict=True):
+            macro = over_subsets(system)
+            row |= {"name": name, "macro": macro and {"mean": macro.mean, "low": macro.low, "high": macro.high}}
         body["pairs"] = self._pairs(names)
         body |= {"findings": findings(self.comparison), "questions": table, "units": self._units(table["ids"])}
         body["pool"] = list(self.report.rows[0].runs[0].models)

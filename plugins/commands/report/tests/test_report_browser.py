@@ -279,6 +279,11 @@ def _odd(kind: str, out: Path, make_run: Any) -> dict[str, str]:
         make_run(out, "a", [None, None], "baseline", dev=0.5)
         make_run(out, "vote", [None, None], position=1)
         return {"verdict": "nothing to compare yet", "differences": "no scored question in common", "audit": "2"}
+    if kind == "nothing open":
+        make_run(out, "a", [1, 0], "baseline", dev=0.5)
+        make_run(out, "b", [0, 1], "baseline", position=1, dev=0.4)
+        make_run(out, "vote", [1, 0], position=2)
+        return {"verdict": "nothing can emerge here"}
     if kind == "graded":
         make_run(out, "a", [0.25, -3.0, 1.0], "baseline", dev=0.5, binary=False)
         make_run(out, "vote", [0.5, 7.5, 1.0], position=1, binary=False)
@@ -300,7 +305,7 @@ def _odd(kind: str, out: Path, make_run: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["one run", "killed", "all failed", "graded", "groups", "two datasets", "forty systems"]
+    "kind", ["one run", "killed", "all failed", "nothing open", "graded", "groups", "two datasets", "forty systems"]
 )
 def test_odd_runs_make_a_page_without_an_error(browser: Any, tmp_path: Path, make_run: Any, kind: str) -> None:
     words = _odd(kind, tmp_path / "runs", make_run)

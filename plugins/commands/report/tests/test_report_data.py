@@ -40,6 +40,10 @@ def test_the_table_is_that_of_the_comparison(grid: Path, report: Any, opened: An
         assert row["cost_per_question"]["tokens"]["value"] == 15
     assert page.section["oracle"] == 6 / 8 and page.section["random_pick"] == 0.5 and page.section["chance"] == 0.25
     assert page.system("a")["best_single"]
+    # right on 4 of 4 even and 2 of 4 odd questions: subsets count alike
+    macro, subsets = page.system("vote")["macro"], page.system("vote")["subsets"]
+    assert macro["mean"] == (subsets["even"]["mean"] + subsets["odd"]["mean"]) / 2 == 0.75
+    assert macro["low"] < 0.75 < macro["high"]
 
 
 def test_every_pair_has_the_difference_and_p_counted_by_hand(grid: Path, report: Any, opened: Any) -> None:

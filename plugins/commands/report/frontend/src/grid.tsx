@@ -7,6 +7,9 @@ import type { Section, Summary } from "./types";
 export function EmergenceTable({ section }: { section: Section }) {
   const methods = [...section.rows].reverse().filter((s) => s.role === "method" && s.emergence);
   if (!methods.length) return null;
+  if (methods.every((s) => !s.emergence!.open)) {
+    return <><h2>Emergence</h2><p class="note">Every question is right with some single model: nothing can emerge here.</p></>;
+  }
   const kinds = ["equal budget", "self"].filter((c) => methods.some((s) => s.control_emergence[c]));
   const missing = !kinds.includes("equal budget");
   return (

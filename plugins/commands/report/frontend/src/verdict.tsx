@@ -160,7 +160,7 @@ function Detail({ of: s, section, given, best }: { of: System; section: Section;
           <tbody>{subsets.map(([name, f]) => (
             <tr><th scope="row"><a href={href("questions", { ...pick(given), in: name, of: s.name, is: "wrong" })}>{name}</a></th>
               <td class="num">{score(f.mean)}</td><td class="num quiet">n {f.n}{f.n < 20 ? " (few)" : ""}</td></tr>
-          ))}</tbody>
+          ))}{s.macro && <tr><th scope="row">mean of subsets</th><td class="num strong">{score(s.macro.mean)}</td><td class="num quiet">{range(s.macro.low, s.macro.high)}</td></tr>}</tbody>
         </table>
       )}
       <p class="links">
