@@ -120,7 +120,7 @@ class Study:
         above = "share of (dataset, method) cells above the best single model"
         domains = (("QA", "emergence_qa"), ("safety", "emergence_safety"), ("code", "emergence_code"))
         printed = ", ".join(f"{name} {PUBLISHED[key]:.1%}" for name, key in domains)
-        found = [
+        found: list[tuple[str, float | None, float | None, str]] = [
             (above, self.share, PUBLISHED["cells_above_stated"], f"{self.above} of {self.cells} here; as stated"),
             (above, self.share, PUBLISHED["cells_above_recomputed"], "132 of 234 in the printed table"),
             ("emergence", self.emergence, PUBLISHED["emergence"], f"no single model is right, the system is ({printed})"),
