@@ -82,7 +82,8 @@ def write_run(
         "tokens": {"respond": {"a": cost}}, "timings": {"total": 2.0}, "warnings": [], "error": "", **head,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(body))
-    rows = [{"id": n, "score": s, "subset": ""} for n, s in found.items()]
+    of = dict(zip(names, kinds, strict=True))
+    rows = [{"id": n, "score": s, "subset": of.get(n, "")} for n, s in found.items()]
     (folder / "units.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (folder / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     return folder
