@@ -124,6 +124,32 @@ class Configuration:
         found = next((place for place, value in _leaves(self.data, "") if mentioned(value)), "")
         return found or next((key for key in map(str, self.data) if mentioned(key)), "merge_method")
 
+    def number(self, path: str) -> float:
+        """Return the number at a dotted path. Raises ConfigError if the path leads nowhere, or to something else."""
+        node: Any = self.data
+        keys = path.split(".")
+        for i, key in enumerate(keys):
+            inner = _member(node, key)
+            if inner is _NONE:
+                known = list(map(str, node)) if isinstance(node, Mapping) else []
+                size = f"; it has {len(node)} entries, counted from 0" if isinstance(node, (list, tuple)) else ""
+                place = self.existing([int(k) if k.isdecimal() else k for k in keys[:i]])
+                raise ConfigError(
+                    f"option search: {path}: {key!r} is not there{suggest(key, known)} ({self.at(place)}{size})"
+                )
+            node = inner
+        if isinstance(node, bool) or not isinstance(node, (int, float)):
+            place = self.existing([int(k) if k.isdecimal() else k for k in keys])
+            raise ConfigError(f"option search: {path}: no number, but {node!r} ({self.at(place)})")
+        return node
+
+    def with_numbers(self, numbers: Mapping[str, float]) -> Configuration:
+        """Return the configuration with other numbers at dotted paths."""
+        data: Any = self.data
+        for path, number in numbers.items():
+            data = _with(data, path.split("."), number)
+        return attrs.evolve(self, data=data)
+
     def existing(self, path: Sequence[Any]) -> str:
         """Return as much of a path into the data as is there, as a place."""
         node, place = self.data, ""
@@ -134,6 +160,26 @@ class Configuration:
                 break
             place = f"{place}[{key}]" if isinstance(key, int) else f"{place}.{key}".lstrip(".")
         return place
+
+
+_NONE = object()
+
+
+def _member(node: Any, key: str) -> Any:
+    """Return what a mapping has under a key, or a list at a position; ``_NONE`` if there is no such thing."""
+    if isinstance(node, Mapping):
+        return node.get(key, _NONE)
+    there = isinstance(node, (list, tuple)) and key.isdecimal() and int(key) < len(node)
+    return node[int(key)] if there else _NONE
+
+
+def _with(node: Any, keys: Sequence[str], number: float) -> Any:
+    if not keys:
+        return number
+    head, *rest = keys
+    if isinstance(node, Mapping):
+        return {k: _with(v, rest, number) if k == head else v for k, v in node.items()}
+    return [_with(v, rest, number) if i == int(head) else v for i, v in enumerate(node)]
 
 
 def _checkpoint(model: Model) -> Path | str | None:
