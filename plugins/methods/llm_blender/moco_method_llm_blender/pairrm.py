@@ -93,8 +93,9 @@ class _Loaded:
 
     def row(self, pair: Sequence[str], source: int, candidate: int) -> tuple[list[int], list[int]]:
         """Return the tokens of a question and two replies, and the places of their marks. Texts lose their ends."""
-        whole, ids, places = source + 2 * candidate, [], []
-        room = source
+        ids: list[int] = []
+        places: list[int] = []
+        whole, room = source + 2 * candidate, source
         for mark, text in zip(self.marks, pair, strict=True):
             part = self.tokenizer.encode(
                 self.tokenizer.convert_ids_to_tokens(mark) + text, max_length=room, truncation=True
