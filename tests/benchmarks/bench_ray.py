@@ -123,17 +123,18 @@ def cost_of_a_call(address: str, folder: Path) -> dict[str, Any]:
     return out
 
 
-def grid(address: str, folder: Path, name: str, *more: str) -> tuple[float, float]:
-    """Return the seconds from the beginning of a grid's first run to the end of its last, and those of the whole command."""
+def grid(address: str, folder: Path, name: str, *more: str) -> tuple[float, float, float]:
+    """Return the seconds from the beginning of a grid's first run to the end of its last, and those before and after."""
     command = [sys.executable, "-m", "moco_core", "bench", "--method", "majority_vote", "-d", "skills"]
     command += ["--plugin", str(folder / "timed.py"), "-o", f"executor={{name: ray, address: '{address}'}}", *more]
     command += ["-o", "baselines=false", "-o", "sampling.temperature=1.0", "-o", "sampling.max_new_tokens=32"]
     command += ["--out", str(folder / name), "--cache", str(folder / f"{name}.sqlite"), "--json"]
-    started = time.monotonic()
+    started = time.time()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    whole = time.monotonic() - started
+    ended = time.time()
     runs = [json.loads(p.read_text()) for p in (folder / name).glob("*/run.json")]
-    return max(r["updated"] for r in runs) - min(r["started"] for r in runs), whole
+    first, last = min(r["started"] for r in runs), max(r["updated"] for r in runs)
+    return last - first, first - started, ended - last
 
 
 def two_nodes_against_one(folder: Path) -> dict[str, Any]:
@@ -148,8 +149,9 @@ def two_nodes_against_one(folder: Path) -> dict[str, Any]:
         for count in (1, 2):
             with Nodes(*[{"cpus": 1}] * count) as nodes:
                 seconds.append(grid(nodes.address, folder, f"{len(out)}-{count}", *given))
-        (one, whole), (two, whole_two) = seconds
-        out[name] = {"one node": one, "two nodes": two, "ratio": one / two, "ratio of the commands": whole / whole_two}
+        one, two = seconds
+        out[name] = {"runs, before them, after them": seconds, "ratio": one[0] / two[0], "of commands": sum(one) / sum(two)}
+        show("so far", out)
     return out
 
 
@@ -166,11 +168,11 @@ def memory_and_limit(address: str, folder: Path) -> dict[str, Any]:
         cache = Cache(folder / f"limit-{place}.sqlite")
         asyncio.run(ask(source, cache, 500, Sampling()))
         grown, rates, start = {}, [], 1000
-        for count in (1000, 4000, 8000):
+        for count in (1000, 4000, 15000, 20000, 40000):
             seconds = asyncio.run(waves(source, cache, count, start))
             start += count
             rates.append(round(count / seconds))
-            grown[count] = round(resident(), 1)
+            grown[start - 1000] = round(resident(), 1)
         cache.close()
         size = (folder / f"limit-{place}.sqlite").stat().st_size / start
         out[where] = {"calls a second": rates, "MiB after": grown, "bytes of a call in the cache": round(size)}

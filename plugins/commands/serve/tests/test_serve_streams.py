@@ -96,7 +96,7 @@ def test_a_system_within_the_pool_streams_what_its_own_method_tells(serve: Any, 
     assert text == whole and len(grown(got)) > 1 and len(told) > 3
 
 
-TOKENWISE = {
+TOKENWISE: dict[str, dict[str, Any]] = {
     "logit_fusion": {},
     "logit_fusion of two vocabularies": {},
     "logit_contrastive": {"roles": "explicit", "experts": [0], "anti_experts": [1], "mode": "cd"},
@@ -129,7 +129,8 @@ def test_a_method_that_works_token_by_token_streams_what_is_chosen(
     name, _, mixed = case.partition(" of ")
     grew = set()
     with serve({"name": name, **TOKENWISE[case]}, pools[bool(mixed)], sampling=Sampling(max_new_tokens=24)) as server:
-        for prompt, more in (("the quick brown fox", {}), ("rivers", {"stop": ["e"]}), ("and", {"stop": ["th", "\n\n"]})):
+        for prompt, stops in (("the quick brown fox", []), ("rivers", ["e"]), ("and", ["th", "\n\n"])):
+            more: dict[str, Any] = {"stop": stops} if stops else {}
             text, whole, _ = stream_and_whole(server, prompt, **more)
             assert text == whole and all(whole.startswith(beginning) for beginning in told)
             grew |= set(told)

@@ -8,9 +8,10 @@ import logging
 import os
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import attrs
 
@@ -36,7 +37,9 @@ class Options:
     address: str = option(
         "", help="HOST:PORT of the cluster, or auto; default: $RAY_ADDRESS, else one is started on this machine"
     )
-    cpus: float = option(1.0, gt=0, help="CPUs of a run")
+    cpus: float | Literal["auto"] = option(
+        "auto", gt=0, help="CPUs of a run; auto: 1, and none where its pool is ray, whose actors have their own"
+    )
     gpus: float = option(0.0, ge=0, help="GPUs of a run")
     memory: float | None = option(
         None, gt=0, help="GiB of a node's memory that a run takes; default: it is not counted"
@@ -53,7 +56,7 @@ class RayExecutor(Executor[Options]):
         """Yield what runs come to as they end. Raises ConfigError if no node can do one, RunFailed if some were lost."""
         connection = await asyncio.to_thread(connect, self.options.address)
         try:
-            self._check()
+            self._check(max((cpus_of(self.options, job) for job in jobs), default=0.0))
             grid = _Grid(self.options, connection, jobs, self.tell)
             try:
                 async for result in grid.results():
@@ -63,13 +66,13 @@ class RayExecutor(Executor[Options]):
         finally:
             await asyncio.to_thread(connection.close)
 
-    def _check(self) -> None:
+    def _check(self, cpus: float) -> None:
         """Raise ConfigError if no node can ever do a run."""
         o, there = self.options, nodes()
         memory = (o.memory or 0) * 2**30
-        if not any(n.cpus >= o.cpus and n.gpus >= o.gpus and n.memory >= memory for n in there):
+        if not any(n.cpus >= cpus and n.gpus >= o.gpus and n.memory >= memory for n in there):
             has = "; ".join(f"{n.name}: {n.cpus:g} cpus, {n.gpus:g} gpus, {n.memory / 2**30:.1f} GiB" for n in there)
-            wants = f"{o.cpus:g} cpus, {o.gpus:g} gpus" + (f", {o.memory:g} GiB" if o.memory else "")
+            wants = f"{cpus:g} cpus, {o.gpus:g} gpus" + (f", {o.memory:g} GiB" if o.memory else "")
             raise ConfigError(f"executor: a run takes {wants}; no node has that ({has}); lower cpus, gpus or memory")
 
 
@@ -97,16 +100,20 @@ class _Grid:
         self._probe.touch()
         self._where = Where(folder=os.getcwd(), probe=str(self._probe))
         self._running: dict[asyncio.Future[Any], tuple[JobConfig, Any, int]] = {}
+        # runs that take no CPU are bounded here: each is a process, and their actors wait for one another's room
+        free = not all(cpus_of(options, job) for job in jobs)
+        self._most = max(1, int(sum(node.cpus for node in nodes()))) if free else len(jobs)
         self._heard = 0
         self._gone = False
         self._listener = asyncio.create_task(self._listen())
 
     async def results(self) -> AsyncIterator[Any]:
         lost: list[str] = []
-        for job in self._jobs:
-            self._send(job, 0)
+        waiting = deque(self._jobs)
         looked = time.monotonic()
-        while self._running:
+        while waiting or self._running:
+            while waiting and len(self._running) < self._most:
+                self._send(waiting.popleft(), 0)
             done, _ = await asyncio.wait(self._running, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
             if self._listener.done():  # the keeper is gone
                 await self._check()
@@ -141,7 +148,7 @@ class _Grid:
 
         o = self._options
         task = ray.remote(work).options(
-            num_cpus=o.cpus,
+            num_cpus=cpus_of(o, job),
             num_gpus=o.gpus,
             memory=None if o.memory is None else int(o.memory * 2**30),
             max_retries=0,
@@ -160,8 +167,8 @@ class _Grid:
             _log.warning(
                 "waiting on the Ray cluster for room for the first of %d runs (%g cpus, %g gpus each); free there now: "
                 "%g cpus, %g gpus",
-                len(self._running),
-                self._options.cpus,
+                len(self._jobs),
+                cpus_of(self._options, self._jobs[0]),
                 self._options.gpus,
                 free.get("CPU", 0.0),
                 free.get("GPU", 0.0),
@@ -207,6 +214,13 @@ class _Grid:
             await self._hear(0.0)
             ray.kill(self._keeper)
         self._probe.unlink(missing_ok=True)
+
+
+def cpus_of(options: Options, job: JobConfig) -> float:
+    """Return the CPUs that a run takes of its node."""
+    pool = job.config["pool"]
+    drives = (pool if isinstance(pool, str) else pool["name"]) == "ray"
+    return options.cpus if options.cpus != "auto" else 0.0 if drives else 1.0
 
 
 def _at_home(job: JobConfig) -> JobConfig:

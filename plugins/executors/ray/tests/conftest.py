@@ -32,8 +32,11 @@ class Done:
 
 
 @pytest.fixture
-def bench(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Iterator[Callable[..., Done]]:
-    """Run a grid of two seeds, with its own cache and its own folder of runs, on the cluster or (``here``) in this process."""
+def bench(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> Iterator[Callable[..., Done]]:
+    """Run a grid of two seeds, with its own cache and its own folder of runs, on the cluster or (``here``) in this process.
+
+    ``address`` is that of another cluster, ``given`` the command's arguments in place of the usual ones.
+    """
     pytest.importorskip("moco_dataset_skills", reason="needs a dataset")
     pytest.importorskip("moco_method_majority_vote", reason="needs a method")
     from grid_helpers import arguments, environment
@@ -42,14 +45,24 @@ def bench(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: An
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
 
-    def run(name: str, here: bool = False, more: tuple[str, ...] = (), **pool: Any) -> Done:
+    def run(
+        name: str,
+        here: bool = False,
+        more: tuple[str, ...] = (),
+        address: str = "",
+        given: list[str] | None = None,
+        **pool: Any,
+    ) -> Done:
+        at = "" if here else address or request.getfixturevalue("nodes").address
         monkeypatch.setattr(installed(), "_registered", {})
         capfd.readouterr()
-        code = cli._run(["bench", *arguments(name, "" if here else nodes.address, pool), *more])
+        code = cli._run(["bench", *(given or arguments(name, at, pool)), *more])
         out, err = capfd.readouterr()
+        if address:
+            ray.shutdown()  # the next grid is on another cluster
         return Done(code, out, err)
 
-    yield run
     import ray
 
+    yield run
     ray.shutdown()

@@ -1,10 +1,16 @@
-"""How a grid is asked for."""
+"""How a grid is asked for, and what it left."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from moco_core.runs.records import read_run
 
 MODELS = Path(__file__).parent / "grid_models.py"
 
@@ -21,5 +27,24 @@ def arguments(name: str, address: str, pool: dict[str, Any]) -> list[str]:
     return [*out, "-o", f"executor={{name: ray, address: '{address}'}}"] if address else out
 
 
-def calls_in(file: Path) -> list[list[Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+def calls() -> list[list[Any]]:
+    """Every call that was answered: process, model, input."""
+    log = Path("calls.log")
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def stored(name: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(f"{name}.sqlite")) as db:
+        return sorted(db.execute("SELECT key, model, kind, input, params, seed, value FROM calls"))
+
+
+def runs(name: str) -> dict[str, str]:
+    return {p.name: read_run(p)["status"] for p in sorted(Path(name).iterdir()) if (p / "run.json").exists()}
+
+
+def until(true: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+    return found

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from grid_helpers import calls, runs, stored, until
 
-from moco_core.runs.records import read_records, read_run
-
-
-def calls() -> list[list[Any]]:
-    from grid_helpers import calls_in
-
-    return calls_in(Path("calls.log"))
+from moco_core.runs.records import read_records
 
 
 def content(folder: Path) -> Any:
@@ -31,23 +22,6 @@ def content(folder: Path) -> Any:
     for record in records:
         record["calls"] = [{k: v for k, v in c.items() if k not in ("cached", "seconds")} for c in record["calls"]]
     return records, (folder / "units.jsonl").read_text(), (folder / "system" / "system.json").read_text()
-
-
-def stored(name: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(f"{name}.sqlite")) as db:
-        return sorted(db.execute("SELECT key, model, kind, input, params, seed, value FROM calls"))
-
-
-def runs(name: str) -> dict[str, str]:
-    return {p.name: read_run(p)["status"] for p in sorted(Path(name).iterdir()) if (p / "run.json").exists()}
-
-
-def until(true: Callable[[], Any], seconds: float = 120) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
-    return found
 
 
 def test_a_grid_on_a_cluster_comes_to_the_same_and_asks_nothing_twice(bench) -> None:

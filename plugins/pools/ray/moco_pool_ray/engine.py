@@ -175,9 +175,12 @@ class _Talk:
                 actor.get(asked)  # a request that could not be read fails what it asked
                 asked = None
             if news in done:
-                found, ready, problem = actor.get(news)
+                found, told, ready, problem = actor.get(news)
                 news, heard = None, time.monotonic()
                 engine._ready = frozenset(ready)
+                for number, text in told.items():
+                    if (call := self._open.get(number)) is not None and call.tell is not None:
+                        call.tell(text)
                 since += self._deliver(pickle.loads(found))
                 if problem is not None:
                     raise problem
@@ -198,7 +201,8 @@ class _Talk:
                 wrong = f"{self._model.name}: what this call carries cannot be sent to its actor: {error}"
                 self._inbox.reject(call, error if isinstance(error, CapabilityError) else ModelCallError(wrong))
                 continue
-            packed.append((number, call.kind, call.input, dict(call.params), call.seed, payload))
+            listened = call.tell is not None
+            packed.append((number, call.kind, call.input, dict(call.params), call.seed, payload, listened))
         dropped, engine._writer.dropped[:] = list(engine._writer.dropped), []
         data = pickle.dumps(packed, protocol=5)
         return actor.send("ask", name, key, data, dropped, self._inbox.limit, dict(self._inbox.demand))

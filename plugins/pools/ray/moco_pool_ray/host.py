@@ -151,10 +151,11 @@ class Host:
         session.limit, session.demand = limit, demand
         self._reader.forget(dropped)
         try:
-            given = [
-                (number, Call(session.model, kind, said, params, seed, None, payload and self._reader.loads(payload)))
-                for number, kind, said, params, seed, payload in pickle.loads(calls)
-            ]
+            given = []
+            for number, kind, said, params, seed, payload, listened in pickle.loads(calls):
+                tell = session.teller(number) if listened else None
+                sent = payload and self._reader.loads(payload)
+                given.append((number, Call(session.model, kind, said, params, seed, None, sent, tell)))
         except Exception as error:
             return as_error(session.model.name, error)
         begin = session.add(given)
@@ -164,17 +165,19 @@ class Host:
             self._keep(asyncio.get_running_loop().run_in_executor(self._threads, self._serve, session))
         return None
 
-    async def results(self, name: str, since: int) -> tuple[bytes, list[str], Exception | None]:
-        """Return the outcomes of a session from number ``since`` on once there are any, and which models are ready."""
+    async def results(self, name: str, since: int) -> tuple[bytes, dict[int, str], list[str], Exception | None]:
+        """Return the outcomes of a session from number ``since`` on once there are any, how far replies are that somebody
+        reads along, and which models are ready.
+        """
         session = self._sessions.get(name)
         if session is None:
-            return pickle.dumps([]), [], None
+            return pickle.dumps([]), {}, [], None
         found = [
             (number, self._writer.dumps(result) if private and not isinstance(result, Exception) else result)
             for number, private, result in await session.outcomes(since)
         ]
         ready = [key for key, model in self._models.items() if model.engine.ready(model)]
-        return pickle.dumps(found, protocol=5), ready, session.problem
+        return pickle.dumps(found, protocol=5), session.told(), ready, session.problem
 
     async def end(self, name: str) -> None:
         """Forget a session; what it has begun is stopped."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moco_core import Call, EngineOutOfMemory, MocoError, Model, ModelCallError
@@ -47,6 +47,7 @@ class Session:
         self._taken: dict[Call, None] = {}
         self._outcomes: list[Outcome] = []
         self._known = 0  # outcomes that the other side has
+        self._told: dict[int, str] = {}  # how far replies are that somebody reads along, since they were last fetched
         self._newest = -1
         self._running = False
 
@@ -65,22 +66,38 @@ class Session:
         return begin
 
     async def outcomes(self, since: int) -> list[Outcome]:
-        """Return the outcomes from number ``since`` on, once there are any; none if the session has ended."""
+        """Return the outcomes from number ``since`` on, once there are any or something is told; none if it has ended."""
         while True:
             self._news.clear()
             with self._lock:
                 if since > self._known:
                     del self._outcomes[: since - self._known]
                     self._known = since
-                if self._outcomes or self.problem or self.cancelled:
+                if self._outcomes or self._told or self.problem or self.cancelled:
                     return list(self._outcomes)
             await self._news.wait()
 
+    def teller(self, number: int) -> Callable[[str], None]:
+        """Return what is told how far the reply to a call is."""
+
+        def tell(text: str) -> None:
+            with self._lock:
+                self._told[number] = text
+            self._wake()
+
+        return tell
+
+    def told(self) -> dict[int, str]:
+        """Return what was told since the last time, by the numbers of calls."""
+        with self._lock:
+            told, self._told = self._told, {}
+        return told
+
     def end(self) -> None:
         self.cancelled = True
-        self._tell()
+        self._wake()
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
 
@@ -95,7 +112,7 @@ class Session:
     def fail(self, error: EngineOutOfMemory) -> None:
         """End the session: what was not answered is asked again, by fewer calls at once."""
         self.problem = error
-        self._tell()
+        self._wake()
 
     def refuse(self, error: Exception) -> None:
         """Fail what was taken and not answered; if nothing was, all that waits: it would meet the same error."""
@@ -130,7 +147,7 @@ class Session:
                 self._taken.pop(call, None)
                 if (number := self._numbers.pop(call, None)) is not None:
                     self._outcomes.append((number, call.kind not in PLAIN, result))
-        self._tell()
+        self._wake()
 
     def reject(self, call: Call, error: Exception) -> None:
         self.resolve([(call, as_error(self.model.name, error))])

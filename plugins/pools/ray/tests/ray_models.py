@@ -29,6 +29,8 @@ class Options:
 
 def mixin(base):
     class Engine(base):
+        tells = True
+
         def __init__(self, options):
             super().__init__()
             self.options = options

@@ -64,7 +64,7 @@ def test_conformance(cluster, scripted) -> None:
     assert not failed, failed
 
 
-def test_rewards_and_submitted_calls_are_answered(cluster, source, scripted) -> None:
+def test_rewards_and_submitted_calls_are_answered_and_replies_are_read_along(cluster, source, scripted) -> None:
     models = source({"name": scripted, "server": True}, address=cluster.address).models()
     inner = source({"name": scripted}, address=cluster.address).options.pool.instance.models()
     turns = (Message("user", "What is 2 + 3?"), Message("assistant", "5"))
@@ -72,7 +72,12 @@ def test_rewards_and_submitted_calls_are_answered(cluster, source, scripted) -> 
     async def work(models: Any) -> list[Any]:
         async with open_session(sampling=HOT) as session:
             context = session.context("fit")
-            values = [await context.reward(m, turns) for m in models]
+            values: list[Any] = [await context.reward(m, turns) for m in models]
+            told: list[str] = []
+            listening = attrs.evolve(session, on_reply=told.append).context("respond", Question(id="q", prompt="q"))
+            reply = await listening.generate(models[0], "read along", tell=listening.tell)
+            assert told and all(reply.text.startswith(beginning) for beginning in told)
+            values.append(reply)
             return [*values, *(await context.gather(context.generate(m, "turn me") for m in models))]
 
     assert asyncio.run(work(models)) == asyncio.run(work(inner))

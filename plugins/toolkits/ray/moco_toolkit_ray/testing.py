@@ -22,9 +22,10 @@ __all__ = ["Nodes"]
 
 
 class Nodes:
-    """Nodes beside a head that runs nothing. Each is given as ``cpus``, ``gpus``, ``memory`` in bytes and ``resources``.
+    """Nodes beside a head that runs nothing.
 
-    ``system`` are settings of Ray itself, ``env`` variables of the environment of all processes of the cluster.
+    Each is given as ``cpus``, ``gpus``, ``memory`` in bytes, ``resources``, and ``env`` of its own processes. ``system`` are
+    settings of Ray itself, ``env`` variables of the environment of all processes of the cluster.
     """
 
     def __init__(self, *nodes: Mapping[str, Any], system: Mapping[str, Any] | None = None, **env: str) -> None:
@@ -124,6 +125,8 @@ def _main() -> None:
             }
             if "memory" in given:
                 own["memory"] = given["memory"]
+            if "env" in given:
+                own["env_vars"] = given["env"]
             nodes.append(cluster.add_node(**common, **own))
             answer = {"number": len(nodes) - 1}
         elif what == "remove":
