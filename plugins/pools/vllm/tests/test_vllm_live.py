@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_replies_are_told_as_they_grow_and_are_what_they_are_at_once(farm: Farm,
             assert (one.text, one.token_ids, one.finish_reason) == (other.text, other.token_ids, other.finish_reason)
             assert one.token_logprobs == pytest.approx(other.token_logprobs, abs=1e-3)
         for reply, beginnings in zip(replies, told, strict=True):
-            for earlier, later in zip(beginnings, [*beginnings[1:], reply.text], strict=True):
+            for earlier, later in itertools.pairwise([*beginnings, reply.text]):
                 assert later.startswith(earlier)
             grew += len(set(beginnings)) > 2
     assert grew > len(models)
