@@ -69,7 +69,7 @@ class Scheduler:
         self.lanes = Lanes(self._schedule_pass)
         self._resident: dict[Place, Model] = {}
         self._gates: dict[Engine, asyncio.Semaphore] = {}
-        self._starts = Starts(engines, runtime, self._fail_all)
+        self.starts = Starts(engines, runtime, self._fail_all)
         self.memo = Memo(cache)
         self._noted: set[str] = set()  # models whose makers are noted
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -94,7 +94,7 @@ class Scheduler:
         self._claims.release(self._in_flight)
         for waiter in [waiter for pending in self._pending.values() for waiter in pending.waiters]:
             waiter.cancel()
-        await self._starts.close()
+        await self.starts.close()
         if self._threads is not None:
             # serving threads see `cancelled` at their next step; wait for them so that no weight outlives the run
             await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
@@ -248,7 +248,7 @@ class Scheduler:
         engine, model = place[0], queue.model
         error: Exception | None = None
         try:
-            await self._starts.ready(engine)
+            await self.starts.ready(engine)
             await self._loop.run_in_executor(self._threads, engine.serve, model, queue)
             if queue.serving and not self.closing:
                 error = ModelCallError(f"{model.name}: the engine returned without answering {queue.serving} calls")
@@ -278,7 +278,7 @@ class Scheduler:
 
     async def _submit(self, engine: Engine, call: Call) -> None:
         try:
-            await self._starts.ready(engine)
+            await self.starts.ready(engine)
             async with self._gates[engine]:
                 if call not in self._pending:
                     return

@@ -78,6 +78,7 @@ async def _work(
         reward=lambda rollouts: asyncio.run_coroutine_threadsafe(judge(rollouts), loop).result(),
         cancelled=lambda: scheduler.closing,
     )
+    await scheduler.starts.ready(model.engine)  # and so it is closed, whether it is ever called or not
     await lane.acquire()
     try:
         return await scheduler.in_thread(model.engine.train, model, job, site)

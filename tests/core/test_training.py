@@ -153,6 +153,24 @@ def test_a_failed_training_fails_who_asked_and_frees_the_device():
     assert within(work)[0] == "x"
 
 
+def test_an_engine_that_trains_and_is_never_called_is_started_and_closed_like_any_other():
+    source = ScriptedPool({"a": "x"})
+    begun = []
+
+    def train(model, job, site):
+        begun.append((source.engine.starts, source.engine.closes))
+        raise ModelCallError("a: out of disk")
+
+    source.engine.train = train
+
+    async def work(context):
+        with pytest.raises(ModelCallError, match="out of disk"):
+            await context.train(source.pool[0], LESSON)
+
+    within(work)
+    assert begun == [(1, 0)] and (source.engine.starts, source.engine.closes) == (1, 1)
+
+
 def test_what_cannot_be_trained_is_refused_in_one_line():
     plain = ScriptedPool({"a": "x"}, capabilities=SCRIPTED_CAPABILITIES - {"train"})
     with pytest.raises(CapabilityError, match=r"model 'a' cannot be trained \(capability 'train'\)"):

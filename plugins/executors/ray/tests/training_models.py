@@ -24,7 +24,7 @@ class Waiting(ScriptedEngine):
     def train(self, model, job, site):
         import ray
 
-        mark = job.rows[0].prompt[-1].content
+        mark = job.rows[0].messages[0].content
         with self.log.open("a") as file:
             file.write(json.dumps([model.name, mark, ray.get_runtime_context().get_node_id()]) + "\n")
         end = time.monotonic() + 60

@@ -126,6 +126,7 @@ class Fleet:
             return found
 
     def _take_room(self, stopped: Callable[[], bool]) -> None:
+        import ray
         from ray.util import placement_group
 
         with self._lock:
@@ -134,7 +135,8 @@ class Fleet:
                 self._group = placement_group([seat.bundle for seat in self.seats], strategy=strategy)
             group = self._group
         waited = _Waiting(self, "room for " + "; ".join(_said(seat) for seat in self.seats))
-        while not group.wait(_LOOK):
+        ready = group.ready()  # its own wait takes whole seconds: less would ask again and again
+        while not ray.wait([ready], timeout=_LOOK)[0]:
             waited.look(stopped)
 
     def _start(self, number: int, stopped: Callable[[], bool]) -> Actor:

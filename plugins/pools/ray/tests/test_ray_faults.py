@@ -132,10 +132,15 @@ def test_an_actor_moves_to_another_node_when_its_own_is_lost(source, scripted, t
 
 @pytest.mark.slow
 def test_a_cluster_without_room_is_waited_for_and_it_is_said_for_what(
-    cluster, source, scripted, tmp_path, caplog
+    cluster, source, scripted, tmp_path, caplog, monkeypatch
 ) -> None:
     import ray
 
+    from moco_pool_ray import fleet
+
+    looks: list[float] = []
+    look = fleet._Waiting.look
+    monkeypatch.setattr(fleet._Waiting, "look", lambda self, stopped: (looks.append(time.monotonic()), look(self, stopped))[1])
     models = source({"name": scripted, "names": ["a"]}, address=cluster.address).models()  # joins the cluster
 
     @ray.remote(num_cpus=1)
@@ -159,6 +164,7 @@ def test_a_cluster_without_room_is_waited_for_and_it_is_said_for_what(
             return reply.text
 
     assert asyncio.run(work()) == "olleh"
+    assert len(looks) <= (looks[-1] - looks[0]) / fleet._LOOK + 2  # it waits, and does not ask again and again
     assert "waiting on the Ray cluster for room for a (1 cpus, 0.25 GiB); free there now: 0 cpus, 0 gpus" in caplog.text
 
 
