@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import attrs
 import pytest
+from wandb_files import records
 
 import moco_core as moco
 from moco_core import Context, Example, Method, Model, Needs, NoOptions, Pool, Question, Reply, System
@@ -104,13 +105,11 @@ def test_the_fit_log_has_a_loss_of_every_step(trained: Trained) -> None:
 
 def test_wandb_has_the_losses_of_a_training(trained: Trained) -> None:
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     curves = {}
     for file in trained.folder.rglob("*.wandb"):
-        store, name, curve = DataStore(), "", {}
-        store.open_for_scan(str(file))
-        while data := store.scan_data():
+        name, curve = "", {}
+        for data in records(file.read_bytes()):
             record = Record.FromString(data)
             name = record.run.display_name or name
             row = {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wandb_files import records
 
 from moco_core.runs.observe import Observers
 from moco_observer_wandb import Options, Wandb
@@ -18,21 +18,6 @@ from moco_toolkit_tracking.sample import REPORTS, sample
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what a tracker warns of in its thread is its own affair
 test_conformance = observer_checks("wandb", settings=[{"mode": "offline", "wait": 300.0}])
-
-
-def records(data: bytes) -> Iterator[bytes]:
-    """The records of a file as wandb writes it: after seven bytes, a log in the format of LevelDB."""
-    at, parts = 7, b""
-    while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7:
-            at += 32768 - at % 32768
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        parts += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield parts
-            parts = b""
 
 
 @pytest.fixture(scope="module", autouse=True)
