@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from moco_core.errors import EngineOutOfMemory, ModelCallError
 from moco_core.models import Call
@@ -17,6 +16,7 @@ from moco_core.types import FinishReason, Generation, Sampling
 from moco_pool_transformers.loaded import LoadedModel
 from moco_toolkit_checkpoints.growing import answer_so_far
 from moco_toolkit_checkpoints.local import Rendered
+from moco_toolkit_checkpoints.transformers import DynamicCache
 from moco_toolkit_decoding.kv_cache import KVCache, bucket
 from moco_toolkit_decoding.prefixes import PrefixStore, read_blocks
 from moco_toolkit_decoding.sampling import Settings, pick

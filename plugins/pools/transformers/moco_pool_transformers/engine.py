@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -36,20 +37,22 @@ class TransformersEngine(Engine):
         self.max_batch = options.max_batch
         self.cpu = CpuPlan(cores=cores())
         self._residency: Residency | None = None
+        self._opening = threading.Lock()
         self._replica_sets: dict[tuple[str, int], ReplicaSet] = {}
         self._stores: dict[str, PrefixStore] = {}
 
     @property
     def residency(self) -> Residency:
         """The loaded models; made on first use, so that describing a pool imports no torch."""
-        if self._residency is None:
-            from moco_pool_transformers.residency import Residency
+        with self._opening:
+            if self._residency is None:
+                from moco_pool_transformers.residency import Residency
 
-            memory = self.options.memory
-            self._residency = Residency(
-                None if memory is None else int(memory * 2**30), trust_remote_code=self.options.trust_remote_code
-            )
-        return self._residency
+                memory = self.options.memory
+                self._residency = Residency(
+                    None if memory is None else int(memory * 2**30), trust_remote_code=self.options.trust_remote_code
+                )
+            return self._residency
 
     # ---------------------------------------------------------------- serving
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from moco_core.errors import EngineOutOfMemory
 from moco_core.models import Model
@@ -17,6 +16,7 @@ from moco_core.types import FinishReason, Generation, Message, Usage
 from moco_toolkit_checkpoints.local import Output, Rendered
 from moco_toolkit_checkpoints.reasoning import markers, split
 from moco_toolkit_checkpoints.rendering import Renderer
+from moco_toolkit_checkpoints.transformers import DynamicCache
 from moco_toolkit_decoding.attention import decoder_of
 from moco_toolkit_decoding.runner import ATTENTION_KINDS, CacheProbe, ModelRunner
 from moco_toolkit_decoding.sampling import sampling_device

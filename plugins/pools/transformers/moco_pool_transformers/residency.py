@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 import torch
-from transformers import AutoTokenizer
 
 from moco_core.errors import ConfigError, EngineOutOfMemory
 from moco_core.models import Model
@@ -22,6 +21,7 @@ from moco_pool_transformers.weights import LOADING, ComputedWeights, StoredWeigh
 from moco_toolkit_checkpoints.local import Weights
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_checkpoints.specs import Spec
+from moco_toolkit_checkpoints.transformers import AutoTokenizer, logging
 from moco_toolkit_decoding.attention import share_keys
 from moco_toolkit_decoding.runner import CacheProbe
 
@@ -312,9 +312,6 @@ class Residency:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Switch transformers' own progress bars off: the run shows its progress itself."""
-    from transformers.utils import logging as library_logging
-
-    logging: Any = library_logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

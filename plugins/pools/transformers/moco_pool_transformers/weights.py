@@ -23,6 +23,7 @@ from moco_toolkit_checkpoints.adapters import FACTOR, beyond_factors
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_checkpoints.local import AdapterWeights, Weights
 from moco_toolkit_checkpoints.specs import Spec, weight_files
+from moco_toolkit_checkpoints.transformers import AutoConfig, library, revert_weight_conversion
 
 if TYPE_CHECKING:
     from moco_toolkit_checkpoints.local import AdapterRecipe, WeightRecipe
@@ -143,8 +144,6 @@ class FileWeights:
         """
         if self._module is None:
             return state
-        from transformers.core_model_loading import revert_weight_conversion
-
         shell = _shell(self._folder, self._spec.loader)
         shell._weight_conversions = self._conversions
         found: dict[str, Tensor] = revert_weight_conversion(shell, state)
@@ -175,8 +174,6 @@ def _shapes(folder: Path, loader: str, changed: int) -> Mapping[str, tuple[int, 
 
 def _shell(folder: Path, loader: str) -> Any:
     """Return a checkpoint's module without its tensors."""
-    from transformers import AutoConfig
-
     with LOADING, torch.device("meta"):
         module = auto_class(loader).from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
         module.tie_weights()
@@ -200,9 +197,7 @@ def _through_module(folder: Path, loader: str) -> tuple[dict[str, Tensor], Any]:
 
 def auto_class(loader: str) -> Any:
     """Return transformers' class of that name."""
-    import transformers
-
-    return getattr(transformers, loader)
+    return getattr(library, loader)
 
 
 def _loaded(folder: Path, loader: str, dtype: Any) -> Any:

@@ -183,7 +183,7 @@ def _config(folder: Path, checkpoint: Checkpoint, where: str) -> tuple[dict[str,
     if config.get("is_encoder_decoder"):
         raise ConfigError(f"{where}: {checkpoint.model}: encoder-decoder models are not causal language models")
     if config.get("auto_map") and not checkpoint.trust_remote_code:
-        from transformers import CONFIG_MAPPING
+        from moco_toolkit_checkpoints.transformers import CONFIG_MAPPING
 
         if config.get("model_type") not in CONFIG_MAPPING:
             raise ConfigError(

@@ -14,9 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+from moco_toolkit_checkpoints.transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    repeat_kv,
+    sdpa_attention_forward,
+    sdpa_mask,
+)
 
 __all__ = ["SHARED", "decoder_of", "share_keys"]
 

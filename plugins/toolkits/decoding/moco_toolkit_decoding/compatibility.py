@@ -104,7 +104,7 @@ def tokenizer_of(model: Model) -> Any:
             f"the tokenizer of model {model.name!r} cannot be read: {type(engine).__name__} has none in a folder; "
             "use models that can step (`moco list pool --can step`)"
         )
-    from transformers import AutoTokenizer
+    from moco_toolkit_checkpoints.transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
+
+from moco_toolkit_checkpoints.transformers import Cache
 
 __all__ = ["KVCache", "LayerShape", "bucket", "side_by_side"]
 

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from moco_core.errors import CapabilityError, EngineOutOfMemory
+from moco_toolkit_checkpoints.transformers import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from moco_toolkit_decoding.attention import SHARED
 from moco_toolkit_decoding.kv_cache import KVCache, LayerShape, bucket, side_by_side
 
