@@ -13,7 +13,6 @@ import pytest
 from moco_core import (
     CapabilityError,
     ConfigError,
-    ContinuationScore,
     Example,
     Generation,
     Message,
@@ -30,7 +29,6 @@ from moco_method_cascade.options import Options
 from moco_method_cascade.prompts import FALSE, TRUE
 from moco_toolkit_authoring import (
     SCRIPTED_CAPABILITIES,
-    ScriptedEngine,
     ScriptedPool,
     example_questions,
     examples,
@@ -220,21 +218,15 @@ def test_identical_models_give_the_single_models_reply_for_any_threshold():
         assert outcome.texts == single.texts
 
 
-class Judge(ScriptedEngine):
-    """Scores the verdict by what is quoted: log odds of 2 for a good reply, -2 for any other."""
-
-    def answer(self, call):
-        if call.kind != "score":
-            return super().answer(call)
-        assert call.input["continuations"] == [TRUE, FALSE]
-        good = "good reply" in call.input["messages"][-1][1]
-        logs = (-0.5, -2.5) if good else (-2.5, -0.5)
-        return tuple(ContinuationScore(token_ids=(1,), token_logprobs=(log,)) for log in logs)
+def judged(call):
+    """Scores of the verdict by what is quoted: log odds of 2 for a good reply, -2 for any other."""
+    assert call.given["continuations"] == [TRUE, FALSE]
+    return [(-0.5,), (-2.5,)] if "good reply" in call.prompt else [(-2.5,), (-0.5,)]
 
 
 @pytest.mark.parametrize("kind", ["p_true", "self_report"])
 def test_verification_is_the_normalised_probability_of_true(kind):
-    pool = ScriptedPool({"a": "bad reply", "b": "good reply", "c": "last"}, engine=Judge())
+    pool = ScriptedPool({"a": "bad reply", "b": "good reply", "c": "last"}, scores=judged)
     reply = run_method(fixed(0.5, 0.5, confidence=kind), pool, questions=QUESTIONS[:1]).replies["t0"]
     sure = 1 / (1 + math.exp(-2))
     assert reply.text == "good reply"
@@ -393,8 +385,8 @@ def test_the_fit_log_says_how_well_each_confidence_tells_right_from_wrong():
     assert 0 < second["auroc"] < 1 and "auroc" not in last
     assert len(outcome.noted("curve")) == 11
     assert "verdict_mass" not in first
-    judged = ScriptedPool({"a": "bad reply", "b": "good reply", "c": "last"}, engine=Judge())
-    noted = run_method(Cascade(Options(confidence="p_true")), judged, dev=examples(4)).noted("levels")
+    pool = ScriptedPool({"a": "bad reply", "b": "good reply", "c": "last"}, scores=judged)
+    noted = run_method(Cascade(Options(confidence="p_true")), pool, dev=examples(4)).noted("levels")
     assert noted[0]["verdict_mass"] == pytest.approx(math.exp(-0.5) + math.exp(-2.5))
 
 

@@ -1,28 +1,18 @@
-"""Multi-agent feedback: who reviews whom, when it abstains, what that is worth, what it costs, on scripted models."""
+"""Multi-agent feedback on scripted models: who reviews whom, revision, summary, what it costs, bad input."""
 
 from __future__ import annotations
 
-import math
-import random
 import re
 from collections import Counter
 
 import attrs
 import pytest
+from feedback_calls import CHOICE, QUESTION, TEXT_ONLY, ask, by_kind, dev_of, kind, read, telling
 
-from moco_core import ConfigError, Example, Generation, ModelCallError, Question, build, plain
-from moco_core.types import ContinuationScore
-from moco_method_multiagent_feedback.abstaining import NEVER, Counts, choose_threshold, read_verdict
+from moco_core import ConfigError, Example, Generation, ModelCallError, build, plain
 from moco_method_multiagent_feedback.method import MultiagentFeedback
 from moco_method_multiagent_feedback.options import Options
-from moco_toolkit_authoring import (
-    ScriptedCall,
-    ScriptedEngine,
-    ScriptedPool,
-    example_questions,
-    method_checks,
-    run_method,
-)
+from moco_toolkit_authoring import ScriptedPool, example_questions, method_checks, run_method
 
 test_conformance = method_checks(
     "multiagent_feedback",
@@ -34,63 +24,6 @@ test_conformance = method_checks(
         {"final": "compete", "proposer": 0, "dev_sample": 2},
     ],
 )
-
-QUESTION = Question(id="q", prompt="Which letter?", answer_format="End with: the answer is X.")
-CHOICE = Question(
-    id="c",
-    prompt="Which one?",
-    choices=("one", "two", "three"),
-    answer_kind="choice",
-    answer_format="Reply with a letter.",
-)
-QUOTE = re.compile(r"([A-Z][\w' ]*):\n<quote>\n(.*?)\n</quote>", re.DOTALL)
-TEXT_ONLY = frozenset({"generate"})
-
-
-def read(call) -> dict[str, str]:
-    return dict(QUOTE.findall(call.prompt))
-
-
-def kind(call) -> str:
-    for mark, name in (
-        ("Judge whether", "review"),
-        ("Weigh the reviews", "revise"),
-        ("one final answer", "summary"),
-        ("Is the proposed answer", "verdict"),
-        ("Write a short passage", "passage"),
-        ("A passage that may be wrong", "challenged"),
-        ("Write down", "knowledge"),
-    ):
-        if mark in call.prompt:
-            return name
-    return "answer"
-
-
-def by_kind(**scripts):
-    """A script that says something else for every kind of prompt, a function of the call or a text."""
-
-    def say(call):
-        said = scripts.get(kind(call), scripts.get("answer", "the answer is A"))
-        return said(call) if callable(said) else said
-
-    return say
-
-
-def telling(call):
-    """Reviews name reviewer and what is reviewed; answers name their author."""
-    if kind(call) == "review":
-        return f"{call.model} on {read(call)['Answer'].split()[-1]}"
-    return f"the answer is {call.model}"
-
-
-def ask(pool, question=QUESTION, dev=(), **options):
-    outcome = run_method(MultiagentFeedback(Options(**options)), pool, questions=[question], dev=dev)
-    for error in outcome.errors.values():
-        raise error
-    return outcome.replies[question.id]
-
-
-# ---------------------------------------------------------------- review and revision
 
 
 @pytest.mark.parametrize("include_self", [False, True])
@@ -202,205 +135,6 @@ def test_no_model_is_named_to_another():
     pool = ScriptedPool({"xeno": "the answer is A", "yara": "the answer is B", "zora": "the answer is C"})
     ask(pool, summarizer=0)
     assert not any(re.search("xeno|yara|zora", c.transcript) for c in pool.history)
-
-
-# ---------------------------------------------------------------- Cooperate
-
-
-def chair(verdict, **more):
-    return by_kind(verdict=verdict, answer=telling, **more)
-
-
-def always(word):
-    """The label that means ``word`` in the order shown."""
-    return lambda call: "A" if f"A) {word}" in call.prompt else "B"
-
-
-@pytest.mark.parametrize(
-    ("verdict", "wrong", "abstained"),
-    [
-        (always("true"), 0.0, False),
-        (always("false"), 1.0, True),
-        ("A", 0.5, True),
-        ("B", 0.5, True),
-        ("hm", 0.5, True),
-        ("The proposed answer is true.", 0.0, False),
-        ("", 0.5, True),
-    ],
-)
-def test_the_verdict_counts_over_both_orders_of_the_labels(verdict, wrong, abstained):
-    pool = ScriptedPool(dict.fromkeys("abcd", chair(verdict)), capabilities=TEXT_ONLY)
-    reply = ask(pool, final="abstain", summarizer="b", proposer="a")
-    assert (reply.text, reply.meta["wrong"], reply.abstained) == ("the answer is a", wrong, abstained)
-    verdicts = [c for c in pool.history if kind(c) == "verdict"]
-    assert {c.model for c in verdicts} == {"b"} and len({c.prompt for c in verdicts}) == 2
-    assert all(set(read(c)) == {"Proposed answer", "Review 1", "Review 2", "Review 3"} for c in verdicts)
-    assert len(pool.history) == 1 + 3 + 2
-
-
-def test_verdicts_are_read_by_letter_or_word():
-    for labels, said, expected in [
-        (("true", "false"), "A", 0.0), (("false", "true"), "A", 1.0), (("true", "false"), "Answer: B) false", 1.0),
-        (("true", "false"), "It is false.", 1.0), (("true", "false"), "C", None), (("true", "false"), "", None),
-    ]:  # fmt: skip
-        assert read_verdict(said, labels) == expected, said
-
-
-class Chair(ScriptedEngine):
-    """Gives the labels A and B the probabilities that a function of the prompt says."""
-
-    def __init__(self, chances):
-        super().__init__()
-        self.chances = chances
-
-    def answer(self, call):
-        if call.kind != "score":
-            return super().answer(call)
-        self.history.append(ScriptedCall.of(call))
-        assert list(call.input["continuations"]) == ["A", "B"]
-        return tuple(
-            ContinuationScore(token_ids=(1,), token_logprobs=(math.log(chance),)) for chance in self.chances(call)
-        )
-
-
-@pytest.mark.parametrize(
-    ("chances", "wrong"),
-    [
-        (lambda call: (0.9, 0.1), 0.5),  # always the letter A
-        (lambda call: (0.4, 0.1) if "A) false" in str(call.input) else (0.1, 0.4), 0.8),  # knows, in either order
-        (lambda call: (0.6, 0.2) if "A) false" in str(call.input) else (0.3, 0.3), (0.75 + 0.5) / 2),
-    ],
-)
-def test_a_preference_for_a_letter_cancels_in_probabilities(chances, wrong):
-    pool = ScriptedPool(dict.fromkeys("ab", telling), engine=Chair(chances))
-    reply = ask(pool, final="abstain", summarizer="b", proposer="a", threshold=0.8)
-    assert reply.meta["wrong"] == pytest.approx(wrong) and reply.abstained == (reply.meta["wrong"] >= 0.8)
-
-
-def test_one_failed_verdict_is_half_and_two_are_an_error():
-    once = lambda c: ModelCallError("down") if "A) true" in c.prompt else "A"  # noqa: E731
-    pool = ScriptedPool(dict.fromkeys("ab", chair(once)), capabilities=TEXT_ONLY)
-    assert ask(pool, final="abstain", summarizer="b", proposer="a").meta["wrong"] == 0.75
-    down = ScriptedPool(dict.fromkeys("ab", chair(lambda c: ModelCallError("down"))), capabilities=TEXT_ONLY)
-    with pytest.raises(ModelCallError, match="down"):
-        ask(down, final="abstain", summarizer="b", proposer="a")
-
-
-def test_figures_by_hand():
-    """Answered & right 5, abstained & right 1, answered & wrong 2, abstained & wrong 2."""
-    figures = Counts(5, 1, 2, 2).figures()
-    assert figures["reliable_accuracy"] == pytest.approx(5 / 7)
-    assert figures["effective_reliability"] == pytest.approx(3 / 10)
-    assert figures["abstain_accuracy"] == pytest.approx(7 / 10)
-    assert figures["abstain_precision"] == pytest.approx(2 / 3)
-    assert figures["abstain_recall"] == pytest.approx(1 / 2)
-    assert figures["abstain_rate"] == pytest.approx(3 / 10)
-    assert Counts.of([1, 1, 0, 0.5], [False, True, True, False]) == Counts(1.5, 1, 0.5, 1)
-    assert Counts.of([1], [False]).figures()["abstain_precision"] is None
-
-
-def test_the_threshold_is_the_largest_of_the_best():
-    """By hand: withholding from 0.8 on gets 4 of 5 right, and so does withholding from 0.6 on; the larger one wins."""
-    assert choose_threshold([1, 1, 0, 1, 0], [0.1, 0.2, 0.6, 0.6, 0.8]) == 0.8
-    assert choose_threshold([1, 1], [0.3, 0.9]) == NEVER
-    assert choose_threshold([0, 0], [0.3, 0.9]) == 0.3
-    assert choose_threshold([0, 1], [0.0, 0.0]) == NEVER
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_threshold_is_the_best_of_all_by_search(seed):
-    rng = random.Random(seed)
-    scores = [float(rng.random() < 0.5) for _ in range(30)]
-    chances = [min(1.0, max(0.0, rng.gauss(0.6 - 0.3 * s, 0.3))) for s in scores]
-
-    def accuracy(t):
-        return Counts.of(scores, [chance >= t for chance in chances]).figures()["abstain_accuracy"]
-
-    best = max(accuracy(t / 1000) for t in range(1, 2001))
-    assert accuracy(choose_threshold(scores, chances)) == pytest.approx(best)
-
-
-def dev_of(count):
-    return [
-        Example(question=attrs.evolve(QUESTION, id=f"d{i}", prompt=f"dev <{i}>"), references=("a",))
-        for i in range(count)
-    ]
-
-
-def test_abstaining_on_dev_is_told():
-    """The proposer is right on even dev questions; the chair says so but for question 1, where it trusts a wrong answer."""
-
-    def number(call):
-        return int(re.search(r"dev <(\d)>", call.transcript)[1])
-
-    say = by_kind(
-        verdict=lambda c: always("true" if number(c) % 2 == 0 or number(c) == 1 else "false")(c),
-        answer=lambda c: f"the answer is {'a' if number(c) % 2 == 0 else 'b'}",
-    )
-    pool = ScriptedPool(dict.fromkeys("xy", say), capabilities=TEXT_ONLY)
-    method = MultiagentFeedback(Options(final="abstain", summarizer="y", proposer="x"))
-    outcome = run_method(method, pool, dev=dev_of(6))
-    told = outcome.noted("dev_abstention")
-    assert told["abstain_rate"] == pytest.approx(2 / 6) and told["abstain_precision"] == 1.0
-    assert told["abstain_recall"] == pytest.approx(2 / 3) and told["abstain_accuracy"] == pytest.approx(5 / 6)
-    assert outcome.state["threshold"] == 0.5
-
-
-def test_a_graded_threshold_is_chosen_on_dev_and_saved():
-    pool = ScriptedPool(dict.fromkeys("xy", by_kind(answer="the answer is b")))
-    method = MultiagentFeedback(Options(final="abstain", summarizer="y", proposer="x"))
-    outcome = run_method(method, pool, dev=dev_of(4), questions=[dev_of(1)[0].question])
-    assert outcome.noted("threshold") == outcome.state["threshold"] < 1  # always wrong: the lowest chance withholds all
-    assert outcome.noted("dev_abstention")["abstain_rate"] == 1.0 and outcome.replies["d0"].abstained
-    with pytest.raises(ConfigError, match=r"chosen on dev and there are no dev examples.*method\.threshold"):
-        ask(pool, final="abstain", summarizer="y", proposer="x")
-
-
-# ---------------------------------------------------------------- Compete
-
-
-def test_a_proposer_that_ignores_context_never_abstains():
-    for seed in range(10):
-        pool = ScriptedPool(dict.fromkeys("abc", by_kind(passage="Two, I swear.", answer="B")))
-        assert not ask(pool, CHOICE, final="compete", proposer="a", seed=seed).abstained
-
-
-def test_a_proposer_that_is_swayed_abstains():
-    swayed = by_kind(
-        passage=lambda c: c.prompt[-8:], challenged=lambda c: "C" if "three" in read(c)["Passage"] else "A", answer="B"
-    )
-    pool = ScriptedPool(dict.fromkeys("abc", swayed))
-    reply = ask(pool, CHOICE, final="compete", proposer="a")
-    assert reply.abstained and reply.text == "B" and reply.meta["changed"] and reply.meta["choice"] in (0, 2)
-    (passage,) = [c for c in pool.history if kind(c) == "passage"]
-    assert passage.model == reply.meta["challenger"] != "a" and CHOICE.answer_format not in passage.prompt
-    assert passage.prompt.endswith(f"{CHOICE.letters[reply.meta['choice']]}) {CHOICE.choices[reply.meta['choice']]}")
-    (again,) = [c for c in pool.history if kind(c) == "challenged"]
-    assert again.model == "a" and again.prompt.endswith(CHOICE.answer_format) and len(pool.history) == 3
-
-
-def test_the_challenged_choice_is_another_one_drawn_by_the_seed():
-    pool = ScriptedPool(dict.fromkeys("abcd", by_kind(passage="No.", answer="B")))
-    replies = [ask(pool, CHOICE, final="compete", proposer="a", seed=seed).meta for seed in range(40)]
-    assert {r["choice"] for r in replies} == {0, 2} and {r["challenger"] for r in replies} == set("bcd")
-
-
-@pytest.mark.parametrize(
-    ("question", "answer", "passage", "why"),
-    [
-        (QUESTION, "the answer is A", "x", "no choices"),
-        (CHOICE, "no idea", "x", "no choice was read"),
-        (attrs.evolve(CHOICE, choices=("one",)), "A", "x", "there is no other choice"),
-        (CHOICE, "B", "", "the passage is empty"),
-    ],
-)
-def test_what_cannot_be_challenged_is_answered(question, answer, passage, why):
-    pool = ScriptedPool(dict.fromkeys("ab", by_kind(passage=passage, answer=answer)))
-    reply = ask(pool, question, final="compete", proposer="a")
-    assert not reply.abstained and reply.text == answer and reply.meta["why_not"] == why
-
-
-# ---------------------------------------------------------------- cost, size, bad input
 
 
 @pytest.mark.parametrize(

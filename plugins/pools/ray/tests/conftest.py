@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from moco_core.catalogue import installed
 from moco_core.options import build
 from moco_pool_ray.options import Options
 from moco_pool_ray.pool import RayPool
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 MODELS = Path(__file__).parent / "ray_models.py"
 

@@ -1,11 +1,15 @@
-"""Puts the tests' helper module on the path, whatever import mode pytest runs in; machines that tests pretend to have."""
+"""A checkpoint in a folder, and a machine that tests pretend to have."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from transformers_tiny import checkpoint
+
+    return Path(checkpoint(tmp_path / "model"))
 
 
 @pytest.fixture

@@ -145,6 +145,10 @@ def pool(*entries: Any, cache: Path, **options: Any) -> TransformersPool:
     )
 
 
+def one(folder: str | Path, cache: Path, **options: Any) -> Model:
+    return pool(str(folder), cache=cache, **options).models()[0]
+
+
 @attrs.frozen
 class Mean:
     """The mean of full weights."""

@@ -88,6 +88,14 @@ class Outcome:
         raise KeyError(name)
 
     @property
+    def reply(self) -> Reply:
+        """The reply to the one question that was asked. Raises the error that it failed with."""
+        for error in self.errors.values():
+            raise error
+        (reply,) = self.replies.values()
+        return reply
+
+    @property
     def texts(self) -> dict[str, str]:
         return {k: r.text for k, r in sorted(self.replies.items())}
 

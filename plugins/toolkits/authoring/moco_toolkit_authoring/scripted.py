@@ -28,12 +28,13 @@ from moco_core.models import Call, Engine, Inbox, Model, Pool, PoolSource, Recip
 from moco_core.options import NoOptions, plain
 from moco_core.training import TrainingJob, TrainingSite
 from moco_core.types import ContinuationScore, Generation, Sampling, Usage, digest
-from moco_toolkit_authoring.scripts import Learn, Said, Script, ScriptedCall, Taught, memorise, reply
+from moco_toolkit_authoring.scripts import Learn, Said, Scores, Script, ScriptedCall, Taught, memorise, reply
 
 __all__ = [
     "SCRIPTED_CAPABILITIES",
     "Faults",
     "Learn",
+    "Scores",
     "Script",
     "ScriptedCall",
     "ScriptedEngine",
@@ -77,14 +78,16 @@ class ScriptedEngine(Engine):
 
     ``history`` holds every call it served, ``batches`` how many calls came together, ``hanging`` how many were ever
     left unanswered by :class:`Faults`, ``trainings`` the jobs it did, with the names of the models that they trained.
-    ``learn`` says what comes of one; a model that was trained without any rows in common says what it said before. With
-    ``tells`` it tells how a reply begins, for those who listen.
+    ``learn`` says what comes of one; a model that was trained without any rows in common says what it said before.
+    ``scores`` gives the log-probabilities of continuations; without it, each has some that its text and the prompt decide.
+    With ``tells`` it tells how a reply begins, for those who listen.
     """
 
     tells = False
 
-    def __init__(self, faults: Faults | None = None, learn: Learn = memorise) -> None:
+    def __init__(self, faults: Faults | None = None, learn: Learn = memorise, scores: Scores | None = None) -> None:
         self.scripts: dict[str, Script] = {}
+        self.scores = scores
         self.faults = faults or Faults()
         self.learn = learn
         self.trainings: list[tuple[str, TrainingJob]] = []
@@ -201,6 +204,11 @@ class ScriptedEngine(Engine):
         if call.kind == "generate":
             return self._generate(call, seen)
         if call.kind == "score":
+            if self.scores is not None:
+                return tuple(
+                    ContinuationScore(token_ids=tuple(range(len(tokens))), token_logprobs=tuple(tokens))
+                    for tokens in self.scores(seen)
+                )
             scores = [_score(seen, text) for text in seen.given["continuations"]]
             read = len(seen.transcript.split())  # once, whatever the number of continuations
             return tuple(attrs.evolve(score, prompt_tokens=0 if i else read) for i, score in enumerate(scores))
@@ -278,7 +286,8 @@ def scripted_model(
 class ScriptedPool(PoolSource[NoOptions]):
     """A pool of scripted models on one engine.
 
-    ``scripts`` gives what each model says, by name. ``fields`` are further fields of single models, by name.
+    ``scripts`` gives what each model says, by name; ``scores`` how likely continuations are, as the engine's. ``fields`` are
+    further fields of single models, by name.
     """
 
     def __init__(
@@ -288,11 +297,12 @@ class ScriptedPool(PoolSource[NoOptions]):
         capabilities: frozenset[str] = SCRIPTED_CAPABILITIES,
         faults: Faults | None = None,
         learn: Learn = memorise,
+        scores: Scores | None = None,
         engine: ScriptedEngine | None = None,
         fields: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(NoOptions())
-        self.engine = engine or ScriptedEngine(faults, learn)
+        self.engine = engine or ScriptedEngine(faults, learn, scores)
         if faults is not None:
             self.engine.faults = faults
         self._models = tuple(

@@ -11,7 +11,7 @@ from moco_core.errors import ModelCallError
 from moco_core.models import Call
 from moco_core.types import Generation, Message
 
-__all__ = ["Learn", "Said", "Script", "ScriptedCall", "Taught", "memorise", "reply"]
+__all__ = ["Learn", "Said", "Scores", "Script", "ScriptedCall", "Taught", "memorise", "reply"]
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +56,9 @@ Said = str | Generation | Exception | tuple[float, ...]
 Script = str | Sequence[Said] | Callable[[ScriptedCall], Said]
 """What a model says: always the same text, a queue of replies, or a function of the call. An exception is raised. A function
 may answer calls of the kind ``reward`` with numbers."""
+
+Scores = Callable[[ScriptedCall], Sequence[Sequence[float]]]
+"""The log-probabilities of the tokens of each continuation that a call of the kind ``score`` asks about."""
 
 Taught = Mapping[str, Any]
 """What a scripted model was trained on: ``model``, ``service`` and ``rows`` of the job, as JSON data; for a job that keeps

@@ -1,11 +1,6 @@
-"""Puts the tests' helper module on the path, whatever import mode pytest runs in."""
-
-import sys
-from pathlib import Path
+"""Models of every kind, made once."""
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,6 @@
 """Tiny random checkpoints and adapters on disk, and pools of them."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +8,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from moco_core.options import build
-
-sys.path.insert(0, str(Path(__file__).parent))  # so that the tests here can share their helpers
 
 torch.set_num_threads(1)
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
