@@ -51,9 +51,7 @@ class ChemBench(SourceDataset[SourceOptions]):
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source (``examples``) or of the study (``choices``: those with one right option)."""
         if "choices" in row:
-            labels, texts = row.labelled("choices")
-            subset, answer = row.text("subfield"), row.index("answer", labels)
-            return self.choice(row.key("id"), row.text("question"), texts, answer, subset=subset)
+            return self.choice(*row.lettered(), subset=row.text("subfield"))
         id, (asked, scores, target) = row.key("uuid"), _task(row)
         if scores is None:
             if target is None:

@@ -43,9 +43,7 @@ class LabBench(SourceDataset[Options]):
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source (``ideal``, ``distractors``) or of the study (``choices``, without an option to decline)."""
         if "choices" in row:
-            labels, found = row.labelled("choices")
-            choices, answer, subset = list(found), row.index("answer", labels), row.text("subtask")
-            return self.choice(row.key("id"), row.text("question"), choices, answer, subset=subset)
+            return self.choice(*row.lettered(), subset=row.text("subtask"))
         distractors = [text for text in row.texts("distractors") if text.strip()]
         if not distractors:
             return Drop("no distractor")

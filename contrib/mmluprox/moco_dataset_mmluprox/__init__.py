@@ -56,11 +56,9 @@ class MMLUProX(SourceDataset[Options]):
 
     def record(self, row: Row) -> Example:
         """Read a row of the source (``option_0``, ``answer_index``) or of the study (``choices``, ``language``)."""
-        asked = row.text("question").strip()
         if "choices" in row:
-            labels, texts = row.labelled("choices")
-            subset = row.text("language")
-            return self.choice(row.key("id"), asked, texts, row.index("answer", labels), subset=subset)
+            id, asked, texts, answer = row.lettered()
+            return self.choice(id, asked.strip(), texts, answer, subset=row.text("language"))
         found = [row.optional(f"option_{i}") for i in range(10)]
         options = found[: max((i + 1 for i, text in enumerate(found) if text), default=0)]
         if len(options) < 2 or not all(options):
@@ -68,7 +66,7 @@ class MMLUProX(SourceDataset[Options]):
         question, answer = row.key("question_id"), row.within("answer_index", len(options))
         id = f"{row.subset}-{question}" if row.subset else question
         meta = {"category": row.optional("category")}
-        return self.choice(id, asked, options, answer, subset=row.subset, group=question, meta=meta)
+        return self.choice(id, row.text("question").strip(), options, answer, subset=row.subset, group=question, meta=meta)
 
 
 @hookimpl

@@ -48,9 +48,8 @@ class AGIEval(SourceDataset[SourceOptions]):
     def record(self, row: Row) -> Example:
         """Read a row of the Hub (``query``, ``gold``), of the authors' files (``passage``, ``label``) or of the study."""
         if "domain" in row:
-            labels, found = row.labelled("choices")
-            texts, id = [t.strip() for t in found], row.key("id")
-            return self.choice(id, row.text("question"), texts, row.index("answer", labels), subset=row.text("domain"))
+            id, prompt, found, answer = row.lettered()
+            return self.choice(id, prompt, [t.strip() for t in found], answer, subset=row.text("domain"))
         if "query" in row or "gold" in row:
             prompt, texts = asked(row.text("query")), row.texts("choices")
             gold = row["gold"]

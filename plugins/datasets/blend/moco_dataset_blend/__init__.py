@@ -36,10 +36,9 @@ class BLEnD(SourceDataset[SourceOptions]):
     def record(self, row: Row) -> Example:
         """Read a row of the source (``prompt``, ``choices`` as JSON text) or of the study (the same prompt)."""
         if not row.either("prompt", "question"):
-            labels, texts = row.labelled("choices")
-            source, answer = row.text("id"), row.index("answer", labels)
             # the study's id is the question's and repeats, so the item is named by its content
-            return self.choice("", question(row.text("question")), texts, answer, meta={"ID": source})
+            source, asked, texts, answer = row.lettered()
+            return self.choice("", question(asked), texts, answer, meta={"ID": source})
         choices = row.parsed("choices")
         if not isinstance(choices, dict) or not all(isinstance(t, str) for t in choices.values()):
             row.fail("choices", "expected an object from letters to texts, written as JSON")

@@ -62,8 +62,7 @@ class GPQA(SourceDataset[Options]):
     def record(self, row: Row) -> Example:
         """Read a row of the source (``Correct Answer`` and three incorrect ones) or of the study (already shuffled)."""
         if not row.either("Correct Answer", "choices"):
-            given, texts = row.labelled("choices")
-            return self.choice(row.key("id"), row.text("question"), texts, row.index("answer", given))
+            return self.choice(*row.lettered())
         choices = [row.text(field, empty=False).strip() for field in _FIELDS]
         subset = row.optional("High-level domain")
         return self.choice(row.key("Record ID"), row.text("Question").strip(), choices, 0, shuffle=True, subset=subset)

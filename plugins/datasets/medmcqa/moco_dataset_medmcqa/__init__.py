@@ -32,8 +32,7 @@ class MedMCQA(SourceDataset[SourceOptions]):
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source (``opa`` to ``opd``, ``cop`` counted from 0) or of the study."""
         if not row.either("opa", "choices"):
-            given, texts = row.labelled("choices")
-            return self.choice(row.key("id"), row.text("question"), texts, row.index("answer", given))
+            return self.choice(*row.lettered())
         if row.integer("cop") == -1:
             return Drop("no label")
         if row.integer("cop") == len(_OPTIONS):

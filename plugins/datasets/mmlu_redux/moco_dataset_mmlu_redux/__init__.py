@@ -43,8 +43,7 @@ class MMLURedux(SourceDataset[Options]):
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source (``error_type``, ``answer`` as an index) or of the study (letters)."""
         if not isinstance(row["choices"], list):
-            given, texts = row.labelled("choices")
-            return self.choice(row.key("id"), row.text("question"), texts, row.index("answer", given))
+            return self.choice(*row.lettered())
         choices = row.texts("choices")
         kind = row.text("error_type")
         if kind == "ok":

@@ -67,9 +67,7 @@ class ScienceMeter(SourceDataset[Options]):
 
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the study (``question``, ``choices``)."""
-        given, texts = row.labelled("choices")
-        answer = row.index("answer", given)
-        return self.choice(row.key("id"), row.text("question"), texts, answer, subset=row.text("domain"))
+        return self.choice(*row.lettered(), subset=row.text("domain"))
 
     def records(self, row: Row) -> Iterator[Example | Drop]:
         """Read a row of the authors' files: up to three papers with two claims each."""

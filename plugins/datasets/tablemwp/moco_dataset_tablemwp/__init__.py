@@ -64,12 +64,11 @@ class TableMWP(SourceDataset[Options]):
         """Read a row of the source (``table``, ``ques_type``) or of the study (the whole prompt)."""
         choice = self.options.variant == "multiple_choice"
         if "table" not in row and "ques_type" not in row:
-            labels, texts = row.labelled("choices") if choice else ((), ())
-            prompt = row.text("question" if choice else "input").replace(_NO_TITLE, "Table:\n")
             if choice:
                 # the fourth option's label is "id" where "D" is meant: the place is what counts
-                return self.choice(row.key("id"), prompt, texts, row.index("answer", labels))
-            gold = row.text("output", empty=False)
+                id, prompt, texts, answer = row.lettered()
+                return self.choice(id, prompt.replace(_NO_TITLE, "Table:\n"), texts, answer)
+            prompt, gold = row.text("input").replace(_NO_TITLE, "Table:\n"), row.text("output", empty=False)
             return self.text(row.key("id"), prompt.removesuffix("\nAnswer:"), [gold], _kind(gold))
         if (row.text("ques_type") == "multi_choice") != choice:
             return Drop(f"not {self.options.variant}")

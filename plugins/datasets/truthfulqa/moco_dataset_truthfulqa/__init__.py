@@ -30,8 +30,7 @@ class TruthfulQA(SourceDataset[SourceOptions]):
     def record(self, row: Row) -> Example:
         """Read a row of the source (``mc1_targets``, the true option first) or of the study (already shuffled)."""
         if not row.either("mc1_targets", "choices"):
-            given, texts = row.labelled("choices")
-            return self.choice(row.key("id"), row.text("question"), texts, row.index("answer", given))
+            return self.choice(*row.lettered())
         targets = row.inner("mc1_targets")
         choices, labels = targets.texts("choices"), targets["labels"]
         if not isinstance(labels, list) or len(labels) != len(choices) or labels.count(1) != 1:

@@ -159,6 +159,11 @@ class Row(Mapping[str, Any]):
             self.fail(name, f"expected one of {', '.join(labels)}, got {value!r}")
         return list(labels).index(value)
 
+    def lettered(self) -> tuple[str, str, tuple[str, ...], int]:
+        """Return id, question, choices and the right one's index of a row in the study's form: choices and answer by letter."""
+        labels, texts = self.labelled("choices")
+        return self.key("id"), self.text("question"), texts, self.index("answer", labels)
+
     def within(self, name: str, count: int) -> int:
         """Return an integer that is an index into ``count`` choices, counted from 0."""
         value = self.integer(name)

@@ -250,6 +250,8 @@ def test_getters_return_what_is_there() -> None:
     row = Row({"id": 3, "t": " x ", "b": "False", "js": '["a, b"]', "c": {"A": "x", "id": "y"}, "none": None})
     assert (row.key("id"), row.text("t"), row.boolean("b"), row.parsed("js")) == ("3", " x ", False, ["a, b"])
     assert row.labelled("c") == (("A", "id"), ("x", "y"))
+    study = Row({"id": 3, "question": "which?", "choices": {"A": "x", "B": "y"}, "answer": "B"})
+    assert study.lettered() == ("3", "which?", ("x", "y"), 1)
     assert row.optional("none") == row.optional("missing") == ""
 
 
