@@ -29,6 +29,7 @@ from moco_core import (
     Reply,
     System,
 )
+from moco_core.converters import strings
 from moco_method_mixture_of_agents.options import WORDS, Options
 from moco_method_mixture_of_agents.prompts import arrange, sheet
 from moco_toolkit_discussion import model_problems
@@ -36,10 +37,6 @@ from moco_toolkit_quoting import CHARACTERS_PER_TOKEN, characters_per_token, sen
 from moco_toolkit_voting import ballots, metric_utility, vote
 
 __all__ = ["MixtureOfAgents", "MixtureOfAgentsSystem"]
-
-
-def _strings(given: Sequence[str]) -> tuple[str, ...]:
-    return tuple(given)
 
 
 def _floats(given: Sequence[float] | None) -> tuple[float, ...] | None:
@@ -63,7 +60,7 @@ class Proposals:
 class MixtureOfAgentsSystem(System):
     """Who proposes (a model may stand there several times) and who aggregates; ``skills`` are dev means, if measured."""
 
-    proposers: tuple[str, ...] = attrs.field(converter=_strings)
+    proposers: tuple[str, ...] = attrs.field(converter=strings)
     aggregator: str
     skills: tuple[float, ...] | None = attrs.field(default=None, converter=_floats)
 

@@ -53,10 +53,7 @@ def pool_of(**letters: str) -> ScriptedPool:
 
 def ask(pool, question=QUESTION, dev=(), sampling=None, **options):
     given = {} if sampling is None else {"sampling": sampling}
-    outcome = run_method(MixtureOfAgents(Options(**options)), pool, questions=[question], dev=dev, **given)
-    for error in outcome.errors.values():
-        raise error
-    return outcome.replies[question.id]
+    return run_method(MixtureOfAgents(Options(**options)), pool, questions=[question], dev=dev, **given).reply
 
 
 def test_one_layer_is_the_aggregator_alone() -> None:

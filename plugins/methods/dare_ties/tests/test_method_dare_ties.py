@@ -7,8 +7,8 @@ from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
 from moco_method_dare_ties.method import DareTies
 from moco_method_dare_ties.options import Options
-from moco_toolkit_authoring import examples, method_checks, run_method
-from moco_toolkit_merging.testing import MergeablePool, Utility
+from moco_toolkit_authoring import examples, method_checks
+from moco_toolkit_merging.testing import MergeablePool, Utility, run_merge
 
 DEV = examples(2, prefix="d")
 
@@ -29,17 +29,7 @@ def make(**options):
 
 
 def run(pool, cache=None, run_seed=0, **options):
-    method = make(**options)
-    return run_method(
-        method,
-        pool,
-        dev=DEV,
-        questions=[e.question for e in examples(1, prefix="t")],
-        metric=Utility(NoOptions()),
-        reload_with=method,
-        cache=cache,
-        seed=run_seed,
-    )
+    return run_merge(make(**options), pool, DEV, cache=cache, seed=run_seed)
 
 
 def pool(utility=lambda m: 0.0, names="abz"):

@@ -7,8 +7,8 @@ from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
 from moco_method_expo.method import Expo
 from moco_method_expo.options import Options
-from moco_toolkit_authoring import examples, method_checks, run_method
-from moco_toolkit_merging.testing import MergeablePool, Utility
+from moco_toolkit_authoring import examples, method_checks
+from moco_toolkit_merging.testing import MergeablePool, Utility, run_merge
 
 DEV = examples(2, prefix="d")
 
@@ -31,16 +31,7 @@ def make(**options):
 
 
 def run(pool, cache=None, dev=DEV, **options):
-    method = make(**options)
-    return run_method(
-        method,
-        pool,
-        dev=dev,
-        questions=[e.question for e in examples(1, prefix="t")],
-        metric=Utility(NoOptions()),
-        reload_with=method,
-        cache=cache,
-    )
+    return run_merge(make(**options), pool, dev, cache=cache)
 
 
 def along(peak):

@@ -27,6 +27,7 @@ from moco_core import (
     Sampling,
     System,
 )
+from moco_core.converters import floats, strings
 from moco_method_graph_routing.options import Options, task_of
 from moco_toolkit_quoting import transcript
 from moco_toolkit_routing import (
@@ -48,14 +49,6 @@ __all__ = ["GraphRouting", "GraphRoutingSystem"]
 _FILE = "graph.safetensors"
 
 
-def _strings(saved: Sequence[str]) -> tuple[str, ...]:
-    return tuple(saved)
-
-
-def _numbers(saved: Sequence[float]) -> tuple[float, ...]:
-    return tuple(saved)
-
-
 @attrs.frozen(eq=False, slots=False)
 class GraphRoutingSystem(System):
     """The candidates' names and relative costs, who answers if there is no choice, who embeds, and the known tasks' names.
@@ -64,11 +57,11 @@ class GraphRoutingSystem(System):
     tasks and how embeddings are standardised.
     """
 
-    names: tuple[str, ...] = attrs.field(converter=_strings)
-    costs: tuple[float, ...] = attrs.field(converter=_numbers)
+    names: tuple[str, ...] = attrs.field(converter=strings)
+    costs: tuple[float, ...] = attrs.field(converter=floats)
     fallback: int
-    encoders: tuple[str, ...] = attrs.field(converter=_strings)
-    tasks: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    encoders: tuple[str, ...] = attrs.field(converter=strings)
+    tasks: tuple[str, ...] = attrs.field(default=(), converter=strings)
     network: Any = None
     graph: Any = None
     arrays: Mapping[str, Any] = attrs.field(factory=dict)

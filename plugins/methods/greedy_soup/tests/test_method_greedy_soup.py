@@ -7,8 +7,8 @@ from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
 from moco_method_greedy_soup.method import GreedySoup
 from moco_method_greedy_soup.options import Options
-from moco_toolkit_authoring import examples, method_checks, run_method
-from moco_toolkit_merging.testing import MergeablePool, Utility
+from moco_toolkit_authoring import examples, method_checks
+from moco_toolkit_merging.testing import MergeablePool, Utility, run_merge
 
 DEV = examples(3, prefix="d")
 
@@ -26,17 +26,7 @@ test_conformance = method_checks(
 
 
 def run(pool, dev=DEV, cache=None, run_seed=0, **options):
-    method = GreedySoup(build(Options, options))
-    return run_method(
-        method,
-        pool,
-        dev=dev,
-        questions=[e.question for e in examples(1, prefix="t")],
-        metric=Utility(NoOptions()),
-        reload_with=method,
-        cache=cache,
-        seed=run_seed,
-    )
+    return run_merge(GreedySoup(build(Options, options)), pool, dev, cache=cache, seed=run_seed)
 
 
 def by_members(table):

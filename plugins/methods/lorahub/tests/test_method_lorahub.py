@@ -14,8 +14,8 @@ from moco_method_lorahub.method import LoraHub
 from moco_method_lorahub.optimiser import minimise
 from moco_method_lorahub.options import Options
 from moco_method_lorahub.sample import few, reference_text
-from moco_toolkit_authoring import examples, method_checks, run_method
-from moco_toolkit_merging.testing import MergeablePool, Utility
+from moco_toolkit_authoring import examples, method_checks
+from moco_toolkit_merging.testing import MergeablePool, Utility, run_merge
 
 DEV = examples(8, prefix="d")
 
@@ -37,17 +37,7 @@ test_conformance = method_checks(
 
 
 def run(pool, dev=DEV, cache=None, run_seed=0, **options):
-    method = LoraHub(build(Options, options))
-    return run_method(
-        method,
-        pool,
-        dev=dev,
-        questions=[e.question for e in examples(1, prefix="t")],
-        metric=Utility(NoOptions()),
-        reload_with=method,
-        cache=cache,
-        seed=run_seed,
-    )
+    return run_merge(LoraHub(build(Options, options)), pool, dev, cache=cache, seed=run_seed)
 
 
 def adapters(utility, names="abc"):

@@ -8,8 +8,8 @@ from moco_core.options import NoOptions, build
 from moco_core.runtime.cache import Cache
 from moco_method_model_swarms.method import ModelSwarms
 from moco_method_model_swarms.options import Options
-from moco_toolkit_authoring import examples, method_checks, run_method
-from moco_toolkit_merging.testing import MergeablePool, Utility
+from moco_toolkit_authoring import examples, method_checks
+from moco_toolkit_merging.testing import MergeablePool, Utility, run_merge
 
 DEV = examples(2, prefix="d")
 WANTED = {"a": 0.6, "b": 0.3, "c": 0.3, "d": -0.2}
@@ -31,18 +31,7 @@ def near(m):
 
 def run(pool, cache=None, in_flight=256, after_fit=None, run_seed=0, **options):
     method = ModelSwarms(build(Options, options))
-    return run_method(
-        method,
-        pool,
-        dev=DEV,
-        questions=[e.question for e in examples(1, prefix="t")],
-        metric=Utility(NoOptions()),
-        reload_with=method,
-        cache=cache,
-        seed=run_seed,
-        in_flight=in_flight,
-        after_fit=after_fit,
-    )
+    return run_merge(method, pool, DEV, cache=cache, seed=run_seed, in_flight=in_flight, after_fit=after_fit)
 
 
 def facts(outcome):

@@ -26,6 +26,7 @@ from moco_core import (
     Reply,
     System,
 )
+from moco_core.converters import strings
 from moco_method_prompt_routing.fitting import choose_fallback, choose_router, describe
 from moco_method_prompt_routing.options import Options
 from moco_method_prompt_routing.routing import Router, ScoringRouter, WritingRouter
@@ -34,16 +35,12 @@ from moco_toolkit_routing import Outcomes, hand_over, pricing, report
 __all__ = ["PromptRouting", "PromptRoutingSystem"]
 
 
-def _strings(saved: Sequence[str]) -> tuple[str, ...]:
-    return tuple(saved)
-
-
 @attrs.frozen(eq=False, slots=False)
 class PromptRoutingSystem(System):
     """The router's name, the candidates' descriptions, and which candidate answers if the choice cannot be read."""
 
     router: str
-    descriptions: tuple[str, ...] = attrs.field(converter=_strings)
+    descriptions: tuple[str, ...] = attrs.field(converter=strings)
     fallback: int
 
     def __attrs_post_init__(self) -> None:

@@ -8,16 +8,13 @@ from functools import cached_property
 import attrs
 
 from moco_core import Context, Model, Question, Reply, System
+from moco_core.converters import strings
 from moco_method_structured_interaction.options import Options
 from moco_method_structured_interaction.relcom import RelComTalk, genesis, update
 from moco_toolkit_discussion import Adjacency, Talk, dot, from_matrix, refine, sources
 from moco_toolkit_quoting import Sheet
 
 __all__ = ["StructuredInteractionSystem"]
-
-
-def _strings(saved: Sequence[str]) -> tuple[str, ...]:
-    return tuple(saved)
 
 
 def _rows(saved: Sequence[Sequence[int]]) -> Adjacency:
@@ -32,7 +29,7 @@ def _skills(saved: Sequence[float] | None) -> tuple[float, ...] | None:
 class StructuredInteractionSystem(System):
     """Models on a graph. ``nodes`` are their names in node order, ``output`` the node whose word counts (None: a vote)."""
 
-    nodes: tuple[str, ...] = attrs.field(converter=_strings)
+    nodes: tuple[str, ...] = attrs.field(converter=strings)
     graph: Adjacency = attrs.field(converter=_rows)
     output: int | None = None
     skills: tuple[float, ...] | None = attrs.field(default=None, converter=_skills)

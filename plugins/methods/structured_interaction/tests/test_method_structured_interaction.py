@@ -44,10 +44,7 @@ def neighbours(call) -> list[str]:
 
 
 def discuss(pool, dev=(), question=QUESTION, **options):
-    outcome = run_method(StructuredInteraction(Options(**options)), pool, questions=[question], dev=dev)
-    for error in outcome.errors.values():
-        raise error
-    return outcome.replies[question.id]
+    return run_method(StructuredInteraction(Options(**options)), pool, questions=[question], dev=dev).reply
 
 
 def telling(call):

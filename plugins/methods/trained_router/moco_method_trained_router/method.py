@@ -29,6 +29,7 @@ from moco_core import (
     Sampling,
     System,
 )
+from moco_core.converters import floats, strings
 from moco_method_trained_router.choosing import calibrated, choose
 from moco_method_trained_router.lesson import Lesson, reward_model, targets
 from moco_method_trained_router.options import Options
@@ -49,14 +50,6 @@ __all__ = ["TrainedRouter", "TrainedRouterSystem"]
 _MODEL = "model"
 
 
-def _strings(saved: Sequence[str]) -> tuple[str, ...]:
-    return tuple(saved)
-
-
-def _numbers(saved: Sequence[float]) -> tuple[float, ...]:
-    return tuple(saved)
-
-
 def _writers(pool: Sequence[Model]) -> tuple[Model, ...]:
     return tuple(model for model in pool if model.can("generate"))
 
@@ -69,10 +62,10 @@ class TrainedRouterSystem(System):
     nothing to learn: then the fallback answers everything.
     """
 
-    costs: tuple[float, ...] = attrs.field(converter=_numbers)
+    costs: tuple[float, ...] = attrs.field(converter=floats)
     fallback: int
     threshold: float | None = None
-    encoders: tuple[str, ...] = attrs.field(default=(), converter=_strings)
+    encoders: tuple[str, ...] = attrs.field(default=(), converter=strings)
     head: Any = None
     trained: Model | None = None
 

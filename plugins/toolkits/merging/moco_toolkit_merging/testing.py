@@ -3,7 +3,7 @@
 The dev score of a merged model is what a function of its recipe says::
 
     source = MergeablePool(["a", "b"], utility=lambda merged: -abs(merged.share("a") - 0.25))
-    outcome = run_method(GreedySoup(Options()), source, dev=examples(4), metric=Utility(NoOptions()))
+    outcome = run_merge(GreedySoup(Options()), source, examples(4))
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import attrs
 from moco_core import (
     Answer,
     Context,
-    ContinuationScore,
     Example,
+    Method,
     Metric,
     Model,
     NoOptions,
@@ -28,11 +28,19 @@ from moco_core import (
     Score,
     digest,
 )
-from moco_toolkit_authoring import SCRIPTED_CAPABILITIES, ScriptedCall, ScriptedEngine, ScriptedPool
+from moco_toolkit_authoring import (
+    SCRIPTED_CAPABILITIES,
+    Outcome,
+    ScriptedCall,
+    ScriptedEngine,
+    ScriptedPool,
+    examples,
+    run_method,
+)
 from moco_toolkit_merging.operations import Consensus, Extrapolate, Linear, Mean
 from moco_toolkit_merging.recipes import AdapterRecipe, MergeRecipe
 
-__all__ = ["MergeablePool", "Merged", "Utility"]
+__all__ = ["MergeablePool", "Merged", "Utility", "run_merge"]
 
 
 @attrs.frozen(kw_only=True)
@@ -73,7 +81,7 @@ class Merged:
 
 class _Engine(ScriptedEngine):
     def __init__(self, utility: Callable[[Merged], float]) -> None:
-        super().__init__()
+        super().__init__(scores=self._loss)
         self.utility = utility
         self.derived: list[str] = []
         self.losses: dict[str, float] = {}
@@ -87,12 +95,9 @@ class _Engine(ScriptedEngine):
         self.losses[model.fingerprint] = value
         return model
 
-    def answer(self, call: Any) -> Any:
-        if call.kind != "score":
-            return super().answer(call)
-        self.history.append(ScriptedCall.of(call))  # one token, whose log-probability is minus the scripted loss
-        value = self.losses[call.model.fingerprint]
-        return tuple(ContinuationScore(token_ids=(0,), token_logprobs=(value,)) for _ in call.input["continuations"])
+    def _loss(self, call: ScriptedCall) -> list[tuple[float]]:
+        """Say one token of each continuation, whose log-probability is minus the scripted loss."""
+        return [(self.losses[call.fingerprint],)] * len(call.given["continuations"])
 
 
 class MergeablePool(ScriptedPool):
@@ -131,6 +136,22 @@ class Utility(Metric[NoOptions]):
 
     def score(self, example: Example, reply: Reply, context: Context) -> Score:
         return Score(value=_number(reply.text) or 0.0, answer=self.read(example.question, reply.text))
+
+
+def run_merge(method: Method[Any], pool: MergeablePool, dev: Sequence[Example], **keywords: Any) -> Outcome:
+    """Fit a method on dev by utility, save and restore the system, and ask it one question.
+
+    ``keywords`` are further ones of :func:`moco_toolkit_authoring.run_method`.
+    """
+    return run_method(
+        method,
+        pool,
+        dev=dev,
+        questions=[e.question for e in examples(1, prefix="t")],
+        metric=Utility(NoOptions()),
+        reload_with=method,
+        **keywords,
+    )
 
 
 def _number(text: str) -> float | None:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from moco_core import Context, Generation, Message, Model, PromptTooLong, Sampling
+from moco_core.converters import strings
 from moco_toolkit_quoting.budget import CHARACTERS_PER_TOKEN, LEAST, fit_quotes
 
 __all__ = ["Asked", "Sheet", "ask", "send"]
@@ -16,15 +17,11 @@ __all__ = ["Asked", "Sheet", "ask", "send"]
 T = TypeVar("T")
 
 
-def _strings(given: Sequence[str]) -> tuple[str, ...]:
-    return tuple(given)
-
-
 @attrs.frozen
 class Sheet:
     """What a model is to read: the texts quoted in it, which may be cut, and how the prompt is made of them."""
 
-    quotes: tuple[str, ...] = attrs.field(converter=_strings)
+    quotes: tuple[str, ...] = attrs.field(converter=strings)
     compose: Callable[[Sequence[str]], str]
 
     @property
