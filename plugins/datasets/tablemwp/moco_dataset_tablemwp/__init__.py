@@ -66,8 +66,8 @@ class TableMWP(SourceDataset[Options]):
         if "table" not in row and "ques_type" not in row:
             if choice:
                 # the fourth option's label is "id" where "D" is meant: the place is what counts
-                id, prompt, texts, answer = row.lettered()
-                return self.choice(id, prompt.replace(_NO_TITLE, "Table:\n"), texts, answer)
+                id, prompt, texts, right = row.lettered()
+                return self.choice(id, prompt.replace(_NO_TITLE, "Table:\n"), texts, right)
             prompt, gold = row.text("input").replace(_NO_TITLE, "Table:\n"), row.text("output", empty=False)
             return self.text(row.key("id"), prompt.removesuffix("\nAnswer:"), [gold], _kind(gold))
         if (row.text("ques_type") == "multi_choice") != choice:

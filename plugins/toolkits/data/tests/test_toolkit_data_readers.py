@@ -318,7 +318,7 @@ VALUES = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.text(min_size=1), VALUES, max_size=4), min_size=1, max_size=4))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_streamed_json_equals_the_standard_library(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"meta": {"id": 1}, "dev": rows, "n": 3}), encoding="utf-8")
