@@ -278,6 +278,10 @@ def test_names_paths_and_what_the_pools_entries_say_give_one_merge(folder, tmp_p
 # ---------------------------------------------------------------- numbers found on dev
 
 
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
 def begun(text, reference):
     """Return how much of the reference a text begins with."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, reference, strict=False))
@@ -310,7 +314,7 @@ def searched(folder, dev, cache=None, run_seed=0, given=None, after_fit=None, **
     return outcome
 
 
-def test_a_grid_finds_what_separate_configurations_score_and_survives_numbers_that_give_none(folder, tmp_path, monkeypatch):
+def test_a_grid_finds_what_separate_configurations_score_and_goes_on_where_it_was_killed(folder, tmp_path, monkeypatch):
     """References are what the merge of 1/2 and 1 writes, which is then the best; weights of 0 and 0 have no mean."""
     prompts = ["abc", "hello", "12 + 7"]
     questions = [Question(id=f"d{i}", prompt=p) for i, p in enumerate(prompts)]
@@ -322,9 +326,12 @@ def test_a_grid_finds_what_separate_configurations_score_and_survives_numbers_th
 
     best = written(0.5, 1).texts
     dev = [Example(question=q, references=(best[q.id],)) for q in questions]
-    merged, there = [], method_module.apart
+    merged, there, deaths = [], method_module.apart, [2]
 
     async def counted(task, out):
+        if deaths == [len(merged)]:
+            deaths.clear()
+            raise Killed
         merged.append(task["data"])
         await there(task, out)
 
@@ -337,7 +344,10 @@ def test_a_grid_finds_what_separate_configurations_score_and_survives_numbers_th
         systems.append(system)
         local_engine(system.model).export(system.model, tmp_path / "exported")
 
+    with pytest.raises(Killed):
+        searched(folder, dev, cache, search=grid)
     first = searched(folder, dev, cache, search=grid, after_fit=keep)
+    assert merged == [weighing(a, b) for a in (0, 0.5) for b in (0, 1)]  # each once, the death in between
     tensors, expected = (load_file(p / "model.safetensors") for p in (tmp_path / "exported", tmp_path / "theirs"))
     assert expected.keys() == tensors.keys() and all(torch.equal(tensors[k], expected[k]) for k in expected)
     found = first.state["found"]
@@ -486,12 +496,11 @@ def test_a_process_that_dies_is_told_in_one_line(here, tmp_path, monkeypatch):
 test_conformance = method_checks(
     "mergekit",
     settings=[
-        {"config": config("dare_ties", each={"density": 0.5, "weight": 0.7})},
         {
-            "config": config("ties", each={"density": 0.5, "weight": 0.7}),
+            "config": config("dare_ties", each={"density": 0.5, "weight": 0.7}),
             "search": [{"path": "models.0.parameters.weight", "values": [0.2, 0.9]}],
             "dev_limit": 2,
-        },
+        }
     ],
     pool=lambda: pool_of(CONFORMANCE[0], "base", "ann", "bob"),
     sampling=GREEDY,
