@@ -89,6 +89,8 @@ def test_command_shows_its_help_alone(project: Project, wheels: Wheels, environm
     environment.run("-c", f"import {project.package}")
     assert re.search(rf"^ +{project.name} ", environment.moco("--help"), re.MULTILINE)
     assert f" {project.name} [OPTIONS]" in environment.moco(project.name, "--help")
+    environment.install([wheels.authoring])
+    environment.moco("check", "command", project.name)
 
 
 @pytest.mark.parametrize("project", _TOOLKITS, ids=_label)

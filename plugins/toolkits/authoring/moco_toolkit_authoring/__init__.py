@@ -22,8 +22,10 @@ from typing import Any
 
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
-from moco_toolkit_authoring import common, conduct, dataset, kit, method, metric, observer, pool
+from moco_toolkit_authoring import command, common, conduct, dataset, executor, kit, method, metric, observer, pool
+from moco_toolkit_authoring.command import CommandCase, CommandPlan
 from moco_toolkit_authoring.dataset import DatasetCase, DatasetPlan, gold_reply
+from moco_toolkit_authoring.executor import ExecutorCase, ExecutorPlan
 from moco_toolkit_authoring.harness import Outcome, as_plugin, as_pool, open_session, run_method
 from moco_toolkit_authoring.kit import Case, Check, CheckResult, NotApplicable
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
@@ -58,9 +60,11 @@ __all__ = [
     "as_plugin",
     "as_pool",
     "checks_of",
+    "command_checks",
     "dataset_checks",
     "example_questions",
     "examples",
+    "executor_checks",
     "fallible",
     "gold_reply",
     "method_checks",
@@ -82,6 +86,8 @@ _CASES: Mapping[str, type[Case]] = {
     "dataset": DatasetCase,
     "metric": MetricCase,
     "observer": ObserverCase,
+    "executor": ExecutorCase,
+    "command": CommandCase,
 }
 _PLANS: Mapping[str, type] = {
     "pool": PoolPlan,
@@ -89,6 +95,8 @@ _PLANS: Mapping[str, type] = {
     "dataset": DatasetPlan,
     "metric": MetricPlan,
     "observer": ObserverPlan,
+    "executor": ExecutorPlan,
+    "command": CommandPlan,
 }
 _CHECKS: Mapping[str, tuple[Check, ...]] = {
     "pool": (*common.CHECKS, *pool.CHECKS),
@@ -96,6 +104,8 @@ _CHECKS: Mapping[str, tuple[Check, ...]] = {
     "dataset": (*common.CHECKS, *dataset.CHECKS),
     "metric": (*common.CHECKS, *metric.CHECKS),
     "observer": (*common.CHECKS, *observer.CHECKS),
+    "executor": (*common.CHECKS, *executor.CHECKS),
+    "command": command.CHECKS,
 }
 _Settings = Sequence[Mapping[str, Any]]
 
@@ -154,6 +164,8 @@ method_checks = _tests_of("method")
 dataset_checks = _tests_of("dataset")
 metric_checks = _tests_of("metric")
 observer_checks = _tests_of("observer")
+executor_checks = _tests_of("executor")
+command_checks = _tests_of("command")
 
 
 def _items(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from moco_core.catalogue import distribution_name, installed
+from moco_core.catalogue import Catalogue, distribution_name, installed
 from moco_core.cli.common import named
 from moco_core.kinds import MADE
 
@@ -54,8 +54,11 @@ def check_command(
     catalogue = installed()
     for path in plugin_files:
         catalogue.register_file(path)
-    kind, name = named(catalogue, words)
-    catalogue.load(kind, name)
+    kind, name = _meant(catalogue, words)
+    if kind == "command":
+        catalogue.card(kind, name)
+    else:
+        catalogue.load(kind, name)
     shown = sys.stderr.isatty()
 
     def show(check: str) -> None:
@@ -76,6 +79,15 @@ def check_command(
     if not as_json:
         click.echo(f"{len(results) - len(failed)} of {len(results)} checks hold")
     return 1 if failed else 0
+
+
+def _meant(catalogue: Catalogue, words: tuple[str, ...]) -> tuple[str, str]:
+    """Return the (kind, name) of ``[KIND] NAME``, commands included: by that word, or where nothing else has the name."""
+    if len(words) == 2 and words[0] == "command":
+        return words[0], words[1]
+    kind, name = named(catalogue, words)
+    free = len(words) == 1 and name not in catalogue.cards(kind)
+    return ("command", name) if free and name in catalogue.cards("command") else (kind, name)
 
 
 @click.command("new")

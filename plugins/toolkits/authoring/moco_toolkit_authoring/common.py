@@ -52,6 +52,8 @@ HEADINGS = {
     "dataset": _USUAL,
     "metric": _USUAL,
     "observer": _USUAL,
+    "executor": _USUAL,
+    "command": _USUAL,
 }
 """How the headings of a plugin's README begin, by kind, in any order."""
 

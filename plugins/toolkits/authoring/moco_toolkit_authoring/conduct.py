@@ -80,6 +80,11 @@ def _in_a_process(case: MethodCase, hash_seed: str) -> str:
     facts = {"name": case.name, "given": plain(case.given), "file": "", "class": case.cls.__name__}
     if not case.card.distribution:
         facts["file"] = inspect.getsourcefile(case.cls) or ""
+        if getattr(sys.modules.get(case.cls.__module__), case.cls.__name__, None) is not case.cls:
+            raise NotApplicable(
+                f"{case.cls.__qualname__} is made while its module runs, and no other process finds it: define it at the top "
+                "level of its file, or package it"
+            )
     env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, "-m", "moco_toolkit_authoring.conduct", json.dumps(facts)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

@@ -286,3 +286,12 @@ def test_a_method_of_the_weight_level_asks_for_weights(catalogue: Catalogue) -> 
 
     with pytest.raises(AssertionError, match="asks for no model's weights"):
         alone("needs_are_well_formed", Heavy, catalogue)
+
+
+def test_a_class_that_no_other_process_finds_is_told_and_not_taken_for_sound(catalogue: Catalogue) -> None:
+    class Local(PicksByHash):
+        """Chooses by a question's hash(), and is made while a function runs."""
+
+    catalogue.register(Local, "broken")
+    (found,) = [r for r in run_checks("method", "broken", catalogue=catalogue) if r.name == "hash_order_changes_nothing"]
+    assert found.status == "skipped" and "define it at the top level of its file, or package it" in found.message
