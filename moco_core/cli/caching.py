@@ -33,11 +33,15 @@ def cache_command() -> None:
     """Look into the call cache, explain misses, prune it."""
 
 
-def _opened(path: Path) -> Cache:
-    """Open a cache that is there; looking into one makes none. Raises ConfigError."""
+def _opened(path: Path, *, to_write: bool = False) -> Cache:
+    """Open a cache that is there; looking into one makes none. Raises ConfigError, also for one to write that cannot be."""
     if not path.exists():
         raise ConfigError(f"no call cache at {path}; --cache PATH names another")
-    return Cache(path)
+    cache = Cache(path)
+    if to_write and cache.read_only:
+        cache.close()
+        raise ConfigError(f"the call cache {path} cannot be written; nothing was deleted")
+    return cache
 
 
 @cache_command.command("info")
@@ -56,12 +60,13 @@ def info(out: Path, cache_path: Path | None, as_json: bool) -> None:
     names, artifacts = _model_names(out), artifacts_below(artifacts_of(path))
     if as_json:
         body = {"path": str(found.path), "calls": found.calls, "bytes": found.bytes, "models": dict(found.models)}
-        body["outdated"] = dict(found.outdated)
+        body |= {"outdated": dict(found.outdated), "read_only": found.read_only}
         if artifacts:
             body["artifacts"] = [{"kind": a.kind, "bytes": a.bytes, "folder": str(a.folder)} for a in artifacts]
         click.echo(json.dumps({**body, "names": {m: names[m] for m in found.models if m in names}}))
         return
-    click.echo(f"{found.path}: {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB")
+    told = ", cannot be written" if found.read_only else ""
+    click.echo(f"{found.path}: {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB{told}")
     for model, count in found.models.items():
         name = f"  {', '.join(names[model])}" if model in names else ""
         click.echo(printable(f"  {model[:16] or 'memoised results'}  {count:,}{name}"))
@@ -138,7 +143,7 @@ def prune(outdated: bool, older_than: str | None, keep: str | None, cache_path: 
     before = None if older_than is None else time.time() - _amount(older_than, _AGES, "--older-than", "30d")
     size = None if keep is None else int(_amount(keep, _UNITS, "--keep", "2G"))
     path = cache_file(cache_path)
-    cache = _opened(path)
+    cache = _opened(path, to_write=True)
     count = prune_calls(cache, outdated=outdated, older_than=before, keep_bytes=size)
     cache.close()
     aged = older_than is not None or keep is not None
@@ -157,7 +162,7 @@ def clear(yes: bool, cache_path: Path | None) -> None:
         built = len(artifacts_below(artifacts_of(path)))
         also = f" and the {built:,} artifacts beside it" if built else ""
         click.confirm(f"delete every call in {path}{also}?", abort=True)
-    cache = _opened(path)
+    cache = _opened(path, to_write=True)
     count = clear_calls(cache)
     cache.close()
     _tell(count, prune_artifacts(artifacts_of(path), keep_bytes=0))

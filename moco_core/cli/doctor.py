@@ -111,7 +111,7 @@ def _plugins() -> Iterator[Finding]:
 def _cache() -> Finding:
     path = default_cache_path(os.environ)
     place = next(p for p in (path, *path.absolute().parents) if p.exists())
-    if not os.access(place, os.W_OK):
+    if not path.exists() and not os.access(place, os.W_OK):
         return "problem", "cache", f"{place} cannot be written; choose another with --cache or MOCO_CACHE"
     if not path.exists():
         return "ok", "cache", f"{path} (empty)"
@@ -121,6 +121,8 @@ def _cache() -> Finding:
         cache.close()
     except MocoError as error:
         return "problem", "cache", str(error)
+    if found.read_only:
+        return "problem", "cache", f"{path} cannot be written, only read; choose another with --cache or MOCO_CACHE"
     return "ok", "cache", f"{path}, {found.calls:,} calls, {found.bytes / 2**20:.1f} MiB"
 
 

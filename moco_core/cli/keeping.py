@@ -34,6 +34,7 @@ class CacheInfo:
     bytes: int
     models: Mapping[str, int]
     outdated: Mapping[str, int] = attrs.field(factory=dict)
+    read_only: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -53,7 +54,8 @@ def cache_info(cache: Cache) -> CacheInfo:
     files = [path, *(path.with_name(path.name + s) for s in ("-wal", "-shm"))]
     size = sum(f.stat().st_size for f in files if f.exists())
     outdated = dict(cache.execute(f"SELECT name || ' ' || version, count(*) {_OUTDATED} GROUP BY 1 ORDER BY 1"))
-    return CacheInfo(path=path, calls=sum(models.values()), bytes=size, models=models, outdated=outdated)
+    calls, read_only = sum(models.values()), cache.read_only
+    return CacheInfo(path=path, calls=calls, bytes=size, models=models, outdated=outdated, read_only=read_only)
 
 
 def parts_of(cache: Cache, key: bytes) -> KeyParts | None:

@@ -85,6 +85,8 @@ class Run:
         self._started = time.monotonic()
         if lost := left_out(folder.head["dataset"]["notes"]):
             self.state.warnings.append(f"dataset {job.dataset.label!r} leaves out {lost}")
+        if (cache := runtime.cache).read_only:
+            self.state.warnings.append(f"the call cache {cache.path} cannot be written; new calls are kept until moco ends")
 
     async def do(self) -> RunResult:
         """Do the run and return what it came to. An error of the store or of a pool, an interruption or the end of the

@@ -29,9 +29,10 @@ _LOOK = 0.2  # seconds between two looks at a builder of another process
 
 
 class Artifacts:
-    """Artifacts under one root; ``root=None`` keeps them in a temporary folder until :meth:`close`."""
+    """Artifacts under one root, or for None in a temporary folder until :meth:`close`. Those of ``theirs`` are used as well."""
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, theirs: Path | None = None) -> None:
+        self._theirs = theirs
         self._temporary = tempfile.TemporaryDirectory(prefix="moco-") if root is None else None
         self.root = Path(self._temporary.name) if self._temporary else root or Path()
         self._building: dict[str, asyncio.Task[Path]] = {}
@@ -54,6 +55,8 @@ class Artifacts:
     async def _get(
         self, key: str, what: Mapping[str, Any], build: Callable[[Path], Awaitable[None]], resume: bool
     ) -> Path:
+        if self._theirs is not None and self._use(self._theirs / key):
+            return self._theirs / key
         folder = self.root / key
         if self._use(folder):
             return folder

@@ -1,7 +1,8 @@
 """The call cache: one SQLite file in WAL mode, shared by all runs and safe with several processes at once.
 
 Every row is one finished model call (or one memoised computation) under the digest of everything that decides it. The
-parts of the key are stored beside the digest, so that a miss can be explained.
+parts of the key are stored beside the digest, so that a miss can be explained. A file that cannot be written (a colleague's)
+is read all the same; what is new then lasts as long as the cache is open.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WI
 """
 _COLUMNS = "key, model, kind, input, params, seed, value, created, seconds"
 _PATIENCE = 60  # seconds to wait for another process
+_UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _CHUNK = 500  # keys per SELECT; SQLite's default bound on variables is at least 999
 
 
@@ -82,16 +84,9 @@ def fits(kind: str, result: Any) -> bool:
 def encode_result(result: Any) -> bytes:
     """Return a call's result as compressed JSON. Raises TypeError or ValueError if it is none."""
     if isinstance(result, Generation):
-        data: Any = {
-            "t": result.text,
-            "r": result.reasoning,
-            "f": result.finish_reason,
-            "i": result.token_ids,
-            "l": result.token_logprobs,
-            "u": [result.usage.prompt_tokens, result.usage.completion_tokens],
-            "s": [[s.model, s.text, s.tokens] for s in result.spans],
-            "m": result.meta,
-        }
+        usage, spans = result.usage, [[s.model, s.text, s.tokens] for s in result.spans]
+        data: Any = {"t": result.text, "r": result.reasoning, "f": result.finish_reason, "i": result.token_ids}
+        data |= {"l": result.token_logprobs, "u": [usage.prompt_tokens, usage.completion_tokens], "s": spans, "m": result.meta}
         wrapped = ["g", data]
     elif isinstance(result, tuple) and result and all(isinstance(r, ContinuationScore) for r in result):
         wrapped = ["c", [[r.token_ids, r.token_logprobs, r.prompt_tokens] for r in result]]
@@ -111,16 +106,9 @@ def decode_result(blob: bytes) -> Any:
 
 def _decoded(tag: str, data: Any) -> Any:
     if tag == "g":
-        return Generation(
-            text=data["t"],
-            reasoning=data["r"],
-            finish_reason=data["f"],
-            token_ids=data["i"],
-            token_logprobs=data["l"],
-            usage=Usage(*data["u"]),
-            spans=[Span(*s) for s in data["s"]],
-            meta=data["m"],
-        )
+        plain = {"text": data["t"], "reasoning": data["r"], "finish_reason": data["f"], "meta": data["m"]}
+        tokens = {"token_ids": data["i"], "token_logprobs": data["l"], "usage": Usage(*data["u"])}
+        return Generation(**plain, **tokens, spans=[Span(*s) for s in data["s"]])
     if tag == "c":
         return tuple(
             ContinuationScore(token_ids=row[0], token_logprobs=row[1], prompt_tokens=sum(row[2:])) for row in data
@@ -130,6 +118,11 @@ def _decoded(tag: str, data: Any) -> Any:
     raise ValueError(f"unknown form {tag!r}")
 
 
+def _chunks(keys: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], str]]:
+    for start in range(0, len(keys), _CHUNK):
+        yield (chunk := keys[start : start + _CHUNK]), ",".join("?" * len(chunk))
+
+
 class Cache:
     """A content-addressed store of call results. Methods may be called from any thread.
 
@@ -137,22 +130,34 @@ class Cache:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
+        self.path, self.read_only = path, False
+        self._kept: dict[bytes, Stored] = {}  # what is new beside a file that cannot be written
         self._lock = threading.Lock()
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(
-                ":memory:" if path is None else path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
-            )
+            try:
+                self._open(":memory:" if path is None else str(path))
+            except sqlite3.OperationalError as error:
+                if path is None or not path.is_file() or error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
+                    raise
+                self.read_only, uri = True, path.absolute().as_uri()
+                try:
+                    self._open(f"{uri}?mode=ro")  # beside those who write, if there are any
+                except sqlite3.OperationalError:  # SQLite's files beside it, which writers have, are missing
+                    self._open(f"{uri}?immutable=1")
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot open the call cache {path}: {error}; choose another with --cache PATH") from None
+
+    def _open(self, place: str) -> None:
+        self._db = sqlite3.connect(place, _PATIENCE, isolation_level=None, check_same_thread=False, uri=self.read_only)
+        if not self.read_only:
             self._use_wal()
             # a commit survives kill -9 with NORMAL; only a power cut can lose the last ones, never corrupt the file
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
+        with contextlib.nullcontext() if self.read_only else self._transaction():
             self._check_format()
-            self._add_columns()
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"cannot open the call cache {path}: {error}; choose another with --cache PATH") from None
 
     def _use_wal(self) -> None:
         """Switch to WAL; SQLite does not wait by itself where several processes open a new file at once."""
@@ -167,33 +172,25 @@ class Cache:
                 time.sleep(0.01)
 
     def _check_format(self) -> None:
-        row = self._db.execute("SELECT value FROM facts WHERE name = 'format'").fetchone()
-        if row is None:
+        if not self.read_only:  # SQLite opens a file that it cannot write without a word, and refuses this
             self._db.execute("INSERT OR IGNORE INTO facts VALUES ('format', ?)", (str(_FORMAT),))
-        elif row[0] != str(_FORMAT):
-            raise StoreError(
-                f"the call cache {self.path} has format {row[0]}, this version writes {_FORMAT}; move it away"
-            )
-
-    def _add_columns(self) -> None:
-        """Bring a file of an earlier version up to date; what it holds stays valid."""
-        if "seconds" not in {row[1] for row in self._db.execute("PRAGMA table_info(calls)")}:
-            with contextlib.suppress(sqlite3.OperationalError):  # another process was quicker
-                self._db.execute("ALTER TABLE calls ADD COLUMN seconds REAL")
+        (form,) = self._db.execute("SELECT value FROM facts WHERE name = 'format'").fetchone() or ("unknown",)
+        if form != str(_FORMAT):
+            raise StoreError(f"the call cache {self.path} has format {form}, this version writes {_FORMAT}; move it away")
+        if "seconds" not in {column[1] for column in self._db.execute("PRAGMA table_info(calls)")}:
+            self._db.execute("ALTER TABLE calls ADD COLUMN seconds REAL")  # of an earlier version; what it holds stays valid
 
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
         """Return the stored results of those keys that have one. A damaged row counts as absent."""
         try:
             with self._lock:
-                return self._read(keys)
+                return self._read(keys) | {key: self._kept[key] for key in keys if key in self._kept}
         except sqlite3.Error as error:
             raise StoreError(f"cannot read the call cache {self.path}: {error}") from None
 
     def _read(self, keys: Sequence[bytes]) -> dict[bytes, Stored]:
         found: dict[bytes, Stored] = {}
-        for start in range(0, len(keys), _CHUNK):
-            chunk = keys[start : start + _CHUNK]
-            marks = ",".join("?" * len(chunk))
+        for chunk, marks in _chunks(keys):
             query = f"SELECT key, value, seconds FROM calls WHERE key IN ({marks})"
             for key, blob, seconds in self._db.execute(query, chunk).fetchall():
                 with contextlib.suppress(ValueError):
@@ -207,7 +204,9 @@ class Cache:
         """
         now = time.time()
         data = [(k, p.model, p.kind, p.input, p.params, p.seed, blob, now, seconds) for k, p, blob, seconds in rows]
-        if not data:
+        if self.read_only:
+            self._kept |= {row[0]: Stored(decode_result(row[6]), row[8]) for row in data}
+        if self.read_only or not data:
             return {}
         try:
             with self._transaction():
@@ -221,9 +220,8 @@ class Cache:
                 self._db.executemany(f"INSERT OR REPLACE INTO calls ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", data)
                 return first
         except sqlite3.Error as error:
-            raise StoreError(
-                f"cannot write the call cache {self.path}: {error}; free some space or choose another with --cache PATH"
-            ) from None
+            what = f"cannot write the call cache {self.path}: {error}"
+            raise StoreError(f"{what}; free some space or choose another with --cache PATH") from None
 
     def note_makers(self, makers: Mapping[str, tuple[str, int]]) -> None:
         """Note what made results, and in which version: by model fingerprint, or by key in hexadecimal for memoised ones."""
@@ -249,7 +247,7 @@ class Cache:
 
         Claiming again extends a claim. One that expired belongs to whoever comes next: its process was killed.
         """
-        if self.path is None or not keys:
+        if self.path is None or self.read_only or not keys:
             return set()
         now = time.time()
         try:
@@ -260,9 +258,7 @@ class Cache:
                     [(key, owner, now + seconds, now) for key in keys],
                 )
                 others: set[bytes] = set()
-                for start in range(0, len(keys), _CHUNK):
-                    chunk = keys[start : start + _CHUNK]
-                    marks = ",".join("?" * len(chunk))
+                for chunk, marks in _chunks(keys):
                     query = f"SELECT key FROM claims WHERE owner != ? AND key IN ({marks})"
                     others.update(row[0] for row in self._db.execute(query, (owner, *chunk)))
                 return others
@@ -271,7 +267,7 @@ class Cache:
 
     def release(self, keys: Sequence[bytes], owner: str) -> None:
         """Give up claims on calls that failed or were not made."""
-        if self.path is not None and keys:
+        if self.path is not None and not self.read_only and keys:
             with contextlib.suppress(sqlite3.Error), self._transaction():  # at worst they expire
                 self._db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", [(k, owner) for k in keys])
 

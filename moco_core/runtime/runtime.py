@@ -29,7 +29,8 @@ class Runtime:
     def __init__(self, cache: Cache | Path | None, engines: Iterable[Engine] = ()) -> None:
         self._own = not isinstance(cache, Cache)
         self.cache = cache if isinstance(cache, Cache) else Cache(cache)
-        self.artifacts = Artifacts(None if self.cache.path is None else artifacts_of(self.cache.path))
+        beside = None if self.cache.path is None else artifacts_of(self.cache.path)
+        self.artifacts = Artifacts(None, beside) if self.cache.read_only else Artifacts(beside)
         self.scheduler = Scheduler(self.cache, engines, self)
 
     async def __aenter__(self) -> Runtime:
