@@ -153,8 +153,7 @@ def measure(file, questions, tries):
             told(f"view: {view}", seconds)
         places = [rng.randrange(questions) for _ in range(40)]
         told("a question", [timed(page, f"#/question/q{place}", opened(place)) for place in places])
-        page.evaluate("location.hash = '#/question/q100'")
-        page.wait_for_function(opened(100))
+        timed(page, "#/question/q100", opened(100))
         told("the next question", [timed(page, "a[rel=next]", opened(100 + i)) for i in range(1, 21)])
         filters = {
             "filter: a subset": "in=subset+3",
