@@ -8,6 +8,7 @@ fault is reported once.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -156,9 +157,11 @@ def perform_within(limit: float, item: Check, case: Case, known: Mapping[str, Ch
         else:
             outcome.append(None)
 
+    streams = sys.stdout, sys.stderr
     thread = threading.Thread(target=work, name=f"moco-check-{item.name}", daemon=True)
     thread.start()
     thread.join(limit)
+    sys.stdout, sys.stderr = streams  # what a check captures while it runs it would keep for ever if it never ends
     if not outcome:
         late = AssertionError(
             f"did not end within {limit:g} s: look for an endless loop, a call that is never answered, or a cancellation "

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +18,7 @@ from moco_core import Scored, Unit
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
 from moco_core.kinds import KINDS
-from moco_toolkit_authoring import checks_of, method_checks, metric_checks, run_checks
+from moco_toolkit_authoring import checks_of, kit, method_checks, metric_checks, run_checks
 
 
 class NeedsRows(GoodMetric):
@@ -91,3 +94,19 @@ def test_a_plugin_that_is_not_installed_fails_once(catalogue: Catalogue) -> None
     results = run_checks("method", "absent", catalogue=catalogue)
     assert [r.name for r in results if not r.ok] == ["entry_point_resolves"]
     assert "no method 'absent' is installed" in results[0].message
+
+
+def test_a_check_that_captures_and_never_ends_leaves_the_screen_to_others(catalogue: Catalogue) -> None:
+    ended = threading.Event()
+
+    @kit.check()
+    def captures(case: kit.Case) -> None:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            ended.wait(30)
+
+    before = sys.stdout, sys.stderr
+    with pytest.raises(AssertionError, match="did not end within"):
+        kit.perform_within(0.1, captures, kit.Case(catalogue, "metric", "any", {}, None), {})
+    found = sys.stdout, sys.stderr
+    ended.set()
+    assert found == before
