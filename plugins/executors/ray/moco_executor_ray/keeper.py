@@ -38,6 +38,10 @@ class Keeper:
         except StoreError as error:
             return error
 
+    async def read_only(self) -> bool:
+        """Return whether nothing can be stored."""
+        return self._cache.read_only
+
     async def find(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, float | None]] | StoreError:
         """Return the stored results of those keys that have one, encoded."""
         rows: list[Any] = []
@@ -81,6 +85,7 @@ class KeptCache(Cache):
     def __init__(self, path: Path | None, keeper: Any) -> None:
         self.path = path
         self._keeper = keeper
+        self.read_only = bool(self._ask("read_only"))
 
     def _ask(self, method: str, *given: Any) -> Any:
         import ray
