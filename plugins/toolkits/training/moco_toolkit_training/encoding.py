@@ -81,13 +81,11 @@ def encode(job: Job, rows: Sequence[Any], renderer: Renderer, context: int | Non
 
     Raises ConfigError for a row that is too long where the job says so.
     """
-    bound = min(job.max_length, context or job.max_length)
+    bound = most = min(job.max_length, context or job.max_length)
     if job.service == "grpo":
         bound -= job.max_new_tokens  # type: ignore[attr-defined]
         if bound < 2:
-            raise ConfigError(
-                f"grpo: max_new_tokens leaves no room for a prompt in {bound + job.max_new_tokens} tokens"
-            )  # type: ignore[attr-defined]
+            raise ConfigError(f"grpo: max_new_tokens leaves no room for a prompt in {most} tokens")
     limit = _Limit(bound=bound, policy=job.overlong, bos=renderer.tokenizer.bos_token_id)
     out = Encoded()
     write: Callable[..., Written] = _WRITERS.get(job.service, _own)
