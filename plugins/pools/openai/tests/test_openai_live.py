@@ -21,6 +21,7 @@ import pytest
 
 pytest.importorskip("moco_pool_tiny", reason="the models to serve are not installed")
 
+import with_parent
 from engine_methods import check_methods
 from tiny_family import LORAS, PROMPTS, reference, same, say, weights
 
@@ -40,7 +41,11 @@ def served(command: list[str], port: int, log: Path, **environ: str) -> Iterator
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1", **environ}
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, *command], stdout=out, stderr=subprocess.STDOUT, env=env, start_new_session=True
+            [sys.executable, with_parent.__file__, *command],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
         )
         try:
             end = time.monotonic() + START
@@ -60,6 +65,18 @@ def served(command: list[str], port: int, log: Path, **environ: str) -> Iterator
             with suppress(ProcessLookupError):  # its workers, should any be left
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(60)
+
+
+def test_a_server_ends_with_the_tests_however_they_end() -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("needs a signal at a parent's death")
+    program = "import time; print('up', flush=True); time.sleep(20); print('still there')"
+    server = [sys.executable, with_parent.__file__, "-c", program]
+    tests = f"import os, subprocess; os.close(0); subprocess.Popen({server}).wait()"
+    with subprocess.Popen([sys.executable, "-c", tests], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        process.kill()
+        assert process.stdout.read() == b""
 
 
 def free_port() -> int:
