@@ -80,7 +80,7 @@ def tensors(kind, given):
 
 
 @pytest.mark.parametrize("kind", ["full", "adapter"])
-@pytest.mark.parametrize("beside", [None, 0, 1])
+@pytest.mark.parametrize("beside", [None, pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_fills_up_during_the_search(place, entries, kind, beside):
     """Nothing is left, or room for the tensors and ``beside`` pages, too little for what comes with them: writing begins."""
     disk = place / "disk"

@@ -18,6 +18,8 @@ SEARCHES = {
     "expo": {},
     "heterogeneous_swarms": {"population": 3, "num_assignments": 3, "max_iterations": 2},
 }
+QUICK = ("expo", "model_swarms", "lorahub")
+"""One of each kind of search: a list of candidates, a particle swarm, an optimiser of another library."""
 
 
 def child(folder, name, cache, kill_at=0):
@@ -37,7 +39,7 @@ def child(folder, name, cache, kill_at=0):
     return done, lines
 
 
-@pytest.mark.parametrize("name", list(SEARCHES))
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in SEARCHES])
 def test_a_killed_search_continues_where_it_was(tmp_path, name):
     pytest.importorskip(f"moco_method_{name}")
     whole, calls = child(tmp_path, name, "calm")
