@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from transformers_matrix import KINDS, README, RESULTS, SAMPLE, SERVED, examine, synced, table
-from transformers_matrix_vllm import compare, souped
+from transformers_matrix_vllm import compare
 
 FOUND = json.loads(RESULTS.read_text("utf-8"))
 SAME = [name for name, found in json.loads(SERVED.read_text("utf-8")).items() if found == "yes"]
@@ -35,5 +35,4 @@ def test_a_model_of_every_architecture_does_what_the_library_does(name: str, tmp
 def test_vllm_makes_of_a_merged_models_files_what_the_library_makes(tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     assert len(SAME) >= 15
-    jobs = (souped(name, tmp_path / str(i)) for i, name in enumerate(SAME))
-    assert dict(compare(jobs)) == dict.fromkeys(SAME, "yes")
+    assert dict(compare(SAME, tmp_path)) == dict.fromkeys(SAME, "yes")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,12 @@ def souped(name: str, folder: Path) -> dict[str, Any]:
     return {"name": name, "folder": str(folder / "soup"), "prompts": prompts, "said": said}
 
 
-def compare(jobs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def compare(names: Iterable[str], folder: Path) -> Iterator[tuple[str, str]]:
     """Yield per kind ``yes``, ``unknown`` (no such class in vLLM), ``refused: ...``, or what is wrong."""
-    jobs = iter(jobs)
+    from transformers_matrix import RESULTS
+
+    left = iter(names)
+    classes = {n: row["class"] for n, row in json.loads(RESULTS.read_text("utf-8")).items()}
     settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     with subprocess.Popen(
         [sys.executable, __file__, "--serve"],
@@ -58,20 +61,26 @@ def compare(jobs: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         env={**os.environ, **settings, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
     ) as child:  # fmt: skip
         assert child.stdin is not None and child.stdout is not None
-        for job in jobs:
+        lines = (json.loads(line) for line in child.stdout if line.startswith('{"outcome"'))
+        known = next(lines)["outcome"]
+        for name in left:
+            if classes[name] not in known:
+                yield name, "unknown"
+                continue
+            job = souped(name, folder / name)
             print(json.dumps(job), file=child.stdin, flush=True)
-            line = next((x for x in child.stdout if x.startswith('{"outcome"')), None)
+            line = next(lines, None)
             if line is None:
-                yield job["name"], "wrong: vLLM's process ended"
-                yield from compare(jobs)  # the rest in a process of its own
+                yield name, "wrong: vLLM's process ended"
+                yield from compare(left, folder)  # the rest in a process of its own
                 return
-            outcome = json.loads(line)["outcome"]
+            outcome = line["outcome"]
             if isinstance(outcome, str):
-                yield job["name"], outcome
+                yield name, outcome
             else:
                 same = sum(a == b for a, b in zip(outcome, job["said"], strict=True))
                 wrong = f"wrong: {len(outcome) - same} of {len(outcome)} replies differ"
-                yield job["name"], "yes" if same == len(outcome) else wrong
+                yield name, "yes" if same == len(outcome) else wrong
         child.stdin.close()
 
 
@@ -80,22 +89,19 @@ def serve() -> None:
     from vllm import LLM, ModelRegistry, SamplingParams
     from vllm.distributed import cleanup_dist_env_and_memory
 
-    known = set(ModelRegistry.get_supported_archs())
+    print(json.dumps({"outcome": sorted(ModelRegistry.get_supported_archs())}), flush=True)
     greedy = SamplingParams(temperature=0, max_tokens=NEW, ignore_eos=True)
     for line in sys.stdin:
         job = json.loads(line)
-        (kind,) = json.loads((Path(job["folder"]) / "config.json").read_text())["architectures"]
-        outcome: Any = "unknown"
-        if kind in known:
-            try:
-                llm = LLM(job["folder"], dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=8)
-                replies = llm.generate([{"prompt_token_ids": p} for p in job["prompts"]], greedy, use_tqdm=False)
-                outcome = [list(r.outputs[0].token_ids) for r in replies]
-                del llm
-            except Exception as error:
-                outcome = "refused: " + " ".join(f"{type(error).__name__}: {error}".split())[:160]
-            gc.collect()
-            cleanup_dist_env_and_memory()
+        try:
+            llm = LLM(job["folder"], dtype="float32", enforce_eager=True, max_model_len=128, max_num_seqs=8)
+            replies = llm.generate([{"prompt_token_ids": p} for p in job["prompts"]], greedy, use_tqdm=False)
+            outcome: Any = [list(r.outputs[0].token_ids) for r in replies]
+            del llm
+        except Exception as error:
+            outcome = "refused: " + " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        gc.collect()
+        cleanup_dist_env_and_memory()
         print(json.dumps({"outcome": outcome}), flush=True)
 
 
@@ -106,8 +112,7 @@ def main(names: Sequence[str]) -> None:
     merging = [n for n, row in json.loads(RESULTS.read_text("utf-8")).items() if row["merge"] == "yes"]
     found: dict[str, str] = json.loads(SERVED.read_text("utf-8")) if SERVED.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
-        jobs = (souped(n, Path(folder) / str(i)) for i, n in enumerate(names or merging))
-        for name, outcome in compare(jobs):
+        for name, outcome in compare(names or merging, Path(folder)):
             print(name, outcome, flush=True)
             found[name] = outcome
             SERVED.write_text(json.dumps({n: found[n] for n in KINDS if n in found}, indent=1) + "\n", "utf-8")
