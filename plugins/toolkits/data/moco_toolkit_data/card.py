@@ -25,9 +25,11 @@ def card_files(folder: Path, config: str) -> dict[Path, str]:
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
+    if Path(pattern).anchor:  # files elsewhere are none of this folder
+        return []
     try:
         return sorted(f for f in folder.glob(pattern.removeprefix("./")) if f.is_file())
-    except (ValueError, NotImplementedError):  # not a relative pattern
+    except ValueError:  # empty, or stars where none may be
         return []
 
 
