@@ -22,7 +22,20 @@ from typing import Any
 
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
-from moco_toolkit_authoring import command, common, conduct, dataset, executor, kit, method, metric, observer, pool
+from moco_toolkit_authoring import (
+    command,
+    common,
+    conduct,
+    dataset,
+    executor,
+    kit,
+    method,
+    metric,
+    metric_conduct,
+    observer,
+    pool,
+    pool_conduct,
+)
 from moco_toolkit_authoring.command import CommandCase, CommandPlan
 from moco_toolkit_authoring.dataset import DatasetCase, DatasetPlan, gold_reply
 from moco_toolkit_authoring.executor import ExecutorCase, ExecutorPlan
@@ -31,7 +44,7 @@ from moco_toolkit_authoring.kit import Case, Check, CheckResult, NotApplicable
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
 from moco_toolkit_authoring.metric import ODD_TEXTS, MetricCase, MetricPlan, metric_examples, score_of
 from moco_toolkit_authoring.observer import ObserverCase, ObserverPlan
-from moco_toolkit_authoring.pool import PoolCase, PoolPlan
+from moco_toolkit_authoring.pool_case import PoolCase, PoolPlan
 from moco_toolkit_authoring.scripted import (
     SCRIPTED_CAPABILITIES,
     Faults,
@@ -99,10 +112,10 @@ _PLANS: Mapping[str, type] = {
     "command": CommandPlan,
 }
 _CHECKS: Mapping[str, tuple[Check, ...]] = {
-    "pool": (*common.CHECKS, *pool.CHECKS),
+    "pool": (*common.CHECKS, *pool.CHECKS, *pool_conduct.CHECKS),
     "method": (*common.CHECKS, *method.CHECKS, *conduct.CHECKS),
     "dataset": (*common.CHECKS, *dataset.CHECKS),
-    "metric": (*common.CHECKS, *metric.CHECKS),
+    "metric": (*common.CHECKS, *metric.CHECKS, *metric_conduct.CHECKS),
     "observer": (*common.CHECKS, *observer.CHECKS),
     "executor": (*common.CHECKS, *executor.CHECKS),
     "command": command.CHECKS,

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import inspect
-import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,8 +12,8 @@ from unittest import mock
 
 from moco_core.errors import MocoError
 from moco_core.models import Pool
-from moco_core.options import plain
 from moco_core.types import Generation, Usage, canonical, digest
+from moco_toolkit_authoring.elsewhere import PATIENCE, require_no_hash_order
 from moco_toolkit_authoring.harness import Outcome, as_pool, open_session
 from moco_toolkit_authoring.kit import Check, NotApplicable, check, require
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
@@ -31,11 +25,6 @@ __all__ = ["CHECKS"]
 
 _SLACK = 100
 """How many times the calls it makes a method may predict, and how many in any case: early exits are worth a lot."""
-
-
-def _of_the_run(thread: str) -> bool:
-    """Return whether a thread is the event loop's or an engine's own."""
-    return thread.startswith(("asyncio_", "moco", "engine", "ThreadPoolExecutor"))
 
 
 def _told(outcome: Outcome) -> str:
@@ -64,7 +53,7 @@ def what_was_learnt_is_saved(case: MethodCase) -> None:
         require(same, f"question {key!r} is answered otherwise after saving and restoring; is all that fit learnt in state()?")
 
 
-@check(per_setting=False, after=["same_seed_same_replies"])
+@check(per_setting=False, after=["same_seed_same_replies"], apart=PATIENCE)
 def hash_order_changes_nothing(case: MethodCase) -> None:
     """Two processes that order sets and hashes differently give the same replies."""
     usual = MethodPlan()
@@ -72,25 +61,7 @@ def hash_order_changes_nothing(case: MethodCase) -> None:
         raise NotApplicable("the test brings models or scripts of its own")
     if not _scripted(as_pool(case.pool())):
         raise NotApplicable("its models are real ones, which take long to open again")
-    told = {_in_a_process(case, seed) for seed in ("1", "2")}
-    require(len(told) == 1, "replies depend on the order of a set or on hash(); sort, or use moco_core.types.digest")
-
-
-def _in_a_process(case: MethodCase, hash_seed: str) -> str:
-    facts = {"name": case.name, "given": plain(case.given), "file": "", "class": case.cls.__name__}
-    if not case.card.distribution:
-        facts["file"] = inspect.getsourcefile(case.cls) or ""
-        if getattr(sys.modules.get(case.cls.__module__), case.cls.__name__, None) is not case.cls:
-            raise NotApplicable(
-                f"{case.cls.__qualname__} is made while its module runs, and no other process finds it: define it at the top "
-                "level of its file, or package it"
-            )
-    env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-m", "moco_toolkit_authoring.conduct", json.dumps(facts)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NotApplicable(f"it cannot be run in a process of its own: {(done.stderr.splitlines() or ['?'])[-1]}")
-    return done.stdout
+    require_no_hash_order(case, "replies")
 
 
 @check(after=["same_seed_same_replies"])
@@ -174,10 +145,9 @@ def the_loop_is_never_blocked(case: MethodCase) -> None:
 def nothing_is_left_behind(case: MethodCase) -> None:
     """Fitting, saving and answering leave no file, task, thread or program behind, and print nothing.
 
-    Nor do they move the working directory, the generators or the environment that the whole process shares.
+    Nor do they move what the whole process shares: its working directory, generators, environment, locale, warnings, root
+    logger, settings of torch.
     """
-    began: list[subprocess.Popen[Any]] = []
-    threads = set(threading.enumerate())
 
     async def work(saved: Path) -> list[str]:
         async with open_session(metric=case.plan.metric, sampling=case.plan.sampling) as session:
@@ -192,27 +162,14 @@ def nothing_is_left_behind(case: MethodCase) -> None:
             names = [getattr(t.get_coro(), "__qualname__", "") for t in asyncio.all_tasks() - {asyncio.current_task()}]
             return [n for n in names if not n.startswith(("Scheduler.", "Engine."))]
 
-    class Began(subprocess.Popen[Any]):
-        def __init__(self, *args: Any, **given: Any) -> None:
-            began.append(self)
-            super().__init__(*args, **given)
-
     instead = "use context.rng(...), context.note, or a field of Reply.meta"
-    with empty_folder() as folder, mock.patch("subprocess.Popen", Began), process_as_it_was(instead) as trace:
+    with empty_folder() as folder:
         saved = folder / "saved"
         saved.mkdir()
-        left = asyncio.run(work(saved))
-        moved = Path.cwd() != folder
+        with process_as_it_was(instead) as trace:
+            left = asyncio.run(work(saved))
         files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if saved not in (p, *p.parents))
-    names = sorted(t.name for t in set(threading.enumerate()) - threads if t.is_alive() and not _of_the_run(t.name))
-    running = [p for p in began if p.poll() is None]
-    for process in running:
-        process.kill()
-        process.wait()
-    require(not moved, "the working directory is another one afterwards; use whole paths")
     trace.require_none()
-    require(not names, f"{len(names)} threads still run ({', '.join(names[:3])}); join them, or await asyncio.to_thread")
-    require(not running, f"{len(running)} programs still run ({running[:1]}); end them before returning")
     require(not left, f"{len(left)} tasks are left ({', '.join(sorted(set(left)))}); await what is started: context.gather")
     require(not files, f"{', '.join(files[:3])} was written; use context.note, context.artifact or save_files")
 
@@ -227,22 +184,3 @@ CHECKS: tuple[Check, ...] = (
     the_loop_is_never_blocked,
     nothing_is_left_behind,
 )
-
-
-def _main(facts: dict[str, Any]) -> None:
-    from moco_core.catalogue import Catalogue
-
-    catalogue = Catalogue(os.environ)
-    if facts["file"]:
-        spec = importlib.util.spec_from_file_location("moco_checked", facts["file"])
-        assert spec is not None and spec.loader is not None
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        catalogue.register(getattr(module, facts["class"]), facts["name"])
-    case = MethodCase(catalogue, "method", facts["name"], facts["given"], MethodPlan())
-    outcome = case.run()
-    print(canonical([outcome.state, _told(outcome)]))
-
-
-if __name__ == "__main__":
-    _main(json.loads(sys.argv[1]))

@@ -13,9 +13,10 @@ from moco_core.data import Dataset, Metric
 from moco_core.errors import DatasetError, UnknownPlugin, suggest
 from moco_core.options import build
 from moco_core.types import ANSWER_KINDS, Example, canonical
-from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
+from moco_toolkit_authoring.elsewhere import PATIENCE, require_no_hash_order
+from moco_toolkit_authoring.kit import Case, Check, NotApplicable, as_text, check, require
 from moco_toolkit_authoring.metric import hindrance, score_of
-from moco_toolkit_authoring.traces import process_as_it_was
+from moco_toolkit_authoring.traces import process_as_it_was, unseen_folder
 
 __all__ = ["CHECKS", "DatasetCase", "DatasetPlan", "gold_reply"]
 
@@ -60,8 +61,17 @@ class DatasetCase(Case):
 
     def split(self, split: str) -> list[Example]:
         """The same, read once for all checks."""
-        rows: list[Example] = self.once(("split", split), lambda: self.read(split))
+        return [row for row, _ in self.as_read(split)]
+
+    def as_read(self, split: str) -> list[tuple[Example, str]]:
+        """Return also what each example held as it was given, as a text."""
+        rows: list[tuple[Example, str]] = self.once(
+            ("split", split), lambda: [(r, as_text(r)) for r in itertools.islice(self.make().examples(split), _LIMIT)]
+        )
         return rows
+
+    def tell(self) -> str:
+        return canonical([[shown for _, shown in self.as_read(split)] for split in ("dev", "test")])
 
     def metric(self) -> Metric[Any]:
         if self.plan.metric is not None:
@@ -265,12 +275,34 @@ def notes_are_plain_data(case: DatasetCase) -> None:
 
 
 @check(after=["order_is_fixed"])
+def examples_stay_as_they_were(case: DatasetCase) -> None:
+    """An example that was given does not change when others are read, in this pass or the next."""
+    for split in ("dev", "test"):
+        for row, shown in case.as_read(split):
+            require(as_text(row) == shown, f"{split}: example {row.id!r} changed after it was given; make each anew")
+
+
+@check(per_setting=False, after=["order_is_fixed"], apart=PATIENCE)
+def hash_order_changes_nothing(case: DatasetCase) -> None:
+    """Two processes that order sets and hashes differently read the same examples in one order."""
+    require_no_hash_order(case, "examples, their ids or their order")
+
+
+@check(after=["order_is_fixed"])
 def reading_leaves_nothing_behind(case: DatasetCase) -> None:
-    """Reading prints nothing, and leaves the process's generator and environment as they are."""
-    with process_as_it_was("draw with random.Random(seed); tell what people should know in notes()") as trace:
+    """Reading prints nothing, and leaves no file, thread or program behind.
+
+    Nor does it move what the whole process shares: its working directory, generators, environment, locale, warnings, root
+    logger, settings of torch.
+    """
+    instead = "draw with random.Random(seed); tell what people should know in notes()"
+    with unseen_folder({**case.cls.sample(), **case.given}) as written, process_as_it_was(instead) as trace:
+        dataset = case.make()  # held meanwhile, so that a file of its own does not close with it
         for split in ("dev", "test"):
-            case.read(split)
+            case.read(split, dataset)
+        files = written()
     trace.require_none()
+    require(not files, f"{', '.join(files[:3])} was written into the working directory; read, and write nothing")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -286,5 +318,7 @@ CHECKS: tuple[Check, ...] = (
     empty_reply_scores_lowest,
     examples_can_be_scored,
     notes_are_plain_data,
+    examples_stay_as_they_were,
+    hash_order_changes_nothing,
     reading_leaves_nothing_behind,
 )

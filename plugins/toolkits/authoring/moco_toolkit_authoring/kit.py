@@ -17,9 +17,22 @@ import attrs
 
 from moco_core.catalogue import Card, Catalogue
 from moco_core.errors import ConfigError, MocoError, suggest
-from moco_core.options import build
+from moco_core.options import build, plain
+from moco_core.types import canonical
+from moco_toolkit_authoring.shared import settings_as_they_were
 
-__all__ = ["LIMIT", "Case", "Check", "CheckResult", "NotApplicable", "check", "perform", "perform_within", "require"]
+__all__ = [
+    "LIMIT",
+    "Case",
+    "Check",
+    "CheckResult",
+    "NotApplicable",
+    "as_text",
+    "check",
+    "perform",
+    "perform_within",
+    "require",
+]
 
 Status = Literal["passed", "failed", "skipped", "expected failure", "unexpected pass"]
 
@@ -32,6 +45,14 @@ def require(condition: object, message: str) -> None:
     """Fail the check unless ``condition`` holds."""
     if not condition:
         raise AssertionError(message)
+
+
+def as_text(value: Any) -> str:
+    """Return what a value holds, as a text to compare; what is no plain data as Python prints it."""
+    try:
+        return canonical(plain(value))
+    except (TypeError, ValueError):
+        return repr(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +95,10 @@ class Case:
         """Return a new instance of the plugin."""
         return self.cls(self.options())
 
+    def tell(self) -> str:
+        """Return what the plugin comes to, as a text that two processes can be compared by. NotApplicable if it takes long."""
+        raise NotApplicable("there is nothing to compare")
+
     def once(self, key: Any, compute: Callable[[], Any]) -> Any:
         """Compute something expensive once for all checks of this case; an error is raised again."""
         if key not in self.memo:
@@ -89,13 +114,17 @@ class Case:
 
 @attrs.frozen(kw_only=True)
 class Check:
-    """A named check. ``per_setting`` checks run once for each setting, the others once for the plugin."""
+    """A named check. ``per_setting`` checks run once for each setting, the others once for the plugin.
+
+    ``apart`` are seconds beyond the limit, for a check that starts processes of its own and sees to their end.
+    """
 
     name: str
     run: Callable[[Any], None]
     after: tuple[str, ...] = ()
     per_setting: bool = True
     applies: Callable[[Any], bool] = lambda case: True
+    apart: float = 0.0
 
     @property
     def help(self) -> str:
@@ -106,12 +135,17 @@ C = TypeVar("C", bound=Case)
 
 
 def check(
-    *, after: Sequence[str] = (), per_setting: bool = True, applies: Callable[[C], bool] = lambda case: True
+    *,
+    after: Sequence[str] = (),
+    per_setting: bool = True,
+    applies: Callable[[C], bool] = lambda case: True,
+    apart: float = 0.0,
 ) -> Callable[[Callable[[C], None]], Check]:
     """Make a check out of a function; its name is the check's name."""
 
     def wrap(function: Callable[[C], None]) -> Check:
-        return Check(name=function.__name__, run=function, after=tuple(after), per_setting=per_setting, applies=applies)
+        name = function.__name__
+        return Check(name=name, run=function, after=tuple(after), per_setting=per_setting, applies=applies, apart=apart)
 
     return wrap
 
@@ -128,7 +162,8 @@ def perform(item: Check, case: Case, known: Mapping[str, Check]) -> None:
             except Exception:
                 raise NotApplicable(f"{name} fails; repair that first") from None
         try:
-            item.run(case)
+            with settings_as_they_were():
+                item.run(case)
         except (AssertionError, NotApplicable):
             raise
         except (Exception, BaseExceptionGroup) as error:
@@ -160,7 +195,7 @@ def perform_within(limit: float, item: Check, case: Case, known: Mapping[str, Ch
     streams = sys.stdout, sys.stderr
     thread = threading.Thread(target=work, name=f"moco-check-{item.name}", daemon=True)
     thread.start()
-    thread.join(limit)
+    thread.join(limit + item.apart)
     sys.stdout, sys.stderr = streams  # what a check captures while it runs it would keep for ever if it never ends
     if not outcome:
         late = AssertionError(

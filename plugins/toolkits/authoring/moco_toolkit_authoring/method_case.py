@@ -12,7 +12,7 @@ from moco_core.data import Metric
 from moco_core.methods import Method
 from moco_core.models import CAPABILITIES, Needs
 from moco_core.options import build
-from moco_core.types import Example, Question, Sampling
+from moco_core.types import Example, Question, Sampling, canonical
 from moco_toolkit_authoring.harness import Outcome, PoolLike, as_pool, run_method
 from moco_toolkit_authoring.kit import Case, NotApplicable
 from moco_toolkit_authoring.scripted import SCRIPTED_CAPABILITIES, Faults, Script, ScriptedEngine, ScriptedPool
@@ -81,6 +81,10 @@ class MethodCase(Case):
         """What an undisturbed run gives, computed once."""
         outcome: Outcome = self.once("base", lambda: self.run(pool=_telling(self.pool())))
         return outcome
+
+    def tell(self) -> str:
+        outcome = self.base()
+        return canonical([outcome.state, {k: [r.text, r.meta] for k, r in outcome.replies.items()}])
 
 
 def _scripted(needs: Needs, script: Script, faults: Faults, size: int | None) -> PoolLike:

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from moco_core.catalogue import Catalogue
-from moco_toolkit_authoring import CheckResult, run_checks
+from moco_toolkit_authoring import CheckResult, NotApplicable, elsewhere, run_checks
 from moco_toolkit_authoring.scaffold import render
 
 Edit = Callable[[str], str]
@@ -77,10 +78,18 @@ def _metadata(project: Path, kind: str, name: str) -> str:
 
 
 @pytest.fixture
-def failures() -> Callable[..., list[str]]:
-    """Run the checks of a plugin and return the names of those that fail."""
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the checks that start processes of their own: they take longer than all others together."""
+    monkeypatch.setattr(elsewhere, "_told", mock.Mock(side_effect=NotApplicable("this test starts no process")))
 
-    def run(kind: str, name: str, catalogue: Catalogue, **plan: object) -> list[str]:
+
+@pytest.fixture
+def failures(request: pytest.FixtureRequest) -> Callable[..., list[str]]:
+    """Run the checks of a plugin and return the names of those that fail; with ``processes``, those that start some too."""
+
+    def run(kind: str, name: str, catalogue: Catalogue, *, processes: bool = False, **plan: object) -> list[str]:
+        if not processes:
+            request.getfixturevalue("no_processes")
         return failed(run_checks(kind, name, catalogue=catalogue, **plan))
 
     return run

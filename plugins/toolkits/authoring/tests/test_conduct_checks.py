@@ -42,8 +42,9 @@ class LosesItsRanking(GoodMethod):
 class _Hashed(GoodSystem):
     async def respond(self, question: Question, context: Context) -> Reply:
         models = list({m.name: m for m in self.pool}.values())
-        reply = await context.generate(models[hash(question.id) % len(models)], question)
-        return Reply.of(reply)
+        place = hash(question.id)
+        reply = await context.generate(models[place % len(models)], question)
+        return Reply.of(reply, place=place % 1000)
 
 
 class PicksByHash(GoodMethod):

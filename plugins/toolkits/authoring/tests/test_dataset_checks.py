@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import locale
 import random
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -13,8 +15,9 @@ from conforming import GoodDataset, GoodMetric
 
 from moco_core import DatasetError, DatasetFacts, Example, Question, Split
 from moco_core.catalogue import Catalogue
+from moco_toolkit_authoring import checks_of, run_checks, traces
 from moco_toolkit_authoring import dataset as dataset_module
-from moco_toolkit_authoring import run_checks
+from moco_toolkit_authoring.kit import perform
 
 Failures = Callable[..., list[str]]
 
@@ -131,6 +134,31 @@ class DrawsFromEverybodys(GoodDataset):
         yield from super().examples(split)
 
 
+class SharesItsMeta(GoodDataset):
+    """Gives all examples one list, and writes the latest row into it."""
+
+    row: list[int]
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self.row = [0]
+
+    def example(self, number: int) -> Example:
+        self.row[0] = number
+        return attrs.evolve(super().example(number), meta={"row": self.row})
+
+
+class ReadsASet(GoodDataset):
+    """Goes through a set of texts."""
+
+    def question(self, number: int) -> Question:
+        return attrs.evolve(super().question(number), id=f"word {number}")
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        rows = {f"word {number}": number for number in self.rows(split)}
+        return (self.example(rows[word]) for word in set(rows))
+
+
 class NeverEnds(GoodDataset):
     """Its sample goes on for ever."""
 
@@ -151,6 +179,8 @@ BROKEN = {
     "gold_scores_highest": WrongGold,
     "empty_reply_scores_lowest": EmptyGold,
     "notes_are_plain_data": NotesObjects,
+    "examples_stay_as_they_were": SharesItsMeta,
+    "hash_order_changes_nothing": ReadsASet,
     "reading_leaves_nothing_behind": DrawsFromEverybodys,
 }
 
@@ -171,15 +201,65 @@ def test_the_good_dataset_passes_everything(metrics: Catalogue) -> None:
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_fault_fails_its_own_check_alone(name: str, metrics: Catalogue, failures: Failures) -> None:
     metrics.register(BROKEN[name], "broken")
-    assert failures("dataset", "broken", metrics) == [name]
+    assert failures("dataset", "broken", metrics, processes="hash" in name) == [name]
 
 
+class KeepsItOpen(GoodDataset):
+    """Opens a file and does not close it."""
+
+    files: ClassVar[list[Any]] = []
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        self.files.append(Path(__file__).open())  # noqa: SIM115
+        return super().examples(split)
+
+
+class WritesBesideUs(GoodDataset):
+    """Writes what it read into the working directory."""
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        Path("rows.json").write_text("[]")
+        return super().examples(split)
+
+
+class SpeaksGerman(GoodDataset):
+    """Sets the process's way of writing times once and for all."""
+
+    def examples(self, split: Split) -> Iterator[Example]:
+        locale.setlocale(locale.LC_TIME, "C.UTF-8")
+        return super().examples(split)
+
+
+@pytest.mark.parametrize(
+    ("cls", "told"),
+    [
+        (KeepsItOpen, "2 files are still open"),
+        (WritesBesideUs, "rows.json was written"),
+        (SpeaksGerman, "the locale is another one"),
+    ],
+)
+def test_what_reading_leaves_behind_is_named(
+    cls: type, told: str, metrics: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(traces, "_PATIENCE", 0.2)
+    metrics.register(cls, "sample")
+    case = dataset_module.DatasetCase(metrics, "dataset", "sample", {}, dataset_module.DatasetPlan())
+    known = {c.name: c for c in checks_of("dataset")}
+    with pytest.raises(AssertionError, match=told):
+        perform(known["reading_leaves_nothing_behind"], case, known)
+    while KeepsItOpen.files:
+        KeepsItOpen.files.pop().close()
+
+
+@pytest.mark.usefixtures("no_processes")
 def test_a_misspelt_kind_of_answer_is_named(metrics: Catalogue) -> None:
     metrics.register(MisspellsTheKind, "sample")
     (wrong,) = [r for r in run_checks("dataset", "sample", catalogue=metrics) if not r.ok]
     assert wrong.name == "examples_can_be_scored" and "did you mean 'integer'?" in wrong.message
 
 
+@pytest.mark.usefixtures("no_processes")
 def test_a_sample_ends(metrics: Catalogue) -> None:
     metrics.register(NeverEnds, "sample")
     (wrong,) = [r for r in run_checks("dataset", "sample", catalogue=metrics) if not r.ok]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -121,14 +120,6 @@ class RewardsSilence(GoodMetric):
         return score if reply.text else attrs.evolve(score, value=1.0)
 
 
-class SetsVariables(GoodMetric):
-    """Leaves a variable in the environment of the whole process."""
-
-    def score(self, example: Example, reply: Reply, context: Context) -> Score:
-        os.environ["SCORED"] = os.environ.get("SCORED", "") + "x"
-        return super().score(example, reply, context)
-
-
 BROKEN = {
     "nothing_earns_nothing": RewardsSilence,
     "reading_never_raises": ChokesOnReading,
@@ -142,7 +133,6 @@ BROKEN = {
     "no_rows_give_no_units": NeedsRows,
     "figures_are_finite_numbers": DividesByNothing,
     "utility_is_a_similarity": Unsupportive,
-    "scoring_leaves_nothing_behind": SetsVariables,
 }
 
 

@@ -206,18 +206,6 @@ class IgnoresTheSeed(GoodPool):
     engine_class = _Cold
 
 
-class _Chatty(GoodEngine):
-    def answer(self, call: Call) -> Any:
-        print("asked")
-        return super().answer(call)
-
-
-class PrintsWhatItDoes(GoodPool):
-    """Prints a line for every call."""
-
-    engine_class = _Chatty
-
-
 class _Miscounting(GoodEngine):
     def write(self, sampling: Sampling, salt: str) -> Generation:
         return attrs.evolve(super().write(sampling, salt), usage=Usage(3, 0))
@@ -244,7 +232,6 @@ BROKEN = {
     "undeclared_calls_are_refused": AnswersAnything,
     "engines_close_twice": ClosesOnce,
     "results_survive_the_cache": CannotBeStored,
-    "asking_prints_nothing": PrintsWhatItDoes,
 }
 
 
