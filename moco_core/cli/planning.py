@@ -46,7 +46,7 @@ def plan_command(method_or_file: str | None, methods: tuple[str, ...], datasets:
         "controls": [_job_row(benchmark, job, cache) for job in _controls(benchmark, catalogue)],
         "baselines": len(benchmark.pool) if config.settings.baselines else 0,
         "problems": problems,
-        "ruled_out": _ruled_out(catalogue, benchmark.pool),
+        "ruled_out": _ruled_out(catalogue, benchmark),
     }
     if given["as_json"]:
         click.echo(json.dumps(body, indent=1))
@@ -108,14 +108,18 @@ def _controls(benchmark: Benchmark, catalogue: Catalogue) -> Iterator[Job]:
                 yield attrs.evolve(job, method=made, role="control", label=made.label)
 
 
-def _ruled_out(catalogue: Catalogue, pool: Pool) -> dict[str, str]:
-    """Which installed methods this pool cannot serve with their default options, and why."""
+def _ruled_out(catalogue: Catalogue, benchmark: Benchmark) -> dict[str, str]:
+    """Which other methods that are installed this pool cannot serve with their default options, and why.
+
+    Those that are asked for have options of their own; what the pool lacks for them is a problem of the plan.
+    """
     out: dict[str, str] = {}
-    for name in catalogue.cards("method"):
+    asked = {method.name for method in (*benchmark.config.methods, *benchmark.config.controls)}
+    for name in (n for n in catalogue.cards("method") if n not in asked):
         try:
             cls = catalogue.load("method", name)
             options = cls.Options() if cls.Options is not NoOptions else NoOptions()
-            found = cls(options).needs().problems(pool)
+            found = cls(options).needs().problems(benchmark.pool)
         except (MocoError, TypeError):
             continue  # a broken plugin, or one whose options have no defaults, is not this pool's fault
         if found:
@@ -171,7 +175,7 @@ def _print(body: dict[str, Any]) -> None:
             time = "nothing measured yet" if took is None else f"about {took:,.0f} s by the last training of these models"
             click.echo(f"{row['method']} trains on {row['train_tokens']:,.0f} tokens{needed} ({time})")
     if body["ruled_out"]:
-        click.echo("\nmethods that this pool cannot serve:")
+        click.echo("\nother methods that this pool cannot serve as they are by default:")
         for name, why in body["ruled_out"].items():
             click.echo(f"  {name}: {why}")
 

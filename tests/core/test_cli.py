@@ -158,6 +158,14 @@ def test_plan_runs_nothing_and_tells_the_cost(moco, served):
     assert "toy_stepper: model 'toy0' cannot advance token by token" in got.out
 
 
+def test_plan_judges_what_it_plans_by_its_own_options_and_the_others_by_theirs(moco):
+    planned = moco("plan", "toy_stepper", "-d", "toys", "-p", "toy_pool", "-o", "method.step=false")
+    assert planned.code == 0 and "toy_stepper:" not in planned.out
+    refused = moco("plan", "toy_stepper", "-d", "toys", "-p", "toy_pool")
+    assert refused.code == 2 and "toy_stepper:" not in refused.out
+    assert refused.errors[0].startswith("error: method 'toy_stepper': model 'toy0' cannot advance token by token")
+
+
 def test_ask_shows_who_said_what(moco):
     got = moco("ask", "toy_vote", "4 + 4", "-p", "toy_pool", "-o", "metric=toy_match", "--messages")
     assert got.code == 0, got.err

@@ -22,7 +22,6 @@ from moco_core import (
     Model,
     ModelCallError,
     Needs,
-    NoOptions,
     PoolSource,
     PromptTooLong,
     Question,
@@ -172,13 +171,18 @@ class ToyVote(Method):
         return ToyVoteSystem(pool)
 
 
-class ToyStepper(Method):
-    """Needs what toy models cannot do."""
+@attrs.frozen(kw_only=True)
+class ToyStepperOptions:
+    step: bool = option(True, help="ask for what toy models cannot do")
 
-    Options = NoOptions
+
+class ToyStepper(Method):
+    """Needs what toy models cannot do, unless told otherwise."""
+
+    Options = ToyStepperOptions
 
     def needs(self):
-        return Needs(capabilities={"step"}, min_models=2)
+        return Needs(capabilities={"step"} if self.options.step else {"generate"}, min_models=2)
 
     async def fit(self, pool, dev, context):
         raise AssertionError("never reached")
