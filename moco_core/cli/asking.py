@@ -22,6 +22,7 @@ from moco_core.cli.common import (
     override_option,
     plugin_option,
     pool_option,
+    warn,
 )
 from moco_core.cli.display import call_lines, spans_text
 from moco_core.cli.overrides import apply_overrides
@@ -92,6 +93,7 @@ def ask_command(
 
 async def _ask(opened: OpenSystem, question: Question) -> Asked:
     async with opened as system:
+        warn(system.runtime.cache.warnings)
         return await system.ask(question)
 
 

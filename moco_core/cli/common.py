@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -188,6 +188,13 @@ def status_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, soft_wrap=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Tell a person what is worth a warning, each once."""
+    status = status_console()
+    for text in dict.fromkeys(warnings):
+        say(status, f"warning: {text}")
 
 
 def known_plugins(files: tuple[Path, ...]) -> Catalogue:

@@ -68,8 +68,7 @@ class Run:
     ) -> None:
         self.job, self.pool, self.metric = job, pool, metric
         self.dev, self.test = dev.examples, test.examples
-        self.folder, self.observers = folder, observers
-        self.id = folder.head["id"]
+        self.folder, self.observers, self.id = folder, observers, folder.head["id"]
         self.state = runtime.state(
             metric,
             seed=job.seed,
@@ -85,8 +84,7 @@ class Run:
         self._started = time.monotonic()
         if lost := left_out(folder.head["dataset"]["notes"]):
             self.state.warnings.append(f"dataset {job.dataset.label!r} leaves out {lost}")
-        if (cache := runtime.cache).read_only:
-            self.state.warnings.append(f"the call cache {cache.path} cannot be written; new calls are kept until moco ends")
+        self.state.warnings += runtime.cache.warnings
 
     async def do(self) -> RunResult:
         """Do the run and return what it came to. An error of the store or of a pool, an interruption or the end of the

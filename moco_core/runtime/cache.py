@@ -149,6 +149,11 @@ class Cache:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot open the call cache {path}: {error}; choose another with --cache PATH") from None
 
+    @property
+    def warnings(self) -> list[str]:
+        """What people should know of it, whatever they open it for."""
+        return [f"the call cache {self.path} cannot be written; new calls are kept until moco ends"] if self.read_only else []
+
     def _open(self, place: str) -> None:
         self._db = sqlite3.connect(place, _PATIENCE, isolation_level=None, check_same_thread=False, uri=self.read_only)
         if not self.read_only:

@@ -96,6 +96,38 @@ def test_a_run_beside_it_goes_on_stores_nothing_there_and_says_so_once(moco, ref
     assert path.read_bytes() == before
 
 
+class Ends:
+    """A server that is stopped as soon as it serves."""
+
+    async def serve(self, sockets):
+        pass
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "ask", "serve", "score"])
+def test_every_command_that_asks_says_it_once_in_the_same_words(command, moco, refused, monkeypatch):
+    path, toys = moco.folder / "theirs.sqlite", ("--plugin", str(Path(__file__).with_name("toy_plugins.py")))
+    cache = ("--cache", str(path))
+    moco(*RUN, "--test", "3", *cache, "--out", "one")
+    (folder,) = (moco.folder / "one").glob("*toy_vote*")
+    refused()
+    if command == "serve":
+        pytest.importorskip("moco_command_serve", reason="the command serve is not installed")
+        monkeypatch.setattr("moco_command_serve.server.make_server", lambda *given: Ends())
+    if command == "score":
+        pytest.importorskip("moco_command_score", reason="the command score is not installed")
+    asked = {
+        "run": ("toy_vote", "-d", "toys", "-p", "toy_pool", "--dev", "2", "--test", "3", "--out", "two"),
+        "bench": ("--method", "toy_vote", "--dataset", "toys", "-p", "toy_pool", "--dev", "2", "--test", "3", "--out", "two"),
+        "ask": (str(folder), "4 + 4"),
+        "serve": (str(folder), "--port", "0", *toys),
+        "score": (str(folder), "-m", "toy_match", "--out", "two", *toys),
+    }
+    got = moco(command, *asked[command], *cache)
+    told = f"warning: the call cache {path} cannot be written; new calls are kept until moco ends"
+    assert got.code == 0, got.err
+    assert " ".join(got.err.split()).count(told) == 1 and told not in got.out
+
+
 def test_artifacts_beside_it_are_used_and_new_ones_are_built_elsewhere(tmp_path, refused):
     path = tmp_path / "c.sqlite"
     filled(path).close()

@@ -14,6 +14,7 @@ from lm_eval.api.registry import model_registry
 
 from moco_core import CapabilityError, ConfigError, Context, Message, Model, OpenSystem, Question, Sampling, api
 from moco_core.catalogue import installed
+from moco_core.cli.common import warn
 from moco_core.runtime.portal import Portal
 
 __all__ = ["MocoLM", "register"]
@@ -42,6 +43,7 @@ class MocoLM(LM):  # type: ignore[misc]
         self._open = api.open(system, plugins=installed())
         self._portal = Portal()
         self._portal.call(self._open.__aenter__())
+        warn(self._open.runtime.cache.warnings)
         closing = weakref.finalize(self, _close, self._portal, self._open)  # lm-eval closes no model
         closing.atexit = False  # nothing can be waited for then
 

@@ -38,7 +38,7 @@ def score_command(
     moco score runs/popqa-*-s0-* -m answer_verifier -o metric.pool=judges
     """
     from moco_command_score.scoring import Scorer
-    from moco_core.cli.common import cache_file, known_plugins, status_console
+    from moco_core.cli.common import cache_file, known_plugins, status_console, warn
     from moco_core.cli.display import LiveProgress
     from moco_core.cli.screen import printable, say
     from moco_core.runs.observe import Observers
@@ -48,6 +48,7 @@ def score_command(
     with LiveProgress(status) as live:
         told = Observers(known.manager(), [live], report=lambda line: say(status, line))
         done = scorer.score(runs, told)
+    warn(warning for one in done for warning in one.result.warnings)
     if as_json:
         click.echo(printable(json.dumps([d.data() for d in done], indent=1, ensure_ascii=False)))
     for one in done:

@@ -17,6 +17,7 @@ from moco_core.cli.common import (
     known_plugins,
     override_option,
     plugin_option,
+    warn,
 )
 
 __all__ = ["serve_command"]
@@ -171,6 +172,7 @@ async def _serve(
 
     port = found.getsockname()[1]
     async with opened as system:
+        warn(system.runtime.cache.warnings)
         service = Service(system, name=name, limits=limits, kind=kind, debug=debug)
         check_members(service, host, port, limits)
         server = make_server(make_app(service, key=key, known=known), limits)
