@@ -11,6 +11,7 @@ print(system.ask("What is 3 plus 4?").text)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -167,11 +168,8 @@ def _do(job: Benchmark) -> list[RunResult]:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(job.run())
-    portal = Portal()
-    try:
+    with contextlib.closing(Portal()) as portal:
         return portal.call(job.run())
-    finally:
-        portal.close()
 
 
 class LoadedSystem:
@@ -183,8 +181,7 @@ class LoadedSystem:
     def __init__(self, parts: SystemParts, cache: Path) -> None:
         self.parts = parts
         self._cache = cache
-        self._portal: Portal | None = None
-        self._open: OpenSystem | None = None
+        self._opened: tuple[Portal, OpenSystem] | None = None
         self._entering = threading.Lock()
 
     def ask(self, question: str | Question, *, sampling: Sampling | None = None, seed: int | None = None) -> Asked:
@@ -199,17 +196,17 @@ class LoadedSystem:
 
     def _entered(self) -> tuple[Portal, OpenSystem]:
         with self._entering:
-            if self._portal is None or self._open is None:
-                self._portal = Portal()
-                self._open = self._portal.call(OpenSystem(self.parts, self._cache).__aenter__())
-            return self._portal, self._open
+            if self._opened is None:
+                portal = Portal()
+                self._opened = portal, portal.call(OpenSystem(self.parts, self._cache).__aenter__())
+            return self._opened
 
     def close(self) -> None:
         """Close the engines; asking again reopens them."""
-        portal, opened, self._portal, self._open = self._portal, self._open, None, None
-        if portal is not None:
-            if opened is not None:
-                portal.call(opened.__aexit__())
+        entered, self._opened = self._opened, None
+        if entered is not None:
+            portal, opened = entered
+            portal.call(opened.__aexit__())
             portal.close()
 
     def __enter__(self) -> LoadedSystem:
@@ -323,7 +320,8 @@ def _saved(path: Path, known: Catalogue) -> SystemParts:
         raise StoreError(f"{base}/system.json: cannot be read: {error}") from None
     _check_body(base / "system.json", body)
     pool_plugin = plugin_of(known, "pool", body["pool"], "pool")
-    method = _method_of(known, body["method"])
+    told = body["method"]
+    method = single_plugin(told["model"]) if told.get("name") == "single" else plugin_of(known, "method", told, "method")
     pool, made = open_pool(pool_plugin), method.make()
     _check_needs(method.name, made, pool)
 
@@ -352,9 +350,3 @@ def _check_body(file: Path, body: Any) -> None:
     for name, kind in parts.items():
         if not isinstance(body.get(name), kind):
             raise StoreError(f"{file}: {name!r} is missing or damaged; run the method again")
-
-
-def _method_of(known: Catalogue, body: Mapping[str, Any]) -> Plugin:
-    if body.get("name") == "single":
-        return single_plugin(body["model"])
-    return plugin_of(known, "method", body, "method")

@@ -16,7 +16,7 @@ class Portal:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=self._loop.run_forever, name="moco-loop", daemon=True)
+        thread = threading.Thread(target=_live, args=(self._loop,), name="moco-loop", daemon=True)
         thread.start()
         self._finalizer = weakref.finalize(self, _stop, self._loop, thread)
 
@@ -34,7 +34,16 @@ class Portal:
         self._finalizer()
 
 
+def _live(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped, and end what is under way in it then: its owner may never have closed it."""
+    loop.run_forever()
+    for task in (rest := asyncio.all_tasks(loop)):
+        task.cancel()
+    if rest:
+        loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+    loop.close()
+
+
 def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
-    loop.close()

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from typing import ClassVar
 
 import pytest
@@ -90,6 +92,55 @@ def test_a_running_loop_is_no_obstacle(saved):
             return system.ask("xyz").text
 
     assert asyncio.run(notebook()) == "It is 3"
+
+
+SCRIPT = """
+import json, sys, threading, time
+from pathlib import Path
+import moco_core as moco
+from moco_core import PoolSource
+from moco_core.catalogue import installed
+from moco_toolkit_authoring import ScriptedPool
+
+begun = threading.Event()
+
+
+def reply(call):
+    if "slow" in call.prompt:
+        begun.set()
+        time.sleep(0.3)
+    return "It is 3"
+
+
+class Scripted(PoolSource):
+    def models(self):
+        return ScriptedPool({"a": reply, "b": reply}).models()
+
+
+moco.register(Scripted, "scripted")
+installed().register_file(Path(sys.argv[1]))
+file = Path("system/system.json")
+file.write_text(json.dumps({**json.loads(file.read_text()), "pool": {"name": "scripted"}}))
+system = moco.load(".", cache=Path("calls.sqlite"))
+print(system.ask("1 + 2").text)
+"""
+
+
+def script_that_never_closes(toys, folder, more=""):
+    """Run the script, with what it does last, in a new process."""
+    command = [sys.executable, "-c", SCRIPT + more, str(toys)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_a_script_that_closes_nothing_ends_without_a_word(saved, toys, tmp_path):
+    done = script_that_never_closes(toys, tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "It is 3\n", "")
+
+
+def test_a_script_may_end_while_an_engine_is_at_work(saved, toys, tmp_path):
+    more = "threading.Thread(target=system.ask, args=('slow',), daemon=True).start()\nbegun.wait()"
+    done = script_that_never_closes(toys, tmp_path, more)
+    assert (done.returncode, done.stdout) == (0, "It is 3\n") and "pending" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ torch.set_num_threads(1)
 with moco.load(sys.argv[1]) as loaded:
     text = loaded.ask("Say a word.").text
     found = {}
-    for model in (*loaded._open.system.generators, *loaded._open.system.critics):
+    system = loaded._entered()[1].system
+    for model in (*system.generators, *system.critics):
         with model.engine.use(model) as (one,):
             logits = one.run(input_ids=torch.tensor([one.encode("the quick brown fox")])).logits
         found[model.name] = [x.hex() for x in logits.double().flatten().tolist()]

@@ -110,7 +110,7 @@ import moco_core as moco
 torch.set_num_threads(1)
 with moco.load(sys.argv[1]) as loaded:
     text = loaded.ask("Say a word.").text
-    model = loaded._open.system.model
+    model = loaded._entered()[1].system.model
     with model.engine.use(model) as (one,):
         logits = one.run(input_ids=torch.tensor([one.encode("the quick brown fox")])).logits
 print(json.dumps({"text": text, "name": model.name, "logits": [x.hex() for x in logits.double().flatten().tolist()]}))
