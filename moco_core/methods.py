@@ -77,11 +77,11 @@ class System(ABC):
     def state(self) -> Mapping[str, Any]:
         """Return what fitting learnt, as JSON data: all that :meth:`Method.restore` needs besides pool and options.
 
-        By default every attrs field after those two. Raises PluginError if a mapping among them has keys other than strings:
-        they would come back as strings.
+        By default every attrs field after those two; a system inside of this one as its own state. Raises PluginError if a
+        mapping among them has keys other than strings: they would come back as strings.
         """
-        learnt = attrs.fields(type(self))[2:]
-        return {field.name: plain(getattr(self, field.name), _text) for field in learnt}
+        learnt = {field.name: getattr(self, field.name) for field in attrs.fields(type(self))[2:]}
+        return {name: v.state() if isinstance(v, System) else plain(v, _text) for name, v in learnt.items()}
 
     def save_files(self, folder: Path) -> None:
         """Write what does not fit JSON (tensors as safetensors) into an existing, empty folder."""

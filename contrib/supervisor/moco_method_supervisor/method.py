@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal, cast
 import attrs
 
 from moco_core import ConfigError, Context, Cost, Example, Method, Model, Needs, Pool, Question, Reply, Sampling, System
+from moco_core.converters import strings
 from moco_method_supervisor.options import Options
 from moco_method_supervisor.trust import Table, find_bad, suspects, trust_in
 from moco_method_supervisor.watching import Replaced, watch
 from moco_toolkit_voting import Weighable
 
 __all__ = ["Supervisor", "SupervisorSystem"]
-
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -25,7 +25,7 @@ class SupervisorSystem(System):
     """
 
     inner: System
-    kept: tuple[str, ...]
+    kept: tuple[str, ...] = attrs.field(converter=strings)
     trust: Mapping[str, float]
     weights: Mapping[str, float] = attrs.field(factory=dict)
 
@@ -74,14 +74,6 @@ class SupervisorSystem(System):
     def _stands(self, member: Model, weight: float, context: Context) -> bool:
         """Return whether this is one of the questions, a share of ``weight``, on which a bad member's replies stand."""
         return context.rng("supervisor", "stands", self.options.seed, member.name).random() < weight
-
-    def state(self) -> Mapping[str, Any]:
-        return {
-            "inner": self.inner.state(),
-            "kept": list(self.kept),
-            "trust": dict(self.trust),
-            "weights": dict(self.weights),
-        }
 
     def save_files(self, folder: Path) -> None:
         self.inner.save_files(folder)
@@ -195,10 +187,9 @@ class Supervisor(Method[Options]):
 
         return [table for table in await context.each(dev, one, label="supervisor on dev") if table is not None]
 
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> SupervisorSystem:
-        kept = tuple(state["kept"])
-        inner = self.inner.restore(_members(pool, kept), state["inner"], folder)
-        return SupervisorSystem(pool, self.options, inner, kept, dict(state["trust"]), dict(state["weights"]))
+    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> System:
+        inner = self.inner.restore(_members(pool, state["kept"]), state["inner"], folder)
+        return super().restore(pool, {**state, "inner": inner}, folder)
 
 
 def _has_place_for_weights(method: Method[Any]) -> bool:

@@ -59,9 +59,6 @@ class ControlSystem(System):
         }
         return attrs.evolve(reply, meta=meta)
 
-    def state(self) -> Mapping[str, Any]:
-        return {"inner": self.inner.state(), "best": self.best}
-
     def save_files(self, folder: Path) -> None:
         self.inner.save_files(folder)
 
@@ -122,10 +119,9 @@ class Control(Method[Options]):
             inner = await self.inner.fit(pool, dev, context.role(REFERENCE))
         return ControlSystem(pool, self.options, inner, best.name)
 
-    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> ControlSystem:
-        best: str = state["best"]
-        models = _copies(pool.named(best), len(pool)) if self.options.kind == "self" else pool
-        return ControlSystem(pool, self.options, self.inner.restore(models, state["inner"], folder), best)
+    def restore(self, pool: Pool, state: Mapping[str, Any], folder: Path) -> System:
+        models = _copies(pool.named(state["best"]), len(pool)) if self.options.kind == "self" else pool
+        return super().restore(pool, {**state, "inner": self.inner.restore(models, state["inner"], folder)}, folder)
 
 
 def _copies(model: Model, count: int) -> Pool:
