@@ -29,7 +29,7 @@ from moco_core import (
     Reply,
     System,
 )
-from moco_core.converters import strings
+from moco_core.converters import floats, strings
 from moco_method_mixture_of_agents.options import WORDS, Options
 from moco_method_mixture_of_agents.prompts import arrange, sheet
 from moco_toolkit_discussion import model_problems
@@ -37,10 +37,6 @@ from moco_toolkit_quoting import CHARACTERS_PER_TOKEN, characters_per_token, sen
 from moco_toolkit_voting import ballots, metric_utility, vote
 
 __all__ = ["MixtureOfAgents", "MixtureOfAgentsSystem"]
-
-
-def _floats(given: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if given is None else tuple(given)
 
 
 @attrs.frozen(kw_only=True)
@@ -62,7 +58,7 @@ class MixtureOfAgentsSystem(System):
 
     proposers: tuple[str, ...] = attrs.field(converter=strings)
     aggregator: str
-    skills: tuple[float, ...] | None = attrs.field(default=None, converter=_floats)
+    skills: tuple[float, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(floats))
 
     async def respond(self, question: Question, context: Context) -> Reply:
         proposals = await self.propose(question, context)

@@ -29,6 +29,7 @@ from moco_core import (
     Sampling,
     System,
 )
+from moco_core.converters import floats, strings
 from moco_method_slm_mux.confidence import Belief, believed, confident
 from moco_method_slm_mux.options import Options
 from moco_method_slm_mux.search import Drawn, best_subset, mux_accuracy, union_less_penalty
@@ -40,20 +41,12 @@ _FEW = 30
 """Dev questions below which a selection is as likely luck."""
 
 
-def _strings(given: Sequence[str]) -> tuple[str, ...]:
-    return tuple(given)
-
-
-def _floats(given: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if given is None else tuple(given)
-
-
 @attrs.frozen(eq=False, slots=False)
 class SlmMuxSystem(System):
     """The selected models by name, and their dev accuracies, if measured."""
 
-    members: tuple[str, ...] = attrs.field(converter=_strings)
-    skills: tuple[float, ...] | None = attrs.field(default=None, converter=_floats)
+    members: tuple[str, ...] = attrs.field(converter=strings)
+    skills: tuple[float, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(floats))
 
     async def respond(self, question: Question, context: Context) -> Reply:
         return await self.respond_weighed(question, context, {})

@@ -27,6 +27,7 @@ from moco_core import (
     plain,
     suggest,
 )
+from moco_core.converters import floats
 from moco_method_bbmas.agents import hold_rounds
 from moco_method_bbmas.ending import conclusions_of, final_round, most_similar, put_to_vote
 from moco_method_bbmas.options import ROLES, WORKERS, Options
@@ -37,15 +38,11 @@ from moco_toolkit_discussion import model_problems
 __all__ = ["Bbmas", "BbmasSystem"]
 
 
-def _skills(saved: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if saved is None else tuple(saved)
-
-
 @attrs.frozen(eq=False, slots=False)
 class BbmasSystem(System):
     """The pool around a blackboard. ``skills`` are the dev means, if measured."""
 
-    skills: tuple[float, ...] | None = attrs.field(default=None, converter=_skills)
+    skills: tuple[float, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(floats))
 
     async def respond(self, question: Question, context: Context) -> Reply:
         table = Table(pool=self.pool, question=question, context=context, options=self.options)

@@ -29,6 +29,7 @@ from moco_core import (
     Sampling,
     System,
 )
+from moco_core.converters import floats
 from moco_method_llm_blender.fitting import Dev, expected, held_out, learn_fuser, learn_ranker, quality
 from moco_method_llm_blender.fusing import fused_sheet
 from moco_method_llm_blender.options import Options
@@ -42,10 +43,6 @@ from moco_toolkit_voting import ballots
 __all__ = ["LlmBlender", "LlmBlenderSystem"]
 
 _RANKER, _FUSER = "ranker", "fuser"
-
-
-def _numbers(saved: Sequence[float]) -> tuple[float, ...]:
-    return tuple(saved)
 
 
 @attrs.frozen(kw_only=True)
@@ -64,7 +61,7 @@ class LlmBlenderSystem(System):
     ``skills`` are the models' dev means.
     """
 
-    skills: tuple[float, ...] = attrs.field(converter=_numbers)
+    skills: tuple[float, ...] = attrs.field(converter=floats)
     judge: str
     fuser: str
     trained_ranker: Model | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
 from moco_core import Context, Question, Reply, System
+from moco_core.converters import floats
 from moco_method_multiagent_feedback.abstaining import compete, judge
 from moco_method_multiagent_feedback.options import Options
 from moco_method_multiagent_feedback.prompts import revise
@@ -15,10 +15,6 @@ from moco_method_multiagent_feedback.reviewing import Reviews, gather_reviews
 from moco_toolkit_discussion import Talk
 
 __all__ = ["MultiagentFeedbackSystem"]
-
-
-def _skills(saved: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if saved is None else tuple(saved)
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -32,7 +28,7 @@ class MultiagentFeedbackSystem(System):
     summarizer: str | None = None
     proposer: str | None = None
     threshold: float | None = None
-    skills: tuple[float, ...] | None = attrs.field(default=None, converter=_skills)
+    skills: tuple[float, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(floats))
 
     def __attrs_post_init__(self) -> None:
         for where, name in (("summarizer", self.summarizer), ("proposer", self.proposer)):

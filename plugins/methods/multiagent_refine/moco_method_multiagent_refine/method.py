@@ -25,6 +25,7 @@ from moco_core import (
     Reply,
     System,
 )
+from moco_core.converters import floats
 from moco_method_multiagent_refine.checking import check_dev, sampled
 from moco_method_multiagent_refine.options import WORDS, Options
 from moco_toolkit_discussion import Talk, model_problems, refine, summary_scores
@@ -33,16 +34,12 @@ from moco_toolkit_quoting import Sheet
 __all__ = ["MultiagentRefine", "MultiagentRefineSystem"]
 
 
-def _skills(saved: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if saved is None else tuple(saved)
-
-
 @attrs.frozen(eq=False, slots=False)
 class MultiagentRefineSystem(System):
     """The pool as a discussion. ``summarizer`` is who ends it (None: a vote), ``skills`` the dev means, if measured."""
 
     summarizer: str | None = None
-    skills: tuple[float, ...] | None = attrs.field(default=None, converter=_skills)
+    skills: tuple[float, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(floats))
 
     def __attrs_post_init__(self) -> None:
         if self.summarizer is not None:

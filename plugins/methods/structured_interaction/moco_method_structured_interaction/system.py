@@ -8,7 +8,7 @@ from functools import cached_property
 import attrs
 
 from moco_core import Context, Model, Question, Reply, System
-from moco_core.converters import strings
+from moco_core.converters import floats, strings
 from moco_method_structured_interaction.options import Options
 from moco_method_structured_interaction.relcom import RelComTalk, genesis, update
 from moco_toolkit_discussion import Adjacency, Talk, dot, from_matrix, refine, sources
@@ -21,10 +21,6 @@ def _rows(saved: Sequence[Sequence[int]]) -> Adjacency:
     return from_matrix(len(saved), saved)
 
 
-def _skills(saved: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if saved is None else tuple(saved)
-
-
 @attrs.frozen(eq=False, slots=False)
 class StructuredInteractionSystem(System):
     """Models on a graph. ``nodes`` are their names in node order, ``output`` the node whose word counts (None: a vote)."""
@@ -32,7 +28,7 @@ class StructuredInteractionSystem(System):
     nodes: tuple[str, ...] = attrs.field(converter=strings)
     graph: Adjacency = attrs.field(converter=_rows)
     output: int | None = None
-    skills: tuple[float, ...] | None = attrs.field(default=None, converter=_skills)
+    skills: tuple[float, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(floats))
 
     @cached_property
     def members(self) -> tuple[Model, ...]:
