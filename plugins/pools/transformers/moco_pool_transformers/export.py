@@ -16,6 +16,7 @@ from moco_core.errors import CapabilityError, ConfigError, StoreError
 from moco_core.models import Model
 from moco_toolkit_checkpoints.adapters import placed_by_tensors
 from moco_toolkit_checkpoints.describe import TRAINING
+from moco_toolkit_checkpoints.files import copy_files
 from moco_toolkit_checkpoints.specs import Spec
 
 __all__ = ["export"]
@@ -73,9 +74,9 @@ def _write_adapter(model: Model, spec: Spec, folder: Path) -> None:
     tensors = {k: t.detach().cpu().contiguous().clone() for k, t in adapter.tensors.items()}
     save_file(tensors, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
     if not spec.computed and (record := Path(spec.adapter) / TRAINING).exists():
-        shutil.copy(record, folder / TRAINING)
+        shutil.copyfile(record, folder / TRAINING)
     if spec.tokenizer_folder != spec.folder:
-        _copy_small(Path(spec.tokenizer_folder), folder)
+        copy_files(Path(spec.tokenizer_folder), folder)
 
 
 def _write_weights(model: Model, spec: Spec, folder: Path) -> None:
@@ -87,8 +88,8 @@ def _write_weights(model: Model, spec: Spec, folder: Path) -> None:
     source = Path(spec.local_folder())
     for path in source.glob("*.json"):
         if path.name not in ("model.safetensors.index.json", "adapter_config.json"):
-            shutil.copy(path, folder / path.name)
-    _copy_small(Path(spec.tokenizer_folder), folder)
+            shutil.copyfile(path, folder / path.name)
+    copy_files(Path(spec.tokenizer_folder), folder)
     weights = weights_of(model)
     stored = str(weights.config.get("dtype") or weights.config.get("torch_dtype") or spec.dtype).removeprefix("torch.")
     dtype = getattr(torch, stored)
@@ -129,20 +130,3 @@ def _layer(name: str) -> str:
     """Return the part of a tensor's name up to its layer's number."""
     found = re.match(r".*?\.\d+\.", name)
     return found[0] if found else ""
-
-
-def _copy_small(source: Path, folder: Path) -> None:
-    """Copy tokenizer files and chat template."""
-    patterns = (
-        "tokenizer*",
-        "special_tokens_map.json",
-        "*.jinja",
-        "vocab*",
-        "merges.txt",
-        "*.model",
-        "added_tokens.json",
-    )
-    for pattern in patterns:
-        for path in source.glob(pattern):
-            if path.is_file():
-                shutil.copy(path, folder / path.name)

@@ -7,10 +7,11 @@ from pathlib import Path
 import attrs
 
 from moco_core.errors import ConfigError
+from moco_toolkit_checkpoints.files import TOKENIZER
 
 __all__ = ["Remote", "fetch", "remote"]
 
-_SMALL = ["*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges*", "*.tiktoken", "chat_templates/*"]
+_SMALL = ["*.json", *TOKENIZER]
 _WEIGHTS = ["*.safetensors"]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from moco_core import CapabilityError
+from moco_toolkit_checkpoints.files import TOKENIZER, copy_files
 from moco_toolkit_merging.comparison import compare
 from moco_toolkit_merging.export import RECIPE_FILE, check_folder, read_fingerprint, written_beside
 from moco_toolkit_merging.folders import STORED, FolderWeights
@@ -30,16 +30,6 @@ from moco_toolkit_merging.vocabulary import compare_ends, compare_vocabularies
 __all__ = ["merge_folders"]
 
 _CODES = {torch_name: code for code, torch_name in STORED.items()}
-_SMALL_FILES = (
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.jinja",
-)
 _BLOCK = 1 << 20  # entries combined at once where the operation allows it: temporaries stay in the processor's cache
 
 
@@ -240,10 +230,7 @@ def _small_files(donor: Path, config: Mapping[str, Any], folder: Path, wanted: t
             changed["text_config"] = {**inner, "tie_word_embeddings": False}
         changed["tie_word_embeddings"] = False
     (folder / "config.json").write_text(json.dumps(changed, indent=2, sort_keys=True) + "\n", "utf-8")
-    for pattern in _SMALL_FILES:
-        for path in donor.glob(pattern):
-            if path.is_file():
-                shutil.copyfile(path, folder / path.name)
+    copy_files(donor, folder, ("generation_config.json", *TOKENIZER))
 
 
 def _card(title: str, record: Mapping[str, Any]) -> str:

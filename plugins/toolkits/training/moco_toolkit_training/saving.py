@@ -12,20 +12,11 @@ from typing import Any
 
 from moco_core.training import TrainingSite
 from moco_toolkit_checkpoints.describe import TRAINING
+from moco_toolkit_checkpoints.files import copy_files
 from moco_toolkit_training.jobs import Job
 from moco_toolkit_training.opening import HEADS, Student
 
 __all__ = ["save"]
-
-_TOKENIZER = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "*.jinja",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "added_tokens.json",
-)
 
 
 def save(
@@ -49,7 +40,7 @@ def save(
         (beside / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
         (beside / "README.md").unlink(missing_ok=True)
         if site.info["tokenizer"] != site.entry["model"]:
-            _copy(Path(site.info["tokenizer"]), beside, _TOKENIZER)
+            copy_files(Path(site.info["tokenizer"]), beside)
     else:
         if not last:
             module = copy.deepcopy(module).cpu()  # merging and storing change it, and it is trained further
@@ -58,8 +49,8 @@ def save(
         module.to(dtype=_stored(site)).save_pretrained(beside)
         base = Path(site.entry["model"])
         if job.service not in HEADS:  # what the trainer wrote into them is its own business
-            _copy(base, beside, ("config.json", "generation_config.json"))
-        _copy(Path(site.info["tokenizer"]), beside, _TOKENIZER)
+            copy_files(base, beside, ("config.json", "generation_config.json"))
+        copy_files(Path(site.info["tokenizer"]), beside)
         if site.info.get("template_text") is not None:
             (beside / "chat_template.jinja").write_text(site.info["template_text"], "utf-8")
     record = {
@@ -80,10 +71,3 @@ def _stored(site: TrainingSite) -> Any:
     import torch
 
     return getattr(torch, site.entry["dtype"])  # as it will be opened
-
-
-def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:
-    for pattern in patterns:
-        for path in source.glob(pattern):
-            if path.is_file():
-                shutil.copy(path, folder / path.name)
