@@ -121,6 +121,7 @@ _CHECKS: Mapping[str, tuple[Check, ...]] = {
     "command": command.CHECKS,
 }
 _Settings = Sequence[Mapping[str, Any]]
+_DEFAULTS: _Settings = ({},)
 
 
 def checks_of(kind: str) -> tuple[Check, ...]:
@@ -134,7 +135,7 @@ def run_checks(
     kind: str,
     name: str,
     *,
-    settings: _Settings = ({},),
+    settings: _Settings = _DEFAULTS,
     expected_failures: Mapping[str, str] | None = None,
     catalogue: Catalogue | None = None,
     limit: float = kit.LIMIT,
@@ -159,7 +160,7 @@ def _tests_of(kind: str) -> Callable[..., Callable[..., None]]:
     def checks(
         name: str,
         *,
-        settings: _Settings = ({},),
+        settings: _Settings = _DEFAULTS,
         expected_failures: Mapping[str, str] | None = None,
         catalogue: Catalogue | None = None,
         **plan: Any,

@@ -68,6 +68,7 @@ several stages also the number of the ``stage``, from 1.
 Learn = Callable[[Taught, Script], Script]
 """Returns what a trained model says, given what it was taught and what the model said before."""
 
+
 def reply(script: Script, call: ScriptedCall) -> Said:
     """Return what a script says to a call. Raises ModelCallError for a queue, which only its model can take from."""
     if isinstance(script, str):

@@ -27,6 +27,7 @@ __all__ = [
     "load_operation",
 ]
 
+
 def _count(given: int, sources: int, what: str) -> None:
     if given != sources:
         raise ConfigError(f"{what}: {given} numbers for {sources} models; give one for each")
