@@ -20,17 +20,13 @@ from moco_method_heterogeneous_swarms.options import Options
 from moco_method_heterogeneous_swarms.search import Found, JointSearch
 from moco_method_heterogeneous_swarms.walk import walk
 from moco_toolkit_discussion import Adjacency, dot, from_edges
-from moco_toolkit_merging import Merge, prepare, saved_merge, weight_needs
+from moco_toolkit_merging import Merge, prepare, saved_merges, weight_needs
 
 __all__ = ["HeterogeneousSwarms", "SwarmOfModels"]
 
 
 def _edges(saved: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(ints(edge) for edge in saved)
-
-
-def _merges(saved: Sequence[Merge | Mapping[str, Any]]) -> tuple[Merge, ...]:
-    return tuple(saved_merge(m) for m in saved)
 
 
 @attrs.frozen(eq=False, slots=False)
@@ -43,7 +39,7 @@ class SwarmOfModels(System):
 
     edges: tuple[tuple[int, ...], ...] = attrs.field(default=(), converter=_edges)
     assignment: tuple[int, ...] = attrs.field(default=(0,), converter=ints)
-    merges: tuple[Merge, ...] = attrs.field(default=(), converter=_merges)
+    merges: tuple[Merge, ...] = attrs.field(default=(), converter=saved_merges)
     facts: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:

@@ -20,7 +20,7 @@ from moco_toolkit_merging import (
     Search,
     finish,
     prepare,
-    saved_merge,
+    saved_merges,
     share_base,
     weight_needs,
 )
@@ -30,15 +30,11 @@ from moco_toolkit_voting import vote
 __all__ = ["ModelSwarms", "SwarmSystem"]
 
 
-def _merges(saved: Sequence[Merge | Mapping[str, Any]]) -> tuple[Merge, ...]:
-    return tuple(saved_merge(m) for m in saved)
-
-
 @attrs.frozen(eq=False, slots=False)
 class SwarmSystem(MergedSystem):
     """The best point of the swarm, and ``members``, the next best ones, which vote with it."""
 
-    members: tuple[Merge, ...] = attrs.field(default=(), converter=_merges)
+    members: tuple[Merge, ...] = attrs.field(default=(), converter=saved_merges)
 
     @property
     def model(self) -> Model | None:

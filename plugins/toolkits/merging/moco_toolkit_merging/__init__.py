@@ -18,7 +18,7 @@ from moco_toolkit_merging.operations import (
 from moco_toolkit_merging.recipes import AdapterRecipe, BaseRecipe, MergeRecipe
 from moco_toolkit_merging.rules import Operation
 from moco_toolkit_merging.search import Search
-from moco_toolkit_merging.systems import MergedSystem, finish, prepare, saved_merge
+from moco_toolkit_merging.systems import MergedSystem, finish, prepare, saved_merges
 from moco_toolkit_merging.workspace import Workspace
 
 __all__ = [
@@ -51,7 +51,7 @@ __all__ = [
     "model_card",
     "prepare",
     "resolve",
-    "saved_merge",
+    "saved_merges",
     "share_base",
     "strangers",
     "weight_needs",

@@ -16,7 +16,7 @@ from moco_toolkit_merging.export import export_merge
 from moco_toolkit_merging.merges import Merge
 from moco_toolkit_merging.needs import check_export
 
-__all__ = ["MergedSystem", "finish", "prepare", "saved_merge"]
+__all__ = ["MergedSystem", "finish", "prepare", "saved_merges"]
 
 FORMAT = 1
 
@@ -24,6 +24,11 @@ FORMAT = 1
 def saved_merge(merge: Merge | Mapping[str, Any]) -> Merge:
     """Return a merge as itself, and one that was saved as the merge it was. Raises ConfigError."""
     return merge if isinstance(merge, Merge) else Merge.load(merge)
+
+
+def saved_merges(merges: Sequence[Merge | Mapping[str, Any]]) -> tuple[Merge, ...]:
+    """Return merges as :func:`saved_merge` returns one."""
+    return tuple(saved_merge(merge) for merge in merges)
 
 
 def _readable(system: MergedSystem, field: attrs.Attribute[int], value: int) -> None:
