@@ -158,7 +158,7 @@ def unknown_options_are_refused(case: CommandCase) -> None:
 
 @check(per_setting=False, after=["help_is_shown"])
 def bad_input_is_told(case: CommandCase) -> None:
-    """An argument that names nothing there is ends in one line, with exit code 1 or 2 and no file; in no traceback."""
+    """An argument that names nothing ends the command with one line and exit code 1 or 2; no traceback, and no file is left."""
     told, words = case.tried("input"), f"`moco {case.name} no-such-thing`"
     lines = [line for line in told["err"].splitlines() if line.strip()]
     said = lines[-1] if lines else ""

@@ -196,7 +196,7 @@ def perform_within(limit: float, item: Check, case: Case, known: Mapping[str, Ch
     thread = threading.Thread(target=work, name=f"moco-check-{item.name}", daemon=True)
     thread.start()
     thread.join(limit + item.apart)
-    sys.stdout, sys.stderr = streams  # what a check captures while it runs it would keep for ever if it never ends
+    sys.stdout, sys.stderr = streams  # a check that never ends would keep what it captures
     if not outcome:
         late = AssertionError(
             f"did not end within {limit:g} s: look for an endless loop, a call that is never answered, or a cancellation "
