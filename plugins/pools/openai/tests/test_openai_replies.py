@@ -1,4 +1,4 @@
-"""What is read out of replies: every form that servers give them, what they cost, and what is no reply at all."""
+"""What is read out of replies: every form that servers give them, whole and in pieces."""
 
 from __future__ import annotations
 
@@ -8,36 +8,13 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from replies_of_servers import MODEL, NAN, read, said
 
-from moco_core.errors import ModelCallError
 from moco_core.models import Call
 from moco_core.runtime.cache import decode_result, encode_result
-from moco_core.types import Generation, Sampling, Usage
-from moco_pool_openai.dialects import DIALECTS
-from moco_pool_openai.failures import Damaged, RequestFailed, failure_of, stated_failure
-from moco_pool_openai.listing import answers_for, listing_of, same_model
-from moco_pool_openai.pool import OpenAIPool, Options
-from moco_pool_openai.reading import generation, parsed
-from moco_pool_openai.usage import used_by
+from moco_pool_openai.failures import Damaged, RequestFailed, stated_failure
+from moco_pool_openai.reading import parsed
 from moco_pool_openai.wire import embeddings, rewards
-
-(MODEL,) = OpenAIPool(Options(models=("m",), base_url="http://127.0.0.1:1/v1")).models()
-
-
-def read(reply: Any, route: str = "chat", **how: Any) -> Generation:
-    call = Call(
-        MODEL, "generate", {"messages": [["user", "a"]]}, Sampling(max_new_tokens=8, stop=how.pop("stop", ())).params()
-    )
-    return generation(
-        call, reply, route, DIALECTS["openai"], tags=(("<think>", "</think>"),), **{"prices": None, **how}
-    )
-
-
-def said(message: Any, **choice: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "finish_reason": "stop", "message": message, **choice}]}
-
 
 PARTS: dict[str, tuple[Any, str, str]] = {
     "a text": ({"content": "4"}, "4", ""),
@@ -180,221 +157,6 @@ def test_log_probabilities_that_are_absent_or_rounded() -> None:
     assert read(said({"content": "abc"}, logprobs={"content": rows})).token_logprobs == (0.0, -9999.0, -9999.0)
 
 
-NAN, DEEP, HUGE = float("nan"), "[" * 100_000, "9" * 5000
-DAMAGED: dict[str, str] = {
-    "nothing": "",
-    "no JSON": "{'choices': []}",
-    "half of it": json.dumps(said({"content": "4"}))[:-5],
-    "a web page": "<!DOCTYPE html><html><head><title>Sign in</title></head></html>",
-    "a thousand levels": DEEP,
-    "a number of 5000 digits": HUGE,
-    "a text": '"yes"',
-    "a number": "4",
-    "null": "null",
-    "a list": "[]",
-    "no choices": "{}",
-    "empty choices": '{"choices": []}',
-    "choices that are null": '{"choices": null}',
-    "choices that are a mapping": '{"choices": {"0": {}}}',
-    "a choice that is a text": '{"choices": ["4"]}',
-    "a choice that is null": '{"choices": [null]}',
-    "a choice of nothing": '{"choices": [{}]}',
-    "a message that is a text": json.dumps(said("4")),
-    "a message that is a list": json.dumps(said(["4"])),
-    "content that is a number": json.dumps(said({"content": 4})),
-    "content that is a truth": json.dumps(said({"content": True})),
-    "content that is a mapping": json.dumps(said({"content": {"4": 4}})),
-    "a part that is null": json.dumps(said({"content": [None]})),
-    "a text that is a number": json.dumps(said({"content": [{"type": "text", "text": 4}]})),
-    "a thought that is a number": json.dumps(said({"content": "4", "reasoning": 4})),
-    "a log-probability that is NaN": json.dumps(
-        said({"content": "4"}, logprobs={"content": [{"token": "4", "logprob": NAN}]})
-    ),
-    "one that is a text": json.dumps(said({"content": "4"}, logprobs={"content": [{"token": "4", "logprob": "-1"}]})),
-    "one above 0": json.dumps(said({"content": "4"}, logprobs={"content": [{"token": "4", "logprob": 50}]})),
-    "one of 400 digits": json.dumps(said({"content": "4"}, logprobs={"content": [{"token": "4", "logprob": 10**400}]})),
-    "one too few": json.dumps(said({"content": "4"}, logprobs={"tokens": ["4", "5"], "token_logprobs": [-1]})),
-    "one that is null": json.dumps(said({"content": "4"}, logprobs={"tokens": ["4"], "token_logprobs": [None]})),
-    "bytes that are none": json.dumps(
-        said({"content": "4"}, logprobs={"content": [{"token": "4", "bytes": [999], "logprob": -1}]})
-    ),
-    "half of a stream": 'data: {"choices": [{"delta": {"content": "4"}}]}\n\n',
-    "a stream of texts": 'data: "4"\n\ndata: [DONE]\n\n',
-}
-
-
-@pytest.mark.parametrize("text", DAMAGED.values(), ids=list(DAMAGED))
-def test_what_is_no_reply_fails_its_call_in_one_line(text: str) -> None:
-    with pytest.raises(Damaged) as caught:
-        read(parsed(text))
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500 and caught.value.passing
-
-
-NAMES = (
-    "choices message content text type reasoning logprobs token logprob tokens token_logprobs bytes finish_reason index"
-)
-NAMES += " usage total_tokens prompt_tokens error code model token_ids refusal"
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8) | st.just("\ud83d"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=5),
-    max_leaves=20,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(JSON, JSON, JSON)
-def test_no_reply_does_more_than_fail_its_call(whole: Any, message: Any, extra: Any) -> None:
-    """And what is read can be stored."""
-    shaped = {
-        "choices": [{"message": message, "logprobs": extra, "finish_reason": extra}],
-        "usage": extra,
-        "model": extra,
-    }
-    for reply in (whole, {"choices": whole}, shaped, said({"content": message, "reasoning": extra})):
-        try:
-            stated_failure(reply)
-            found = read(reply, prices=(1.0, 2.0))
-        except ModelCallError as error:
-            assert "\n" not in str(error).replace("\\n", "") or isinstance(error, RequestFailed)
-            continue
-        assert decode_result(encode_result(found)) == found
-        found.text.encode()
-        found.reasoning.encode()
-
-
-THOUGHTS = {"reasoning_tokens": 64}
-USAGES: dict[str, tuple[Any, tuple[int, int] | None]] = {
-    "plain": ({"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}, (8, 3)),
-    "thoughts among the written": (
-        {"prompt_tokens": 8, "completion_tokens": 90, "total_tokens": 98, "completion_tokens_details": THOUGHTS},
-        (8, 90),
-    ),
-    "thoughts in the total alone": ({"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 75}, (8, 67)),
-    "thoughts in total and details": (
-        {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 75, "completion_tokens_details": THOUGHTS},
-        (8, 67),
-    ),
-    "thoughts in the details alone": (
-        {"prompt_tokens": 8, "completion_tokens": 3, "completion_tokens_details": THOUGHTS},
-        (8, 67),
-    ),
-    "thoughts beside": ({"prompt_tokens": 8, "completion_tokens": 3, "reasoning_tokens": 64}, (8, 67)),
-    "nothing written": ({"prompt_tokens": 8, "total_tokens": 40}, (8, 32)),
-    "nothing read": ({"completion_tokens": 3, "total_tokens": 11}, (8, 3)),
-    "the names of another API": ({"input_tokens": 8, "output_tokens": 3}, (8, 3)),
-    "texts": ({"prompt_tokens": "8", "completion_tokens": "3"}, (8, 3)),
-    "floats": ({"prompt_tokens": 8.0, "completion_tokens": 3.0}, (8, 3)),
-    "none": (None, None),
-    "no mapping": ("none", None),
-    "empty": ({}, None),
-    "zeros": ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, None),
-    "the total alone": ({"total_tokens": 11}, None),
-    "the prompt alone": ({"prompt_tokens": 8}, None),
-    "NaN": ({"prompt_tokens": NAN, "completion_tokens": 3}, None),
-    "negative": ({"prompt_tokens": -8, "completion_tokens": 3}, None),
-    "huge": ({"prompt_tokens": 8, "completion_tokens": 10**30}, None),
-    "truths": ({"prompt_tokens": True, "completion_tokens": 3}, None),
-    "words": ({"prompt_tokens": "many", "completion_tokens": "few"}, None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("usage", "tokens"), USAGES.values(), ids=list(USAGES))
-def test_what_a_reply_used_and_costs(usage: Any, tokens: tuple[int, int] | None) -> None:
-    """Unknown is unknown, never 0; the reply itself is kept."""
-    found = read({**said({"content": "4"}), "usage": usage}, prices=(1e6, 10e6))
-    assert found.text == "4"
-    assert found.meta["cost"] == (None if tokens is None else tokens[0] + 10 * tokens[1])
-    if tokens is not None:
-        assert found.usage == Usage(*tokens)
-
-
-def test_tokens_that_the_service_had_in_its_cache_have_a_price_of_their_own() -> None:
-    for usage in (
-        {"prompt_tokens": 100, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 80}},
-        {"prompt_tokens": 100, "completion_tokens": 1, "cached_tokens": 80},
-        {"prompt_tokens": 100, "completion_tokens": 1, "prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20},
-        {"input_tokens": 100, "output_tokens": 1, "input_tokens_details": {"cached_tokens": 80}},
-    ):
-        reply = {**said({"content": "4"}), "usage": usage}
-        assert read(reply, prices=(1e6, 10e6), cached_price=0.1e6).meta["cost"] == pytest.approx(20 + 8 + 10)
-        assert read(reply, prices=(1e6, 10e6), cached_price=0.0).meta["cost"] == 30
-        assert read(reply, prices=(1e6, 10e6)).meta["cost"] == 110
-    assert (
-        used_by({"usage": {"prompt_tokens": 5, "completion_tokens": 1, "cached_tokens": 80}}).cost((1e6, 0), 0.0) == 0
-    )
-
-
-def test_what_the_service_says_it_charges_counts_where_there_are_no_prices() -> None:
-    usage = {"prompt_tokens": 8, "completion_tokens": 3, "cost": 0.25}
-    assert read({**said({"content": "4"}), "usage": usage}).meta == {"cost": 0.25}
-    assert read({**said({"content": "4"}), "usage": usage}, prices=(1e6, 1e6)).meta["cost"] == 11
-    for odd in (NAN, -1, True, "0.25", None, 10**400):
-        assert read({**said({"content": "4"}), "usage": {**usage, "cost": odd}}).meta == {}
-
-
-def test_the_name_that_a_reply_comes_under_is_recorded() -> None:
-    assert read({**said({"content": "4"}), "model": "gpt-x-0613"}).meta["served_model"] == "gpt-x-0613"
-    for odd in (None, "", 7, ["m"]):
-        assert "served_model" not in read({**said({"content": "4"}), "model": odd}).meta
-
-
-@pytest.mark.parametrize(
-    ("asked", "served", "same"),
-    [
-        ("gpt-4o", "gpt-4o-2024-11-20", True),
-        ("gpt-4", "gpt-4-0613", True),
-        ("gpt-4o", "gpt-4o-mini", False),
-        ("gpt-4", "gpt-4-turbo-2024-04-09", False),
-        ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929", True),
-        ("claude-3-5-sonnet-latest", "claude-3-5-sonnet-20241022", True),
-        ("mistral-small-latest", "mistral-small-2506", True),
-        ("models/gemini-2.5-flash", "gemini-2.5-flash", True),
-        ("gemini-2.5-flash", "models/gemini-2.5-flash-preview-05-20", True),
-        ("qwen3", "qwen3:latest", True),
-        ("qwen3:8b", "qwen3:8b", True),
-        ("openai/gpt-4o:free", "openai/gpt-4o", True),
-        ("openai/gpt-4o", "gpt-4o-2024-08-06", True),
-        ("Qwen/Qwen3-8B", "qwen/qwen3-8b", True),
-        ("qwen2.5-7b", "qwen2.5-14b", False),
-        ("llama3.2", "llama3.1", False),
-    ],
-)
-def test_names_of_replies_that_are_what_was_asked_for(asked: str, served: str, same: bool) -> None:
-    assert answers_for(asked, served) is same
-
-
-def test_lists_of_models_of_every_form() -> None:
-    rows = [{"id": "a", "owned_by": "VLLM"}, {"id": "b", "aliases": ["b-latest", 7]}]
-    for body in (rows, {"data": rows}, {"object": "list", "data": rows, "models": None}, {"models": rows}):
-        found = listing_of(body)
-        assert found is not None and found.ids == ("a", "b", "b-latest") and found.owners == ("vllm", "")
-    assert listing_of(["a", "b"]).ids == listing_of({"models": [{"name": "a"}, {"model": "b"}]}).ids == ("a", "b")  # type: ignore[union-attr]
-    assert listing_of({"data": []}).ids == ()  # type: ignore[union-attr]
-    for none in (
-        None,
-        {},
-        {"data": None},
-        {"data": {"a": 1}},
-        "a",
-        7,
-        [[1]],
-        [{"object": "model"}],
-        {"data": [{"id": 7}]},
-    ):
-        assert listing_of(none) is None
-    assert same_model("models/m", "m") and same_model("m", "m:latest") and not same_model("m:1b", "m:2b")
-    assert not same_model("m:free", "m")
-
-
-@settings(max_examples=200, deadline=None)
-@given(JSON)
-def test_no_list_does_more_than_be_none(body: Any) -> None:
-    found = listing_of(body)
-    assert found is None or all(isinstance(name, str) for name in found.ids)
-    stated_failure(body)
-    assert failure_of(400, json.dumps(body), {}).said
-
-
 def stream(*events: Any, done: bool = True) -> str:
     lines = [f"data: {json.dumps(e)}\n\n" for e in events]
     return ": wait\n\n" + "".join(lines) + ("data: [DONE]\n\n" if done else "")
@@ -435,62 +197,6 @@ def test_a_failure_in_the_middle_of_a_stream_is_one() -> None:
     assert failure is not None and failure.status == 429 and failure.passing and failure.said == "Slow down"
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ({"error": {"message": "Too bad"}}, "Too bad"),
-        ({"error": "Too bad"}, "Too bad"),
-        ({"message": "Too bad"}, "Too bad"),
-        ({"detail": "Too bad"}, "Too bad"),
-        ({"detail": [{"loc": ["body", "top_p"], "msg": "too large", "type": "x"}]}, "top_p: too large"),
-        ({"object": "error", "message": "Too bad", "code": 400}, "Too bad"),
-        ({"type": "error", "error": {"type": "invalid_request_error", "message": "Too bad"}}, "Too bad"),
-        ([{"error": {"message": "Too bad"}}], "Too bad"),
-        ({"errors": [{"message": "Too bad"}, {"message": "Worse"}]}, "Too bad; Worse"),
-        (
-            {"error": {"code": 400, "message": "Bad", "metadata": {"raw": '{"error": {"message": "really"}}'}}},
-            "Bad: really",
-        ),
-        ({"error": {"message": {"detail": "Too bad"}}}, "Too bad"),
-        ("Too bad", "Too bad"),
-        ("Too\n  bad", "Too bad"),
-        ("<html><head><title>502 Bad Gateway</title></head><body>x</body></html>", "a web page: 502 Bad Gateway"),
-        ("", "status 400"),
-        ({}, "status 400"),
-        ({"error": {}}, "status 400"),
-        ({"error": {"message": None, "code": 7}}, "status 400"),
-        ({"error": 7}, "status 400"),
-    ],
-)
-def test_what_servers_explain_themselves_with(body: Any, words: str) -> None:
-    assert failure_of(400, body if isinstance(body, str) else json.dumps(body), {}).said == words
-
-
-@pytest.mark.parametrize(
-    ("said_so", "wait"),
-    [
-        ("Please try again in 20s.", 20.0),
-        ("Please try again in 6m1.5s.", 361.5),
-        ("try again in 250ms", 0.25),
-        ("Please retry after 2 seconds", 2.0),
-        ("Retry in 1h2m", 3720.0),
-        ("Rate limited; resets in 3 minutes", 180.0),
-        ("try again later", None),
-        ("in 20s all is over", None),
-    ],
-)
-def test_waits_that_are_asked_for_in_words(said_so: str, wait: float | None) -> None:
-    assert failure_of(429, json.dumps({"error": {"message": said_so}}), {}).wait == wait
-    assert failure_of(429, json.dumps({"error": {"message": said_so}}), {"retry-after": "7"}).wait == 7
-
-
-def test_odd_waits_are_no_waits() -> None:
-    assert failure_of(429, "", {"retry-after": "nan"}).wait is None
-    assert failure_of(429, "", {"retry-after": "-5"}).wait == 0
-    assert failure_of(429, "", {"retry-after": "inf"}).wait == float("inf")
-    assert failure_of(429, json.dumps({"error": {"details": [{"retryDelay": "31s"}]}}), {}).wait == 31
-
-
 def test_vectors_of_every_form_and_none() -> None:
     call = Call(MODEL, "embed", {"texts": ["a", "b"]}, {})
     packed = [base64.b64encode(struct.pack("<2f", *v)).decode() for v in ((0.5, 1.0), (2.0, -4.0))]
@@ -512,11 +218,3 @@ def test_vectors_of_every_form_and_none() -> None:
     for value in (True, 10**400, "1", None):
         with pytest.raises(Damaged):
             rewards(call, {"data": [{"data": [value]}]})
-
-
-def test_thoughts_and_what_a_server_had_read_before_stand_in_the_reply() -> None:
-    usage = {"prompt_tokens": 30, "completion_tokens": 90, "completion_tokens_details": THOUGHTS}
-    told = read({**said({"content": "a"}), "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 16}}})
-    assert (told.meta["reasoning_tokens"], told.meta["cached_tokens"], told.usage) == (64, 16, Usage(30, 90))
-    silent = read({**said({"content": "a"}), "usage": {"prompt_tokens": 30, "completion_tokens": 90}})
-    assert not {"reasoning_tokens", "cached_tokens"} & set(silent.meta)
