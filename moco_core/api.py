@@ -280,11 +280,8 @@ def fit(
     known = plugins or installed()
     keys = ("method", "pool", "dataset", "metric", "sampling")
     if unknown := [k for k in config if k not in keys]:
-        raise ConfigError(
-            [f"{k}: unknown key{suggest(k, keys) or '; known keys: ' + ', '.join(keys)}" for k in unknown]
-        )
-    examples: tuple[Example, ...] = ()
-    datasets: list[Plugin] = []
+        raise ConfigError([f"{k}: unknown key{suggest(k, keys) or '; known keys: ' + ', '.join(keys)}" for k in unknown])
+    examples, datasets = tuple[Example, ...](), list[Plugin]()
     if config.get("dataset") is not None:
         datasets = [plugin_of(known, "dataset", config["dataset"], "dataset")]
         made = datasets[0].make()
