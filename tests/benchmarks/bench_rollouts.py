@@ -8,8 +8,8 @@ weights: rows leave when they are done, and equal prompts are read once. They ta
 trl's, the median of the rounds. Sampled replies are others on each side, so that their numbers of tokens differ by chance: the
 time of a token is compared, too. With ``top_k=1`` nothing is left to chance, and replies must be the same.
 
-``tiny`` is the generalist of the pool tiny on generated questions; ``random`` has 26 M parameters and replies of 1 to 256
-tokens, since each of its tokens ends a reply with a probability of one in a hundred. Then the job trains, with all weights and
+``tiny`` is the generalist of the pool tiny on generated questions; ``random`` has 26 M parameters and replies of 1 to 128
+tokens, since each of its tokens ends a reply with a probability of one in fifty. Then the job trains, with all weights and
 with an adapter: how much of it the rollouts are.
 """
 
@@ -31,7 +31,7 @@ from typing import Any
 
 GROUP, BATCH = 8, 64
 SIZES = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8}
-LONGEST = {"tiny": 48, "random": 256}
+LONGEST = {"tiny": 48, "random": 128}
 Replies = list[tuple[int, ...]]
 
 
@@ -68,7 +68,7 @@ def random_model(folder: Path) -> str:
     words = random_checkpoints.tokenizer()
     torch.manual_seed(0)
     module = LlamaForCausalLM(LlamaConfig(vocab_size=len(words), bos_token_id=0, eos_token_id=1, **SIZES))
-    module.generation_config.eos_token_id = [1, *range(20, 20 + len(words) // 100)]
+    module.generation_config.eos_token_id = [1, *range(20, 20 + len(words) // 50)]
     module.save_pretrained(folder)
     words.save_pretrained(folder)
     return str(folder)
@@ -135,15 +135,16 @@ class Sides:
             assert prompts == self.ids, "both sides read the same"
             assert loaded.end_ids == set(trainer.generation_kwargs["eos_token_id"]), "the same tokens end a reply"
 
-    def trl(self, top_k: int, number: int) -> Replies:
+    def trl(self, top_k: int, number: int, longest: int | None = None) -> Replies:
         import torch
 
         torch.manual_seed(number)
         self.trainer.generation_config.top_k = top_k
+        self.trainer.generation_config.max_new_tokens = longest or self.job.max_new_tokens
         replies, _ = self.trainer._generate_single_turn(self.ids, None, {}, GROUP)
         return [tuple(reply) for reply in replies]
 
-    def engine(self, top_k: int, number: int) -> Replies:
+    def engine(self, top_k: int, number: int, longest: int | None = None) -> Replies:
         from moco_core.models import Call
         from moco_core.types import Sampling
 
@@ -151,7 +152,7 @@ class Sides:
             temperature=self.job.temperature,
             top_p=self.job.top_p,
             top_k=top_k,
-            max_new_tokens=self.job.max_new_tokens,
+            max_new_tokens=longest or self.job.max_new_tokens,
         )
         calls = [
             Call(self.model, "generate", {**given, "number": i}, sampling.params(), seed=number * BATCH + i)
@@ -164,7 +165,7 @@ class Sides:
 
 def compare(kind: str, sides: Sides, rounds: int) -> None:
     for name, top_k in (("sampled", 0), ("top_k=1", 1)):
-        sides.trl(top_k, rounds), sides.engine(top_k, rounds)  # whatever is made once
+        sides.trl(top_k, rounds, 2), sides.engine(top_k, rounds, 2)  # whatever is made once
         ratios: list[tuple[float, float, float]] = []
         for number in range(rounds):
             turn = [sides.trl, sides.engine][:: 1 if number % 2 else -1]
