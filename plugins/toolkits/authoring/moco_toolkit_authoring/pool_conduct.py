@@ -34,6 +34,7 @@ _FURTHER = (
 )
 """What models are asked besides that gave the same replies to everything."""
 _MORE = 3  # times the usual budget
+_SMALL = 48  # tokens that every model's context holds, so that no other limit cut a reply
 
 
 @attrs.frozen
@@ -150,6 +151,10 @@ def finish_reasons_are_true(case: PoolCase) -> None:
             where = f"{name} on {prompt[:30]!r}: finish_reason is {reply.finish_reason!r}"
             require(cut or not goes_on, f"{where}, but max_new_tokens ended it: say 'length'")
             require(not cut or more.text != reply.text, f"{where}, but a larger budget adds nothing: say 'eos'")
+            used, budget = more.usage.completion_tokens, _MORE * case.plan.max_new_tokens
+            early = more.finish_reason == "length" and used < budget and used + more.usage.prompt_tokens < _SMALL
+            where = f"{name} on {prompt[:30]!r}: finish_reason is 'length'"
+            require(not early, f"{where} after {used} of {budget} tokens: say 'eos'")
 
 
 @check(after=["seeds_reproduce"])

@@ -100,12 +100,21 @@ class HalvesItsUnits(GoodMetric):
         return [attrs.evolve(unit, score=unit.score / 2) for unit in super().units(rows)]
 
 
+class CountsTheBest(GoodMetric):
+    """Counts for every reply what the best one is worth."""
+
+    def units(self, rows: Sequence[Scored]) -> list[Unit]:
+        units = super().units(rows)
+        return [attrs.evolve(unit, score=max(u.score for u in units)) for unit in units]
+
+
 @pytest.mark.usefixtures("no_processes")
 @pytest.mark.parametrize(
     ("cls", "check", "told"),
     [
         (MarksReplies, "what_is_given_stays_as_it_is", "score() changes the reply"),
         (SortsItsRows, "what_is_given_stays_as_it_is", "use sorted()"),
+        (CountsTheBest, "units_average_to_the_score", "better replies do not raise the mean"),
         (HalvesItsUnits, "units_average_to_the_score", "scored 1, have the mean 0.5"),
     ],
 )

@@ -86,6 +86,18 @@ class NeverSaysLength(GoodPool):
     engine_class = _Unaware
 
 
+class _Overwhelmed(GoodEngine):
+    def write(self, sampling: Sampling, salt: str) -> Generation:
+        found = super().write(sampling, salt)
+        return attrs.evolve(found, finish_reason="length") if found.finish_reason == "eos" else found
+
+
+class AlwaysSaysLength(GoodPool):
+    """Calls a reply cut that ended by itself."""
+
+    engine_class = _Overwhelmed
+
+
 class _Greedy(GoodEngine):
     def answer(self, call: Call) -> Any:
         answer = super().answer(call)
@@ -129,9 +141,12 @@ def test_a_fault_fails_its_own_check_alone(name: str, catalogue: Catalogue, fail
     assert failures("pool", "broken", catalogue, processes="hash" in name, **plan) == [name]
 
 
-def test_a_reply_that_its_budget_cut_is_not_called_whole(catalogue: Catalogue, failures: Failures) -> None:
-    catalogue.register(NeverSaysLength)
-    assert failures("pool", "never_says_length", catalogue) == ["finish_reasons_are_true"]
+@pytest.mark.parametrize("cls", [NeverSaysLength, AlwaysSaysLength])
+def test_a_reply_that_its_budget_cut_is_not_called_whole_nor_the_other_way_round(
+    cls: type, catalogue: Catalogue, failures: Failures
+) -> None:
+    catalogue.register(cls, "broken")
+    assert failures("pool", "broken", catalogue) == ["finish_reasons_are_true"]
 
 
 def test_every_check_of_conduct_has_its_broken_pool() -> None:
