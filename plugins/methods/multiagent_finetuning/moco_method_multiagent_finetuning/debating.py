@@ -12,7 +12,8 @@ import attrs
 
 from moco_core import Context, Model, ModelCallError, Question, Reply
 from moco_method_multiagent_finetuning.options import Options
-from moco_toolkit_discussion import Talk, join, refine
+from moco_method_multiagent_finetuning.prompts import summary, update, update_from_summary
+from moco_toolkit_discussion import Talk, refine
 from moco_toolkit_quoting import Sheet, ask
 from moco_toolkit_voting import OPEN_KINDS, Utility, metric_utility, token_f1, vote
 
@@ -53,24 +54,19 @@ async def _sheet(talk: Talk, agents: Agents, agent: int, number: int, options: O
     own = talk.said[agent] or None
     if not others:
         return None if own is None else refine(talk.question, own, [])
-    request = "Use this as additional information: check it and your own answer, and give your updated answer."
-    if options.summarize and (summary := await _summary(talk, agents, agent, others)):
-        return join(talk.question, "What the other agents answered, in sum:", ["Summary"], [summary], request)
-    labels = [f"Answer {n}" for n in range(1, len(others) + 1)]
-    return join(talk.question, "What the other agents answered:", labels, others, request)
+    if options.summarize and (told := await _summary(talk, agents, agent, others)):
+        return update_from_summary(talk.question, told)
+    return update(talk.question, others)
 
 
 async def _summary(talk: Talk, agents: Agents, agent: int, others: Sequence[str]) -> str:
     """Return a summary of replies, greedily written; empty if the call fails."""
-    labels = [f"Answer {n}" for n in range(1, len(others) + 1)]
-    request = "Sum up these answers in a few sentences: which final answers they give, and by what reasons."
-    sheet = join(talk.question, "Answers given by several agents:", labels, others, request, answer=False)
     greedy = attrs.evolve(talk.sampling, temperature=0.0)
     try:
         asked = await ask(
             talk.context.role("summarizer"),
             agents.summarizers[agent],
-            sheet,
+            summary(talk.question, others),
             greedy,
             before=talk.question.messages()[:-1],
             ratio=talk.ratios[agent],
