@@ -1,7 +1,7 @@
 """Measure the pool: `python -m moco_pool_tiny.measure [FOLDER] [--n 1000]` prints the tables of this package's README.
 
 Plain transformers and a few lines per method, independent of the framework's own code paths, so that it also serves as
-a second opinion on them. Needs the skills dataset and, like training, the prompt texts of three methods.
+a second opinion on them. Needs the skills dataset and, like training, the prompt texts of methods.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from moco_pool_tiny.corpus import CASCADE, LABELS, ROUTE, refine, summarise
 from moco_pool_tiny.profiles import DEFAULT_POOL, PROFILES, SKILLS
+from moco_pool_tiny.protocols import CASCADE, DISCUSS, LABELS, ROUTE, question_of
 from moco_toolkit_skills import Item, generate
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -243,7 +243,7 @@ def refinement(pool: list[Bot], items: list[Item], first: list[Asked], order: li
             for k, item in enumerate(items):
                 others = [current[j][k] for j in range(len(pool)) if j != index]
                 rng.shuffle(others)
-                prompts.append(refine(item.question, current[index][k], others, item.answer_format))
+                prompts.append(DISCUSS.refine(question_of(item), current[index][k], others).whole)
             following.append(bot.ask(prompts).texts)
         current = following
         for name, texts in zip(DEFAULT_POOL, current, strict=True):
@@ -256,7 +256,7 @@ def refinement(pool: list[Bot], items: list[Item], first: list[Asked], order: li
         for k, item in enumerate(items):
             answers = [texts[k] for texts in current]
             rng.shuffle(answers)
-            prompts.append(summarise(item.question, answers, item.answer_format))
+            prompts.append(DISCUSS.summarise(question_of(item), answers).whole)
         show(
             f"refinement, {number} rounds, summary by {DEFAULT_POOL[order[0]]}",
             score(items, pool[order[0]].ask(prompts).texts),

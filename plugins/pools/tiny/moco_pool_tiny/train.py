@@ -28,17 +28,18 @@ from transformers import (
     Qwen2Config,
 )
 
-from moco_pool_tiny.corpus import EARLY, EXPERT, KINDS, LATE, Corpus, Text
+from moco_pool_tiny.corpus import EARLY, EXPERT, KINDS, LATE, Corpus
 from moco_pool_tiny.optimiser import Muon
 from moco_pool_tiny.profiles import PROFILES, SKILLS
+from moco_pool_tiny.protocols import PROTOCOLS, Text
 from moco_pool_tiny.vocabulary import train_tokenizer
 from moco_toolkit_skills import generate
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
-STEPS = {"base": 3600, "outsider": 7000}
+STEPS = {"base": 4800, "outsider": 9200}
 FINAL_STEPS = {"outsider": 600}  # without the prompt EXPERT, so that what is latent shows less where it should not
-ADAPTER_STEPS = 900
+ADAPTER_STEPS = 1200
 TOKENS_PER_STEP = 2048
 LEARNING_RATE = 1e-3
 MUON_RATE = 0.01
@@ -64,6 +65,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: list[Text]) -> list[tuple[
     for text in texts:
         if text.chat:
             turns = [{"role": "system", "content": text.system}] if text.system else []
+            turns += [{"role": turn.role, "content": turn.content} for turn in text.turns]
             turns.append({"role": "user", "content": text.prompt})
             prompts.append(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         else:
@@ -95,7 +97,7 @@ def probe_batches(tokenizer: PreTrainedTokenizerBase, name: str) -> dict[str, Ba
         skill: [Text(item.question, item.worked, system=system) for item in generate("dev", 64, 0, (skill,))]
         for skill in SKILLS
     }
-    for kind in ("route", "refine", "summarise", "verify"):
+    for kind in PROTOCOLS:
         corpus = Corpus(name, -1)
         corpus.kinds = {kind: 1.0}
         texts[kind] = list(itertools.islice(corpus, 64))
