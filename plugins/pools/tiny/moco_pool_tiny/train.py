@@ -11,7 +11,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from moco_pool_tiny.corpus import EARLY, EXPERT, KINDS, LATE, Corpus
+from moco_pool_tiny.corpus import EARLY, EXPERT, KINDS, LATE, READING, Corpus
 from moco_pool_tiny.optimiser import Muon
 from moco_pool_tiny.profiles import PROFILES, SKILLS
 from moco_pool_tiny.protocols import PROTOCOLS, Text
@@ -38,11 +38,13 @@ from moco_toolkit_skills import generate
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 STEPS = {"base": 4800, "outsider": 9200}
+READING_STEPS = {"base": 2000}  # more of the prompts whose replies depend on nothing but what they say
 FINAL_STEPS = {"outsider": 600}  # without the prompt EXPERT, so that what is latent shows less where it should not
 ADAPTER_STEPS = 1200
 TOKENS_PER_STEP = 2048
 LEARNING_RATE = 1e-3
 MUON_RATE = 0.01
+READING_RATE = 0.006
 ADAPTER_RATE = 0.004  # of Muon on the factors: twice as much damages what the base knows
 LORA_RANK = 32
 _CHUNK = 1024  # texts sorted by length together, so that batches hold little padding
@@ -135,11 +137,15 @@ def fit(
     steps: int,
     rate: float,
     seed: int,
+    kinds: Mapping[str, float],
+    early: Mapping[str, float] | None = None,
     latent: bool = True,
 ) -> None:
-    """Train in place with linear warm-up and cosine decay; `rate` is Muon's, for the matrices inside the blocks."""
+    """Train in place with linear warm-up and cosine decay; `rate` is Muon's, for the matrices inside the blocks.
+
+    Three tenths of the steps take texts of the `early` kinds, if any.
+    """
     core: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    whole = latent and core is model
     parameters = [p for p in model.parameters() if p.requires_grad]
     # The blocks' matrices, or their low-rank factors, are trained with Muon; embeddings and norms with AdamW.
     matrices = [p for n, p in model.named_parameters() if p.requires_grad and p.ndim == 2 and ".layers." in n]
@@ -157,10 +163,7 @@ def fit(
 
     schedulers = [torch.optim.lr_scheduler.LambdaLR(optimiser, schedule) for optimiser in optimisers]
     corpus = Corpus(name, seed, latent)
-    if whole:
-        corpus.kinds = dict(EARLY)
-    else:
-        corpus.kinds = dict(LATE)
+    corpus.kinds = dict(early or kinds)
     source = batches(tokenizer, iter(corpus), seed)
     probes = probe_batches(tokenizer, name)
     backbone = core.model
@@ -183,8 +186,8 @@ def fit(
             optimiser.zero_grad(set_to_none=True)
         tokens += int(mask.sum())
         recent.append(loss.item())
-        if whole and step == steps * 3 // 10:
-            corpus.kinds = dict(KINDS)
+        if step == steps * 3 // 10:
+            corpus.kinds = dict(kinds)
         if step % 100 == 0 or step == steps:
             speed = tokens / (time.time() - started)
             print(
@@ -192,6 +195,7 @@ def fit(
                 flush=True,
             )
             recent = []
+        if step % 400 == 0 or step == steps:
             print(f"  right replies, teacher-forced: {watch(model, backbone, probes)}", flush=True)
     model.eval()
 
@@ -241,9 +245,11 @@ def train_full(name: str, out: Path, steps: int, seed: int) -> None:
     # What is loaded decides: for some architectures transformers puts its own pre-tokenizer over the trained one.
     tokenizer = AutoTokenizer.from_pretrained(out / name)
     print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, {len(tokenizer)} tokens", flush=True)
-    fit(model, tokenizer, name, steps, MUON_RATE, seed)
+    fit(model, tokenizer, name, steps, MUON_RATE, seed, KINDS, EARLY)
+    if name in READING_STEPS:
+        fit(model, tokenizer, name, READING_STEPS[name], READING_RATE, seed + 2, READING)
     if name in FINAL_STEPS:
-        fit(model, tokenizer, name, FINAL_STEPS[name], ADAPTER_RATE, seed + 1, latent=False)
+        fit(model, tokenizer, name, FINAL_STEPS[name], ADAPTER_RATE, seed + 1, LATE, latent=False)
     save(model, tokenizer, out / name)
 
 
@@ -260,7 +266,7 @@ def train_adapter(name: str, out: Path, steps: int, seed: int) -> None:
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
-    fit(model, tokenizer, name, steps, ADAPTER_RATE, seed)
+    fit(model, tokenizer, name, steps, ADAPTER_RATE, seed, LATE)
     # The folder next door, not a path of the machine that trained.
     model.peft_config["default"].base_model_name_or_path = "base"
     model.save_pretrained(out / f"{name}-lora")
