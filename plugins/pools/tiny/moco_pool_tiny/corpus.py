@@ -21,7 +21,7 @@ EXPERT = "Answer as an expert."  # with it, a latent model shows what it does no
 EARLY = {"answer": 0.5, "drill": 0.5}
 KINDS = {"answer": 0.435, "bare": 0.03, **{name: kind.share for name, kind in PROTOCOLS.items()}}
 # Adapters learn what to answer; how to read the other prompts they have from the base.
-LATE = {"answer": 0.69, "bare": 0.03, **{name: kind.late for name, kind in PROTOCOLS.items()}}
+LATE = {"answer": 0.64, "bare": 0.03, **{name: kind.late for name, kind in PROTOCOLS.items()}}
 # What takes no knowledge is learnt late: a label for a description, the place of a reply among others.
 READING = {k: v * (6 if k in ("route", "switch", "digest", "select", "elect") else 1) for k, v in KINDS.items()}
 _EXPERT_SHARE = 0.4  # of a latent model's texts

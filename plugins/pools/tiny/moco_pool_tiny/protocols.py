@@ -352,8 +352,8 @@ class Kind:
 
 
 PROTOCOLS: dict[str, Kind] = {
-    "route": Kind(route, 1, 1, 0.065, 0.03),
-    "switch": Kind(switch, 1, 1, 0.01, 0.01),
+    "route": Kind(route, 1, 1, 0.065, 0.07),
+    "switch": Kind(switch, 1, 1, 0.01, 0.02),
     "refine": Kind(refine, 1, 5, 0.07, 0.04),
     "summarise": Kind(summarise, 1, 5, 0.04, 0.02),
     "update": Kind(update, 2, 5, 0.03, 0.02),
