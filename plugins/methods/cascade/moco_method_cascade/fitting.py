@@ -158,14 +158,16 @@ def _choose(table: Table, options: Options, context: Context) -> tuple[float, ..
 def _by_fraction(table: Table, options: Options, context: Context) -> tuple[float, ...]:
     fractions = per_level(options.accept_fraction, table.levels - 1)
     thresholds, shares = by_fraction(table.confidence, fractions)
+    reached = table.questions
     for level, (wanted, got) in enumerate(zip(fractions, shares, strict=True), 1):
         if got == 0.0:
             context.warn(f"cascade: level {level} never gave a usable confidence on dev and is left out")
-        elif abs(wanted - got) > 1 / table.questions + 1e-9:
+        elif abs(wanted - got) > 1 / (reached or table.questions) + 1e-9:
             context.warn(
-                f"cascade: level {level} accepts {got:.0%} of dev instead of {wanted:.0%}, because many of its "
-                f"confidences ({options.confidence}) are equal"
+                f"cascade: level {level} accepts {got:.0%} of the dev questions that reach it instead of {wanted:.0%}, "
+                f"because many of its confidences ({options.confidence}) are equal"
             )
+        reached -= round(got * reached)
     return tuple(thresholds)
 
 

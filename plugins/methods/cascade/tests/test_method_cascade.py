@@ -419,3 +419,13 @@ def test_bad_pools():
     with pytest.raises(ConfigError, match="needs dev examples"):
         run_method(Cascade(Options()), three())
     assert issubclass(CapabilityError, Exception)
+
+
+def test_equal_confidences_are_told_and_odd_numbers_are_not():
+    """Of 15 questions 3 reach the second level, half of which is 1 or 2; where all are equally sure, it is all or none."""
+    dev, pool = ranked(15)
+    cascade = Cascade(Options(accept_fraction=(0.8, 0.5)))
+    assert not any("equal" in w for w in run_method(cascade, pool, dev=dev).warnings)
+    alike = ScriptedPool(dict.fromkeys(("weak", "mid", "strong"), lambda call: generation("the answer is a", -1.0)))
+    told = [w for w in run_method(cascade, alike, dev=dev).warnings if "equal" in w]
+    assert "level 1 accepts 100% of the dev questions that reach it instead of 80%" in told[0]
