@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from moco_core.catalogue import Catalogue
 from moco_core.cli.screen import printable, say
 from moco_core.errors import ConfigError
 from moco_core.events import BenchmarkStarted, RunFinished, RunProgress, RunStarted
 from moco_core.hookspecs import hookimpl
-from moco_core.runs.report import Report, Row
+from moco_core.runs.report import Report, Row, shown
 from moco_core.types import CallRecord, Span
 
 _COLUMNS = ("system", "score", "95% interval", "vs best single", "95% interval", "p", "n", "no answer", "cut", "tokens")
@@ -148,16 +149,22 @@ def _style(row: Row) -> str:
     return "bold" if row.best else "dim" if row.role == "control" else ""
 
 
+def check_columns(columns: Sequence[str], catalogue: Catalogue) -> None:
+    """Refuse a column that no table will have, before any work. Raises ConfigError."""
+    if catalogue.cards("report"):
+        shown([], catalogue, columns)
+    elif unknown := [c for c in columns if c not in _COLUMNS]:
+        raise ConfigError(f"--columns: {unknown[0]}: no such column; there are {', '.join(dict.fromkeys(_COLUMNS))}")
+
+
 def report_lines(report: Any, width: int, columns: Sequence[str] = ()) -> list[Text]:
     """Return a comparison as lines: as what :func:`~moco_core.runs.report.shown` returned shows it, or plainly.
 
-    ``columns`` names those that are shown, by their headings where it is shown plainly. Raises ConfigError.
+    ``columns`` names those that are shown, by their headings where it is shown plainly.
     """
     if not isinstance(report, Report):
         lines: list[Text] = report.lines(width, columns)
         return lines
-    if unknown := [c for c in columns if c not in _COLUMNS]:
-        raise ConfigError(f"--columns: {unknown[0]}: no such column; there are {', '.join(dict.fromkeys(_COLUMNS))}")
     kept = [i for i, name in enumerate(_COLUMNS) if not columns or not i or name in columns]
     head, *table = plain_table([_COLUMNS[i] for i in kept], [[_cells(r)[i] for i in kept] for r in report.rows])
     out = [Text(_heading(report), style="bold"), Text(head)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -22,7 +22,7 @@ from moco_core.cli.common import (
     run_options,
     status_console,
 )
-from moco_core.cli.display import LiveProgress, report_lines
+from moco_core.cli.display import LiveProgress, check_columns, report_lines
 from moco_core.cli.screen import printable, say
 from moco_core.config import RunConfig
 from moco_core.errors import ConfigError
@@ -73,6 +73,8 @@ def bench_command(config_file: str | None, methods: tuple[str, ...], datasets: t
 
 def _do(config: RunConfig, catalogue: Catalogue, given: Mapping[str, Any]) -> int:
     status, cache, as_json = status_console(), cache_file(given["cache_path"]), given["as_json"]
+    columns = [name.strip() for part in given["columns"] for name in part.split(",") if name.strip()]
+    check_columns(columns, catalogue)
     said: set[str] = set()
 
     def on_result(result: RunResult) -> None:
@@ -87,7 +89,7 @@ def _do(config: RunConfig, catalogue: Catalogue, given: Mapping[str, Any]) -> in
             config, catalogue, cache=cache, observers=observers, on_result=on_result, plugins=given["plugin_files"]
         )
         results = asyncio.run(benchmark.run())
-    _show(results, catalogue, given)
+    _show(results, catalogue, given, columns)
     failed = [r for r in results if r.status != "finished"]
     for result in failed:
         how_many = f"{result.failed} of {result.questions} questions failed: " if result.failed else ""
@@ -101,12 +103,11 @@ def _do(config: RunConfig, catalogue: Catalogue, given: Mapping[str, Any]) -> in
     return 0 if not failed else 2 if all(r.refused for r in failed) else 1
 
 
-def _show(results: list[RunResult], catalogue: Catalogue, given: Mapping[str, Any]) -> None:
+def _show(results: list[RunResult], catalogue: Catalogue, given: Mapping[str, Any], columns: Sequence[str]) -> None:
     reports, out = shown(make_reports(results), catalogue), console()
     if given["as_json"]:
         click.echo(json.dumps([r.data() for r in reports], indent=1, allow_nan=False))
         return
-    columns = [name.strip() for part in given["columns"] for name in part.split(",") if name.strip()]
     for report in reports:
         for line in report_lines(report, out.width, columns):
             if out.is_terminal:

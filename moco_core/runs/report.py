@@ -143,11 +143,10 @@ def make_reports(results: Iterable[RunResult]) -> list[Report]:
     return [_report(members) for members in groups.values()]
 
 
-def shown(reports: Sequence[Report], catalogue: Catalogue) -> Sequence[Any]:
-    """Return reports as an installed package of the group ``moco.report`` shows them; as they are if there is none."""
+def shown(reports: Sequence[Report], catalogue: Catalogue, columns: Sequence[str] = ()) -> Sequence[Any]:
+    """Return reports as a package of the group ``moco.report`` shows them, which refuses unknown columns; else as they are."""
     for card in catalogue.cards("report").values():
-        found: Sequence[Any] = catalogue.entry(card)(reports)
-        return found
+        return catalogue.entry(card)(reports, columns)  # type: ignore[no-any-return]
     return reports
 
 

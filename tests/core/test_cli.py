@@ -66,12 +66,14 @@ def test_figures_and_subsets_stand_below_the_comparison_and_in_every_record(moco
     assert row["subsets"] == head["subsets"] == {"even": {"mean": 2 / 3, "n": 3}, "odd": {"mean": 0.5, "n": 2}}
 
 
-def test_the_columns_of_a_table_are_chosen_by_their_headings(moco):
+def test_the_columns_of_a_table_are_chosen_by_their_headings_and_others_refused_before_any_work(moco):
     args = ("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "--test", "5")
     got = moco(*args, "--columns", "p,score")
     assert got.out.splitlines()[1].split() == ["system", "score", "p"]
-    got = moco(*args, "--columns", "prize")
+    before = len(folders(moco))
+    got = moco(*args, "--seed", "7", "--columns", "prize")
     assert got.code == 2 and got.errors[0].startswith("error: --columns: prize: no such column; there are system, score")
+    assert len(folders(moco)) == before
 
 
 def test_the_run_folder_holds_what_is_needed_to_check_it(moco):

@@ -149,14 +149,8 @@ class Shown:
         return out + [Text(line) for text in lost for line in ("", f"left out of {report.dataset}: {text}")]
 
     def _table(self, width: int, wanted: Sequence[str]) -> list[Text]:
-        known = {**COLUMNS, **MORE}
-        for name in wanted:
-            if name not in known:
-                raise ConfigError(
-                    f"--columns: {name}: no such column{suggest(name, known)}; there are {', '.join(known)}"
-                )
         if wanted:
-            shown = [known[name] for name in dict.fromkeys(["system", *wanted])]
+            shown = _columns(["system", *wanted])
         else:
             shown = [c for c in COLUMNS.values() if c.needed(self.comparison)]
         table = self._cells(shown)
@@ -224,9 +218,22 @@ class Shown:
         return ["", *lines]
 
 
-def shown(reports: Sequence[Report]) -> list[Shown]:
-    """Return reports as they are shown: the entry point of the group ``moco.report``."""
+def shown(reports: Sequence[Report], columns: Sequence[str] = ()) -> list[Shown]:
+    """Return reports as they are shown: the entry point of the group ``moco.report``.
+
+    Raises ConfigError for a name among ``columns`` that is none, also where there is nothing to show yet.
+    """
+    _columns(columns)
     return [Shown(Comparison(report)) for report in reports]
+
+
+def _columns(names: Sequence[str]) -> list[Column]:
+    known = {**COLUMNS, **MORE}
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"--columns: {unknown[0]}: no such column{suggest(unknown[0], known)}; there are {', '.join(known)}"
+        )
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _heading(report: Report) -> str:
