@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -46,8 +47,20 @@ async def minimise(
             f"optimizer: nevergrad has no {optimizer!r}{suggest(optimizer, ng.optimizers.registry)}; for example NGOpt, "
             "CMA, TwoPointsDE, OnePlusOne"
         )
-    space = ng.p.Array(init=np.zeros(size), lower=-bound, upper=bound)
-    space.random_state = np.random.RandomState(seed)
+    drawn = np.random.RandomState(seed).get_state()
+
+    @contextmanager
+    def drawing() -> Iterator[None]:
+        """Lend numpy's own generator, which several optimisers draw from or seed, at where the seed and they left it."""
+        nonlocal drawn
+        everybodys = np.random.get_state()
+        np.random.set_state(drawn)
+        try:
+            yield
+        finally:
+            drawn = np.random.get_state()
+            np.random.set_state(everybodys)
+
     evaluated: list[tuple[tuple[float, ...], float]] = []
 
     async def evaluate(point: Sequence[float]) -> float:
@@ -64,22 +77,28 @@ async def minimise(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nevergrad warns about budgets and bounds that are what the paper uses
-        search = ng.optimizers.registry[optimizer](parametrization=space, budget=budget, num_workers=1)
+        with drawing():
+            space = ng.p.Array(init=np.zeros(size), lower=-bound, upper=bound)
+            space.random_state = np.random.RandomState(seed)
+            search = ng.optimizers.registry[optimizer](parametrization=space, budget=budget, num_workers=1)
+            candidate = search.ask()
+
+        def following(candidate: Any, value: float) -> Any:
+            with drawing():  # at once: between the two, a thread that some optimisers run in may draw
+                search.tell(candidate, value)
+                return search.ask()
+
         try:
             early = [(0.0,) * size, *(tuple(s) for s in suggestions if max(map(abs, s)) <= bound)]
-            first_ask = search.ask()
-            if tuple(first_ask.value.tolist()) == early[0]:
+            if tuple(candidate.value.tolist()) == early[0]:
                 early = early[1:]
-                search.tell(first_ask, await evaluate(first_ask.value.tolist()))
-                pending: Any = None
-            else:
-                pending = first_ask
+                candidate = following(candidate, await evaluate(candidate.value.tolist()))
             for point in early[: budget - len(evaluated)]:
                 await evaluate(point)
             while len(evaluated) < budget:
-                candidate = pending if pending is not None else search.ask()
-                pending = None
-                search.tell(candidate, await evaluate(candidate.value.tolist()))
+                value = await evaluate(candidate.value.tolist())
+                if len(evaluated) < budget:
+                    candidate = following(candidate, value)
         finally:
             _stop(search)
     weights, value = min(evaluated, key=lambda e: e[1])  # min keeps the earliest of equals

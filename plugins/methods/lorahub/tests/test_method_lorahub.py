@@ -5,6 +5,7 @@ import random
 import threading
 
 import attrs
+import numpy as np
 import pytest
 
 from moco_core import ConfigError, Example, PromptTooLong, Question
@@ -232,3 +233,20 @@ def test_references_are_scored_in_the_form_of_a_reply():
     assert len(scored) == 5 and all(s.startswith("The answer is ") and s.endswith(".") for s in scored)
     with pytest.raises(ConfigError, match=r"expected \{\} where the reference stands"):
         run(pool, reference_format="The answer is X.")
+
+
+@pytest.mark.parametrize("optimizer", ["NGOpt", "CMA", "RotatedTwoPointsDE", "MetaModel", "RescaledCMA"])
+def test_a_search_depends_on_its_seed_alone_and_leaves_numpys_generator_where_it_was(optimizer):
+    """nevergrad's optimisers draw from the generator that the whole process shares, or seed it."""
+
+    def search(everybodys: int) -> tuple[float, ...]:
+        np.random.seed(everybodys)
+        before = np.random.get_state()[1].tobytes()
+        found = asyncio.run(minimise(bowl, 3, bound=1.5, budget=40, optimizer=optimizer, seed=5))
+        assert np.random.get_state()[1].tobytes() == before
+        return found.weights
+
+    async def bowl(weights):
+        return sum((w - 0.3 * i) ** 2 for i, w in enumerate(weights, 1))
+
+    assert search(1) == search(2)
