@@ -98,6 +98,19 @@ class AlwaysSaysLength(GoodPool):
     engine_class = _Overwhelmed
 
 
+class _Filled(GoodEngine):
+    def write(self, sampling: Sampling, salt: str) -> Generation:
+        found = super().write(sampling, salt)
+        full = found.usage.completion_tokens == sampling.max_new_tokens
+        return attrs.evolve(found, finish_reason="length") if full and found.finish_reason == "eos" else found
+
+
+class FillsItsBudget(GoodPool):
+    """Has no room left to say that it ended."""
+
+    engine_class = _Filled
+
+
 class _Greedy(GoodEngine):
     def answer(self, call: Call) -> Any:
         answer = super().answer(call)
@@ -147,6 +160,13 @@ def test_a_reply_that_its_budget_cut_is_not_called_whole_nor_the_other_way_round
 ) -> None:
     catalogue.register(cls, "broken")
     assert failures("pool", "broken", catalogue) == ["finish_reasons_are_true"]
+
+
+def test_a_reply_that_fills_its_budget_to_the_last_token_may_be_called_cut(
+    catalogue: Catalogue, failures: Failures
+) -> None:
+    catalogue.register(FillsItsBudget, "full")
+    assert failures("pool", "full", catalogue, max_new_tokens=15) == []
 
 
 def test_every_check_of_conduct_has_its_broken_pool() -> None:
