@@ -69,7 +69,7 @@ class Merge:
     def write(self, folder: Path, seed: int) -> None:
         """Write the merged checkpoint to a new folder; random methods draw by ``seed``. Raises ConfigError. Blocking."""
         parsed = self.parsed()
-        with tempfile.TemporaryDirectory() as loras:
+        with tempfile.TemporaryDirectory() as loras, torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
                 run_merge(parsed, str(folder), MergeOptions(quiet=True, write_model_card=False, lora_merge_cache=loras))
