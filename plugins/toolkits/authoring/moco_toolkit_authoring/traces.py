@@ -112,7 +112,8 @@ class _Held:
         until, collected = time.monotonic() + _PATIENCE, False
         while found := self._look():
             if not collected:
-                collected = bool(gc.collect()) or True
+                gc.collect()
+                collected = True
             elif time.monotonic() > until:
                 break
             else:

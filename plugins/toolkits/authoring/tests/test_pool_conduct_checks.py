@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -21,7 +21,7 @@ from conforming import GoodEngine, GoodPool
 
 from moco_core import Call, Generation, Model, Sampling
 from moco_core.catalogue import Catalogue
-from moco_core.types import digest
+from moco_core.types import FinishReason, digest
 from moco_toolkit_authoring import checks_of, pool_conduct, traces
 from moco_toolkit_authoring.kit import perform
 from moco_toolkit_authoring.pool_case import PoolCase, PoolPlan
@@ -62,10 +62,23 @@ class AsksOneModel(GoodPool):
     engine_class = _Single
 
 
-class _Stopped(GoodEngine):
+class _Renaming(GoodEngine):
+    """Calls one reason by which a reply ended by the name of another."""
+
+    was: ClassVar[FinishReason] = "eos"
+    said: ClassVar[FinishReason] = "length"
+
     def write(self, sampling: Sampling, salt: str) -> Generation:
         found = super().write(sampling, salt)
-        return attrs.evolve(found, finish_reason="stop") if found.finish_reason == "eos" else found
+        renamed = found.finish_reason == self.was and self.meant(found, sampling)
+        return attrs.evolve(found, finish_reason=self.said) if renamed else found
+
+    def meant(self, found: Generation, sampling: Sampling) -> bool:
+        return True
+
+
+class _Stopped(_Renaming):
+    said = "stop"
 
 
 class SaysStopAtItsEnd(GoodPool):
@@ -74,10 +87,8 @@ class SaysStopAtItsEnd(GoodPool):
     engine_class = _Stopped
 
 
-class _Unaware(GoodEngine):
-    def write(self, sampling: Sampling, salt: str) -> Generation:
-        found = super().write(sampling, salt)
-        return attrs.evolve(found, finish_reason="eos") if found.finish_reason == "length" else found
+class _Unaware(_Renaming):
+    was, said = "length", "eos"
 
 
 class NeverSaysLength(GoodPool):
@@ -86,23 +97,15 @@ class NeverSaysLength(GoodPool):
     engine_class = _Unaware
 
 
-class _Overwhelmed(GoodEngine):
-    def write(self, sampling: Sampling, salt: str) -> Generation:
-        found = super().write(sampling, salt)
-        return attrs.evolve(found, finish_reason="length") if found.finish_reason == "eos" else found
-
-
 class AlwaysSaysLength(GoodPool):
     """Calls a reply cut that ended by itself."""
 
-    engine_class = _Overwhelmed
+    engine_class = _Renaming
 
 
-class _Filled(GoodEngine):
-    def write(self, sampling: Sampling, salt: str) -> Generation:
-        found = super().write(sampling, salt)
-        full = found.usage.completion_tokens == sampling.max_new_tokens
-        return attrs.evolve(found, finish_reason="length") if full and found.finish_reason == "eos" else found
+class _Filled(_Renaming):
+    def meant(self, found: Generation, sampling: Sampling) -> bool:
+        return found.usage.completion_tokens == sampling.max_new_tokens
 
 
 class FillsItsBudget(GoodPool):
