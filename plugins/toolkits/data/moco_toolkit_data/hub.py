@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import attrs
 from moco_core import DatasetError
 from moco_toolkit_data.rows import Row
 
-__all__ = ["Hub", "full_commit", "hub_rows"]
+__all__ = ["Hub", "asked_once", "full_commit", "hub_rows"]
 
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 _WHOLE = re.compile(r"[0-9a-f]{40}")
@@ -34,6 +35,27 @@ class Hub:
     @property
     def name(self) -> str:
         return f"{self.repo}/{self.config}" if self.config else self.repo
+
+
+@contextmanager
+def asked_once() -> Iterator[None]:
+    """Ask the Hub once whether it is there, and nothing more where it is not: only what lies in its cache is found then.
+
+    Its client would ask for each file six times, for half a minute, before it looks there or gives up.
+    """
+    from huggingface_hub import constants, get_session
+
+    away = False
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=5)  # whatever it answers
+        except Exception:  # of whichever library the client asks with
+            away = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        if away:
+            constants.HF_HUB_OFFLINE = False
 
 
 def hub_rows(
@@ -61,17 +83,18 @@ def hub_rows(
         raise DatasetError(f"{hub.repo}: reading from the Hub needs: pip install datasets") from None
     source = f"{hub.name}, {split}"
     try:
-        known = (commits or {}).get(hub.repo, "")  # from what was read before
-        revision = known if revision and known.startswith(revision) else full_commit(hub.repo, revision)
-        if hub.file:
-            address = f"hf://datasets/{hub.repo}@{revision or 'main'}/{hub.file}"
-            kind = hub.file.removesuffix(".gz").rpartition(".")[2].replace("jsonl", "json")
-            found = datasets.load_dataset(kind, data_files=address, split="train", streaming=streaming)
-        else:
-            found = datasets.load_dataset(
-                hub.repo, hub.config or None, split=split, revision=revision or None, streaming=streaming
-            )
-        rows = iter(_without_media(found))
+        with nullcontext() if Path(hub.repo).exists() else asked_once():
+            known = (commits or {}).get(hub.repo, "")  # from what was read before
+            revision = known if revision and known.startswith(revision) else full_commit(hub.repo, revision)
+            if hub.file:
+                address = f"hf://datasets/{hub.repo}@{revision or 'main'}/{hub.file}"
+                kind = hub.file.removesuffix(".gz").rpartition(".")[2].replace("jsonl", "json")
+                found = datasets.load_dataset(kind, data_files=address, split="train", streaming=streaming)
+            else:
+                found = datasets.load_dataset(
+                    hub.repo, hub.config or None, split=split, revision=revision or None, streaming=streaming
+                )
+            rows = iter(_without_media(found))
     except Exception as error:  # datasets and the Hub client raise many unrelated classes
         raise DatasetError(_why(hub, split, revision, error, unlock)) from error
     if commits is not None and hub.repo not in commits:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import types
 from collections.abc import Iterator
@@ -32,6 +34,27 @@ def test_rows_come_through_the_datasets_library(tmp_path: Path, monkeypatch: pyt
         assert ids(data, "test") == [f"s{i}" for i in range(10, 19)]
         assert ids(Local(SourceOptions(streaming=streaming, scan_rows=3, test_size=0)), "test") == ["s10", "s11", "s12"]
     assert data.notes()["revision"] == "r1"
+
+
+FAR = """
+from moco_core import DatasetError
+from moco_toolkit_data.hub import Hub, hub_rows
+for _ in range(2):
+    try:
+        next(hub_rows(Hub("org/far"), "test", revision="", streaming=False))
+    except DatasetError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow  # importing datasets takes seconds
+def test_a_hub_out_of_reach_is_asked_once_and_not_again_and_again(tmp_path: Path) -> None:
+    """The client says on stderr that it tries once more, each time after a longer wait."""
+    env = {k: v for k, v in os.environ.items() if not k.endswith("_OFFLINE")}
+    env |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "USE_TORCH": "0"}  # where nobody listens
+    done = subprocess.run([sys.executable, "-c", FAR], env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("org/far: the Hub is out of reach and nothing is cached") == 2, done.stderr
+    assert "Retry" not in done.stderr
 
 
 def fake_hub(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
@@ -110,10 +133,8 @@ def test_a_short_commit_is_completed_from_the_cache_or_the_list_of_commits(
                 raise ConnectionError("offline")
             return [types.SimpleNamespace(commit_id=c * 20) for c in ("ab", "cd", "ce")]
 
-    hub = types.ModuleType("huggingface_hub")
-    hub.HfApi = Api  # type: ignore[attr-defined]
-    hub.constants = types.SimpleNamespace(HF_HUB_CACHE=str(tmp_path))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     (tmp_path / "datasets--org--kept" / "snapshots" / ("ef" * 20)).mkdir(parents=True)
 
     class Table(list[Any]):

@@ -14,6 +14,7 @@ import attrs
 
 from moco_core import ConfigError, DatasetError
 from moco_core.errors import suggest
+from moco_toolkit_data.hub import asked_once
 
 __all__ = ["SAMPLE", "Place", "docs_of", "load_tasks"]
 
@@ -59,7 +60,8 @@ def load_tasks(name: str, include_path: str = "") -> Mapping[str, Any]:
         where = f", nor has {include_path}" if include_path else ""
         raise DatasetError(f"lm-eval has no task {name!r}{where}{suggest(name, manager.all_tasks)} (lm-eval ls tasks)")
     try:
-        found: Mapping[str, Any] = manager.load(name)["tasks"]
+        with asked_once():
+            found: Mapping[str, Any] = manager.load(name)["tasks"]
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise DatasetError(
