@@ -102,9 +102,7 @@ def test_a_streamed_source_is_recorded_at_the_commit_that_the_hub_tells(monkeypa
                 raise ConnectionError("offline")
             return types.SimpleNamespace(sha="b2" * 20)
 
-    hub = types.ModuleType("huggingface_hub")
-    hub.HfApi = Api  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
 
     class Stream(list[Any]):
         features = info = None
