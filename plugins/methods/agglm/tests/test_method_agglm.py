@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import warnings
 
 import attrs
 import pytest
@@ -20,6 +19,7 @@ from moco_method_agglm.method import Agglm
 from moco_method_agglm.options import Options
 from moco_method_agglm.prompts import Room
 from moco_toolkit_authoring import ScriptedPool, method_checks, open_session, run_method
+from moco_toolkit_authoring.killing import killed
 from moco_toolkit_authoring.toy import LastWord
 
 test_conformance = method_checks(
@@ -189,15 +189,7 @@ def test_a_fit_that_was_killed_while_it_trained_asks_nothing_again_and_ends_at_t
         cache = Cache(tmp_path / "calls.sqlite")
         return run_method(method, pool, dev=DEV, sampling=GREEDY, cache=cache, metric=metric(NoOptions()))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons dislike forks
-        child = os.fork()
-    if child == 0:
-        try:
-            run(wrong_majority(), Deadly)
-        finally:
-            os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    killed(lambda: run(wrong_majority(), Deadly))
     pool = wrong_majority()
     assert run(pool).state == fitted(ask=[])[1].state
     assert len(pool.trainings) == 1

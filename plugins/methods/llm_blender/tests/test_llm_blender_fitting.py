@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import warnings
 
 import attrs
 import pytest
@@ -17,6 +16,7 @@ from moco_core.runtime.cache import Cache
 from moco_method_llm_blender.method import LlmBlender
 from moco_method_llm_blender.options import Options
 from moco_toolkit_authoring import ScriptedPool, run_method
+from moco_toolkit_authoring.killing import killed
 from moco_toolkit_authoring.toy import LastWord
 
 
@@ -216,15 +216,7 @@ def test_a_fit_that_was_killed_between_its_trainings_trains_and_asks_nothing_aga
         method = LlmBlender(build(Options, options))
         return run_method(method, pool, dev=DEV, sampling=GREEDY, cache=cache, metric=metric(NoOptions()))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons dislike forks
-        child = os.fork()
-    if child == 0:
-        try:
-            run(mixed(), Deadly, Cache(tmp_path / "calls.sqlite"))
-        finally:
-            os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    killed(lambda: run(mixed(), Deadly, Cache(tmp_path / "calls.sqlite")))
     pool = mixed()
     assert run(pool, cache=Cache(tmp_path / "calls.sqlite")).state == run(mixed()).state
     assert [job.service for _, job in pool.trainings] == ["sft"]  # the rankers are there

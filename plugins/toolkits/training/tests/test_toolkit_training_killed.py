@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-import warnings
 
 import attrs
 import pytest
 from training_lab import JOBS, digest_of
 
+from moco_toolkit_authoring.killing import killed
 from moco_toolkit_training.worker import train
 
 PARTS = {"accumulated": attrs.evolve(JOBS["sft"], batch=4, min_steps=1, lora=None)}
@@ -21,8 +20,8 @@ QUICK = ("grpo", "accumulated")
 """Those that are killed in every run of the tests: one that draws, and one whose optimiser has all weights."""
 
 
-def killed(job, site, step: int) -> None:
-    """Train in a fork of this process, whose libraries are there already, until a step is done; then SIGKILL."""
+def train_until_killed(job, site, step: int) -> None:
+    """Train in a fork until a step is done; then SIGKILL."""
     from transformers import TrainerCallback
 
     class Killer(TrainerCallback):
@@ -30,19 +29,7 @@ def killed(job, site, step: int) -> None:
             if state.global_step == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons dislike forks
-        child = os.fork()
-    if child == 0:
-        try:
-            train(job, site, interval=0.0, most=2, prepare=lambda trainer: trainer.add_callback(Killer()))
-        finally:
-            os._exit(1)
-    deadline = time.monotonic() + 120
-    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    assert os.WTERMSIG(done[1]) == signal.SIGKILL
+    killed(lambda: train(job, site, interval=0.0, most=2, prepare=lambda trainer: trainer.add_callback(Killer())))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -53,7 +40,7 @@ def test_killed_and_run_again_it_ends_at_the_same_weights(lab, name):
     job = {**JOBS, **PARTS}[name]
     straight, folder = lab.train(job, how={"most": 2})
     site = lab.site()
-    killed(job, site, 2)
+    train_until_killed(job, site, 2)
     left = sorted(p.name for p in (site.folder / "checkpoints").glob("checkpoint-*"))
     assert left == ["checkpoint-1", "checkpoint-2"] and not (site.folder / "model").exists()
     figures, again = lab.train(job, folder=site.folder, how={"most": 2})
@@ -75,6 +62,6 @@ def test_rounds_that_go_on_from_an_adapter_resume_to_the_same_bits_too(lab):
     model = lab.derive(lab.train(JOBS["sft"])[1])
     straight = lab.train(JOBS["dpo"], model, how={"most": 2})[1]
     site = lab.site(model)
-    killed(JOBS["dpo"], site, 2)
+    train_until_killed(JOBS["dpo"], site, 2)
     figures, again = lab.train(JOBS["dpo"], model, folder=site.folder, how={"most": 2})
     assert figures["resumed_at"] == 2 and digest_of(again) == digest_of(straight)
