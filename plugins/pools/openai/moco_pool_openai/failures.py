@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from moco_core.errors import ModelCallError
-from moco_pool_openai.attempts import retry_after, seconds
+from moco_pool_openai.attempts import asked_in_words, renewed, retry_after, seconds
 
 __all__ = [
     "Damaged",
@@ -25,21 +25,27 @@ _PASSING = frozenset({408, 409, 425, 429, 498})
 _FINAL_CODES = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "exceeded_current_quota_error"}
 )
+_READ = r"\b(?:prompts?|inputs?(?! validation)|messages?|conversation|sequence)\b"
+_SIZE = r"(?<!_)(?:tokens?|length)\b"  # max_tokens is what may be written
+_OVER = (
+    r"(?:exceed|too (?:long|large|many)|(?:long|larg|great)er than|(?:less|fewer) than|at most|<=|should be|must be|fit\b"
+    r"|takes?\b|limit)"
+)
 _TOO_LONG = re.compile(
-    r"context.?(length|window|size)|maximum context|model_max_prompt|longer than the (model|maximum)"
-    r"|(prompt|input|messages?|conversation|request)\b.{0,40}\b(is|are|was)?\s*too (long|large|many tokens)"
-    r"|(input|prompt) tokens?.{0,40}exceed|exceeds?.{0,40}(token limit|number of tokens|context|model'?s? (limit|maximum))"
-    r"|too many (input )?tokens|string_above_max_length",
+    r"context.?(length|window|size|limit)|maximum context|model_max_prompt|string_above_max_length|max_position_embeddings"
+    r"|\bn_ctx\b|max(imum)?[ _](allowed |prompt|input|sequence|seq_|model)[ _\w]*len(gth)?\b|longer than the (model|maximum)"
+    r"|(?<!image )(prompt|input|messages?|conversation|request)\b.{0,40}\b(is|are|was)?\s*too (long|large|many tokens)"
+    rf"|{_READ}.{{0,60}}{_SIZE}.{{0,60}}{_OVER}|{_SIZE}.{{0,40}}{_READ}.{{0,40}}{_OVER}"
+    rf"|{_READ}.{{0,30}}{_OVER}.{{0,30}}{_SIZE}"
+    r"|exceeds?.{0,40}(token limit|number of tokens|context|model'?s? (limit|maximum))"
+    r"|token limit exceeded|too many (input )?tokens|reduce (the length of )?(the|your) (prompt|input|messages)"
+    r"|(输入|提示词?|上下文|文本).{0,16}(过长|太长|超)",
     re.IGNORECASE | re.DOTALL,
 )
+_TOO_FAST = re.compile(r"\bper (minute|hour|day)\b|\b[TR]P[MD]\b|rate.?limit", re.IGNORECASE)
 _BAD_KEY = re.compile(
     r"api[ _-]?key (is )?(not valid|invalid|expired|not found)|(invalid|incorrect|expired)[ _]api[ _-]?key", re.I
 )
-_WAIT = re.compile(
-    r"(?:try again|retry\w*|available again|resets?)\s+(?:in|after)\s+(?:about\s+)?((?:[\d.]+\s*(?:ms|[dhms])[a-z]*\s*)+)",
-    re.IGNORECASE,
-)
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _STATUS_WORDS = {
     "rate_limit": 429, "rate_limit_exceeded": 429, "rate_limit_error": 429, "resource_exhausted": 429,
     "overloaded_error": 529, "overloaded": 529, "server_error": 500, "internal_server_error": 500, "internal": 500,
@@ -67,9 +73,10 @@ class RequestFailed(ModelCallError):
     @property
     def too_long(self) -> bool:
         """The prompt does not fit the model."""
-        if self.status == 413 and self.code.startswith(("rate_limit", "tokens")):
+        said = f"{self.code} {self.said}"
+        if self.status not in (400, 413, 422, 500) or (self.status == 413 and self.code.startswith("tokens")):
             return False
-        return self.status in (400, 413, 422, 500) and bool(_TOO_LONG.search(f"{self.code} {self.said}"))
+        return bool(_TOO_LONG.search(said)) and not _TOO_FAST.search(said)
 
     @property
     def bad_key(self) -> bool:
@@ -103,6 +110,8 @@ def failure_of(status: int, text: str, headers: Mapping[str, str]) -> RequestFai
         passing = False
     if wait is None:
         wait = _stated_wait(body, said)
+    if wait is None:
+        wait = renewed(headers)
     failure = RequestFailed(said, status=status, code=code, wait=wait, passing=passing)
     failure.passing &= not failure.too_long
     return failure
@@ -165,23 +174,11 @@ def names_in(said: str, names: Iterable[str]) -> list[str]:
 
 
 def _stated_wait(body: Any, said: str) -> float | None:
-    """Return the wait that a message asks for in words or, as Google's services do, in a field of its details."""
-    spoken = [
-        t for name in ("retryDelay", "retry_after", "retry_after_seconds") if (t := _find(body, name)) is not None
-    ]
-    for text in spoken:
-        try:
-            return seconds(float(str(text).strip().removesuffix("s")))
-        except ValueError:
-            continue
-    found = _WAIT.search(said)
-    if not found:
-        return None
-    pieces = re.findall(r"([\d.]+)\s*(ms|[dhms])", found[1].lower())
-    try:
-        return sum(float(number) * _UNITS[unit] for number, unit in pieces) or None
-    except ValueError:
-        return None
+    """Return the wait that a message asks for in a field of its details, as Google's services do, or in words."""
+    for name in ("retryDelay", "retry_after", "retry_after_seconds", "X-RateLimit-Reset"):
+        if (wait := seconds(_find(body, name))) is not None:
+            return wait
+    return asked_in_words(said)
 
 
 def _find(body: Any, name: str, depth: int = 6) -> Any:

@@ -14,7 +14,9 @@ __all__ = ["looks_like_key", "mask"]
 
 _KEY = re.compile(
     r"sk-\S{8,}|(?:sk|pk|rk|gsk|hf|xai|pplx|nvapi|tgp|fw|csk|r8|gh[opsu]|github_pat|glpat|xox[abp])[-_](?=\S*\d)\S{8,}"
-    r"|AIza[\w-]{20,}|AKIA[A-Z0-9]{12,}|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
+    r"|(?:dop_v1|esecret|cpk|npm|jina|lsv2|wandb_v\d)_(?=\S*\d)\S{8,}|(?:key|sess)-[0-9A-Za-z]{24,}|dapi[0-9a-f]{24,}"
+    r"|AIza[\w-]{20,}|AQ\.[\w-]{20,}|ya29\.[\w-]{10,}|A[KS]IA[A-Z0-9]{12,}|ABSK[\w+/]{16,}=*"
+    r"|eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
 )
 
 
@@ -30,7 +32,8 @@ _WORD = 8
 """Shorter secrets are words such as ``none`` or ``test``: masked where they stand alone."""
 _TOO_SHORT = 4
 """Still shorter ones keep nothing from anybody, and would mask letters of every message."""
-_GAPS = re.compile(r"\\[nrt]|[\s\\'\"`|│>\x00-\x1f\x7f\u200b\u200c\u200d\u2060\ufeff]")
+_GAPS = re.compile(r"\\[nrt]|[\s\\'\"`|│>,.:\x00-\x1f\x7f\u200b\u200c\u200d\u2060\ufeff]")
+_ESCAPES = ("%{:02x}", "x{:02x}", "u{:04x}", "&#{};", "&#x{:x};", "{:03o}", "{}", "{:c}x00")  # a backslash is a gap
 _FOLD = str.maketrans("-_", "+/")  # the two alphabets of base64 are one
 _AUTHORITY = re.compile(r"(?<=://)[^/\s@'\"]+@")
 _SCHEME = re.compile(r"\b(bearer|basic)(\s+|%20|\+)(?=\S*\d)[\w.~+/=%-]{8,}", re.IGNORECASE)
@@ -40,8 +43,8 @@ def mask(text: str, secrets: Iterable[Secret | str]) -> str:
     """Return ``text`` with ``***`` wherever a secret, or a good part of one, stands.
 
     Found are the plain form, its repr or JSON, percent-encoding, base64 (alone or within a user and password), hexadecimal
-    digits and HTML, each of them also where it is wrapped over lines. The user and password of an address and what follows
-    ``Bearer`` or ``Basic`` are masked whoever they belong to.
+    digits, HTML and escapes of every letter, each of them also where it is wrapped over lines or cut into letters. The user
+    and password of an address and what follows ``Bearer`` or ``Basic`` are masked whoever they belong to.
     """
     letters, places = _letters(text)
     hidden = bytearray(len(text))
@@ -86,6 +89,8 @@ def _forms(word: str) -> Iterator[str]:
     raw = word.encode("utf-8", "surrogatepass")
     once = quote(raw, safe="")
     forms = [word, once, quote(raw), quote(once, safe=""), raw.hex(), html.escape(word)]
+    forms += ["".join(letter.format(byte) for byte in raw) for letter in _ESCAPES]
+    forms += [base64.b32encode(raw).decode().rstrip("="), base64.b64encode(base64.b64encode(raw)).decode().rstrip("=")]
     for lead in range(3):  # where a key begins within what was encoded decides the letters
         code = base64.b64encode(b"\0" * lead + raw).decode().rstrip("=")
         # letters that also hold bits of what stands before or after the key are left out

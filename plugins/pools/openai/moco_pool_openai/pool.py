@@ -17,7 +17,7 @@ from moco_pool_openai.options import Entry, Options, entries_of
 
 __all__ = ["Entry", "OpenAIPool", "Options"]
 
-_READING = 2
+_READING = 3
 """Version of how replies are read. Those that were read otherwise may be wrong, and are asked for again."""
 
 

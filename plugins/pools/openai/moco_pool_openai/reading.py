@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,13 +23,15 @@ __all__ = ["Listener", "generation", "parsed"]
 _LARGEST = 2**26
 """Characters of one body. No reply is that long."""
 
-_LENGTH = frozenset({"length", "max_tokens", "model_length", "max_output_tokens", "max_length", "token_limit"})
-_FILTERED = frozenset(
-    {"content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "refusal", "sensitive"}
+_LENGTH = re.compile(r"length|max\w*[ _]tokens|token[ _]?limit|^limit$|context_window|truncat|repetition|^incomplete$")
+_FILTERED = re.compile(
+    r"filter|safety|recitation|prohibited|block|spii|refus|sensitive|toxic|guardrail|jailbreak|moderat"
 )
-_BROKEN = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "failed", "timeout", "insufficient_system_resource",
-                     "other_error", "network_error"})  # fmt: skip
-_TOOLS = frozenset({"tool_calls", "tool_call", "tool_use", "function_call"})
+_BROKEN = re.compile(r"error|abort|cancel|fail|time_?out|interrupt|overload|disconnect|insufficient|unavailable")
+_TOOLS = re.compile(r"tool|function_?call")
+_TURN_ENDED = frozenset({"eos", "eos_token", "end_turn"})
+_ENDED = _TURN_ENDED | {"", "stop", "stop_sequence", "complete", "null"}
+"""What services call the end of a reply that is whole."""
 
 
 def parsed(text: str) -> Any:
@@ -73,21 +76,26 @@ def generation(
     except Exception as error:  # a server may answer anything
         raise Damaged(f"{name}: the server's reply is damaged ({type(error).__name__}: {error})") from None
     stated = stated_failure({"error": choice.get("error")})
-    if finish in _BROKEN or stated:
+    filtered = bool(_FILTERED.search(finish))
+    length = bool(_LENGTH.search(finish))
+    broken = not filtered and not length and bool(_BROKEN.search(finish))
+    if broken or stated:
         why = f": {stated.said}" if stated else f" ({finish})"
         passing = stated is None or stated.passing
         raise RequestFailed(f"{name}: the server broke off while it wrote{why}", passing=passing)
     meta: dict[str, Any] = {}
     if not text and refusal:
         text, meta["refusal"] = refusal, True
-    if finish in _FILTERED:
+    if filtered:
         if not text:
             raise RequestFailed(f"{name}: the server's content filter withheld the reply")
         meta["content_filter"] = True
-    if not text and (finish in _TOOLS or message.get("tool_calls") or message.get("function_call")):
+    if not text and (_TOOLS.search(finish) or message.get("tool_calls") or message.get("function_call")):
         raise RequestFailed(
             f"{name}: the server answers with the call of a tool, and none was offered; turn its tools off"
         )
+    if not text and not said and not length and finish not in _ENDED:
+        raise RequestFailed(f"{name}: the server broke off before it wrote anything ({finish})", passing=True)
     text = text.removeprefix(_echoed(call, dialect))
     stops = call.params.get("stop", ())
     text, cut = _cut(text, stops)
@@ -162,7 +170,9 @@ def _parts(message: Any) -> tuple[str, str, str]:
         if kind in ("text", "output_text"):
             answers.append(_text(part["text"]))
         elif kind in ("thinking", "reasoning", "reasoning_text", "reasoning.text"):
-            thoughts.append(_text(part.get("thinking") or part.get("reasoning") or part.get("text")))
+            thoughts.append(
+                _text(next((part[k] for k in ("thinking", "reasoning", "text", "summary") if part.get(k)), None))
+            )
         elif kind == "refusal":
             refusals.append(_text(part.get("refusal") or part.get("text")))
         elif isinstance(part.get("text"), str):  # a text of a kind that is new
@@ -171,7 +181,7 @@ def _parts(message: Any) -> tuple[str, str, str]:
     content = message.get("content")
     for part in content if isinstance(content, list) else [] if content is None else [content]:
         take(part)
-    for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"):
+    for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks"):
         if not any(thoughts) and message.get(name):
             thoughts.append(_text(message[name]))
     if message.get("refusal"):
@@ -215,8 +225,12 @@ def _word(finish: Any) -> str:
 def _finish(choice: Mapping[str, Any], finish: str, stops: bool, cut: bool) -> FinishReason:
     if cut:
         return "stop"
-    if finish in _LENGTH:
+    if _LENGTH.search(finish):
         return "length"
+    if finish in _TURN_ENDED:
+        return "eos"
+    if finish == "stop_sequence":
+        return "stop"
     # vLLM and SGLang tell what stopped a reply: a string they were given, a token id, or nothing special
     for name in ("stop_reason", "matched_stop"):
         if name in choice:

@@ -9,7 +9,9 @@ from typing import Any
 
 __all__ = ["Stream", "is_stream", "joined"]
 
-_GROWING = ("content", "reasoning_content", "reasoning", "thinking", "refusal", "text")
+_GROWING = frozenset(
+    {"content", "reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks", "refusal", "text"}
+)
 _LISTS = ("content", "tokens", "token_logprobs", "token_ids")
 
 
@@ -17,7 +19,7 @@ def is_stream(text: str) -> bool:
     """Whether a body holds server-sent events."""
     head = text[:200].lstrip()
     begins = head.startswith(("data:", "event:", "id:", "retry:"))
-    return begins or (head.startswith(": ") and re.search(r"[\r\n]data:", text) is not None)
+    return begins or (head.startswith(":") and re.search(r"[\r\n]data:", text) is not None)
 
 
 def joined(text: str) -> dict[str, Any]:
@@ -35,6 +37,7 @@ class Stream:
         self._reply: dict[str, Any] = {}
         self._choice: dict[str, Any] = {"index": 0, "finish_reason": None}
         self._ended = False
+        self._failure: Any = None
         self._rest = ""
 
     def take(self, text: str) -> None:
@@ -44,26 +47,29 @@ class Stream:
         *blocks, rest = lines.removesuffix(held).replace("\r", "\n").split("\n\n")
         self._rest = rest + held
         for block in blocks:
-            data = "\n".join(line[5:].removeprefix(" ") for line in block.split("\n") if line.startswith("data:"))
-            if data and not self._ended:
-                self._event(data)
+            named = "error" if re.search(r"^event: ?error\s*$", block, re.MULTILINE) else ""
+            lines_of_data = [line[5:].removeprefix(" ") for line in block.split("\n") if line.startswith("data:")]
+            for data in _events(lines_of_data):
+                if not self._ended:
+                    self._event(data, named)
 
-    def _event(self, data: str) -> None:
+    def _event(self, data: str, named: str) -> None:
         if data.strip() == "[DONE]":
             self._ended = True
             return
         event = json.loads(data)
         if not isinstance(event, Mapping):
             raise ValueError("an event is no JSON object")
+        self._failure = self._failure or _failure(event, named)
         self._reply |= {k: v for k, v in event.items() if k != "choices" and v is not None}
         for piece in event.get("choices") or ():
-            if isinstance(piece, Mapping) and not piece.get("index"):
+            if isinstance(piece, Mapping) and piece.get("index") in (None, 0, "0"):
                 _add(self._choice, self.message, piece)
 
     def whole(self) -> dict[str, Any]:
         """Return the reply. Raises ValueError if it ends in the middle."""
-        if self._reply.get("error"):
-            return self._reply
+        if self._failure:
+            return {**self._reply, "error": self._failure}
         if not self._ended and self._choice["finish_reason"] is None:
             raise ValueError("the stream ends in the middle")
         message = self.message
@@ -72,12 +78,39 @@ class Stream:
         return {**self._reply, "choices": [{**self._choice, "message": message}]}
 
 
+def _events(lines: list[str]) -> list[str]:
+    """Return the events in lines of data: one over several lines, or one a line where a server leaves out the empty ones."""
+    whole = "\n".join(lines)
+    if len(lines) > 1:
+        try:
+            json.loads(whole)
+        except ValueError:
+            return lines
+    return [whole] if whole else []
+
+
+def _failure(event: Mapping[str, Any], named: str) -> Any:
+    """Return what an event says went wrong, None for one that brings a part of the reply."""
+    beside = event.get("x_groq")
+    for holder in (event, beside if isinstance(beside, Mapping) else {}):
+        if holder.get("error"):
+            return holder["error"]
+    said = "choices" not in event and any(event.get(k) for k in ("detail", "message"))
+    return event if said or "error" in (named, event.get("object"), event.get("type")) else None
+
+
 def _add(choice: dict[str, Any], message: dict[str, Any], piece: Mapping[str, Any]) -> None:
     """Add one piece to what has come."""
     delta = piece.get("delta") or piece.get("message") or {}
     for key, value in {**delta, **({"text": piece["text"]} if "text" in piece else {})}.items():
-        if key in _GROWING and isinstance(value, (str, list)) and isinstance(message.get(key), type(value)):
-            message[key] += value
+        old = message.get(key)
+        if key in _GROWING and old and isinstance(value, (str, list)):
+            repeated = (
+                not piece.get("delta") and "text" not in piece and value[: len(old)] == old
+            )  # the whole at the end
+            message[key] = (
+                value if repeated else old + value if isinstance(value, type(old)) else [*_list(old), *_list(value)]
+            )
         elif value is not None:
             message[key] = value
     for key, value in piece.items():
@@ -88,5 +121,11 @@ def _add(choice: dict[str, Any], message: dict[str, Any], piece: Mapping[str, An
                     into[name] = into.get(name, []) + value[name]
         elif key == "token_ids" and isinstance(value, list):
             choice[key] = choice.get(key, []) + value
+        elif key == "finish_reason" and value in ("", "null"):
+            continue
         elif key not in ("delta", "message", "text", "index", "logprobs", "token_ids") and value is not None:
             choice[key] = value
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

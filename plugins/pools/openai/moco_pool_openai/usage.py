@@ -15,6 +15,8 @@ __all__ = ["Used", "used_by"]
 _MOST = 10**9
 """Tokens of one call. What is more was never counted."""
 
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+
 
 @attrs.frozen(kw_only=True)
 class Used:
@@ -65,6 +67,8 @@ def used_by(reply: Mapping[str, Any]) -> Used:
     if not isinstance(given, Mapping):
         return Used()
     prompt = _count(given, "prompt_tokens", "input_tokens")
+    if prompt is not None and "prompt_tokens" not in given:  # Anthropic counts what its cache holds beside it
+        prompt += sum(_count(given, f"cache_{kind}_input_tokens") or 0 for kind in ("read", "creation"))
     completion = _count(given, "completion_tokens", "output_tokens")
     total = _count(given, "total_tokens")
     if total is not None:
@@ -74,15 +78,15 @@ def used_by(reply: Mapping[str, Any]) -> Used:
             completion = max(completion or 0, total - prompt)
     details = _mapping(given, "completion_tokens_details", "output_tokens_details")
     thoughts = _count(details, "reasoning_tokens") or _count(given, "reasoning_tokens")
-    if completion is not None and thoughts is not None and thoughts > completion:  # they cannot be among what was counted
+    if (
+        completion is not None and thoughts is not None and thoughts > completion
+    ):  # they cannot be among what was counted
         completion += thoughts
     read = _mapping(given, "prompt_tokens_details", "input_tokens_details")
-    cached = _count(read, "cached_tokens") or _count(given, "cached_tokens", "prompt_cache_hit_tokens") or 0
+    cached = _count(read, "cached_tokens") or _count(given, *_CACHED) or 0
     if not prompt and not completion:
         prompt = completion = None  # a service that counts nothing says 0
-    return Used(
-        prompt=prompt, completion=completion, cached=cached, reasoning=thoughts, charged=_money(given.get("cost"))
-    )
+    return Used(prompt=prompt, completion=completion, cached=cached, reasoning=thoughts, charged=_charged(given))
 
 
 def _mapping(given: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
@@ -99,6 +103,12 @@ def _count(given: Mapping[str, Any], *names: str) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
             return value
     return None
+
+
+def _charged(given: Mapping[str, Any]) -> float | None:
+    """Return what a service says it takes: a number, or the total of several."""
+    cost = given.get("cost", given.get("estimated_cost"))
+    return _money(cost.get("total_cost") if isinstance(cost, Mapping) else cost)
 
 
 def _money(value: Any) -> float | None:

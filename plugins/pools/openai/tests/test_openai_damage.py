@@ -146,6 +146,13 @@ def test_what_servers_explain_themselves_with(body: Any, words: str) -> None:
         ("Please retry after 2 seconds", 2.0),
         ("Retry in 1h2m", 3720.0),
         ("Rate limited; resets in 3 minutes", 180.0),
+        ("try again in 500 milliseconds", 0.5),
+        ("try again in 2 hours and 3 minutes", 7380.0),
+        ("Please wait 12 seconds before retrying", 12.0),
+        ("Retry after: 17 s", 17.0),
+        ("Retry in 0:00:12", 12.0),
+        ("try again in a minute", 60.0),
+        ("try again next month", None),
         ("try again later", None),
         ("in 20s all is over", None),
     ],
@@ -153,6 +160,13 @@ def test_what_servers_explain_themselves_with(body: Any, words: str) -> None:
 def test_waits_that_are_asked_for_in_words(said_so: str, wait: float | None) -> None:
     assert failure_of(429, json.dumps({"error": {"message": said_so}}), {}).wait == wait
     assert failure_of(429, json.dumps({"error": {"message": said_so}}), {"retry-after": "7"}).wait == 7
+
+
+def test_a_gateway_tells_in_its_reply_when_a_limit_is_over() -> None:
+    body = {
+        "error": {"code": 429, "message": "Rate limit exceeded", "metadata": {"headers": {"X-RateLimit-Reset": "4e9"}}}
+    }
+    assert (failure_of(429, json.dumps(body), {}).wait or 0) > 1e8
 
 
 def test_odd_waits_are_no_waits() -> None:

@@ -17,7 +17,8 @@ from moco_core.errors import ModelCallError, PromptTooLong
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.types import Generation, Sampling
-from moco_pool_openai.attempts import retry_after, wait_before
+from moco_pool_openai.attempts import renewed, retry_after, wait_before
+from moco_pool_openai.failures import failure_of
 from moco_pool_openai.pacing import Pacer, Spacer
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.testing import Fault, Request, StubServer
@@ -228,6 +229,49 @@ def test_retry_after_in_every_form() -> None:
     assert retry_after({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, now=lambda: 70.0) == 30
     assert retry_after({"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, now=lambda: 700.0) == 0
     assert retry_after({"retry-after": "soon"}) is None and retry_after({}) is None
+    assert retry_after({"retry-after-ms": "soon", "retry-after": "3"}) == 3
+    assert retry_after({"x-ms-retry-after-ms": "700"}) == 0.7
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "90",
+        "90.0",
+        "90s",
+        "1m30s",
+        "1 minute and 30 seconds",
+        "90000ms",
+        "0:01:30",
+        "2001-09-09T01:48:10Z",
+        "2001-09-09T03:48:10+02:00",
+        "2001-09-09 01:48:10",
+        "Sun, 09 Sep 2001 01:48:10 GMT",
+        "Sun, 09 Sep 2001 03:48:10 +0200",
+        "Sun, 09 Sep 2001 01:48:10",
+        "Sunday, 09-Sep-01 01:48:10 GMT",
+        "Sun Sep  9 01:48:10 2001",
+        "1000000090",
+        "1000000090000",
+    ],
+)
+def test_a_wait_is_a_duration_or_a_date_in_any_form(form: str) -> None:
+    assert retry_after({"retry-after": form}, now=lambda: 1_000_000_000.0) == 90
+
+
+def test_a_limit_that_is_used_up_is_waited_for_where_nothing_else_is_asked() -> None:
+    limits = {
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1m0s",
+        "x-ratelimit-remaining-tokens": "900",
+        "x-ratelimit-reset-tokens": "6m0s",
+    }
+    assert failure_of(429, "", limits).wait == 60
+    assert failure_of(429, "Try again in 2s", limits).wait == 2
+    assert failure_of(429, "", {**limits, "retry-after": "3"}).wait == 3
+    assert failure_of(429, "", {**limits, "x-ratelimit-remaining-requests": "7"}).wait is None
+    reset = {"anthropic-ratelimit-tokens-remaining": "0", "anthropic-ratelimit-tokens-reset": "2001-09-09T01:48:10Z"}
+    assert renewed(reset, now=lambda: 1_000_000_000.0) == 90
 
 
 def test_waits_double_with_jitter_and_respect_the_server() -> None:

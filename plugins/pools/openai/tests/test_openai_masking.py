@@ -37,6 +37,18 @@ FORMS = {
     "its beginning": KEY[:15] + "...",
     "its end": "..." + KEY[-16:],
     "capitals": KEY.upper(),
+    "escapes of Unicode": "".join(f"\\u{ord(c):04x}" for c in KEY),
+    "escapes of bytes": "".join(f"\\x{ord(c):02x}" for c in KEY),
+    "octal escapes": "".join(f"\\{ord(c):03o}" for c in KEY),
+    "every letter percent-encoded": "".join(f"%{ord(c):02X}" for c in KEY),
+    "entities of HTML": "".join(f"&#{ord(c)};" for c in KEY),
+    "hexadecimal entities of HTML": "".join(f"&#x{ord(c):X};" for c in KEY),
+    "hexadecimal with colons": KEY.encode().hex(":"),
+    "a list of bytes": str(list(KEY.encode())),
+    "a list of letters": str(list(KEY)),
+    "base32": base64.b32encode(KEY.encode()).decode(),
+    "base64 twice": base64.b64encode(base64.b64encode(KEY.encode())).decode(),
+    "the repr of UTF-16": repr(KEY.encode("utf-16-le")),
 }
 
 
@@ -77,7 +89,15 @@ def test_keys_are_told_from_names():
         "gsk_abcDEF12345678",
         "Bearer abcdef123456",
         "AIzaSyA1234567890abcdefghij",
+        "ya29.A0ARrdaM-abcdefghijklmnop",
+        "AQ.Ab8RN6abcdefghijklmnopqrst",
+        "ASIAIOSFODNN7EXAMPLE",
+        "ABSKQmVkcm9ja0FQSUtleS1hYmNkZWZnaDEyMw==",
+        "dapi0123456789abcdef0123456789abcdef",
+        "esecret_abc123def456",
+        "key-0123456789abcdef0123456789abcdef",
     ]
     assert [k for k in keys if not looks_like_key(k)] == []
     names = ["OPENAI_API_KEY", "my_key", "hf_transfer_key", "sklearn", "Bearer tokens", "sk", "pk_learning_rate"]
+    names += ["key-value", "sess-1", "token-classification", "npm_config_cache", "jina_embeddings"]
     assert [n for n in names if looks_like_key(n)] == []

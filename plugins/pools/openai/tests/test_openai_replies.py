@@ -39,6 +39,17 @@ PARTS: dict[str, tuple[Any, str, str]] = {
     "the same thought twice": ({"content": "4", "reasoning": "2+2.", "reasoning_content": "2+2."}, "4", "2+2."),
     "reasoning in details": ({"content": "4", "reasoning_details": [{"type": "reasoning.text", "text": "2+2."}]}, "4", "2+2."),
     "a hidden thought": ({"content": "4", "reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, "4", ""),
+    "thinking in blocks": ({"content": "4", "thinking_blocks": [{"type": "thinking", "thinking": "2+2."}]}, "4", "2+2."),
+    "a summary in parts": (
+        {
+            "content": [
+                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "2+2."}]},
+                {"type": "output_text", "text": "4"},
+            ]
+        },
+        "4",
+        "2+2.",
+    ),
     "a summary of thoughts": ({"content": "4", "reasoning": {"summary": "2+2."}}, "4", "2+2."),
     "tags in the text": ({"content": "<think>2+2.</think>4"}, "4", "2+2."),
     "channels": (
@@ -68,7 +79,16 @@ def test_the_choice_with_the_first_index_is_taken_of_several() -> None:
 
 
 FINISHES = {
-    "length": ("length", "max_tokens", "model_length", "max_output_tokens", "MAX_TOKENS", "length: 8"),
+    "length": (
+        *("length", "max_tokens", "model_length", "max_output_tokens", "MAX_TOKENS", "length: 8", "max_new_tokens"),
+        *(
+            "model_context_window_exceeded",
+            "context_length_exceeded",
+            "token limit reached",
+            "repetition",
+            "incomplete",
+        ),
+    ),
     "eos": ("stop", "eos", "end_turn", "STOP", "", None, "something new", 7),
 }
 
@@ -76,6 +96,24 @@ FINISHES = {
 @pytest.mark.parametrize(("ours", "theirs"), [(a, b) for a, row in FINISHES.items() for b in row])
 def test_reasons_of_an_end(ours: str, theirs: Any) -> None:
     assert read(said({"content": "4"}, finish_reason=theirs)).finish_reason == ours
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("stop_sequence", "stop"), ("end_turn", "eos"), ("eos_token", "eos"), ("EOS", "eos"), ("stop", "stop")],
+)
+def test_a_reason_that_says_what_ended_a_reply_is_believed(theirs: str, ours: str) -> None:
+    assert read(said({"content": "4"}, finish_reason=theirs), stop=("x",)).finish_reason == ours
+
+
+@pytest.mark.parametrize("finish", ["other", "language", "unload", "pause_turn"])
+def test_an_empty_reply_that_ended_for_no_known_reason_is_asked_for_again(finish: str) -> None:
+    with pytest.raises(RequestFailed, match="before it wrote anything") as caught:
+        read(said({"content": ""}, finish_reason=finish))
+    assert caught.value.passing
+    assert read(said({"content": "4"}, finish_reason=finish)).text == "4"
+    for whole in ("stop", "end_turn", "", None):
+        assert read(said({"content": ""}, finish_reason=whole)).text == ""
 
 
 def test_what_ended_a_reply_is_told_where_the_server_tells_it() -> None:
@@ -88,7 +126,21 @@ def test_what_ended_a_reply_is_told_where_the_server_tells_it() -> None:
     assert (found.text, found.finish_reason) == ("4", "stop")
 
 
-@pytest.mark.parametrize("finish", ["error", "abort", "cancelled", "insufficient_system_resource"])
+@pytest.mark.parametrize(
+    "finish",
+    [
+        *(
+            "error",
+            "abort",
+            "cancelled",
+            "insufficient_system_resource",
+            "stream_error",
+            "ERROR_LIMIT",
+            "engine_overloaded",
+        ),
+        *("interrupted", "timeout", "user_cancel"),
+    ],
+)
 def test_a_reply_that_was_broken_off_is_no_reply(finish: str) -> None:
     for text in ("", "The answer is 3"):
         with pytest.raises(RequestFailed, match="broke off while it wrote") as caught:
@@ -107,7 +159,18 @@ def test_a_refusal_is_what_the_model_said() -> None:
     assert read(said({"content": "Yes.", "refusal": ""})).meta == {}
 
 
-@pytest.mark.parametrize("finish", ["content_filter", "content_filter: SAFETY", "safety", "refusal"])
+@pytest.mark.parametrize(
+    "finish",
+    [
+        "content_filter",
+        "content_filter: SAFETY",
+        "safety",
+        "refusal",
+        "guardrail_intervened",
+        "ERROR_TOXIC",
+        "image_safety",
+    ],
+)
 def test_what_a_filter_took_away_is_a_failure_and_what_it_left_is_marked(finish: str) -> None:
     with pytest.raises(RequestFailed, match="content filter withheld") as caught:
         read(said({"content": ""}, finish_reason=finish))
@@ -195,6 +258,77 @@ def test_a_failure_in_the_middle_of_a_stream_is_one() -> None:
         parsed(stream(piece({"content": "4"}), {"error": {"code": 429, "message": "Slow down"}}, done=False))
     )
     assert failure is not None and failure.status == 429 and failure.passing and failure.said == "Slow down"
+
+
+FAILURES: dict[str, Any] = {
+    "an object of its own": {"object": "error", "message": "Gone", "code": 500},
+    "another API's": {"type": "error", "error": {"type": "overloaded_error", "message": "Gone"}},
+    "a bare text": {"error": "Gone"},
+    "a detail": {"detail": "Gone"},
+    "a message": {"code": "InternalError", "message": "Gone"},
+    "a field of the service's": {"choices": [], "x_groq": {"error": "Gone"}},
+}
+
+
+@pytest.mark.parametrize("event", FAILURES.values(), ids=list(FAILURES))
+def test_a_failure_in_a_stream_is_no_reply_in_whatever_form_it_comes(event: Any) -> None:
+    for done in (True, False):
+        for before in ([], [piece({"content": "The answer is 3"})]):
+            failure = stated_failure(parsed(stream(*before, event, done=done)))
+            assert failure is not None and failure.said == "Gone" and failure.passing
+
+
+def test_an_event_named_error_is_a_failure() -> None:
+    failure = stated_failure(parsed('event: error\ndata: {"code": 429, "msg": "Gone"}\n\n'))
+    assert failure is not None and failure.status == 429
+
+
+STREAMS: dict[str, tuple[list[Any], str, str]] = {
+    "parts behind a text": ([piece({"content": "4"}), piece({"content": [{"type": "text", "text": "!"}]}, "stop")], "4!", ""),
+    "a text behind parts": (
+        [piece({"content": [{"type": "thinking", "thinking": "2+2."}]}), piece({"content": "4!"}, "stop")],
+        "4!",
+        "2+2.",
+    ),
+    "details of thoughts": (
+        [
+            piece({"reasoning_details": [{"type": "reasoning.text", "text": "2"}]}),
+            piece({"reasoning_details": [{"type": "reasoning.text", "text": "+2."}]}),
+            piece({"content": "4!"}, "stop"),
+        ],
+        "4!",
+        "2+2.",
+    ),
+    "the whole at the end": (
+        [
+            piece({"content": "4"}),
+            piece({"content": "!"}),
+            {"choices": [{"index": 0, "delta": {}, "message": {"content": "4!"}, "finish_reason": "stop"}]},
+        ],
+        "4!",
+        "",
+    ),
+    "messages that grow beside the pieces": (
+        [piece({"content": "4"}, message={"content": "4"}), piece({"content": "!"}, "stop", message={"content": "4!"})],
+        "4!",
+        "",
+    ),
+    "an index that is a text": ([{"choices": [{"index": "0", "delta": {"content": "4!"}, "finish_reason": "stop"}]}], "4!", ""),
+    "a reason empty at times": ([piece({"content": "4"}, ""), piece({"content": "!"}, "stop"), piece({}, "")], "4!", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("events", "text", "reasoning"), STREAMS.values(), ids=list(STREAMS))
+def test_streams_of_every_form(events: list[Any], text: str, reasoning: str) -> None:
+    for form in (stream(*events), stream(*events, done=False), stream(*events).replace("\n\ndata", "\ndata")):
+        found = read(parsed(form))
+        assert (found.text, found.reasoning) == (text, reasoning)
+
+
+def test_a_stream_without_a_reason_or_an_end_was_broken_off() -> None:
+    for reason in (None, "", "null"):
+        with pytest.raises(Damaged):
+            parsed(stream(piece({"content": "The answer is 3"}, reason), done=False))
 
 
 def test_vectors_of_every_form_and_none() -> None:

@@ -31,6 +31,14 @@ USAGES: dict[str, tuple[Any, tuple[int, int] | None]] = {
     "nothing written": ({"prompt_tokens": 8, "total_tokens": 40}, (8, 32)),
     "nothing read": ({"completion_tokens": 3, "total_tokens": 11}, (8, 3)),
     "the names of another API": ({"input_tokens": 8, "output_tokens": 3}, (8, 3)),
+    "what a cache holds beside the prompt": (
+        {"input_tokens": 2, "output_tokens": 3, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 1},
+        (8, 3),
+    ),
+    "what a cache holds within the prompt": (
+        {"prompt_tokens": 8, "completion_tokens": 3, "cache_read_input_tokens": 5},
+        (8, 3),
+    ),
     "texts": ({"prompt_tokens": "8", "completion_tokens": "3"}, (8, 3)),
     "floats": ({"prompt_tokens": 8.0, "completion_tokens": 3.0}, (8, 3)),
     "none": (None, None),
@@ -77,6 +85,9 @@ def test_what_the_service_says_it_charges_counts_where_there_are_no_prices() -> 
     usage = {"prompt_tokens": 8, "completion_tokens": 3, "cost": 0.25}
     assert read({**said({"content": "4"}), "usage": usage}).meta == {"cost": 0.25}
     assert read({**said({"content": "4"}), "usage": usage}, prices=(1e6, 1e6)).meta["cost"] == 11
+    for form in ({"cost": {"input_cost": 0.05, "total_cost": 0.25}}, {"estimated_cost": 0.25}):
+        tokens = {"prompt_tokens": 8, "completion_tokens": 3}
+        assert read({**said({"content": "4"}), "usage": {**tokens, **form}}).meta == {"cost": 0.25}
     for odd in (NAN, -1, True, "0.25", None, 10**400):
         assert read({**said({"content": "4"}), "usage": {**usage, "cost": odd}}).meta == {}
 
