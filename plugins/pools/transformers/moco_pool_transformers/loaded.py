@@ -14,7 +14,7 @@ from moco_core.errors import EngineOutOfMemory
 from moco_core.models import Model
 from moco_core.types import FinishReason, Generation, Message, Usage
 from moco_toolkit_checkpoints.local import Output, Rendered
-from moco_toolkit_checkpoints.reasoning import markers, split
+from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_checkpoints.rendering import Renderer
 from moco_toolkit_checkpoints.transformers import DynamicCache
 from moco_toolkit_decoding.attention import decoder_of
@@ -71,8 +71,6 @@ class LoadedModel:
         # a tokenizer may know ids that the embedding has no row for, such as those of images
         self.vocab = min(max([len(self.tokenizer) - 1, *added]) + 1, self.config.vocab_size)
         self.end_ids = renderer.end_ids(ends)
-        special = {token.content: i for i, token in added.items() if token.special}
-        self._markers = {special[tag]: tag for tag in markers(special, tags)}
         # some recurrent classes name their cache otherwise, and would take any other argument without a word
         named = "cache_params" in inspect.signature(module.forward).parameters
         self._cache_argument = "cache_params" if named else "past_key_values"
@@ -91,17 +89,7 @@ class LoadedModel:
         return self.renderer.encode(text)
 
     def decode(self, ids: Sequence[int], *, tags: bool = False) -> str:
-        if not tags or not self._markers:
-            return self.renderer.decode(ids)
-        out: list[str] = []
-        piece: list[int] = []
-        for i in ids:
-            if i in self._markers:
-                out += [self.renderer.decode(piece), self._markers[i]]
-                piece = []
-            else:
-                piece.append(i)
-        return "".join([*out, self.renderer.decode(piece)])
+        return self.renderer.decode(ids, tags=tags)
 
     def continuation_ids(self, prompt: Rendered, continuation: str) -> tuple[int, list[int]]:
         return self.renderer.continuation_ids(prompt, continuation)

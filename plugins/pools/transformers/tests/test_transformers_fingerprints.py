@@ -48,6 +48,20 @@ def test_prompting_is_part_of_the_fingerprint(folder: Path, tmp_path: Path, what
     assert after.fingerprint != before.fingerprint and after.tokenizer == before.tokenizer
 
 
+def test_code_that_is_trusted_is_part_of_the_fingerprint(folder: Path, tmp_path: Path) -> None:
+    def fingerprint(trusted: bool) -> str:
+        (model,) = pool(str(folder), cache=tmp_path, trust_remote_code=trusted).models()
+        return model.fingerprint
+
+    code = folder / "modeling_own.py"
+    without = fingerprint(True), fingerprint(False)
+    code.write_text("SCALE = 1")
+    first = fingerprint(True), fingerprint(False)
+    code.write_text("SCALE = 2")
+    second = fingerprint(True), fingerprint(False)
+    assert len({without[0], first[0], second[0]}) == 3 and without[1] == first[1] == second[1] == without[0]
+
+
 def test_arguments_of_the_template_are_the_users_to_set(folder: Path, tmp_path: Path) -> None:
     """Each model has its own, a reply is known by them, and a misspelt one does not go unnoticed."""
     path = folder / "chat_template.jinja"

@@ -130,7 +130,7 @@ class EngineHandle:
 
         def told(output: Any) -> None:
             if call.tell is not None and not output.finished:
-                text = _decoded(reader, [int(i) for i in output.outputs[0].token_ids], spec.tags)
+                text = reader.decode([int(i) for i in output.outputs[0].token_ids], tags=True)
                 call.tell(answer_so_far(text, sampling.stop, spec.tags, prompt.opened))
 
         output = await self._last(
@@ -146,12 +146,14 @@ class EngineHandle:
             raise ModelCallError(
                 f"{call.model.name}: vLLM returned {len(ids)} tokens and {len(scores)} log-probabilities"
             )
+        if said.finish_reason not in ("stop", "length"):  # it was broken off
+            raise ModelCallError(f"{call.model.name}: vLLM ended the reply with {said.finish_reason!r}")
         finish: FinishReason = "eos"
         if said.finish_reason == "length":
             finish = "length"
         elif isinstance(said.stop_reason, str):
             finish = "stop"
-        text = _decoded(reader, ids[:-1] if finish == "eos" and ids and ids[-1] in ends else ids, spec.tags)
+        text = reader.decode(ids[:-1] if finish == "eos" and ids and ids[-1] in ends else ids, tags=True)
         meta = dict(prompt.meta)
         if output.num_cached_tokens:
             meta["cached_tokens"] = int(output.num_cached_tokens)
@@ -279,23 +281,3 @@ def _likeliest(row: Mapping[int, Any], top: int) -> list[list[Any]]:
     """Return [id, log-probability] of the likeliest tokens of one step, in order; the emitted one only if it is among them."""
     ranked = sorted((found.rank, i, float(found.logprob)) for i, found in row.items() if found.rank <= top)
     return [[int(i), min(0.0, score)] for _, i, score in ranked[:top]]
-
-
-def _decoded(reader: Renderer, ids: Sequence[int], tags: Sequence[tuple[str, str]]) -> str:
-    """Decode without special tokens, except reasoning tags that are special tokens themselves."""
-    tokenizer = reader.tokenizer
-    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    kept: Mapping[int, str] = {
-        tokenizer.convert_tokens_to_ids(t): t for pair in tags if special & set(pair) for t in pair
-    }
-    if not kept:
-        return reader.decode(ids)
-    out: list[str] = []
-    piece: list[int] = []
-    for i in ids:
-        if i in kept:
-            out += [reader.decode(piece), kept[i]]
-            piece = []
-        else:
-            piece.append(i)
-    return "".join([*out, reader.decode(piece)])

@@ -26,6 +26,7 @@ from moco_toolkit_checkpoints.fingerprints import (
 )
 from moco_toolkit_checkpoints.hub import remote
 from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
+from moco_toolkit_checkpoints.rendering import TODAY
 from moco_toolkit_checkpoints.specs import Spec, Task, weight_files
 
 __all__ = ["TRAINING", "Checkpoint", "Described", "describe", "unique_names"]
@@ -116,9 +117,13 @@ def describe(checkpoint: Checkpoint, where: str) -> Described:
     tokenizer_folder = own or folder
     tokenizer = tokenizer_fingerprint(tokenizer_folder, hashes)
     prompting = [tokenizer_settings(tokenizer_folder), template if style == "chat" else "", style, *arguments.items()]
+    if style == "chat" and "strftime_now" in template:
+        prompting.append(str(TODAY))
     ends = _ends(folder, config)
     tags = tuple((a, b) for a, b in checkpoint.tags)
-    base_print = digest("transformers", _settled(config), weights, dtype)
+    # a checkpoint's own code decides its numbers as its weights do
+    code = [[p.name, hashes.sha256(p)] for p in sorted(folder.glob("*.py"))] if checkpoint.trust_remote_code else []
+    base_print = digest("transformers", _settled(config), weights, dtype, *code)
     size = DTYPE_BYTES[dtype]
     base_bytes = sum(math.prod(s) for _, s in tensors.values()) * size
     source = checkpoint.adapter or checkpoint.model
@@ -202,9 +207,7 @@ class _Adapter:
     alone: bool = False
 
 
-def _adapter(
-    checkpoint: Checkpoint, base: Headers, weights_print: str, hashes: HashStore, where: str
-) -> _Adapter:
+def _adapter(checkpoint: Checkpoint, base: Headers, weights_print: str, hashes: HashStore, where: str) -> _Adapter:
     folder, _ = find(checkpoint.adapter, checkpoint.adapter_revision, where, weights=True)
     config = read_json(folder / "adapter_config.json")
     if config.get("peft_type") != "LORA":
@@ -242,7 +245,7 @@ def _template(folder: Path) -> str:
     return value if isinstance(value, str) else "" if not value else str(value)
 
 
-_OURS = ("messages", "add_generation_prompt", "continue_final_message", "tools", "documents")
+_OURS = ("messages", "add_generation_prompt", "continue_final_message", "tools", "documents", "strftime_now")
 
 
 def _style(checkpoint: Checkpoint, template: str, where: str) -> tuple[str, dict[str, Any]]:

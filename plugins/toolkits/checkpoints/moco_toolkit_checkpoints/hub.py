@@ -11,7 +11,7 @@ from moco_toolkit_checkpoints.files import TOKENIZER
 
 __all__ = ["Remote", "fetch", "remote"]
 
-_SMALL = ["*.json", *TOKENIZER]
+_SMALL = ["*.json", "*.py", *TOKENIZER]  # code is run for those who trust its authors alone
 _WEIGHTS = ["*.safetensors"]
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from moco_core.errors import ModelCallError, PromptTooLong
 from moco_core.types import Message
 from moco_toolkit_checkpoints.local import Rendered
-from moco_toolkit_checkpoints.reasoning import Tags, left_open
+from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, Tags, left_open, markers, split
 
-__all__ = ["Renderer"]
+__all__ = ["TODAY", "Renderer"]
+
+TODAY = datetime(2024, 7, 26)
+"""What templates that write the date are told: a prompt, and so a reply, must not change overnight. Llama's own take this day
+where there is no clock.
+"""
 
 _MARK = "moco"
 """A word to find again in what a template wrote."""
@@ -44,6 +50,8 @@ class Renderer:
         self._bos = tokenizer.bos_token_id
         self._eos = tokenizer.eos_token_id
         self._memory: dict[Any, Rendered] = {}
+        special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self._markers = {special[tag]: tag for tag in markers(special, tags)}
         self._parts = style == "chat" and self._wants_parts()
 
     # ---------------------------------------------------------------- text and tokens
@@ -80,8 +88,19 @@ class Renderer:
             ids.pop()  # some tokenizers close every text; a prompt must stay open
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    def decode(self, ids: Sequence[int], *, tags: bool = False) -> str:
+        """Turn tokens into text, special tokens skipped, spaces as they are. With ``tags`` those that mark reasoning stay."""
+        if not tags or not self._markers:
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        out: list[str] = []
+        piece: list[int] = []
+        for i in ids:
+            if i in self._markers:
+                out += [self.decode(piece), self._markers[i]]
+                piece = []
+            else:
+                piece.append(i)
+        return "".join([*out, self.decode(piece)])
 
     # ---------------------------------------------------------------- prompts
 
@@ -136,20 +155,29 @@ class Renderer:
 
         A template does not say so: given the other form it writes a prompt without the question.
         """
-        self._parts = False
+        refused = False
         for parts in (False, True):
             self._parts = parts
             try:
                 if _MARK in self._template([Message("user", _MARK)], add_generation_prompt=True):
                     return parts
-            except Exception:  # it takes no such conversation: whatever it takes is looked at when it is asked
-                return False
+            except (
+                Exception
+            ):  # in this form, or any conversation of this kind: what it takes is looked at when it is asked
+                refused = True
+        if refused:
+            return False
         raise ModelCallError(f"{self.name}: its chat template leaves out what the user says; set template: plain")
 
     def _whole(self, text: str, turns: Sequence[Message]) -> str:
-        """Return a rendered conversation. Raises ModelCallError if something that the user said is not in it."""
-        if any(m.role == "user" and m.content.strip() not in text for m in turns):
-            raise ModelCallError(f"{self.name}: its chat template leaves out or changes what the user says")
+        """Return a rendered conversation. Raises ModelCallError if something that was said is not in it.
+
+        Templates may leave out what a model thought before.
+        """
+        for turn in turns:
+            said = split(turn.content, DEFAULT_TAGS)[1] if turn.role == "assistant" else turn.content
+            if turn.role in ("user", "assistant") and said.strip() not in text:
+                raise ModelCallError(f"{self.name}: its chat template leaves out or changes what the {turn.role} says")
         return text
 
     def _template(self, turns: Sequence[Message], **options: Any) -> str:
@@ -157,7 +185,8 @@ class Renderer:
             {"role": m.role, "content": [{"type": "text", "text": m.content}] if self._parts else m.content}
             for m in turns
         ]
-        return str(self.tokenizer.apply_chat_template(conversation, tokenize=False, **self.template_options, **options))
+        given = {"strftime_now": TODAY.strftime, **self.template_options, **options}
+        return str(self.tokenizer.apply_chat_template(conversation, tokenize=False, **given))
 
     def _chat(self, messages: Sequence[Message]) -> Rendered:
         turns = list(messages)

@@ -9,7 +9,7 @@ import random_checkpoints
 
 from moco_core.errors import ModelCallError
 from moco_core.types import Message
-from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
+from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, split
 from moco_toolkit_checkpoints.rendering import Renderer
 
 pytest.importorskip("transformers", reason="tokenizers are transformers'")
@@ -42,6 +42,18 @@ def test_a_template_that_reads_lists_of_parts_gets_them() -> None:
     assert "what is it?" in parts.render_whole({"messages": [["user", "what is it?"]]}).text
 
 
+@pytest.mark.parametrize(
+    "string",
+    [
+        "{% for part in m.content %}{{ '<u>' + part.text }}{% endfor %}",
+        "{% if m.content is string %}{{ raise_exception('a list of parts') }}{% endif %}{{ m.content[0].text }}",
+    ],
+)
+def test_a_template_that_fails_on_strings_gets_lists_of_parts(string: str) -> None:
+    found = renderer("{% for m in messages %}" + string + "{% endfor %}<|assistant|>")
+    assert found.render([Message("user", "what is it?")]).text.endswith("what is it?<|assistant|>")
+
+
 def test_a_template_without_the_question_is_refused_when_it_is_opened() -> None:
     with pytest.raises(ModelCallError, match="leaves out what the user says; set template: plain") as caught:
         renderer("{{ bos_token }}{% if add_generation_prompt %}<|assistant|>{% endif %}")
@@ -60,6 +72,34 @@ def test_a_question_that_a_template_drops_or_changes_is_an_error_of_its_call(who
             continue
         with pytest.raises(ModelCallError, match="leaves out or changes what the user says"):
             give({"messages": messages})
+
+
+def test_an_earlier_reply_that_a_template_drops_is_an_error_and_what_was_thought_may_go() -> None:
+    asked = [Message("user", "what"), Message("assistant", "<think>hm</think>a fox"), Message("user", "sure?")]
+    silent = renderer("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}<|end|>{% endif %}{% endfor %}")
+    with pytest.raises(ModelCallError, match="leaves out or changes what the assistant says"):
+        silent.render(asked)
+    short = renderer("{% for m in messages %}{{ m.content.split('</think>')[-1] }}<|end|>{% endfor %}")
+    assert short.render(asked).text == "what<|end|>a fox<|end|>sure?<|end|>"
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day() -> None:
+    found = renderer("{{ strftime_now('%d %b %Y') }}" + random_checkpoints.TEMPLATE)
+    assert found.render([Message("user", "what")]).text.startswith("26 Jul 2024<")
+
+
+def test_decoding_leaves_the_marks_of_reasoning_that_the_tokenizer_has_alone() -> None:
+    from tokenizers import AddedToken
+
+    tokenizer = random_checkpoints.tokenizer(random_checkpoints.TEMPLATE)
+    names = ["<|channel|>", "<|message|>", "<|start|>", "<|other|>"]
+    tokenizer.add_tokens([AddedToken(name, special=True) for name in names], special_tokens=True)
+    found = Renderer("m", tokenizer, style="chat", overlong="error", context=None, tags=DEFAULT_TAGS)
+    said = "<|channel|>final<|message|>the<|other|> fox"
+    ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+    assert found.decode(ids, tags=True) == "<|channel|>final<|message|>the fox"
+    assert found.decode(ids) == "finalthe fox"
+    assert split(found.decode(ids, tags=True), DEFAULT_TAGS) == ("", "the fox")
 
 
 def test_arguments_reach_the_template() -> None:
