@@ -79,8 +79,8 @@ def separate(text: str, tags: Tags = DEFAULT_TAGS, opened: str = "") -> Separate
     ``opened`` is the closing tag of a block that the prompt opened. A block that is never closed is all reasoning (the
     budget ran out while thinking: there is no answer); a closing tag without an opening one ends a block that the model
     began without saying so, and what stands before it is reasoning. Of gpt-oss channels the last final one is the answer,
-    also where the special tokens around their names were lost ("analysis...assistantfinal..."). A reply without tags is
-    returned unchanged, as the answer.
+    also where the special tokens around their names were lost ("analysis...assistantfinal..."). A tag between backticks is
+    spoken of, and is none. A reply without tags is returned unchanged, as the answer.
     """
     if not tags:
         return Separated("", text)
@@ -97,7 +97,7 @@ def separate(text: str, tags: Tags = DEFAULT_TAGS, opened: str = "") -> Separate
     inside = [closing for _, closing in tags].index(opened) if opened else _OUTSIDE
     for begin in begins:
         match = pattern.match(text, begin) if begin >= position else None
-        if match is None:
+        if match is None or _quoted(text, match):
             continue
         number, closes = divmod((match.lastindex or 1) - 1, 2)
         if inside == _OUTSIDE:
@@ -121,7 +121,14 @@ def separate(text: str, tags: Tags = DEFAULT_TAGS, opened: str = "") -> Separate
     return Separated(_joined(thoughts), _FRAME.sub("", answer) if position else answer)
 
 
-_FRAME = re.compile(r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution)\|>\s*")
+def _quoted(text: str, match: re.Match[str]) -> bool:
+    """Return whether a tag stands between backticks: then it is spoken of."""
+    return match.start() > 0 and text.startswith("`", match.start() - 1) and text.startswith("`", match.end())
+
+
+_FRAME = re.compile(
+    r"<\|(?:START_RESPONSE|END_RESPONSE|begin_of_solution|end_of_solution|begin_of_box|end_of_box)\|>\s*"
+)
 """Tags that some models put around what follows their reasoning."""
 
 _OUTSIDE = -1
@@ -169,7 +176,8 @@ def _written(tag: str) -> str:
 
 # ---------------------------------------------------------------- channels of gpt-oss
 
-_HEADER = r"<\|channel\|>\s*(?P<name>\w+)(?:(?!<\|(?:channel|message|start|end)\|>).)*<\|message\|>"
+_NAMED = r"<\|channel\|>\s*(?P<name>\w+)(?:(?!<\|(?:channel|message|start|end)\|>).)*"
+_HEADER = rf"(?:{_NAMED}|<\|start\|>\s*assistant\s*)<\|message\|>"
 _MESSAGE = re.compile(_HEADER + r"(?P<body>.*?)(?=<\|(?:end|return|start|channel|call)\|>|\Z)", re.S)
 _MARK = re.compile(r"<\|(?:start|channel|message|constrain|end|return|call)\|>(?:assistant\b)?")
 _BARE_MARK = re.compile(r"(?:assistant|\A\s*)(?:analysis|commentary)(?=\S)|assistant\Z")
@@ -181,7 +189,7 @@ _CONSTRAINED = re.compile(r"\s*json(?=\s*[{\[])")
 def _channels(text: str) -> Separated | None:
     """Return the parts of a reply in channels, or None if it has none."""
     if _CHANNEL in text:
-        found = [(m["name"].lower(), m["body"]) for m in _MESSAGE.finditer(text)]
+        found = [((m["name"] or "final").lower(), m["body"]) for m in _MESSAGE.finditer(text)]
         final = [body for name, body in found if name == "final"]
         thoughts = [body for name, body in found if name != "final"]
         if not final:

@@ -29,6 +29,9 @@ from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, Separated, left_ope
         ("a < b, c > d, [1], x <think y> z", "", ("", "a < b, c > d, [1], x <think y> z")),
         ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", "", ("a", "b")),
         ("<|channel>thought\na<channel|>b", "", ("a", "b")),
+        ("<think>a</think>It is <|begin_of_box|>b<|end_of_box|>", "", ("a", "It is b")),
+        ("Write `<think>` first. 4", "", ("", "Write `<think>` first. 4")),
+        ("<think>end it with `</think>` or so</think>4", "", ("end it with `</think>` or so", "4")),
     ],
 )
 def test_a_reply_in_two(text: str, opened: str, expected: tuple[str, str]) -> None:
@@ -48,6 +51,7 @@ def test_every_pair_of_the_table_is_read(pair: tuple[str, str]) -> None:
 HARMONY = [
     ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>", "a", "b"),
     ("<|channel|>final<|message|>b", "", "b"),
+    ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|message|>b<|return|>", "a", "b"),
     ('<|channel|>final <|constrain|>json<|message|>{"answer": "C"}<|return|>', "", '{"answer": "C"}'),
     (
         "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary to=f <|constrain|>json<|message|>"
