@@ -92,7 +92,8 @@ def misfit(adapter: Mapping[str, tuple[int, ...]], base: Mapping[str, tuple[int,
         match = FACTOR.match(key.removesuffix(".weight"))
         if match is not None and len(shape) == 2:
             pairs.setdefault(match[1], {})[match[2]] = shape
-    leaves = {name.removesuffix(".weight").rpartition(".")[2] for name in base}
+    # a head that is tied to the embedding stands in no file
+    leaves = {name.removesuffix(".weight").rpartition(".")[2] for name in base} | {"lm_head", "embed_out"}
     if pairs and not any(module.rpartition(".")[2] in leaves for module in pairs):
         return f"that has nothing like {min(pairs)!r}"
     for module, pair in pairs.items():
