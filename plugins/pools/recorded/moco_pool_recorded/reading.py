@@ -14,6 +14,7 @@ from moco_core import ConfigError, Message, MocoError, Question, Usage, read_rec
 from moco_core.errors import suggest
 from moco_core.types import canonical
 from moco_pool_recorded.rows import Row, as_seen
+from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, split
 
 __all__ = ["FIELDS", "declared", "read"]
 
@@ -145,7 +146,7 @@ def _llm_router_bench(place: Path, body: Mapping[str, Any]) -> Iterator[Row]:
             said = str(record.get("prediction") or "")
         yield Row(
             model=str(body["model_name"]),
-            reply=said,
+            **_said(said),
             where=where,
             id="/".join((dataset, split, str(record.get("index")))),
             prompt=_text(record.get("prompt") or record.get("origin_query")),
@@ -167,7 +168,7 @@ def _router_bench(place: Path, found: Iterable[tuple[int, Mapping[str, Any]]]) -
             model = column.removesuffix(_RESPONSE)
             yield Row(
                 model=model,
-                reply=_one(row[column]),
+                **_said(_one(row[column])),
                 where=where,
                 id=_text(row.get("sample_id")),
                 prompt=_one(row.get("prompt")),
@@ -210,7 +211,7 @@ def _plain(
         if columns:
             for column in columns:
                 if row.get(column) is not None:
-                    yield Row(model=column, reply=_text(row[column]), where=where, **base)
+                    yield Row(model=column, **_said(_text(row[column])), where=where, **base)
             continue
         model = _text(cell("model"))
         if not model:
@@ -220,7 +221,7 @@ def _plain(
             raise ConfigError(f"{place}: line {number}: {named['finish']}: expected stop or length, got {finish!r}")
         yield Row(
             model=model,
-            reply=_text(cell("reply")),
+            **_said(_text(cell("reply"))),
             where=where,
             finish=_FINISH[finish],
             usage=_usage(cell("prompt_tokens"), cell("completion_tokens"), f"{place}: line {number}"),
@@ -291,6 +292,12 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _said(text: str) -> dict[str, Any]:
+    """Return a reply in two, as every engine gives it: a table may hold what a model thought in one text with its answer."""
+    reasoning, answer = split(text, DEFAULT_TAGS)
+    return {"reply": answer, "reasoning": reasoning}
 
 
 def _one(value: Any) -> str:
