@@ -73,6 +73,8 @@ class OpenAIEngine(Engine):
             endpoint = model.info["endpoint"]
             self._servers.setdefault(endpoint, Server(endpoint, self.options))
         problems = await _problems(self._fetch_info(server) for server in self._servers.values())
+        if not problems:
+            problems += [line for server in self._servers.values() if (line := self._changed(server))]
         for model in self.models:
             server, entry = self._servers[model.info["endpoint"]], model.info["entry"]
             lack = server.lacks(entry.model, model.name)
@@ -109,6 +111,25 @@ class OpenAIEngine(Engine):
         if passing and self.options.dialect != "auto":
             return  # nothing of the list is needed, and the first request shows what is wrong
         raise server.problem(failure)
+
+    def _changed(self, server: Server) -> str:
+        """Return one line if a server told its dialect before and has no list of models now, or the other way round.
+
+        What it is sent depends on that, and the cache would take the replies for the same.
+        """
+        if self.options.dialect != "auto" or not self.options.check:
+            return ""
+        now = server.introduced or ("" if server.listed is None else "openai")
+        before = self.memory.recall(server.endpoint.address, "").get("dialect")
+        if before is None or (before and now) or {before, now} <= {"", "openai"}:
+            self.memory.note(server.endpoint.address, "", dialect=now)
+            return ""
+        lost = f"introduced itself as {before} before, and has no list of models now"
+        new = f"introduces itself as {now}, and had no list of models before"
+        return (
+            f"pool openai: {server.endpoint.base_url} {new if now else lost}; requests depend on it: state the pool option "
+            "dialect"
+        )
 
     async def _logprobs(self, model: Model, server: Server) -> bool:
         """Return whether a model's server gives log-probabilities: as declared, as remembered, or found out by one request."""

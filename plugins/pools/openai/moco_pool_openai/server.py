@@ -53,6 +53,7 @@ class Server:
         stated = HOSTS.get(endpoint.host, "openai") if options.dialect == "auto" else options.dialect
         self.dialect: Dialect = DIALECTS[stated]
         self.listed: Listing | None = None
+        self.introduced = ""  # the dialect that its list of models names
         self._credentials = credentials_of(options, endpoint)
         self._clients: list[AsyncOpenAI] = []
         self._busy: list[int] = []
@@ -206,6 +207,7 @@ class Server:
         self.listed = listing_of(body)
         if self.listed is not None and self.options.dialect == "auto":
             owner = next((o for o in self.listed.owners if o in DIALECTS), None)
+            self.introduced = owner or ""
             self.dialect = DIALECTS[owner] if owner else self.dialect
 
     def lacks(self, model: str, name: str) -> str:

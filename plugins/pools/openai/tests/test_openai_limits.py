@@ -107,6 +107,38 @@ def test_a_list_that_stays_away_is_an_error_unless_the_dialect_is_stated(server:
     assert isinstance(found, Generation) and server.requests[-1].body["top_k"] == -1
 
 
+@pytest.mark.parametrize("first", ["a list", "no list"])
+def test_a_list_that_comes_or_goes_between_runs_is_an_error_unless_the_dialect_is_stated(
+    server: StubServer, first: str
+) -> None:
+    def reply(listed: bool, **options: Any) -> Any:
+        server.list_fault = lambda number: None if listed else Fault(status=404)
+        (found,) = ask(pool(server, logprobs="no", **options), "a")
+        return found
+
+    server.owner = "vllm"
+    assert isinstance(reply(first == "a list"), Generation)
+    for _ in range(2):
+        found = reply(first != "a list")
+        assert isinstance(found, PoolError) and "requests depend on it: state the pool option dialect" in str(found)
+    assert isinstance(reply(first != "a list", dialect="vllm"), Generation)
+    assert isinstance(reply(first == "a list"), Generation)
+
+
+def test_a_list_that_stayed_away_once_proves_nothing(server: StubServer) -> None:
+    server.owner = "vllm"
+    server.list_fault = lambda number: Fault(status=503)
+    assert isinstance(ask(pool(server, logprobs="no", retries=0), "a")[0], PoolError)
+    server.list_fault = lambda number: None
+    assert isinstance(ask(pool(server, logprobs="no"), "a")[0], Generation)
+
+
+def test_a_list_of_an_ordinary_server_may_come_and_go(server: StubServer) -> None:
+    for listed in (True, False, True):
+        server.list_fault = lambda number, listed=listed: None if listed else Fault(status=404)
+        assert isinstance(ask(pool(server, logprobs="no"), "a")[0], Generation)
+
+
 def test_a_list_that_is_to_be_waited_for_beyond_the_deadline_is_not_waited_for(server: StubServer) -> None:
     server.list_fault = lambda number: Fault(status=429, headers={"retry-after": "3600"})
     (found,) = ask(pool(server, logprobs="no"), "a")
