@@ -65,6 +65,16 @@ def test_names_and_copies(folder: Path, tmp_path: Path) -> None:
             "brings its own code",
         ),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer files"),
+        (lambda f: (f / "chat_template.jinja").write_bytes(b"\xff"), "cannot be read"),
+        (lambda f: edit(f / "config.json", model_type=["llama"]), "model_type: expected a str, got ['llama']"),
+        (lambda f: edit(f / "config.json", layer_types=7), "layer_types: expected a list, got 7"),
+        (
+            lambda f: edit(f / "config.json", text_config={"rope_scaling": "x"}),
+            "rope_scaling: expected a dict, got 'x'",
+        ),
+        (lambda f: (f / "generation_config.json").write_text('{"eos_token_id": ["x"]}'), "is damaged (ValueError"),
+        (lambda f: edit(f / "tokenizer_config.json", added_tokens_decoder=[1]), "is damaged (AttributeError"),
+        (lambda f: edit(f / "tokenizer.json", model=[1]), "is damaged (AttributeError"),
     ],
 )
 def test_unusable_checkpoints_are_refused_in_one_line(folder: Path, tmp_path: Path, break_it: Any, said: str) -> None:

@@ -86,6 +86,21 @@ class Described:
 
 def describe(checkpoint: Checkpoint, where: str) -> Described:
     """Describe one checkpoint; ``where`` opens every message. Raises ConfigError."""
+    try:
+        return _described(checkpoint, where)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"{where}: {checkpoint.model}: cannot be read: {error}") from None
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:  # JSON of another shape than any library writes
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{where}: {checkpoint.model}: its configuration or tokenizer is damaged ({said})") from error
+
+
+def _described(checkpoint: Checkpoint, where: str) -> Described:
     hashes = HashStore(checkpoint.hashes)
     folder, repo = find(checkpoint.model, checkpoint.revision, where)
     if not checkpoint.adapter and is_adapter(folder):
@@ -173,12 +188,29 @@ _CLASSES: Mapping[Task, tuple[str, ...]] = {
 """How transformers' classes for each task end; the first task that fits counts."""
 
 
+_SHAPES: Mapping[str, type] = {
+    "architectures": list,
+    "layer_types": list,
+    "model_type": str,
+    "rope_parameters": dict,
+    "rope_scaling": dict,
+    "text_config": dict,
+}
+
+
 def _config(folder: Path, checkpoint: Checkpoint, where: str) -> tuple[dict[str, Any], Task]:
     """Return config.json, and what a checkpoint of these classes is for."""
     if not (folder / "config.json").exists():
         raise ConfigError(f"{where}: {checkpoint.model}: no config.json; give the folder or Hub id of a checkpoint")
     config = read_json(folder / "config.json")
-    classes = config.get("architectures") or []
+    text = config.get("text_config")
+    for data in (config, text if isinstance(text, dict) else {}):
+        for key, kind in _SHAPES.items():
+            if data.get(key) is not None and not isinstance(data[key], kind):
+                raise ConfigError(
+                    f"{where}: {folder / 'config.json'}: {key}: expected a {kind.__name__}, got {data[key]!r}"
+                )
+    classes = [str(c) for c in config.get("architectures") or []]
     task = next((task for task, ends in _CLASSES.items() if any(c.endswith(ends) for c in classes)), None)
     if task is None:
         raise ConfigError(

@@ -96,7 +96,9 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
             if size > 100_000_000:
                 raise ValueError("header too large")
             header = json.loads(file.read(size))
-    except (OSError, ValueError, struct.error) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except (ValueError, struct.error) as error:
         raise ConfigError(f"{path}: not a safetensors file: {error}") from None
     return {k: (v["dtype"], tuple(v["shape"])) for k, v in header.items() if k != "__metadata__"}
 
