@@ -35,6 +35,14 @@ def _scripted(pool: Pool) -> bool:
     return all(type(m.engine) is ScriptedEngine for m in pool)
 
 
+@check(after=["fit_is_idempotent"])
+def fitting_twice_makes_no_new_call(case: MethodCase) -> None:
+    """On one cache, a second fit has no model answer, advance or be trained anew: all of it was kept."""
+    _, _, work = case.fitted_twice()
+    hint = "let calls be cached, and keep what else is computed by context.once, context.artifact or context.train"
+    require(not work, f"a second fit on one cache asks, steps or trains a model again; {hint}")
+
+
 @check(after=["saved_system_restores"])
 def what_was_learnt_is_saved(case: MethodCase) -> None:
     """Where the last model of the pool is the best one on dev, too, a restored system answers like the fitted one."""
@@ -175,6 +183,7 @@ def nothing_is_left_behind(case: MethodCase) -> None:
 
 
 CHECKS: tuple[Check, ...] = (
+    fitting_twice_makes_no_new_call,
     what_was_learnt_is_saved,
     hash_order_changes_nothing,
     undeclared_fields_decide_nothing,

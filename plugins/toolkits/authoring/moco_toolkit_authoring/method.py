@@ -133,9 +133,8 @@ def the_runs_seed_reaches_every_draw(case: MethodCase) -> None:
 @check(after=["same_seed_same_replies"])
 def fit_is_idempotent(case: MethodCase) -> None:
     """One instance fitted twice gives equal systems."""
-    method = case.method()
-    first = case.run(method)
-    _same(first, case.run(method), "after fitting the same instance again")
+    first, again, _ = case.fitted_twice()
+    _same(first, again, "after fitting the same instance again")
 
 
 @check(after=["answers_every_question"])

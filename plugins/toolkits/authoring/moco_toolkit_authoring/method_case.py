@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import attrs
 
 from moco_core.data import Metric
-from moco_core.methods import Method
+from moco_core.methods import Method, System
 from moco_core.models import CAPABILITIES, Needs
 from moco_core.options import build
+from moco_core.runtime.cache import Cache
 from moco_core.types import Example, Question, Sampling, canonical
 from moco_toolkit_authoring.harness import Outcome, PoolLike, as_pool, run_method
 from moco_toolkit_authoring.kit import Case, NotApplicable
@@ -81,6 +86,28 @@ class MethodCase(Case):
         """What an undisturbed run gives, computed once."""
         outcome: Outcome = self.once("base", lambda: self.run(pool=_telling(self.pool())))
         return outcome
+
+    def fitted_twice(self) -> tuple[Outcome, Outcome, int]:
+        """One instance, fitted and asked twice on one cache; and how often its second fit had an engine do anything."""
+        found: tuple[Outcome, Outcome, int] = self.once("twice", self._fit_twice)
+        return found
+
+    def _fit_twice(self) -> tuple[Outcome, Outcome, int]:
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            cache = stack.enter_context(contextlib.closing(Cache(folder / "calls.sqlite")))
+            method, pool, work = self.method(), as_pool(self.pool()), list[int]()
+            first = self.run(method, cache=cache)
+            watched = [
+                stack.enter_context(mock.patch.object(engine, name, wraps=getattr(engine, name)))
+                for engine, name in itertools.product(pool.engines, ("serve", "submit", "train"))
+            ]
+
+            def count(system: System) -> None:
+                work.append(sum(w.call_count for w in watched))
+
+            again = self.run(method, pool=pool, cache=cache, after_fit=count)
+        return first, again, work[0]
 
     def tell(self) -> str:
         outcome = self.base()

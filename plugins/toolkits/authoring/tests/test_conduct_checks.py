@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
@@ -18,7 +19,7 @@ import attrs
 import pytest
 from conforming import GoodMethod, GoodSystem
 
-from moco_core import Context, Cost, Example, ModelCallError, Pool, Question, Reply, System
+from moco_core import Context, Cost, Example, ModelCallError, Pool, Question, Reply, Sampling, System
 from moco_core.catalogue import Catalogue
 from moco_toolkit_authoring import checks_of, run_checks
 from moco_toolkit_authoring.conduct import CHECKS
@@ -26,6 +27,26 @@ from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
 
 USUAL = [2, 0, 1]
 """How the models rank that every method is tried on first."""
+
+
+class AsksBesideTheCache(GoodMethod):
+    """Asks a model in a way that is not kept."""
+
+    async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> GoodSystem:
+        given = {"messages": [["user", "Are you there?"]]}
+        await context.call(pool[0], "generate", given, Sampling().params(), cached=False)
+        return await super().fit(pool, dev, context)
+
+
+class TrainsAnew(GoodMethod):
+    """Does by hand, at every fit, what an artifact would keep."""
+
+    async def fit(self, pool: Pool, dev: Sequence[Example], context: Context) -> GoodSystem:
+        site: Any = None
+        job: Any = None
+        with contextlib.suppress(Exception):
+            pool[0].engine.train(pool[0], job, site)
+        return await super().fit(pool, dev, context)
 
 
 class _Forgetful(GoodSystem):
@@ -132,6 +153,8 @@ class WorksOn(GoodMethod):
 
 
 BROKEN = [
+    ("fitting_twice_makes_no_new_call", AsksBesideTheCache),
+    ("fitting_twice_makes_no_new_call", TrainsAnew),
     ("what_was_learnt_is_saved", LosesItsRanking),
     ("hash_order_changes_nothing", PicksByHash),
     ("undeclared_fields_decide_nothing", LooksAtLogprobs),
