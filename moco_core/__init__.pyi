@@ -1,7 +1,6 @@
 """The public names of MoCo and where they live: what type checkers read, and what ``__init__.py`` looks names up in."""
 
 from moco_core.api import LoadedSystem as LoadedSystem
-from moco_core.api import OpenSystem as OpenSystem
 from moco_core.api import Results as Results
 from moco_core.api import load as load
 from moco_core.api import open as open
@@ -57,6 +56,7 @@ from moco_core.runs.stats import Estimate as Estimate
 from moco_core.runs.stats import Versus as Versus
 from moco_core.runs.stats import compare as compare
 from moco_core.runs.stats import estimate as estimate
+from moco_core.runtime.systems import OpenSystem as OpenSystem
 from moco_core.secrets import Secret as Secret
 from moco_core.training import TrainingJob as TrainingJob
 from moco_core.training import TrainingSite as TrainingSite

@@ -22,21 +22,13 @@ from typing import Any
 import attrs
 
 from moco_core.catalogue import Catalogue, installed
-from moco_core.config import (
-    Plugin,
-    SamplingOptions,
-    default_cache_path,
-    default_pool,
-    metric_plugin,
-    parse_settings,
-    plugin_of,
-)
+from moco_core.config import SamplingOptions, default_cache_path, default_pool, metric_plugin, parse_settings, plugin_of
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError, StoreError, suggest
 from moco_core.executors import JobConfig
 from moco_core.methods import Method, System
 from moco_core.models import Pool
-from moco_core.options import build, plain
+from moco_core.options import Plugin, build, plain
 from moco_core.runs.loading import load_split, open_pool, pools_of, single_plugin
 from moco_core.runs.observe import Observers
 from moco_core.runs.records import check_format
@@ -47,20 +39,6 @@ from moco_core.runtime.cache import Cache
 from moco_core.runtime.portal import Portal
 from moco_core.runtime.systems import Asked, OpenSystem, SystemParts
 from moco_core.types import Example, Question, Sampling
-
-__all__ = [
-    "Asked",
-    "LoadedSystem",
-    "OpenSystem",
-    "Results",
-    "fit",
-    "fitted",
-    "load",
-    "open",
-    "register",
-    "run",
-    "run_job",
-]
 
 
 def register(cls: Any, name: str | None = None) -> Any:

@@ -31,8 +31,6 @@ if TYPE_CHECKING:  # and what only few commands need is imported there
 
     import pluggy
 
-__all__ = ["Card", "Catalogue", "distribution_name", "installed"]
-
 
 @functools.cache
 def _bases() -> Mapping[str, type]:

@@ -15,20 +15,6 @@ from moco_core.fields import Lines
 from moco_core.options import Plugin, build, build_plugin, option
 from moco_core.types import Sampling
 
-__all__ = [
-    "CONTROLS",
-    "KEYS",
-    "Plugin",
-    "RunConfig",
-    "Settings",
-    "control_of",
-    "default_cache_path",
-    "default_pool",
-    "metric_plugin",
-    "parse_settings",
-    "plugin_of",
-]
-
 _DATA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 T = TypeVar("T")
 

@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from moco_core import api
-from moco_core.api import Asked, OpenSystem
 from moco_core.cli.common import (
     cache_file,
     cache_option,
@@ -29,6 +28,7 @@ from moco_core.cli.overrides import apply_overrides
 from moco_core.cli.screen import printable, say
 from moco_core.config import default_pool
 from moco_core.errors import ConfigError, suggest
+from moco_core.runtime.systems import Asked, OpenSystem
 from moco_core.types import ANSWER_KINDS, Question
 
 

@@ -19,7 +19,8 @@ from moco_core.errors import MocoError
 from moco_core.methods import Cost
 from moco_core.models import Pool
 from moco_core.options import NoOptions
-from moco_core.runs.runner import Benchmark, Job
+from moco_core.runs.job import Job
+from moco_core.runs.runner import Benchmark
 from moco_core.runtime.runtime import artifacts_of
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
-from moco_core.catalogue import Card
 from moco_core.cli.describing import OptionInfo, describe
 from moco_core.config import KEYS, SamplingOptions, Settings
 from moco_core.data import Dataset
+from moco_core.discovery import Card
 from moco_core.methods import Method
 from moco_core.options import plain
 

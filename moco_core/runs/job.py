@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import attrs
 
-from moco_core.config import Plugin
 from moco_core.data import Metric, Scored
 from moco_core.errors import BudgetReached, MocoError, PluginError, PoolError, StoreError, error_line
 from moco_core.events import RunFinished, RunNoted, RunProgress, RunStarted
 from moco_core.methods import Method, System
 from moco_core.models import Pool
+from moco_core.options import Plugin
 from moco_core.runs import strict
 from moco_core.runs.answering import Answers
 from moco_core.runs.folder import RunFolder

@@ -8,11 +8,10 @@ from typing import Any
 
 import attrs
 
-from moco_core.config import Plugin
 from moco_core.data import Dataset, Split
 from moco_core.errors import CapabilityError, DatasetError
 from moco_core.models import Pool, PoolSource
-from moco_core.options import plugins_in
+from moco_core.options import Plugin, plugins_in
 from moco_core.runs.baseline import Single, SingleOptions
 from moco_core.types import Example, canonical
 

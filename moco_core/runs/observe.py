@@ -9,8 +9,8 @@ from typing import Any
 import pluggy
 
 from moco_core import hookspecs
-from moco_core.config import Plugin
 from moco_core.errors import error_line
+from moco_core.options import Plugin
 
 
 def _to_stderr(line: str) -> None:

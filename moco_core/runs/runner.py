@@ -12,13 +12,13 @@ from typing import Any, Literal
 import attrs
 
 from moco_core.catalogue import Catalogue
-from moco_core.config import Plugin, RunConfig, plugin_of
+from moco_core.config import RunConfig, plugin_of
 from moco_core.data import Split
 from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError
 from moco_core.events import BenchmarkFinished, BenchmarkStarted
 from moco_core.executors import Executor, JobConfig
 from moco_core.models import Pool
-from moco_core.options import plain
+from moco_core.options import Plugin, plain
 from moco_core.runs.executing import InProcess
 from moco_core.runs.folder import FolderBusy, RunFolder, environment
 from moco_core.runs.job import Job, Run
@@ -30,8 +30,6 @@ from moco_core.runtime.budget import Budget
 from moco_core.runtime.cache import Cache
 from moco_core.runtime.runtime import Runtime
 from moco_core.types import digest
-
-__all__ = ["Benchmark", "Job", "RunResult", "load_split", "open_pool", "single_plugin"]
 
 _PATIENCE = 0.5
 """Seconds between two looks at a run folder that another process writes."""

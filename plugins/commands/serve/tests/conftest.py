@@ -20,9 +20,10 @@ from moco_command_serve.limits import Limits
 from moco_command_serve.server import listen, make_server
 from moco_command_serve.service import Service
 from moco_core import Method, NoOptions, Plugin, Pool, Question, Sampling
-from moco_core.api import OpenSystem, fitted
+from moco_core.api import fitted
 from moco_core.catalogue import installed
 from moco_core.config import plugin_of
+from moco_core.runtime.systems import OpenSystem
 from moco_core.types import digest
 from moco_toolkit_authoring.harness import as_plugin
 from moco_toolkit_authoring.scripted import ScriptedCall, ScriptedEngine, ScriptedPool

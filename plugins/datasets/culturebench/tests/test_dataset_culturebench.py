@@ -10,7 +10,7 @@ import pytest
 
 from moco_core import DatasetError, Example
 from moco_core.options import build
-from moco_core.runs.runner import load_split
+from moco_core.runs.loading import load_split
 from moco_dataset_culturebench import CultureBench
 from moco_toolkit_authoring import dataset_checks
 

@@ -16,7 +16,8 @@ import pytest
 from moco_core import cli
 from moco_core.catalogue import Catalogue
 from moco_core.config import parse_settings
-from moco_core.runs.runner import Benchmark, RunResult
+from moco_core.runs.results import RunResult
+from moco_core.runs.runner import Benchmark
 from moco_pool_openai.testing import Fault, StubServer
 
 pytest.importorskip("moco_dataset_skills", reason="needs a dataset")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from moco_core.catalogue import Catalogue, distribution_name, installed
+from moco_core.catalogue import Catalogue, installed
 from moco_core.cli.common import named
+from moco_core.discovery import distribution_name
 from moco_core.kinds import MADE
 
 LIMIT = 120.0

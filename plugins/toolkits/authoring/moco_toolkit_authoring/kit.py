@@ -15,7 +15,8 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from moco_core.catalogue import Card, Catalogue
+from moco_core.catalogue import Catalogue
+from moco_core.discovery import Card
 from moco_core.errors import ConfigError, MocoError, suggest
 from moco_core.options import build, plain
 from moco_core.types import canonical
