@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from moco_core.models import Pool
 from moco_core.options import Plugin, build, plain
 from moco_core.runs.loading import load_split, open_pool, pools_of, single_plugin
 from moco_core.runs.observe import Observers
-from moco_core.runs.records import check_format
+from moco_core.runs.records import read_facts
 from moco_core.runs.report import Report, make_reports, shown
 from moco_core.runs.results import RunResult
 from moco_core.runs.runner import Benchmark
@@ -287,13 +286,12 @@ def _check_needs(name: str, method: Method[Any], pool: Pool) -> None:
 
 def _saved(path: Path, known: Catalogue) -> SystemParts:
     base = path / "system" if (path / "system").is_dir() else path
-    try:
-        body = json.loads((base / "system.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StoreError(f"{path}: no saved system here (system/system.json); run the method first") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{base}/system.json: cannot be read: {error}") from None
-    _check_body(base / "system.json", body)
+    file = base / "system.json"
+    body = read_facts(file, f"{path}: no saved system here (system/system.json); run the method first")
+    parts = {"pool": Mapping, "method": Mapping, "metric": Mapping, "sampling": Mapping, "state": Mapping, "seed": int}
+    for name, kind in parts.items():
+        if not isinstance(body.get(name), kind):
+            raise StoreError(f"{file}: {name!r} is missing or damaged; run the method again")
     pool_plugin = plugin_of(known, "pool", body["pool"], "pool")
     told = body["method"]
     method = single_plugin(told["model"]) if told.get("name") == "single" else plugin_of(known, "method", told, "method")
@@ -314,14 +312,3 @@ def _saved(path: Path, known: Catalogue) -> SystemParts:
         seed=body["seed"],
         judges=pools_of(metric, method),
     )
-
-
-def _check_body(file: Path, body: Any) -> None:
-    """Raise StoreError if the file is of another format, or lacks a part."""
-    if not isinstance(body, Mapping):
-        raise StoreError(f"{file}: not a saved system; run the method again")
-    check_format(body.get("format"), file)
-    parts = {"pool": Mapping, "method": Mapping, "metric": Mapping, "sampling": Mapping, "state": Mapping, "seed": int}
-    for name, kind in parts.items():
-        if not isinstance(body.get(name), kind):
-            raise StoreError(f"{file}: {name!r} is missing or damaged; run the method again")

@@ -26,13 +26,23 @@ _AGAIN = "run it again (what is in the call cache is not computed again)"
 _INDEX = re.compile(rb'\{"index": (\d+)')
 
 
-def check_format(found: Any, where: Path) -> None:
-    """Raise StoreError if a file says that it has another format than those that can be read."""
+def read_facts(path: Path, absent: str) -> dict[str, Any]:
+    """Read a JSON file of a run folder that states its format. Raises StoreError: ``absent``, damaged or of a later format."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(absent) from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(data, dict):
+        raise StoreError(f"{path}: damaged, expected a mapping; {_AGAIN}")
+    found = data.get("format")
     if type(found) is not int or not 1 <= found <= FORMAT:
         newer = type(found) is int and found > FORMAT
         raise StoreError(
-            f"{where}: format {found!r}, this version reads {FORMAT}; {'upgrade moco-core' if newer else _AGAIN}"
+            f"{path}: format {found!r}, this version reads {FORMAT}; {'upgrade moco-core' if newer else _AGAIN}"
         )
+    return data
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -40,16 +50,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
     Raises StoreError if it is absent, damaged or of a later format.
     """
-    path = folder / "run.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StoreError(f"{folder}: not a run folder (no run.json)") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(data, dict):
-        raise StoreError(f"{path}: damaged, expected a mapping; {_AGAIN}")
-    check_format(data.get("format"), path)
+    data = read_facts(folder / "run.json", f"{folder}: not a run folder (no run.json)")
     if data.get("status") == "running" and not FileLock(folder / LOCK).held():
         data |= {"status": "interrupted", "error": "its process was killed"}
     return data

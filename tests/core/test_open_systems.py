@@ -146,7 +146,7 @@ def test_a_script_may_end_while_an_engine_is_at_work(saved, toys, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda body: [], "not a saved system"),
+        (lambda body: [], "damaged, expected a mapping; run it again"),
         (lambda body: {**body, "format": 99}, "format 99, this version reads 1"),
         (lambda body: {**body, "state": None}, "'state' is missing or damaged"),
         (lambda body: {k: v for k, v in body.items() if k != "pool"}, "'pool' is missing or damaged"),
