@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -79,22 +80,17 @@ class RunFolder:
         self.head = {"format": FORMAT, **head, "started": time.time()}
         self._lock = FileLock(path / LOCK)
         self._fit: IO[str] | None = None
-        try:
+        with self._writing():
             path.mkdir(parents=True, exist_ok=True)
             if not self._lock.acquire():
                 raise FolderBusy(f"{path} is being written by process {self._lock.holder()}")
-        except OSError as error:
-            raise self._problem(error) from None
-        try:
-            self._keep_previous()
-            self.update(status="running")
-            self._records = (path / "records.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            self._lock.release()
-            raise self._problem(error) from None
-        except BaseException:
-            self._lock.release()
-            raise
+            try:
+                self._keep_previous()
+                self.update(status="running")
+                self._records = (path / "records.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
+            except BaseException:
+                self._lock.release()
+                raise
 
     def _keep_previous(self) -> None:
         """Put a finished run aside; what an unfinished one left after it goes."""
@@ -106,19 +102,22 @@ class RunFolder:
             elif file.exists():
                 os.replace(file, self.path / f"previous.{name}")
 
-    def _problem(self, error: OSError) -> StoreError:
-        reason = error.strerror or str(error)
-        return StoreError(f"cannot write the run folder {self.path}: {reason}; choose another place with --out")
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or str(error)
+            what = f"cannot write the run folder {self.path}: {reason}"
+            raise StoreError(f"{what}; choose another place with --out") from None
 
     def _write(self, path: Path, lines: Iterable[str]) -> None:
         """Write a file so that it is there whole or not at all."""
         temporary = path.with_name(path.name + ".tmp")
-        try:
+        with self._writing():
             with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
                 file.writelines(f"{line}\n" for line in lines)
             os.replace(temporary, path)
-        except OSError as error:
-            raise self._problem(error) from None
 
     def update(self, **data: Any) -> None:
         """Merge facts into ``run.json``."""
@@ -135,19 +134,15 @@ class RunFolder:
 
     def note(self, phase: str, data: Mapping[str, Any]) -> None:
         """Append one line to the fit log."""
-        try:
+        with self._writing():
             if self._fit is None:
                 self._fit = (self.path / "fit.jsonl").open("w", encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise self._problem(error) from None
         self._append(self._fit, {"phase": phase, **data})
 
     def _append(self, file: IO[str], row: Mapping[str, Any]) -> None:
-        try:
+        with self._writing():
             file.write(strict.dumps(row) + "\n")
             file.flush()
-        except OSError as error:
-            raise self._problem(error) from None
 
     def save_system(self, body: Mapping[str, Any]) -> Path:
         """Write ``system/system.json`` and return an empty folder for the system's files.
@@ -158,26 +153,23 @@ class RunFolder:
             if found := strict.problem(part, name):
                 raise PluginError(f"the fitted system cannot be saved: {found}")
         folder = self.path / "system"
-        try:
+        with self._writing():
             shutil.rmtree(folder / "files", ignore_errors=True)  # those of a fit that was killed, or is done again
             (folder / "files").mkdir(parents=True)
-        except OSError as error:
-            raise self._problem(error) from None
         self._write(folder / "system.json", [strict.dumps({"format": FORMAT, **body}, indent=1)])
         return folder / "files"
 
     def close(self, units: Iterable[Unit], **data: Any) -> None:
         """Write what statistics count and the final facts. A finished run replaces what the folder held before."""
         try:
-            self._close_logs()
-            rows = ({"id": u.id, "score": u.score, "subset": u.subset} for u in units)
-            self._write(self.path / "units.jsonl", map(strict.dumps, rows))
-            self.update(**data)
-            if data.get("status") == "finished":
-                for name in _FILES:
-                    (self.path / f"previous.{name}").unlink(missing_ok=True)
-        except OSError as error:
-            raise self._problem(error) from None
+            with self._writing():
+                self._close_logs()
+                rows = ({"id": u.id, "score": u.score, "subset": u.subset} for u in units)
+                self._write(self.path / "units.jsonl", map(strict.dumps, rows))
+                self.update(**data)
+                if data.get("status") == "finished":
+                    for name in _FILES:
+                        (self.path / f"previous.{name}").unlink(missing_ok=True)
         finally:
             self._lock.release()
 
