@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,12 @@ from moco_core.errors import ConfigError
 from moco_core.secrets import Secret, masked
 
 _META = "moco"
+_SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+}
 
 Holds = Literal["value", "path", "path or id"]
 """Whether an option is a path: one that is written in a file starts from the file's folder, an id only if it is there."""
@@ -25,28 +32,6 @@ Holds = Literal["value", "path", "path or id"]
 @attrs.frozen(kw_only=True)
 class NoOptions:
     """The options of a plugin that has none."""
-
-
-@attrs.frozen
-class Limits:
-    """Bounds of a number; None is no bound."""
-
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-
-    def text(self) -> str:
-        pairs = ((">=", self.ge), (">", self.gt), ("<=", self.le), ("<", self.lt))
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in pairs if bound is not None)
-
-    def hold(self, value: float) -> bool:
-        return (
-            (self.ge is None or value >= self.ge)
-            and (self.gt is None or value > self.gt)
-            and (self.le is None or value <= self.le)
-            and (self.lt is None or value < self.lt)
-        )
 
 
 class Lines(dict[str, int]):
@@ -84,14 +69,19 @@ class Slot:
 
 @attrs.frozen(kw_only=True)
 class FieldInfo:
-    """What a field says beyond its type and default."""
+    """What a field says beyond its type and default. ``bounds`` are those of a number, by their signs."""
 
     help: str = ""
     paper: str = ""
-    limits: Limits = Limits()
+    bounds: Mapping[str, float] = attrs.field(factory=dict)
     check: Callable[[Any], str | None] | None = None
     slot: Slot | None = None
     holds: Holds = "value"
+
+    @property
+    def range(self) -> str:
+        """The bounds as people read them; empty without any."""
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in self.bounds.items())
 
     def problem(self, field: attrs.Attribute[Any], value: Any) -> str | None:
         """Return what is wrong with a value of the right type, or None."""
@@ -103,9 +93,9 @@ class FieldInfo:
                 continue
             if not math.isfinite(number):
                 return f"expected a finite number, got {number}"
-            if not self.limits.hold(number):
+            if not all(_SIGNS[sign](number, bound) for sign, bound in self.bounds.items()):
                 word = "int" if isinstance(number, int) and "float" not in str(field.type) else "number"
-                return f"expected {word} {self.limits.text()}, got {number}"
+                return f"expected {word} {self.range}, got {number}"
         if self.check is not None and value is not None:
             return self.check(value)
         return None
@@ -136,7 +126,8 @@ def option(
     value (one clause, such as "expected distinct names"), or None. ``paper`` is the value the paper uses. ``holds`` tells
     files and folders from other texts: a relative path that stands in a configuration file starts from that file's folder.
     """
-    info = FieldInfo(help=help, paper=paper, limits=Limits(ge, gt, le, lt), check=check, holds=holds)
+    bounds = {sign: bound for sign, bound in zip(_SIGNS, (ge, gt, le, lt), strict=True) if bound is not None}
+    info = FieldInfo(help=help, paper=paper, bounds=bounds, check=check, holds=holds)
     return _field(info, default, factory)
 
 

@@ -42,7 +42,7 @@ def describe(cls: type) -> list[OptionInfo]:
                 type=type_text(hint, slot),
                 default=None if required else default_of(field, slot),
                 required=required,
-                range=info.limits.text(),
+                range=info.range,
                 help=info.help,
                 paper=info.paper,
                 plugin=slot.kind if slot else "",
