@@ -21,13 +21,13 @@ from typing import Any
 import attrs
 
 from moco_core.catalogue import Catalogue, installed
-from moco_core.config import SamplingOptions, default_cache_path, default_pool, metric_plugin, parse_settings, plugin_of
+from moco_core.config import default_cache_path, default_pool, metric_plugin, parse_settings, plugin_of
 from moco_core.context import Context
 from moco_core.errors import CapabilityError, ConfigError, StoreError, suggest
 from moco_core.executors import JobConfig
 from moco_core.methods import Method, System
 from moco_core.models import Pool
-from moco_core.options import Plugin, build, plain
+from moco_core.options import Plugin, build
 from moco_core.runs.loading import load_split, open_pool, pools_of, single_plugin
 from moco_core.runs.observe import Observers
 from moco_core.runs.records import read_facts
@@ -273,7 +273,7 @@ def fit(
         plugin_of(known, "pool", config["pool"] if "pool" in config else default_pool(known), "pool"),
         metric_plugin(known, config.get("metric") or default, datasets),
         dev=examples,
-        sampling=Sampling(**plain(build(SamplingOptions, config.get("sampling"), "sampling"))),
+        sampling=build(Sampling, config.get("sampling"), "sampling"),
         seed=seed,
         cache=cache or default_cache_path(os.environ),
     )

@@ -44,18 +44,6 @@ def default_pool(catalogue: Catalogue) -> str:
     return found[0]
 
 
-@attrs.frozen(kw_only=True)
-class SamplingOptions:
-    """How a single model of the pool is asked, and what methods use unless their own options say otherwise."""
-
-    temperature: float = option(0.0, ge=0, help="0 is greedy")
-    top_p: float = option(1.0, gt=0, le=1)
-    top_k: int = option(0, ge=0, help="0 is off")
-    min_p: float = option(0.0, ge=0, lt=1)
-    max_new_tokens: int = option(512, ge=1)
-    stop: tuple[str, ...] = option(())
-
-
 def _seeds_problem(seeds: tuple[int, ...]) -> str | None:
     return None if seeds and len(set(seeds)) == len(seeds) else "expected one or more seeds, each once"
 
@@ -79,7 +67,7 @@ class Settings:
 
     seed: int = option(0, help="seed of all sampling, permutations and searches")
     seeds: tuple[int, ...] | None = option(None, help="several seeds (moco bench)", check=_seeds_problem)
-    sampling: SamplingOptions = option(SamplingOptions(), help="decoding of single models")
+    sampling: Sampling = option(Sampling(), help="decoding of single models")
     dev: int | None = option(None, ge=0, help="use the first n dev examples")
     test: int | None = option(None, ge=1, help="use the first n test examples")
     in_flight: int = option(256, ge=1, help="questions worked on at once")
@@ -126,7 +114,7 @@ class RunConfig:
 
     @property
     def sampling(self) -> Sampling:
-        return Sampling(**attrs.asdict(self.settings.sampling))
+        return self.settings.sampling
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import string
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import attrs
 
 from moco_core.converters import anything, floats, ints, mapping, strings
+from moco_core.options import option
 
 FinishReason = Literal["eos", "stop", "length"]
 """Why a reply ended: an end-of-turn token, a stop string, or the token budget."""
@@ -131,13 +131,13 @@ class Example:
 
 @attrs.frozen(kw_only=True)
 class Sampling:
-    """How one reply is decoded. ``temperature=0`` is greedy; ``top_k=0`` and ``top_p=1`` switch a filter off."""
+    """How one reply is decoded: a run's setting for single models, and what methods use unless their options say otherwise."""
 
-    temperature: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(math.inf)])
-    top_p: float = attrs.field(default=1.0, validator=[attrs.validators.gt(0), attrs.validators.le(1)])
-    top_k: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    min_p: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)])
-    max_new_tokens: int = attrs.field(default=512, validator=attrs.validators.ge(1))
+    temperature: float = option(0.0, ge=0, help="0 is greedy")
+    top_p: float = option(1.0, gt=0, le=1, help="1 is off")
+    top_k: int = option(0, ge=0, help="0 is off")
+    min_p: float = option(0.0, ge=0, lt=1, help="0 is off")
+    max_new_tokens: int = option(512, ge=1)
     stop: tuple[str, ...] = attrs.field(default=(), converter=strings)
 
     @property

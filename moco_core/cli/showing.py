@@ -9,11 +9,12 @@ from typing import Any
 import attrs
 
 from moco_core.cli.describing import OptionInfo, describe
-from moco_core.config import KEYS, SamplingOptions, Settings
+from moco_core.config import KEYS, Settings
 from moco_core.data import Dataset
 from moco_core.discovery import Card
 from moco_core.methods import Method
 from moco_core.options import plain
+from moco_core.types import Sampling
 
 
 def show_rows(card: Card, cls: type[Any]) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def run_lines() -> list[str]:
 
 def _settings() -> list[OptionInfo]:
     own = [o for o in describe(Settings) if o.name != "sampling"]
-    return own + [attrs.evolve(o, name=f"sampling.{o.name}") for o in describe(SamplingOptions)]
+    return own + [attrs.evolve(o, name=f"sampling.{o.name}") for o in describe(Sampling)]
 
 
 def _fact(name: str, value: Any) -> str:

@@ -95,7 +95,7 @@ def test_infinite_numbers_are_refused(moco, value):
         got = moco(*RUN, "-o", f"{key}={value}")
         assert got.code == 2 and f"{key}: expected a finite number, got" in got.err
     assert "test: expected int" in moco(*RUN, "-o", f"test={value}").err
-    with pytest.raises(ValueError, match="temperature"):
+    with pytest.raises(ConfigError, match="temperature: expected a finite number"):
         Sampling(temperature=float(value.replace(".", "")))
 
 
@@ -340,11 +340,12 @@ def test_a_pool_in_the_options_of_a_method_is_opened_with_the_run_and_saved_with
 
 
 def test_every_key_of_a_run_configuration_is_shown(moco):
-    from moco_core.config import KEYS, SamplingOptions, Settings
+    from moco_core import Sampling
+    from moco_core.config import KEYS, Settings
 
     page = moco("show", "run", toys=False).out
     own = [f.name for f in attrs.fields(Settings) if f.name != "sampling"]
-    for key in (*KEYS, *own, *(f"sampling.{f.name}" for f in attrs.fields(SamplingOptions))):
+    for key in (*KEYS, *own, *(f"sampling.{f.name}" for f in attrs.fields(Sampling))):
         assert f"  {key}" in page
     assert len(json.loads(moco("show", "run", "--json", toys=False).out)) == len(KEYS) + len(own) + 6
 

@@ -124,5 +124,5 @@ def _sampling(config: GenerateConfig, own: Sampling) -> Sampling:
         given["stop"] = tuple(given["stop"])
     try:
         return attrs.evolve(own, **given)
-    except (TypeError, ValueError) as error:
+    except ConfigError as error:
         raise ConfigError(f"moco: {error}") from None

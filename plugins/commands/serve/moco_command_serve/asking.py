@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from moco_command_serve.limits import Limits, Refused
-from moco_core import Message, Question, Sampling
+from moco_core import ConfigError, Message, Question, Sampling
 from moco_core.errors import suggest
 from moco_core.types import ANSWER_KINDS
 
@@ -77,7 +77,7 @@ class Ask:
         for setting, value in self.decoding.items():
             try:
                 out = attrs.evolve(out, **{setting: value})
-            except (TypeError, ValueError):
+            except ConfigError:
                 name = self.named[setting]
                 raise Refused(400, f"{name}: {value!r} is out of range", param=name) from None
         return out

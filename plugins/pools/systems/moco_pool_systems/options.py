@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from moco_core import ConfigError, Plugin, option, plugin_option
-from moco_core.config import SamplingOptions
+from moco_core import ConfigError, Plugin, Sampling, option, plugin_option
 
 __all__ = ["Entry", "Options", "entries_of"]
 
@@ -29,7 +28,7 @@ class Entry:
     )
     dev: int = option(50, ge=0, help="the method is fitted on the first n dev examples")
     seed: int = option(0, help="seed of the fit, and of what is random in a greedily asked system")
-    sampling: SamplingOptions = option(SamplingOptions(), help="decoding of the fit")
+    sampling: Sampling = option(Sampling(), help="decoding of the fit")
     name: str = option("", help="name within the pool; default: the run's label, or the method's name", check=_label)
     description: str = option("", help="what it is good at, for methods that choose models by description")
 
