@@ -22,6 +22,7 @@ from moco_core.errors import (
     PluginConflict,
     PluginError,
     UnknownPlugin,
+    error_line,
     suggest,
 )
 from moco_core.kinds import GROUPS, KINDS
@@ -81,7 +82,8 @@ class Catalogue:
         cards = dict(self._cards[kind])
         for (its_kind, name), cls in self._registered.items():
             if its_kind == kind:
-                cards[name] = Card(kind=kind, name=name, module=cls.__module__, summary=_first_line(cls.__doc__))
+                summary = (cls.__doc__ or "").strip().partition("\n")[0]
+                cards[name] = Card(kind=kind, name=name, module=cls.__module__, summary=summary)
         return dict(sorted(cards.items()))
 
     def _entry_points(self, group: str) -> list[EntryPoint]:
@@ -117,7 +119,7 @@ class Catalogue:
             return registered
         if (kind, name) not in self._loaded:
             card = self.card(kind, name)
-            self._loaded[kind, name] = self._load(card)
+            self._loaded[kind, name] = self._class_of(kind, _imported(card), _who(card))
         return self._loaded[kind, name]
 
     def card(self, kind: str, name: str) -> Card:
@@ -140,16 +142,13 @@ class Catalogue:
         """Return the names of the plugins of a kind that carry a keyword such as ``can-step``; nothing is imported."""
         return [name for name, card in self.cards(kind).items() if keyword in card.keywords]
 
-    def _load(self, card: Card) -> type[Any]:
-        return self._class_of(card.kind, _imported(card), _who(card))
-
     def entry(self, card: Card) -> Any:
         """Import and return what a card's entry point names (a command). Raises BrokenPlugin or IncompatiblePlugin."""
         module = _imported(card)
         try:
             return getattr(module, card.attribute)
         except AttributeError as error:
-            raise BrokenPlugin(f"{_who(card)}: {_one_line(error)}") from None
+            raise BrokenPlugin(f"{_who(card)}: {error_line(error)}") from None
 
     def manager(self) -> pluggy.PluginManager:
         """Return a manager of the hook specification; with ``MOCO_TRACE`` it prints every call."""
@@ -171,7 +170,7 @@ class Catalogue:
             manager.check_pending()
             results = getattr(manager.hook, f"moco_{kind}")()
         except Exception as error:
-            raise BrokenPlugin(f"{who} cannot be registered: {type(error).__name__}: {_one_line(error)}") from error
+            raise BrokenPlugin(f"{who} cannot be registered: {error_line(error)[:300]}") from error
         if len(results) != 1:
             raise BrokenPlugin(f"{who}: {module.__name__} does not implement the hook moco_{kind}")
         cls = results[0]
@@ -215,7 +214,7 @@ class Catalogue:
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
-            raise BrokenPlugin(f"--plugin {path}: {type(error).__name__}: {_one_line(error)}") from error
+            raise BrokenPlugin(f"--plugin {path}: {error_line(error)[:300]}") from error
         found: list[type] = []
         for kind in KINDS:
             if hasattr(module, f"moco_{kind}"):
@@ -271,14 +270,6 @@ def _imported(card: Card) -> ModuleType:
         return importlib.import_module(card.module)
     except (Exception, SystemExit) as error:
         raise BrokenPlugin(
-            f"{_who(card)} is installed but importing {card.module} fails: {type(error).__name__}: {_one_line(error)}; "
+            f"{_who(card)} is installed but importing {card.module} fails: {error_line(error)[:300]}; "
             f"reinstall it or report it to its author"
         ) from error
-
-
-def _first_line(doc: str | None) -> str:
-    return (doc or "").strip().splitlines()[0] if (doc or "").strip() else ""
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

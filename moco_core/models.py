@@ -8,7 +8,7 @@ models through the context only, so that every call passes the cache and the sch
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -231,9 +231,6 @@ class Pool(Sequence[Model]):
     def __len__(self) -> int:
         return len(self._models)
 
-    def __iter__(self) -> Iterator[Model]:
-        return iter(self._models)
-
     def __repr__(self) -> str:
         return f"Pool({', '.join(m.name for m in self._models)})"
 
@@ -260,20 +257,20 @@ class Pool(Sequence[Model]):
     @property
     def engines(self) -> tuple[Engine, ...]:
         """The engines that its models live on."""
-        return tuple({id(m.engine): m.engine for m in self._models}.values())
+        return tuple(dict.fromkeys(m.engine for m in self._models))
 
     def derive(self, name: str, recipe: Recipe, sources: Sequence[Model]) -> Model:
         """Return a model that ``recipe`` makes out of ``sources`` and that answers like any other.
 
         All sources must live on one engine. Raises CapabilityError if that engine cannot make it.
         """
-        engines = {id(m.engine): m.engine for m in sources}
+        engines = {m.engine for m in sources}
         if len(engines) != 1:
             raise CapabilityError(
                 f"{name}: its sources ({', '.join(m.name for m in sources)}) live on {len(engines)} engines; "
                 "put them on one engine to combine them"
             )
-        return next(iter(engines.values())).derive(name, recipe, sources)
+        return engines.pop().derive(name, recipe, sources)
 
 
 @attrs.frozen(kw_only=True)

@@ -52,13 +52,7 @@ class Answers:
         async def one(example: Example, context: Context) -> None:
             started = time.monotonic()
             index = places[example.id]
-            told: dict[str, Any] = {"index": index, "question": example.question.text()}
-            row: dict[str, Any] = {
-                "index": index,
-                "id": example.id,
-                "subset": example.question.subset,
-                **_asked(example),
-            }
+            row = _asked(index, example)
             try:
                 reply = await self._reply(system, example, context)
                 score = _checked(await context.grade(example, reply))
@@ -68,15 +62,15 @@ class Answers:
                 line = error_line(error)
                 self.failures[index] = (f"question {example.id}: {line}", error)
                 row |= {"score": None, "error": line}
-                told |= {"score": None, "status": "failed", "error": line}
+                told: dict[str, Any] = {"status": "failed"}
             else:
                 self._done[index] = Scored(example=example, reply=reply, score=score)
                 row |= _answered(reply, score)
-                told |= {"score": score.value, "status": score.answer.status}
-                told |= {"reply": reply.text, "answer": score.answer.text}
+                told = {"status": score.answer.status, "reply": reply.text, "answer": score.answer.text}
             row["calls"] = [_call_row(c) for c in context.calls]
             row["seconds"] = round(time.monotonic() - started, 4)
             self.folder.record(row)
+            told |= {key: row[key] for key in ("index", "question", "score", "error")}
             event = QuestionAnswered(run_id=self.run_id, question_id=example.id, **told)
             self.observers.tell("moco_question_answered", event)
 
@@ -91,10 +85,13 @@ class Answers:
             return Reply(text="", finish_reason="length", meta={"too_long": error_line(error)})
 
 
-def _asked(example: Example) -> dict[str, Any]:
+def _asked(index: int, example: Example) -> dict[str, Any]:
     """Return what was asked and what is right, as a record has it; ``choice`` is the index of the right choice."""
     question = example.question
     row: dict[str, Any] = {
+        "index": index,  # first: readers put the lines in order by it
+        "id": example.id,
+        "subset": question.subset,
         "question": question.text(),
         "references": list(example.references),
         "choice": example.answer,

@@ -8,7 +8,7 @@ import attrs
 
 from moco_core.context import Context
 from moco_core.methods import Cost, Method, System
-from moco_core.models import Model, Needs, Pool
+from moco_core.models import Model, Pool
 from moco_core.options import option
 from moco_core.types import Example, Question, Reply
 
@@ -38,9 +38,6 @@ class Single(Method[SingleOptions]):
     system = SingleSystem
     level = "api"
     title = "single model"
-
-    def needs(self) -> Needs:
-        return Needs()
 
     def cost(self, models: int, dev: int) -> Cost:
         return Cost(respond=1)

@@ -244,12 +244,11 @@ class Scheduler:
             self._spawn(self._serve(place, chosen))
 
     async def _serve(self, place: Place, queue: Queue) -> None:
-        assert self._loop is not None and self._threads is not None
         engine, model = place[0], queue.model
         error: Exception | None = None
         try:
             await self.starts.ready(engine)
-            await self._loop.run_in_executor(self._threads, engine.serve, model, queue)
+            await self.in_thread(engine.serve, model, queue)
             if queue.serving and not self.closing:
                 error = ModelCallError(f"{model.name}: the engine returned without answering {queue.serving} calls")
         except EngineOutOfMemory as caught:
