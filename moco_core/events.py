@@ -11,6 +11,8 @@ import attrs
 from moco_core.options import NoOptions
 
 OptionsT = TypeVar("OptionsT")
+Status = Literal["finished", "failed", "interrupted"]
+"""How a run or a grid ended."""
 
 
 class Observer(Generic[OptionsT]):
@@ -42,7 +44,7 @@ class BenchmarkFinished:
     """A grid ended. ``reports`` are its comparisons as JSON data, one per dataset, of the runs that were done."""
 
     folder: Path
-    status: Literal["finished", "failed", "interrupted"]
+    status: Status
     reports: Sequence[Mapping[str, Any]]
 
 
@@ -101,5 +103,5 @@ class RunFinished:
 
     run_id: str
     folder: Path
-    status: Literal["finished", "failed", "interrupted"]
+    status: Status
     summary: Mapping[str, Any]

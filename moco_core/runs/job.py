@@ -7,13 +7,13 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
 from moco_core.data import Metric, Scored
 from moco_core.errors import BudgetReached, MocoError, PluginError, PoolError, StoreError, error_line
-from moco_core.events import RunFinished, RunNoted, RunProgress, RunStarted
+from moco_core.events import RunFinished, RunNoted, RunProgress, RunStarted, Status
 from moco_core.methods import Method, System
 from moco_core.models import Pool
 from moco_core.options import Plugin
@@ -28,8 +28,6 @@ from moco_core.runtime.budget import Budget
 from moco_core.runtime.runtime import Runtime
 from moco_core.runtime.systems import allowed_by
 from moco_core.types import Example, Generation, Sampling, Unit
-
-Status = Literal["finished", "failed", "interrupted"]
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pluggy
 
-from moco_core import hookspecs
+from moco_core.catalogue import installed
 from moco_core.errors import error_line
 from moco_core.options import Plugin
 
@@ -26,14 +26,11 @@ class Observers:
         objects: Sequence[Any] = (),
         report: Callable[[str], None] = _to_stderr,
     ) -> None:
-        if manager is None:
-            manager = pluggy.PluginManager("moco")
-            manager.add_hookspecs(hookspecs)
-        self._manager = manager
+        self._manager = manager or installed().manager()
         self.report = report
         """Tells the user one line."""
         for item in objects:
-            manager.register(item)
+            self._manager.register(item)
 
     def add(self, plugin: Plugin) -> None:
         """Make an observer of a configuration and tell it everything from now on. Never raises."""

@@ -13,6 +13,9 @@ from moco_core.runs.records import read_run, read_units
 from moco_core.runtime.ledger import REFERENCE, Ledger, Tally
 from moco_core.types import Unit, Usage
 
+_OPTIONAL = ("dev_mean", "failed", "unparsed", "truncated", "binary", "refused", "figures", "rule")
+"""What ``run.json`` holds under a field's own name, unless the run never ended or an earlier version wrote it."""
+
 
 @attrs.frozen(kw_only=True)
 class RunResult:
@@ -39,11 +42,11 @@ class RunResult:
     notes: Mapping[str, Any]
     status: str
     units: tuple[Unit, ...]
-    dev_mean: float | None
+    dev_mean: float | None = None
     questions: int
-    failed: int
-    unparsed: float
-    truncated: float
+    failed: int = 0
+    unparsed: float = 0.0
+    truncated: float = 0.0
     costs: Mapping[str, Mapping[str, Mapping[str, Any]]]
     seconds: float
     warnings: tuple[str, ...] = ()
@@ -63,31 +66,19 @@ class RunResult:
         try:
             result = cls(
                 folder=folder,
-                id=head["id"],
-                role=head["role"],
-                label=head["label"],
-                position=head["position"],
-                config=head["config"],
+                **{name: head[name] for name in ("id", "role", "label", "position", "config", "status")},
+                **{name: head[name] for name in _OPTIONAL if name in head},
                 models={m["name"]: m["fingerprint"] for m in head["models"]},
                 notes=head["dataset"]["notes"],
-                status=head["status"],
                 units=tuple(units),
-                dev_mean=head.get("dev_mean"),
                 questions=head["dataset"]["test"],
-                failed=head.get("failed", 0),
-                unparsed=head.get("unparsed", 0.0),
-                truncated=head.get("truncated", 0.0),
                 costs=head.get("tokens", {}),
                 seconds=head.get("timings", {}).get("total", 0.0),
                 warnings=tuple(head.get("warnings", ())),
-                binary=head.get("binary", True),
                 first_error=head.get("error", ""),
-                refused=head.get("refused", False),
-                figures=head.get("figures", {}),
                 dataset_label=head["dataset"].get("label", ""),
                 test_fingerprint=head["dataset"].get("test_fingerprint", ""),
                 versions=head.get("environment", {}).get("versions", {}),
-                rule=head.get("rule", {}),
                 chance=head["dataset"].get("chance"),
             )
             _ = [str(result.config[part]["name"]) for part in ("method", "dataset", "metric")], result.seed

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 
@@ -15,7 +15,7 @@ from moco_core.catalogue import Catalogue
 from moco_core.config import RunConfig, plugin_of
 from moco_core.data import Split
 from moco_core.errors import CapabilityError, ConfigError, DatasetError, MocoError
-from moco_core.events import BenchmarkFinished, BenchmarkStarted
+from moco_core.events import BenchmarkFinished, BenchmarkStarted, Status
 from moco_core.executors import Executor, JobConfig
 from moco_core.models import Pool
 from moco_core.options import Plugin, plain
@@ -180,7 +180,7 @@ class Benchmark:
         started = BenchmarkStarted(runs=len(self.jobs), models=len(self.pool), folder=out)
         self.observers.tell("moco_benchmark_started", started)
         results: list[RunResult] = []
-        status: Literal["finished", "failed", "interrupted"] = "interrupted"
+        status: Status = "interrupted"
         try:
             await self._do(heads, results)
             status = "finished" if all(r.status == "finished" for r in results) else "failed"
@@ -265,26 +265,15 @@ class Benchmark:
         return heads
 
     def _head(self, job: Job, dev: LoadedSplit, test: LoadedSplit) -> dict[str, Any]:
-        settings = self.config.settings
-        config = {
-            "pool": self.config.pool.plain(),
-            "method": job.method.plain(),
-            "dataset": job.dataset.plain(),
-            "metric": job.metric.plain(),
+        settings, parts = self.config.settings, (self.config.pool, job.method, job.dataset, job.metric)
+        config: dict[str, Any] = {
+            **{plugin.kind: plugin.plain() for plugin in parts},
             "seed": job.seed,
             "sampling": attrs.asdict(self.config.sampling),
             "dev": settings.dev,
             "test": settings.test,
         }
-        given = {
-            "pool": {"name": self.config.pool.name, **self.config.pool.given},
-            "method": {"name": job.method.name, **job.method.given},
-            "dataset": {"name": job.dataset.name, **job.dataset.given},
-        }
-        cards = (
-            self.catalogue.cards(plugin.kind).get(plugin.name)
-            for plugin in (self.config.pool, job.method, job.dataset, job.metric)
-        )
+        cards = (self.catalogue.cards(plugin.kind).get(plugin.name) for plugin in parts)
         name = f"single-{job.label}" if job.role == "baseline" else job.label
         return {
             "id": _slug(f"{job.dataset.label}-{name}-s{job.seed}-{digest(config)[:8]}"),
@@ -292,7 +281,7 @@ class Benchmark:
             "label": job.label,
             "position": job.position,
             "config": config,
-            "given": given,
+            "given": {plugin.kind: {"name": plugin.name, **plugin.given} for plugin in parts},
             "rule": attrs.asdict(settings.verdict),
             "models": [
                 {"name": m.name, "fingerprint": m.fingerprint, "capabilities": sorted(m.capabilities)}
