@@ -22,19 +22,14 @@ class Distribution(Protocol):
     def read_text(self, filename: str, /) -> str | None: ...
 
 
-class EntryPoint(Protocol):
-    """What is needed of an entry point; those of ``importlib.metadata`` have it."""
+class EntryPoint(NamedTuple):
+    """One entry point: ``name = module:attr`` in a group, and the distribution that states it."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def module(self) -> str: ...
-    @property
-    def attr(self) -> str: ...
-    @property
-    def dist(self) -> Distribution | None: ...
+    name: str
+    group: str
+    module: str
+    attr: str
+    dist: Distribution
 
 
 class Card(NamedTuple):
@@ -75,11 +70,12 @@ def distribution_name(kind: str, name: str) -> str:
 
 def card_of(kind: str, point: EntryPoint) -> Card:
     """Return the card of an entry point."""
-    card = Card(kind=kind, name=point.name, module=point.module, attribute=point.attr or "")
-    if point.dist is None:
-        return card
     facts = _facts(point.dist)
-    card = card._replace(
+    card = Card(
+        kind=kind,
+        name=point.name,
+        module=point.module,
+        attribute=point.attr,
         distribution=facts["name"],
         version=facts["version"],
         summary=facts["summary"],
@@ -127,14 +123,6 @@ class _Folder(NamedTuple):
             return None
 
 
-class _Point(NamedTuple):
-    name: str
-    group: str
-    module: str
-    attr: str
-    dist: Distribution
-
-
 def _distributions(place: str) -> Iterator[Distribution]:
     try:
         names = sorted(os.listdir(place))
@@ -150,7 +138,7 @@ def _distributions(place: str) -> Iterator[Distribution]:
             yield _Folder(f"{place}/{name}", name.rpartition(".")[0].partition("-")[0])
 
 
-def _points(text: str, dist: Distribution) -> Iterator[_Point]:
+def _points(text: str, dist: Distribution) -> Iterator[EntryPoint]:
     """Yield the entry points of the ``moco.*`` groups that an ``entry_points.txt`` names."""
     group = ""
     for line in map(str.strip, text.splitlines()):
@@ -159,7 +147,7 @@ def _points(text: str, dist: Distribution) -> Iterator[_Point]:
         elif group.startswith("moco.") and "=" in line and not line.startswith(("#", ";")):
             name, _, value = line.partition("=")
             module, _, attr = value.partition("[")[0].partition(":")
-            yield _Point(name.strip(), group, module.strip(), attr.strip(), dist)
+            yield EntryPoint(name.strip(), group, module.strip(), attr.strip(), dist)
 
 
 def _facts(dist: Distribution) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Entry points of distributions that are not installed, for tests of the catalogue."""
 
-from importlib.metadata import EntryPoint
+from moco_core.discovery import EntryPoint
 
 
 class Dist:
@@ -11,7 +11,6 @@ class Dist:
         return self.text if name == "METADATA" else None
 
 
-def point(name, module, dist, kind="method"):
-    made = EntryPoint(name=name, value=module, group=f"moco.{kind}")
-    vars(made)["dist"] = dist
-    return made
+def point(name, value, dist, kind="method"):
+    module, _, attr = value.partition(":")
+    return EntryPoint(name, f"moco.{kind}", module, attr, dist)
