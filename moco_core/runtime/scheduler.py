@@ -24,7 +24,7 @@ from moco_core.errors import EngineOutOfMemory, ModelCallError, StoreError
 from moco_core.models import Call, Engine, Model
 from moco_core.runtime.cache import Cache, KeyParts, encode_result, fits, key_parts
 from moco_core.runtime.claims import Claims
-from moco_core.runtime.lanes import Lanes, Place
+from moco_core.runtime.devices import DeviceGroup, Devices
 from moco_core.runtime.ledger import Answered
 from moco_core.runtime.memo import Memo
 from moco_core.runtime.queues import UNLIMITED, Queue, as_call_error
@@ -66,8 +66,8 @@ class Scheduler:
         self._in_flight: dict[bytes, Call] = {}
         self._queues: dict[Model, Queue] = {}
         self._limits: weakref.WeakKeyDictionary[Model, int] = weakref.WeakKeyDictionary()
-        self.lanes = Lanes(self._schedule_pass)
-        self._resident: dict[Place, Model] = {}
+        self.devices = Devices(self._schedule_pass)
+        self._resident: dict[DeviceGroup, Model] = {}
         self._gates: dict[Engine, asyncio.Semaphore] = {}
         self.starts = Starts(engines, runtime, self._fail_all)
         self.memo = Memo(cache)
@@ -222,29 +222,29 @@ class Scheduler:
 
     def _pump(self) -> None:
         """Start serving on every idle device group that has work, and forget the queues of models that have none."""
-        groups: dict[Place, list[Queue]] = {}
+        groups: dict[DeviceGroup, list[Queue]] = {}
         for model, queue in list(self._queues.items()):
-            place = (model.engine, model.device_group)
+            group = (model.engine, model.device_group)
             if not queue.waiting:
-                if not self.lanes.serves(place, queue):
+                if not self.devices.serves(group, queue):
                     del self._queues[model]
             elif model.engine.batches_itself:
                 self._submit_all(queue)
             else:
-                groups.setdefault(place, []).append(queue)
-        for place, queues in groups.items():
-            if place in self.lanes:
+                groups.setdefault(group, []).append(queue)
+        for group, queues in groups.items():
+            if group in self.devices:
                 continue
             chosen = max(queues, key=lambda q: q.waiting)
-            resident = self._queues.get(self._resident.get(place, chosen.model))
+            resident = self._queues.get(self._resident.get(group, chosen.model))
             if resident in queues and resident is not None and not chosen.model.engine.ready(chosen.model):
                 chosen = resident
-            self._resident[place] = chosen.model
-            self.lanes.take(place, chosen)
-            self._spawn(self._serve(place, chosen))
+            self._resident[group] = chosen.model
+            self.devices.take(group, chosen)
+            self._spawn(self._serve(group, chosen))
 
-    async def _serve(self, place: Place, queue: Queue) -> None:
-        engine, model = place[0], queue.model
+    async def _serve(self, group: DeviceGroup, queue: Queue) -> None:
+        engine, model = group[0], queue.model
         error: Exception | None = None
         try:
             await self.starts.ready(engine)
@@ -262,7 +262,7 @@ class Scheduler:
         except Exception as caught:
             error = caught
         finally:
-            self.lanes.release(place)
+            self.devices.release(group)
         if error is not None:
             failed = queue.drain() or queue.withdraw()  # nothing taken: every waiting call would meet the same error
             self._settle_many([(call, as_call_error(model, error)) for call in failed])

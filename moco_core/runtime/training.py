@@ -10,7 +10,7 @@ from typing import Any
 
 from moco_core.context import Context
 from moco_core.models import Model
-from moco_core.runtime.lanes import Lane
+from moco_core.runtime.devices import Reservation
 from moco_core.runtime.ledger import Ledger
 from moco_core.runtime.scheduler import Scheduler
 from moco_core.training import Trained, TrainingJob, TrainingSite
@@ -59,14 +59,14 @@ async def _work(
     context: Context, scheduler: Scheduler, model: Model, job: TrainingJob, label: str, folder: Path, seed: int
 ) -> Mapping[str, Any]:
     loop = asyncio.get_running_loop()
-    lane = Lane(scheduler.lanes, (model.engine, model.device_group))
+    devices = Reservation(scheduler.devices, (model.engine, model.device_group))
 
     async def judge(rollouts: Sequence[tuple[int, str]]) -> Sequence[float | None]:
-        lane.release()  # a judge may need the very device
+        devices.release()  # a judge may need the very device
         try:
             return list(await job.reward(rollouts))
         finally:
-            await lane.acquire()
+            await devices.acquire()
 
     def show(figures: Mapping[str, Any]) -> None:
         context.progress(f"training {label}", figures.get("step", 0), figures.get("steps"), _said(figures))
@@ -79,11 +79,11 @@ async def _work(
         cancelled=lambda: scheduler.closing,
     )
     await scheduler.starts.ready(model.engine)  # and so it is closed, whether it is ever called or not
-    await lane.acquire()
+    await devices.acquire()
     try:
         return await scheduler.in_thread(model.engine.train, model, job, site)
     finally:
-        lane.release()
+        devices.release()
 
 
 def _soon(loop: asyncio.AbstractEventLoop, show: Any, figures: Mapping[str, Any]) -> None:
