@@ -30,7 +30,7 @@ class BLEnD(SourceDataset[SourceOptions]):
     )
     hub = (Hub("nayeon212/BLEnD", "multiple-choice-questions"),)
     dev_from = test_from = ("test",)
-    sides = True
+    split_by_hash = True
     answer_format = LETTER
 
     def record(self, row: Row) -> Example:

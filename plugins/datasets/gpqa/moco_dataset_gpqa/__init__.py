@@ -47,7 +47,7 @@ class GPQA(SourceDataset[Options]):
     hub = (Hub(_REPO, "gpqa_diamond"),)
     dev_from = test_from = ("train",)
     answer_format = LETTER
-    unlock = f"accept the terms at https://huggingface.co/datasets/{_REPO}, then run: hf auth login"
+    access_hint = f"accept the terms at https://huggingface.co/datasets/{_REPO}, then run: hf auth login"
 
     def __init__(self, options: _Options) -> None:
         self.hub = (Hub(_REPO, f"gpqa_{options.config}"),)

@@ -44,7 +44,7 @@ class HumanInterest(SourceDataset[SourceOptions]):
     subsets = _TOPICS
     fixture = "fixture"
     dev_from = test_from = ("train",)
-    unlock = "git clone https://github.com/BunsenFeng/model_swarm and give its data/eval as path"
+    access_hint = "git clone https://github.com/BunsenFeng/model_swarm and give its data/eval as path"
 
     def record(self, row: Row) -> Example:
         """Read a row of the authors' files (``prompt``, ``id``) or of the study (``input``, ``output``, maybe null)."""

@@ -63,7 +63,7 @@ class ScienceMeter(SourceDataset[Options]):
     dev_from = test_from = ("train",)
     answer_format = LETTER
     repeated_ids = "drop"  # the authors' files for different models repeat the same papers
-    unlock = "git clone https://github.com/yikee/ScienceMeter and give its dataset/filtered_with_claims/<model> as path"
+    access_hint = "git clone https://github.com/yikee/ScienceMeter and give its dataset/filtered_with_claims/<model> as path"
 
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the study (``question``, ``choices``)."""

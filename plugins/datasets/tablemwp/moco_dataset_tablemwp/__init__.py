@@ -45,7 +45,7 @@ class TableMWP(SourceDataset[Options]):
     )
     dev_from = ("dev",)
     fixture = "fixture"
-    unlock = "git clone https://github.com/lupantech/PromptPG and give its data/tabmwp as path"
+    access_hint = "git clone https://github.com/lupantech/PromptPG and give its data/tabmwp as path"
 
     def __init__(self, options: _Options) -> None:
         if options.variant == "multiple_choice":

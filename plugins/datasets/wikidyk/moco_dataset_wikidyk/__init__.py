@@ -44,7 +44,7 @@ class WikiDYK(SourceDataset[Options]):
     hub = (Hub("YWZBrandon/wikidyk"),)
     dev_from = test_from = ("test",)
     answer_format = SHORT
-    unlock = "or read the reference study's published JSON with the option path"
+    access_hint = "or read the reference study's published JSON with the option path"
 
     def record(self, row: Row) -> Example | Drop:
         """Read a row of the source (``eval`` holds its questions by form) or of the study (``input``, ``output``)."""

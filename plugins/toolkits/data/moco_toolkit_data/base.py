@@ -48,9 +48,9 @@ class SourceDataset(Dataset[O]):
     subsets: tuple[str, ...] = ()
     fixture: ClassVar[str] = "fixture.jsonl"
     answer_format: str = ""
-    unlock: str = ""
+    access_hint: str = ""
     """What to do, or which page to open, to get a source that is gated or not on the Hub; a clause."""
-    sides: ClassVar[bool] = False
+    split_by_hash: ClassVar[bool] = False
     """If true, a unit's hash decides its split and examples are sampled one by one: for few, large units."""
     repeated_ids: ClassVar[Literal["refuse", "drop"]] = "refuse"
     """What happens to a row whose upstream id was seen before: some sources list the same item twice."""
@@ -254,7 +254,7 @@ class SourceDataset(Dataset[O]):
     def _spec(self) -> SourceSpec:
         stated = {n: getattr(self, n) for n in ("name", "options", "dev_from", "test_from", "subsets", "commits")}
         files, revision = self.file_names(), self.facts.revision
-        return SourceSpec(**stated, hubs=self.sources(), revision=revision, file_names=files, access=self.unlock)
+        return SourceSpec(**stated, hubs=self.sources(), revision=revision, file_names=files, access_hint=self.access_hint)
 
     def _selected(self, split: Split, seen: set[str]) -> Iterator[tuple[Row, Example]]:
         spec = self._spec()
@@ -330,7 +330,7 @@ class SourceDataset(Dataset[O]):
         """Cut one source split in two. Both sides are decided by the items' own hashes, so they never overlap."""
         dev, test = self._size("dev"), self._size("test")
         seed = self.options.seed
-        if self.sides:
+        if self.split_by_hash:
             share = dev / (dev + test) if dev and test else 0.5
             side = (p for p in pairs if (rank(seed, "side", self.unit(p[1])) < share * 2**64) == (split == "dev"))
             size = self._size(split)

@@ -64,7 +64,7 @@ def hub_rows(
     *,
     revision: str,
     streaming: bool,
-    unlock: str = "",
+    access_hint: str = "",
     commits: dict[str, str] | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of one split, in the source's order.
@@ -74,7 +74,7 @@ def hub_rows(
     that the repository was read at: from the addresses of the files, else (streaming) as the Hub tells it; nothing if neither
     does.
 
-    Raises DatasetError if the source is gated (``unlock`` says what to do), missing or out of reach, or if
+    Raises DatasetError if the source is gated (``access_hint`` says what to do), missing or out of reach, or if
     ``datasets`` is not installed.
     """
     try:
@@ -96,7 +96,7 @@ def hub_rows(
                 )
             rows = iter(_without_media(found))
     except Exception as error:  # datasets and the Hub client raise many unrelated classes
-        raise DatasetError(_why(hub, split, revision, error, unlock)) from error
+        raise DatasetError(_why(hub, split, revision, error, access_hint)) from error
     if commits is not None and hub.repo not in commits:
         commit = _commit(found) or _asked_commit(hub.repo, revision)
         if commit:
@@ -162,7 +162,7 @@ def _asked_commit(repo: str, revision: str) -> str:
         return ""
 
 
-def _why(hub: Hub, split: str, revision: str, error: Exception, unlock: str) -> str:
+def _why(hub: Hub, split: str, revision: str, error: Exception, access_hint: str) -> str:
     page = f"https://huggingface.co/datasets/{hub.repo}"
     chain: list[BaseException] = []
     cause: BaseException | None = error
@@ -173,7 +173,7 @@ def _why(hub: Hub, split: str, revision: str, error: Exception, unlock: str) -> 
     texts = " ".join(str(e).lower() for e in chain)
     if "GatedRepoError" in names or "gated" in texts:
         return f"{hub.repo} is gated: accept its terms at {page}, then run: hf auth login"
-    advice = unlock or f"see {page}"
+    advice = access_hint or f"see {page}"
     if names & {"OfflineModeIsEnabled", "ConnectionError", "LocalEntryNotFoundError", "ConnectTimeout", "ConnectError"}:
         return (
             f"{hub.repo}: the Hub is out of reach and nothing is cached; go online once, or give a local copy with the "

@@ -27,8 +27,8 @@ class SourceSpec:
     """What of a dataset decides where its rows are: its name, its options, and what its class states.
 
     ``hubs`` are the Hub configurations to read, ``revision`` the pin that the dataset's facts state; ``file_names`` is how
-    its file is called, endings aside, in a folder of several datasets; ``access`` says how to get a source that is gated or
-    not on the Hub. ``commits`` gets the commit at which each Hub repository was read.
+    its file is called, endings aside, in a folder of several datasets; ``access_hint`` says how to get a source that is gated
+    or not on the Hub. ``commits`` gets the commit at which each Hub repository was read.
     """
 
     name: str
@@ -39,7 +39,7 @@ class SourceSpec:
     test_from: tuple[str, ...]
     subsets: tuple[str, ...]
     file_names: tuple[str, ...]
-    access: str
+    access_hint: str
     commits: dict[str, str]
 
     def wanted(self, split: Split | None) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class Source:
         self._spec = spec
         options = spec.options
         if not options.path and not spec.hubs:
-            advice = spec.access or "give a local copy"
+            advice = spec.access_hint or "give a local copy"
             raise DatasetError(f"{spec.name} is not on the Hub: set the option path ({advice})")
         self._splits: dict[Path, str] = {}  # what a card says of files, beside their subsets
         self._subsets: dict[Path, str] = {}
@@ -86,7 +86,7 @@ class Source:
                         name,
                         revision=revision,
                         streaming=options.streaming,
-                        unlock=spec.access,
+                        access_hint=spec.access_hint,
                         commits=spec.commits,
                     )
                     yield from islice(found, options.scan_rows or None)
@@ -128,7 +128,7 @@ class Source:
         if path.is_file():
             return [path]
         if not path.is_dir():
-            advice = f"; {spec.access}" if spec.access else ""
+            advice = f"; {spec.access_hint}" if spec.access_hint else ""
             raise DatasetError(f"{path}: no such file or folder{advice}")
         found = data_files(path)
         # a folder that holds several datasets, as the reference study publishes them: take the file called like this one
