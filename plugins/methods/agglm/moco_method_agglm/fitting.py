@@ -8,9 +8,19 @@ from typing import Any
 
 import attrs
 
-from moco_core import CapabilityError, Context, Cost, Example, Model, ModelCallError, Pool, Reply, Sampling
-from moco_core.options import plain
-from moco_core.types import digest
+from moco_core import (
+    CapabilityError,
+    Context,
+    Cost,
+    Example,
+    Model,
+    ModelCallError,
+    Pool,
+    Reply,
+    Sampling,
+    digest,
+    plain,
+)
 from moco_method_agglm.drawing import Solution, draw, ratio, shuffled
 from moco_method_agglm.options import Options
 from moco_method_agglm.prompts import VERSION, Room

@@ -9,8 +9,7 @@ from typing import Any
 
 import attrs
 
-from moco_core import Context, Message, Model, Question, Reply, System
-from moco_core.types import ContinuationScore
+from moco_core import Context, ContinuationScore, Message, Model, Question, Reply, System
 from moco_method_knowledge_card.cards import cards_of, write
 from moco_method_knowledge_card.options import Options
 from moco_method_knowledge_card.prompts import answer

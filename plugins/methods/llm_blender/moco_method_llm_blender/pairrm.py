@@ -13,9 +13,8 @@ from typing import Any
 
 import attrs
 
-from moco_core import ConfigError, Engine, EngineOutOfMemory, Inbox, Model
+from moco_core import ConfigError, Engine, EngineOutOfMemory, Inbox, Model, digest
 from moco_core.config import default_cache_path
-from moco_core.types import digest
 from moco_toolkit_checkpoints.finding import find
 from moco_toolkit_checkpoints.fingerprints import HashStore, read_header, read_json, tokenizer_fingerprint
 from moco_toolkit_checkpoints.specs import weight_files

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from moco_core import Generation, Message, ModelCallError, Question
-from moco_core.types import ContinuationScore
+from moco_core import ContinuationScore, Generation, Message, ModelCallError, Question
 from moco_method_multiagent_feedback.options import Options
 from moco_method_multiagent_feedback.prompts import VERDICTS, challenge, challenged, verdict
 from moco_method_multiagent_feedback.reviewing import text_of

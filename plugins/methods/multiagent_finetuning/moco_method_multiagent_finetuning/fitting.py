@@ -7,9 +7,7 @@ from typing import Any
 
 import attrs
 
-from moco_core import Context, Model, Question
-from moco_core.errors import ModelCallError
-from moco_core.types import Generation
+from moco_core import Context, Generation, Model, ModelCallError, Question
 from moco_method_multiagent_finetuning.debating import Agents, debate
 from moco_method_multiagent_finetuning.diversity import alike, apart
 from moco_method_multiagent_finetuning.lessons import Lesson, lessons, mixture
