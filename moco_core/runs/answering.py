@@ -21,20 +21,20 @@ from moco_core.runtime.contexts import RunState
 from moco_core.types import CallRecord, Example, Reply, Score
 
 
+@attrs.define(kw_only=True, eq=False)
 class Answers:
     """Answers and scores the test questions of one run, and records each as it is done.
 
     ``rows`` are the answered questions and ``failures`` the errors of the others, each by its place in the dataset.
     """
 
-    def __init__(self, *, label: str, state: RunState, folder: RunFolder, observers: Observers, run_id: str) -> None:
-        self.label = label
-        self.state = state
-        self.folder = folder
-        self.observers = observers
-        self.run_id = run_id
-        self.failures: dict[int, tuple[str, Exception]] = {}
-        self._done: dict[int, Scored] = {}
+    label: str
+    state: RunState
+    folder: RunFolder
+    observers: Observers
+    run_id: str
+    failures: dict[int, tuple[str, Exception]] = attrs.field(factory=dict, init=False)
+    _done: dict[int, Scored] = attrs.field(factory=dict, init=False)
 
     @property
     def rows(self) -> list[Scored]:

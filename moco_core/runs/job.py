@@ -20,7 +20,6 @@ from moco_core.options import Plugin
 from moco_core.runs import strict
 from moco_core.runs.answering import Answers
 from moco_core.runs.folder import RunFolder
-from moco_core.runs.loading import LoadedSplit
 from moco_core.runs.observe import Observers
 from moco_core.runs.results import RunResult, costs_of, left_out, subsets_of
 from moco_core.runs.stats import estimate
@@ -46,43 +45,42 @@ class Job:
     label: str
 
 
+@attrs.define(kw_only=True, eq=False, slots=False)
 class Run:
     """A job under way, in its folder."""
 
-    def __init__(
-        self,
-        job: Job,
-        *,
-        pool: Pool,
-        metric: Metric[Any],
-        dev: LoadedSplit,
-        test: LoadedSplit,
-        folder: RunFolder,
-        runtime: Runtime,
-        observers: Observers,
-        sampling: Sampling,
-        in_flight: int,
-        budget: Budget | None = None,
-    ) -> None:
-        self.job, self.pool, self.metric = job, pool, metric
-        self.dev, self.test = dev.examples, test.examples
-        self.folder, self.observers, self.id = folder, observers, folder.head["id"]
-        self.state = runtime.state(
-            metric,
-            seed=job.seed,
-            sampling=sampling,
-            in_flight=in_flight,
-            budget=budget,
+    job: Job
+    pool: Pool
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    folder: RunFolder
+    runtime: Runtime
+    observers: Observers
+    sampling: Sampling
+    in_flight: int = 256
+    budget: Budget | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.id = self.folder.head["id"]
+        self.metric: Metric[Any] = self.job.metric.make()
+        self.state = self.runtime.state(
+            self.metric,
+            seed=self.job.seed,
+            sampling=self.sampling,
+            in_flight=self.in_flight,
+            budget=self.budget,
             on_note=self._note,
             on_progress=self._progress,
         )
-        self.answers = Answers(label=job.label, state=self.state, folder=folder, observers=observers, run_id=self.id)
+        self.answers = Answers(
+            label=self.job.label, state=self.state, folder=self.folder, observers=self.observers, run_id=self.id
+        )
         self.dev_mean: float | None = None
         self.timings: dict[str, float] = {}
         self._started = time.monotonic()
-        if lost := left_out(folder.head["dataset"]["notes"]):
-            self.state.warnings.append(f"dataset {job.dataset.label!r} leaves out {lost}")
-        self.state.warnings += runtime.cache.warnings
+        if lost := left_out(self.folder.head["dataset"]["notes"]):
+            self.state.warnings.append(f"dataset {self.job.dataset.label!r} leaves out {lost}")
+        self.state.warnings += self.runtime.cache.warnings
 
     async def do(self) -> RunResult:
         """Do the run and return what it came to. An error of the store or of a pool, an interruption or the end of the

@@ -218,11 +218,10 @@ class Benchmark:
 
     async def _run(self, job: Job, head: dict[str, Any], runtime: Runtime) -> RunResult:
         run = Run(
-            job,
+            job=job,
             pool=self.pool,
-            metric=job.metric.make(),
-            dev=self.split(job.dataset, "dev"),
-            test=self.split(job.dataset, "test"),
+            dev=self.split(job.dataset, "dev").examples,
+            test=self.split(job.dataset, "test").examples,
             folder=await self._folder(head),
             runtime=runtime,
             observers=self.observers,

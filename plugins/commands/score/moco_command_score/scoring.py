@@ -85,7 +85,7 @@ class Scorer:
                 config = head["config"]
                 run = Run(
                     # the role decides what is asked on dev beside fitting: nothing here
-                    Job(
+                    job=Job(
                         position=head["position"],
                         method=Plugin(kind="method", name="again", given={}, options=source, cls=Again),
                         dataset=dataset,
@@ -95,14 +95,12 @@ class Scorer:
                         label=head["label"],
                     ),
                     pool=Pool([]),
-                    metric=self.metric.make(),
-                    dev=dev,
-                    test=test,
+                    dev=dev.examples,
+                    test=test.examples,
                     folder=ScoredFolder((self.out or source.folder.parent) / head["id"], head, source),
                     runtime=runtime,
                     observers=observers,
                     sampling=Sampling(**config["sampling"]),
-                    in_flight=256,
                 )
                 out.append(Scored(source=source, result=await run.do()))
         return out
