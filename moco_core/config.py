@@ -15,7 +15,6 @@ from moco_core.fields import Lines
 from moco_core.options import Plugin, build, build_plugin, option
 from moco_core.types import Sampling
 
-_DATA = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz")
 T = TypeVar("T")
 
 
@@ -283,7 +282,7 @@ def _file_as_dataset(catalogue: Catalogue, section: Any, path: str, lines: Lines
     file = section.get("name") if isinstance(section, Mapping) else None
     if not isinstance(file, str) or file in catalogue.cards("dataset"):
         return section
-    if not (file.endswith(_DATA) or "/" in file or Path(file).is_file()):
+    if not ("." in file or "/" in file or Path(file).is_file()):  # no name of a plugin has these signs
         return section
     readers = catalogue.able("dataset", "reads-files")
     if not readers:

@@ -143,6 +143,7 @@ def test_files_in_a_configuration_start_from_it_and_keep_their_names_apart(folde
     assert [d.options.path for d in config.datasets] == ["data/mine.jsonl", "data/other.csv"]
 
 
-def test_a_file_that_is_not_there_is_one_line(folder: Path, capsys: Any) -> None:
-    code, _, err = plan(capsys, "majority_vote", "-d", "nowhere.jsonl")
-    assert code == 2 and err == "error: nowhere.jsonl: no such file or folder\n"
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "nowhere.ndjson", "nowhere.arrow", "data/nowhere"])
+def test_a_file_that_is_not_there_is_one_line(folder: Path, capsys: Any, name: str) -> None:
+    code, _, err = plan(capsys, "majority_vote", "-d", name)
+    assert code == 2 and err == f"error: {name}: no such file or folder\n"
