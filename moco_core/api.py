@@ -128,12 +128,10 @@ def run_job(job: JobConfig, *, cache: Cache | None = None, observers: Observers 
 
     An open ``cache`` takes the place of the job's file.
     """
-    known, data = installed(), dict(job.config)
+    known = installed()
     for path in job.plugins:
         known.register_file(path)
-    if job.role == "baseline":
-        del data["method"]
-    config = parse_settings(data, known)
+    config = parse_settings(job.config, known)
     one = Benchmark(config, known, cache=cache or job.cache, observers=observers, plugins=job.plugins, only=job)
     (result,) = _do(one)
     return result

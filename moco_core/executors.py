@@ -19,9 +19,10 @@ R = TypeVar("R")
 class JobConfig:
     """One run of a grid as data: it can be pickled, sent elsewhere, and done there by ``moco_core.run_job``.
 
-    ``config`` is a whole run configuration of one method, dataset and seed, its secrets masked: where a run is done elsewhere,
-    keys come from the environment there. ``position`` is its place in the grid, ``role`` ``method`` or ``baseline``, ``label``
-    its name in tables. ``plugins`` are the files given as ``--plugin``; in the file ``spent`` all jobs sum up what they spend.
+    ``config`` is a whole run configuration of one method (of a single model's run: of none), dataset and seed, its secrets
+    masked: where a run is done elsewhere, keys come from the environment there. ``position`` is its place in the grid,
+    ``role`` ``method``, ``control`` or ``baseline``, ``label`` its name in tables. ``plugins`` are the files given as
+    ``--plugin``; in the file ``spent`` all jobs sum up what they spend.
     """
 
     position: int

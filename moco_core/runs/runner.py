@@ -99,18 +99,10 @@ class Benchmark:
                 ]
         return jobs
 
-    def _the_one(self, job: JobConfig) -> Job:
-        (dataset,), (seed,) = self.config.datasets, self.config.seeds
-        single = job.role == "baseline"
-        return Job(
-            position=job.position,
-            method=single_plugin(job.config["method"]["model"]) if single else self.config.methods[0],
-            dataset=dataset,
-            metric=self.metric_of(dataset),
-            seed=seed,
-            role=job.role,
-            label=job.label,
-        )
+    def _the_one(self, only: JobConfig) -> Job:
+        """Return the run of this small grid that another benchmark described, as it is called there."""
+        (job,) = [j for j in self._plan() if j.role != "baseline" or j.label == only.label]
+        return attrs.evolve(job, position=only.position, role=only.role, label=only.label)
 
     def metric_of(self, dataset: Plugin) -> Plugin:
         """Return the configured metric, or the dataset's default one."""
@@ -304,12 +296,15 @@ class Benchmark:
     def _described(self, job: Job, head: dict[str, Any]) -> JobConfig:
         settings = self.config.settings
         same = ("out", "in_flight", "wait", "budget", "prices", "verdict")
-        rest = {name: plain(getattr(settings, name)) for name in same} | {"baselines": False}
+        rest = {name: plain(getattr(settings, name)) for name in same} | {"baselines": job.role == "baseline"}
+        config = {**head["config"], "dataset": {**head["config"]["dataset"], "label": job.dataset.label}, **rest}
+        if job.role == "baseline":  # a single model is no method that a configuration could name
+            del config["method"]
         return JobConfig(
             position=job.position,
             role=job.role,
             label=job.label,
-            config={**head["config"], "dataset": {**head["config"]["dataset"], "label": job.dataset.label}, **rest},
+            config=config,
             cache=self.cache.path if isinstance(self.cache, Cache) else self.cache,
             plugins=self.plugins,
             spent=self._spent,
