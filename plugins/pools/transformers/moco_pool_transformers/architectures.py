@@ -11,7 +11,7 @@ from typing import Any
 
 from moco_toolkit_checkpoints.specs import Task
 
-__all__ = ["capabilities", "loader", "rolls_back"]
+__all__ = ["capabilities", "loader", "reads_both_ways", "rolls_back"]
 
 GENERATIVE = frozenset({"generate", "logprobs", "score", "step", "hidden", "embed", "weights", "train"})
 CLASSIFYING = frozenset({"reward", "hidden", "embed", "weights", "train"})
@@ -22,6 +22,7 @@ _TABLES = {
     "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "AutoModelForImageTextToText": "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
     "AutoModel": "MODEL_MAPPING_NAMES",
+    "AutoModelForMaskedLM": "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
 }
 """The library's classes that open models here, and where it lists what each of them opens."""
 
@@ -29,8 +30,11 @@ _ATTENTION = ("full_attention", "sliding_attention")
 _NO_ROLLBACK = frozenset(
     # positions as biases of the attention, or windows cut out of a mask of its own, which no ready-made mask can say; no cache
     # at all; states beside it
-    ["bloom", "gpt_neo", "openai-gpt", "llama4", "llama4_text", "minimax", "jamba", "bamba", "falcon_h1", "zamba", "zamba2"]
-)
+    ["bloom", "gpt_neo", "openai-gpt", "llama4", "llama4_text", "minimax", "moshi"]
+).union(["jamba", "bamba", "falcon_h1", "zamba", "zamba2"])
+_BOTH_WAYS = frozenset({"xlnet", "cpmant", "paligemma"})
+"""Types that read a prompt, or all of a text, in both directions, and write by ways of their own."""
+
 _RECURRENT = ("mamba", "rwkv", "recurrent", "xlstm")
 
 
@@ -49,6 +53,15 @@ def loader(config: Mapping[str, Any], task: Task) -> str | None:
         if known is None or config.get("model_type") in known or known.intersection(classes):
             return name
     return None
+
+
+def reads_both_ways(config: Mapping[str, Any]) -> bool:
+    """Return whether a model that writes text does not read it from left to right alone, so that forwards that do would lie.
+
+    Encoders that are used as decoders are among them: some count positions from their padding, or fill in masks.
+    """
+    kind = config.get("model_type")
+    return kind in _BOTH_WAYS or kind in (_listed("AutoModelForMaskedLM") or ())
 
 
 @functools.cache

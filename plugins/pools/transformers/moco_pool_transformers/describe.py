@@ -12,7 +12,7 @@ import attrs
 from moco_core.config import default_cache_path
 from moco_core.errors import ConfigError
 from moco_core.models import Engine, Model
-from moco_pool_transformers.architectures import capabilities, loader
+from moco_pool_transformers.architectures import capabilities, loader, reads_both_ways
 from moco_pool_transformers.options import Entry, Options
 from moco_toolkit_checkpoints.describe import Checkpoint, Described
 from moco_toolkit_checkpoints.describe import describe as describe_checkpoint
@@ -46,6 +46,11 @@ def describe(entry: Entry, options: Options, where: str) -> Described:
             f"{where}: {entry.model}: transformers {version('transformers')} opens no {' or '.join(config['architectures'])}"
             f"{' as a model that writes text' if spec.task == 'generate' else ''}; upgrade it (pip install -U transformers), "
             "or use another engine"
+        )
+    if spec.task == "generate" and reads_both_ways(config):
+        raise ConfigError(
+            f"{where}: {entry.model}: {' or '.join(config['architectures'])} does not read text from left to right alone, and "
+            "writes in a way of its own, which this engine does not follow; use a causal language model"
         )
     return attrs.evolve(
         described, spec=attrs.evolve(spec, entry=attrs.asdict(entry), loader=name or "AutoModelForCausalLM")

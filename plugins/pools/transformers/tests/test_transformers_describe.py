@@ -99,8 +99,29 @@ def test_what_this_transformers_cannot_open_is_refused_before_any_work(folder: P
 
 
 @pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("xlnet", "XLNetLMHeadModel"),
+        ("xlm", "XLMWithLMHeadModel"),
+        ("cpmant", "CpmAntForCausalLM"),
+        ("paligemma", "PaliGemmaForConditionalGeneration"),
+        ("roberta", "RobertaForCausalLM"),
+        ("electra", "ElectraForCausalLM"),
+    ],
+)
+def test_what_does_not_read_from_left_to_right_alone_is_refused_before_any_work(
+    folder: Path, tmp_path: Path, kind: str, name: str
+) -> None:
+    edit(folder / "config.json", architectures=[name], model_type=kind)
+    with pytest.raises(ConfigError, match=f"{name} does not read text from left to right alone") as caught:
+        one(folder, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("config", "steps"),
     [
+        ({"model_type": "moshi"}, False),
         ({"model_type": "llama"}, True),
         ({"model_type": "qwen2", "layer_types": ["sliding_attention", "full_attention"]}, True),
         ({"model_type": "bloom"}, False),
