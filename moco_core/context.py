@@ -45,27 +45,17 @@ class Context(ABC):
 
     A context belongs to one question, or to fitting as a whole (``question`` is None there; :meth:`each` and :meth:`on`
     give contexts of single questions). ``phase`` is ``fit``, ``respond`` or ``metric``; ``calls`` are the calls this
-    context has made. Sampling seeds are derived from the run's seed, the question and the call itself.
+    context has made. ``seed`` is the run's; sampling seeds are derived from it, the question and the call itself.
+    ``sampling`` are the run's decoding settings: what a single model of the pool is asked with. ``metric`` is the run's, for
+    its ``utility`` and ``binary``; use :meth:`read` to read answers.
     """
 
     phase: str
     question: Question | None
     calls: list[CallRecord]
-
-    @property
-    @abstractmethod
-    def seed(self) -> int:
-        """The run's seed."""
-
-    @property
-    @abstractmethod
-    def sampling(self) -> Sampling:
-        """The run's decoding settings: what a single model of the pool is asked with."""
-
-    @property
-    @abstractmethod
-    def metric(self) -> Judge:
-        """The run's metric, for its ``utility`` and ``binary``; use :meth:`read` to read answers."""
+    seed: int
+    sampling: Sampling
+    metric: Judge
 
     @abstractmethod
     def on(self, question: Question) -> Context:

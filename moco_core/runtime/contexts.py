@@ -76,6 +76,7 @@ class RunContext(Context):
 
     def __init__(self, state: RunState, phase: str, question: Question | None, allowed: frozenset[str] | None) -> None:
         self.state = state
+        self.seed, self.sampling, self.metric = state.seed, state.sampling, state.metric
         self.phase = phase
         self.question = question
         self.calls: list[CallRecord] = []
@@ -83,18 +84,6 @@ class RunContext(Context):
         self._allowed = allowed
         self._counter: dict[str, int] = {}
         self._role = ""
-
-    @property
-    def seed(self) -> int:
-        return self.state.seed
-
-    @property
-    def sampling(self) -> Sampling:
-        return self.state.sampling
-
-    @property
-    def metric(self) -> Metric[Any]:
-        return self.state.metric
 
     def on(self, question: Question) -> RunContext:
         other = RunContext(self.state, self.phase, question, self._allowed)
