@@ -116,10 +116,6 @@ class Ledger:
         return sum(t.calls for t in self._tallies.values())
 
     @property
-    def cached(self) -> int:
-        return sum(t.cached for t in self._tallies.values())
-
-    @property
     def usage(self) -> Usage:
         return sum((t.usage for t in self._tallies.values()), Usage())
 

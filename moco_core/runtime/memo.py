@@ -16,12 +16,8 @@ class Memo:
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self._tasks: dict[bytes, asyncio.Task[Any]] = {}
-
-    @property
-    def running(self) -> list[asyncio.Task[Any]]:
-        """The computations that are under way."""
-        return list(self._tasks.values())
+        self.tasks: dict[bytes, asyncio.Task[Any]] = {}
+        """The computations that are under way, by key."""
 
     async def once(self, what: Mapping[str, Any], compute: Callable[[], Awaitable[Any]]) -> Any:
         """Return the stored result of ``what``, computed if there is none; whoever comes meanwhile shares it."""
@@ -32,7 +28,7 @@ class Memo:
         found = self._cache.get_many([key])
         if key in found:
             return found[key].value
-        running = self._tasks.get(key)
+        running = self.tasks.get(key)
         if running is None:
 
             async def work() -> Any:
@@ -43,6 +39,6 @@ class Memo:
                     self._cache.note_makers({key.hex(): (str(what.get("kind", "")), version)})
                 return first[key].value if key in first else value
 
-            running = self._tasks[key] = asyncio.create_task(work())
-            running.add_done_callback(lambda _: self._tasks.pop(key, None))
+            running = self.tasks[key] = asyncio.create_task(work())
+            running.add_done_callback(lambda _: self.tasks.pop(key, None))
         return await asyncio.shield(running)

@@ -42,7 +42,7 @@ class Queue:
         self._taken: dict[Call, float] = {}  # with the share of time at which it was taken
         self._share = 0.0
         self._at = 0.0
-        self._limit = limit
+        self.limit = limit
 
     def push(self, calls: Sequence[Call]) -> None:
         with self._lock:
@@ -78,7 +78,7 @@ class Queue:
         return calls
 
     def halve(self, batch: int) -> None:
-        self._limit = max(1, min(self._limit, batch) // 2)
+        self.limit = max(1, min(self.limit, batch) // 2)
 
     @property
     def serving(self) -> int:
@@ -102,17 +102,13 @@ class Queue:
         return self._scheduler.demand()
 
     @property
-    def limit(self) -> int:
-        return self._limit
-
-    @property
     def cancelled(self) -> bool:
         return self._scheduler.closing
 
     def take(self, n: int | None = None) -> list[Call]:
         with self._lock:
             self._advance()
-            room = self._limit - len(self._taken)
+            room = self.limit - len(self._taken)
             count = max(0, min(len(self._waiting), room if n is None else n, room))
             calls = [self._waiting.popleft() for _ in range(count)]
             self._taken.update(dict.fromkeys(calls, self._share))

@@ -87,7 +87,7 @@ class Scheduler:
 
     async def __aexit__(self, *exc: object) -> None:
         self.closing = True
-        tasks = [*self._tasks, *self.memo.running]
+        tasks = [*self._tasks, *self.memo.tasks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
