@@ -3,10 +3,7 @@
 SPEC = 1
 """Version of the hook specification. A plugin states it in its keywords as ``spec-1``; another number is refused."""
 
-MADE = ("pool", "method", "dataset", "metric", "observer")
-"""The kinds that ``moco new`` has templates of."""
-
-KINDS = (*MADE, "executor")
+KINDS = ("pool", "method", "dataset", "metric", "observer", "executor")
 """Every kind of plugin that is a class with options."""
 
 GROUPS = {kind: f"moco.{kind}" for kind in (*KINDS, "command", "doctor", "reader", "report")}

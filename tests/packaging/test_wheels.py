@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from moco_core.kinds import MADE
 from moco_toolkit_authoring.maintain import Project, projects, read_project
-from moco_toolkit_authoring.scaffold import render
+from moco_toolkit_authoring.scaffold import MADE, render
 
 from .conftest import ROOT, Environment, Wheels, build
 

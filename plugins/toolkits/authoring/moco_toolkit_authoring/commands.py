@@ -11,7 +11,7 @@ import click
 from moco_core.catalogue import Catalogue, installed
 from moco_core.cli.common import named
 from moco_core.discovery import distribution_name
-from moco_core.kinds import MADE
+from moco_toolkit_authoring.scaffold import MADE, copy_run, render
 
 LIMIT = 120.0
 """As :data:`moco_toolkit_authoring.kit.LIMIT`, which help does not import."""
@@ -108,8 +108,6 @@ def new_command(kind: str, name: str, target: Path | None) -> None:
     cd moco-method-my-idea && pip install -e '.[test]' && moco check my_idea && python -m pytest
     moco new run demo && moco bench demo.yaml
     """
-    from moco_toolkit_authoring.scaffold import copy_run, render
-
     if kind == "run":
         target = target or Path(f"{name}.yaml")
         copy_run(name, target)

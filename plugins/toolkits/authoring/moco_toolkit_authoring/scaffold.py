@@ -11,17 +11,19 @@ import re
 from pathlib import Path
 
 from moco_core.errors import ConfigError, StoreError, suggest
-from moco_core.kinds import MADE
 
-__all__ = ["copy_run", "render", "run_templates", "template_folder"]
+__all__ = ["MADE", "copy_run", "render", "run_templates", "template_folder"]
 
 _TITLES = {
+    "pool": "models that shuffle the words they are given.",
     "method": "asks every model and returns the answer that most of them give.",
     "dataset": "short word problems with whole-number answers.",
     "metric": "scores whether the last line of a reply equals a reference.",
-    "pool": "models that shuffle the words they are given.",
     "observer": "writes a line of JSON for every run.",
 }
+
+MADE = tuple(_TITLES)
+"""The kinds of plugins that there are templates of."""
 
 
 def template_folder() -> Path:

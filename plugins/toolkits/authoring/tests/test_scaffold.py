@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from moco_core.errors import ConfigError, StoreError
-from moco_core.kinds import MADE
 from moco_toolkit_authoring.maintain import problems_of, read_project, synced_pyproject
-from moco_toolkit_authoring.scaffold import render, template_folder
+from moco_toolkit_authoring.scaffold import MADE, render, template_folder
 
 
 @pytest.mark.parametrize("kind", MADE)
