@@ -112,10 +112,6 @@ class RunConfig:
     controls: tuple[Plugin, ...] = ()
 
     @property
-    def sampling(self) -> Sampling:
-        return self.settings.sampling
-
-    @property
     def seeds(self) -> tuple[int, ...]:
         return self.settings.seeds or (self.settings.seed,)
 

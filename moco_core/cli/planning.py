@@ -76,7 +76,7 @@ def _job_row(benchmark: Benchmark, job: Any, cache: Path) -> dict[str, Any]:
     test = len(benchmark.split(job.dataset, "test").examples)
     method, pool = job.method.make(), benchmark.pool
     unfit = method.needs().problems(pool)  # said elsewhere; a prediction for this very pool makes no sense
-    cost = method.cost(len(pool), dev) if unfit else method.cost_on(pool, dev, benchmark.config.sampling)
+    cost = method.cost(len(pool), dev) if unfit else method.cost_on(pool, dev, benchmark.config.settings.sampling)
     return {
         "method": job.label,
         "dataset": job.dataset.label,

@@ -217,7 +217,7 @@ class Benchmark:
             folder=await self._folder(head),
             runtime=runtime,
             observers=self.observers,
-            sampling=self.config.sampling,
+            sampling=self.config.settings.sampling,
             in_flight=self.config.settings.in_flight,
             budget=self.budget,
         )
@@ -260,7 +260,7 @@ class Benchmark:
         config: dict[str, Any] = {
             **{plugin.kind: plugin.plain() for plugin in parts},
             "seed": job.seed,
-            "sampling": attrs.asdict(self.config.sampling),
+            "sampling": attrs.asdict(settings.sampling),
             "dev": settings.dev,
             "test": settings.test,
         }
