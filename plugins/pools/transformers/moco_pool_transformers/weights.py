@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-import re
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from moco_core.errors import CapabilityError, ConfigError
 from moco_core.models import Model
-from moco_toolkit_checkpoints.adapters import FACTOR, beyond_factors
+from moco_toolkit_checkpoints.adapters import FACTOR, beyond_factors, scale
 from moco_toolkit_checkpoints.fingerprints import read_header, read_json
 from moco_toolkit_checkpoints.local import AdapterWeights, Weights
 from moco_toolkit_checkpoints.specs import Spec, weight_files
@@ -245,16 +243,7 @@ class MergedWeights:
         square = delta.shape[0] == delta.shape[1]
         if tensor.shape != delta.shape or (square and self._adapter.config.get("fan_in_fan_out")):
             delta = delta.T  # some modules keep their weight transposed
-        return tensor.float() + self._scale(name, a.shape[0]) * delta
-
-    def _scale(self, name: str, rank: int) -> float:
-        config = self._adapter.config
-        alpha = config.get("lora_alpha", rank)
-        module = name.removesuffix(".weight")
-        for pattern, value in (config.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                alpha = value
-        return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        return tensor.float() + scale(self._adapter.config, name.removesuffix(".weight"), a.shape[0]) * delta
 
 
 class PeftWeights:

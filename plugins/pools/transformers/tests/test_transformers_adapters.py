@@ -154,6 +154,17 @@ def test_such_adapters_give_the_weights_that_peft_merges(tmp_path: Path, kind: s
     assert torch.allclose(logits(again), logits(tuned), atol=1e-5)
 
 
+def test_of_patterns_that_match_one_module_the_first_counts_as_with_peft(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base")
+    patterns = {r"layers\.0\.self_attn\.q_proj": 3, "q_proj": 16}
+    path = adapter(base, tmp_path / "lora", 1, alpha_pattern=patterns, rank_pattern=patterns)
+    (tuned,) = (source := pool({"model": base, "adapter": path}, cache=tmp_path)).models()
+    merged = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), path)
+    want = dict(merged.merge_and_unload().named_parameters())
+    weights = source.engine.weights(tuned)
+    assert all(torch.allclose(weights.get(name).float(), want[name], atol=1e-5) for name in want)
+
+
 @pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["lm_head"]])
 def test_an_adapter_on_one_of_two_tied_weights_is_not_merged(tmp_path: Path, targets: list[str]) -> None:
     base = checkpoint(tmp_path / "base", tie_word_embeddings=True)

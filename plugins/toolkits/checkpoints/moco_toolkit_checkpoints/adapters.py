@@ -7,11 +7,12 @@ base (PiSSA, OLoRA, LoftQ); putting one of those on a base changes the base itse
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["FACTOR", "beyond_factors", "changes_base", "misfit", "placed_by_tensors", "unusable"]
+__all__ = ["FACTOR", "beyond_factors", "changes_base", "misfit", "placed_by_tensors", "scale", "unusable"]
 
 FACTOR = re.compile(r"^(?:base_model\.model\.)?(.+)\.lora_(?:embedding_)?([AB])(?:\.[\w-]+)?$")
 """A factor's tensor without its ending ``.weight``: the module, and which of the two it is."""
@@ -127,6 +128,14 @@ def placed_by_tensors(config: Mapping[str, Any], shapes: Mapping[str, Sequence[i
         "layers_pattern": None,
         "init_lora_weights": True,
     }
+
+
+def scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """Return what a module's update B A is multiplied by. Of patterns that match a module, peft takes the first."""
+    patterns = config.get("alpha_pattern") or {}
+    own = (alpha for name, alpha in patterns.items() if module == name or re.match(rf"(.*\.)?({name})$", module))
+    alpha = float(next(own, config.get("lora_alpha", rank)))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _start(config: Mapping[str, Any]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
 from moco_core import CapabilityError
-from moco_toolkit_checkpoints.adapters import beyond_factors, placed_by_tensors
+from moco_toolkit_checkpoints.adapters import beyond_factors, placed_by_tensors, scale
 from moco_toolkit_checkpoints.local import AdapterWeights
 from moco_toolkit_merging.rules import Composition
 
@@ -71,25 +71,11 @@ def factors(adapter: AdapterWeights, who: str = "the adapter") -> dict[str, Fact
         out[module] = Factors(
             a=a,
             b=b,
-            scaling=_scaling(config, module, int(a.shape[0])),
+            scaling=scale(config, module, int(a.shape[0])),
             embedding=pair["A"][1],
             transposed=bool(config.get("fan_in_fan_out")),
         )
     return out
-
-
-def _pattern(patterns: Mapping[str, Any], module: str) -> Any:
-    """Return the value peft would use for a module: its first pattern that equals the name or ends it."""
-    for pattern, value in patterns.items():
-        if module == pattern or re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return None
-
-
-def _scaling(config: Mapping[str, Any], module: str, rank: int) -> float:
-    alpha = _pattern(config.get("alpha_pattern") or {}, module)
-    alpha = config.get("lora_alpha", rank) if alpha is None else alpha
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def check_composable(
