@@ -42,6 +42,11 @@ _TOO_LONG = re.compile(
     r"|(输入|提示词?|上下文|文本).{0,16}(过长|太长|超)",
     re.IGNORECASE | re.DOTALL,
 )
+_WORDS = (
+    *("error", "message", "detail", "details", "errors", "errormessage", "errormsg", "errordescription", "statusmsg"),
+    *("faultstring", "fault", "baseresp", "reason", "title"),
+)
+"""Where servers explain themselves, in small letters."""
 _TOO_FAST = re.compile(r"\bper (minute|hour|day)\b|\b[TR]P[MD]\b|rate.?limit", re.IGNORECASE)
 _BAD_KEY = re.compile(
     r"api[ _-]?key (is )?(not valid|invalid|expired|not found)|(invalid|incorrect|expired)[ _]api[ _-]?key", re.I
@@ -117,10 +122,18 @@ def failure_of(status: int, text: str, headers: Mapping[str, str]) -> RequestFai
     return failure
 
 
-def stated_failure(reply: Any) -> RequestFailed | None:
-    """Return the failure that the text of a response with status 200 states, if it does."""
+def stated_failure(reply: Any, *, instead: bool = False) -> RequestFailed | None:
+    """Return the failure that the text of a response with status 200 states, if it does.
+
+    Some services do not call it an error: with ``instead`` any words in place of what was asked for are one.
+    """
     body = reply[0] if isinstance(reply, list) and reply else reply
-    if not isinstance(body, Mapping) or not (body.get("error") or body.get("object") == "error"):
+    if not isinstance(body, Mapping):
+        return None
+    stated = body.get("error") or body.get("object") == "error"
+    if instead and body is reply:
+        stated = stated or (not body.get("choices") and not body.get("data") and words_of(body))
+    if not stated:
         return None
     code, status = _code(body)
     said = words_of(body) or "an error without words"
@@ -146,19 +159,12 @@ def words_of(body: Any, depth: int = 4) -> str:
         )
         return f"{place}: {body['msg']}" if place else str(body["msg"])
     out = ""
-    for key in (
-        "error",
-        "message",
-        "detail",
-        "details",
-        "errors",
-        "error_message",
-        "error_description",
-        "reason",
-        "title",
-    ):
-        if out := words_of(body.get(key), depth - 1):
+    named = {str(key).replace("_", "").lower(): value for key, value in body.items()}
+    for key in _WORDS:
+        if out := words_of(named.get(key), depth - 1):
             break
+    if not out and isinstance(body.get("errors"), Mapping):
+        out = "; ".join(f"{k}: {w}" for k, v in list(body["errors"].items())[:5] if (w := words_of(v, depth - 1)))
     more = body.get("error") if isinstance(body.get("error"), Mapping) else body
     raw = more.get("metadata") if isinstance(more, Mapping) else None
     if isinstance(raw, Mapping):  # a gateway: what the service behind it said
@@ -200,6 +206,8 @@ def _code(body: Any) -> tuple[str, int | None]:
         return "", None
     given = [inner.get(k) for k in ("code", "type", "status", "error_type")]
     texts = [str(g) for g in given if isinstance(g, (str, int)) and not isinstance(g, bool)]
+    elsewhere = (_find(body, name) for name in ("error_code", "status_code", "Code", "errorcode"))
+    texts = texts or [str(g) for g in elsewhere if g is not None]
     status: int | None = None
     for text in texts:
         number = int(text) if text.isdecimal() and len(text) == 3 else _STATUS_WORDS.get(text.lower())

@@ -104,7 +104,7 @@ class Server:
         Raises RequestFailed.
         """
         reply = await self._send("post", path, body, heard)
-        if (failure := stated_failure(reply)) is not None:
+        if (failure := stated_failure(reply, instead=True)) is not None:
             raise failure
         if not isinstance(reply, Mapping):
             raise Damaged("the server's reply is no JSON object")

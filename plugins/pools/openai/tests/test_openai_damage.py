@@ -123,6 +123,11 @@ def test_no_list_does_more_than_be_none(body: Any) -> None:
             "Bad: really",
         ),
         ({"error": {"message": {"detail": "Too bad"}}}, "Too bad"),
+        ({"error_code": 17, "error_msg": "Too bad"}, "Too bad"),
+        ({"base_resp": {"status_code": 1004, "status_msg": "Too bad"}}, "Too bad"),
+        ({"fault": {"faultstring": "Too bad", "detail": {"errorcode": "x"}}}, "Too bad"),
+        ({"errors": {"top_p": ["Too bad"]}}, "top_p: Too bad"),
+        ({"Message": "Too bad"}, "Too bad"),
         ("Too bad", "Too bad"),
         ("Too\n  bad", "Too bad"),
         ("<html><head><title>502 Bad Gateway</title></head><body>x</body></html>", "a web page: 502 Bad Gateway"),
@@ -135,6 +140,25 @@ def test_no_list_does_more_than_be_none(body: Any) -> None:
 )
 def test_what_servers_explain_themselves_with(body: Any, words: str) -> None:
     assert failure_of(400, body if isinstance(body, str) else json.dumps(body), {}).said == words
+
+
+INSTEAD: list[tuple[dict[str, Any], int | None, bool]] = [
+    ({"base_resp": {"status_code": 1004, "status_msg": "Too bad"}, "choices": None}, None, True),
+    ({"error_code": 429, "error_msg": "Too bad"}, 429, True),
+    ({"code": "invalid_argument", "message": "Too bad", "request_id": "x"}, 400, False),
+    ({"success": False, "errors": [{"code": 401, "message": "Too bad"}], "result": None}, None, True),
+    ({"detail": "Too bad"}, None, True),
+    ({"status": 503, "title": "Too bad"}, 503, True),
+    ({"choices": [], "message": "Too bad"}, None, True),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "passing"), INSTEAD)
+def test_words_in_place_of_a_reply_are_a_failure(body: Any, status: int | None, passing: bool) -> None:
+    failure = stated_failure(body, instead=True)
+    assert failure is not None and (failure.said, failure.status, failure.passing) == ("Too bad", status, passing)
+    assert stated_failure({**body, "choices": [{"message": {"content": "4"}}]}, instead=True) is None
+    assert stated_failure(body) is None  # a list of models may hold any words
 
 
 @pytest.mark.parametrize(
