@@ -102,6 +102,10 @@ class Renderer:
                 piece.append(i)
         return "".join([*out, self.decode(piece)])
 
+    def answer(self, ids: Sequence[int], opened: str = "") -> str:
+        """Return what the tokens of a reply answer, without what was thought; ``opened`` is the prompt's."""
+        return split(self.decode(ids, tags=True), self.tags, opened)[1]
+
     # ---------------------------------------------------------------- prompts
 
     def render_input(self, given: Mapping[str, Any], reserve: int = 0) -> Rendered:

@@ -9,7 +9,7 @@ import random_checkpoints
 
 from moco_core.errors import ModelCallError
 from moco_core.types import Message
-from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, split
+from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS
 from moco_toolkit_checkpoints.rendering import Renderer
 
 pytest.importorskip("transformers", reason="tokenizers are transformers'")
@@ -99,7 +99,9 @@ def test_decoding_leaves_the_marks_of_reasoning_that_the_tokenizer_has_alone() -
     ids = tokenizer(said, add_special_tokens=False)["input_ids"]
     assert found.decode(ids, tags=True) == "<|channel|>final<|message|>the fox"
     assert found.decode(ids) == "finalthe fox"
-    assert split(found.decode(ids, tags=True), DEFAULT_TAGS) == ("", "the fox")
+    assert found.answer(ids) == "the fox"
+    thought = tokenizer("<|channel|>analysis<|message|>hm<|start|>assistant<|channel|>final<|message|>a fox")["input_ids"]
+    assert found.answer(thought) == "a fox"
 
 
 def test_arguments_reach_the_template() -> None:

@@ -14,7 +14,6 @@ from datasets.table import InMemoryTable
 from transformers import Trainer, TrainingArguments
 
 from moco_core.types import digest
-from moco_toolkit_checkpoints.reasoning import split
 from moco_toolkit_training.encoding import Encoded
 from moco_toolkit_training.jobs import Job
 from moco_toolkit_training.opening import Student
@@ -156,9 +155,7 @@ def _grpo(job: Any, student: Student, rows: Encoded, common: Any, given: Any, re
             return [list(ids[p]) for p in prompts], None, {}
 
     def judged(prompts: Sequence[str], completion_ids: Sequence[Sequence[int]], **others: Any) -> list[float | None]:
-        texts = [
-            split(renderer.decode(c), renderer.tags, opened[p])[1] for p, c in zip(prompts, completion_ids, strict=True)
-        ]
+        texts = [renderer.answer(c, opened[p]) for p, c in zip(prompts, completion_ids, strict=True)]
         return list(reward([(int(p), text) for p, text in zip(prompts, texts, strict=True)]))
 
     settings = GRPOConfig(
