@@ -48,6 +48,19 @@ def test_prompting_is_part_of_the_fingerprint(folder: Path, tmp_path: Path, what
     assert after.fingerprint != before.fingerprint and after.tokenizer == before.tokenizer
 
 
+def test_a_template_that_lies_beside_the_tokenizer_is_used_and_counts(folder: Path, tmp_path: Path) -> None:
+    """As image models have it for their processors."""
+    text = (folder / "chat_template.jinja").read_text()
+    (folder / "chat_template.jinja").unlink()
+    plain = one(folder, tmp_path)
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": text}))
+    model = one(folder, tmp_path)
+    assert model.fingerprint != plain.fingerprint
+    with model.engine.use(model) as (loaded,):  # type: ignore[attr-defined]
+        prompt = loaded.render_input({"messages": [["user", "hi"]]})
+    assert prompt.template == "chat" and prompt.text.count("<|user|>") == 1
+
+
 def test_code_that_is_trusted_is_part_of_the_fingerprint(folder: Path, tmp_path: Path) -> None:
     def fingerprint(trusted: bool) -> str:
         (model,) = pool(str(folder), cache=tmp_path, trust_remote_code=trusted).models()

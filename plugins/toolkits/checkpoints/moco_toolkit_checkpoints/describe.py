@@ -127,6 +127,9 @@ def _described(checkpoint: Checkpoint, where: str) -> Described:
     # an adapter may have been trained with its own template or added tokens
     own = adapter.folder if adapter.folder and (adapter.folder / "tokenizer_config.json").exists() else None
     template = (_template(own) if own else "") or _template(folder)
+    text = template if own and not _template(own) else None
+    if not template:
+        template = text = _processors_template(folder)
     style, arguments = _style(checkpoint, template, where)
     dtype = _dtype(checkpoint, config, tensors)
     tokenizer_folder = own or folder
@@ -167,7 +170,7 @@ def _described(checkpoint: Checkpoint, where: str) -> Described:
             task=task,
             adapter=str(adapter.folder or ""),
             adapter_key=digest(adapter.facts) if adapter.folder else "",
-            template_text=template if own and not _template(own) else None,
+            template_text=text or None,
             template_options=arguments,
         ),
         tokenizer=tokenizer,
@@ -275,6 +278,13 @@ def _template(folder: Path) -> str:
     config = folder / "tokenizer_config.json"
     value = read_json(config).get("chat_template") if config.exists() else None
     return value if isinstance(value, str) else "" if not value else str(value)
+
+
+def _processors_template(folder: Path) -> str:
+    """Return the chat template that older image models have for their processor alone; the tokenizer does not look there."""
+    path = folder / "chat_template.json"
+    value = read_json(path).get("chat_template") if path.exists() else None
+    return value if isinstance(value, str) else ""
 
 
 _OURS = ("messages", "add_generation_prompt", "continue_final_message", "tools", "documents", "strftime_now")

@@ -17,6 +17,7 @@ TOKENIZER = (
     "*.model",
     "*.tiktoken",
     "*.jinja",
+    "chat_template.json",
 )
 """Patterns of the files that tokenizers and chat templates are read from."""
 
