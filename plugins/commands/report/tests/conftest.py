@@ -20,9 +20,9 @@ Score = float | int | None
 MODELS = ("a", "b")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One Chromium for all tests of pages."""
+    """One Chromium for the tests of a file: while it is open, an event loop runs here, and whoever needs his own has none."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
