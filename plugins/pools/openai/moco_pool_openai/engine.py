@@ -217,13 +217,16 @@ class OpenAIEngine(Engine):
 
         path = "/chat/completions" if route == "chat" else "/completions"
         try:
-            heard = (lambda: Listener(call, server.dialect, tags)) if call.tell is not None else None
+            heard = (lambda: Listener(call, server.dialect, tags, server.hide)) if call.tell is not None else None
             found = await self._asked(call, server, path, body, read, heard)
         except Refused:
             if call.tell is None or self.options.stream:
                 raise
             call.tell = None  # a server that sends no parts, perhaps: it is asked for the whole
             return await self._generate(call, server, logprobs=logprobs)
+        if any(map(server.tells, (found.text, found.reasoning, str(found.meta.get("served_model"))))):
+            meta = {k: server.hide(v) if isinstance(v, str) else v for k, v in found.meta.items()}
+            found = attrs.evolve(found, text=server.hide(found.text), reasoning=server.hide(found.reasoning), meta=meta)
         served = str(found.meta.get("served_model", entry.model))
         if answers_for(entry.model, served):
             return found

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from moco_core.models import Call
@@ -123,7 +123,10 @@ def generation(
 class Listener:
     """Hears a body that comes in parts, and tells the call's answer as far as it is certain. Damage is for who reads it all."""
 
-    def __init__(self, call: Call, dialect: Dialect, tags: Sequence[tuple[str, str]]) -> None:
+    def __init__(
+        self, call: Call, dialect: Dialect, tags: Sequence[tuple[str, str]], hide: Callable[[str], str] = str
+    ) -> None:
+        self._hide = hide
         self._call, self._tags, self._echoed = call, tags, _echoed(call, dialect)
         self._stream: Stream | None = Stream()
 
@@ -141,7 +144,7 @@ class Listener:
         if text.startswith(self._echoed) and (
             answer := answer_so_far(text.removeprefix(self._echoed), stops, self._tags)
         ):
-            self._call.tell(answer)
+            self._call.tell(self._hide(answer))
 
 
 def _echoed(call: Call, dialect: Dialect) -> str:

@@ -183,6 +183,14 @@ class Server:
         line = mask(" ".join(shown.split()), self._credentials.secrets)
         return line if len(line) <= 300 else line[:297] + "..."
 
+    def tells(self, text: str) -> bool:
+        """Return whether a text that a server sent holds the key: it may repeat what it was sent."""
+        return any(len(secret.reveal()) >= 8 and secret.reveal() in text for secret in self._credentials.secrets)
+
+    def hide(self, text: str) -> str:
+        """Return a text that is kept as it is, but without the key."""
+        return mask(text, self._credentials.secrets) if self.tells(text) else text
+
     # ---------------------------------------------------------------- what it is and can do
 
     async def fetch_info(self) -> None:

@@ -105,6 +105,16 @@ def test_a_server_that_repeats_the_key_does_not_get_it_into_a_message_or_a_log(
     assert not [(piece, text) for piece in pieces for text in texts if piece in text]
 
 
+def test_a_reply_that_repeats_the_key_is_kept_without_it(server: StubServer) -> None:
+    message = {"content": f"You are\n  {KEY}.", "reasoning": f"Bearer {KEY}"}
+    server.fault = lambda request: says(
+        {"model": f"of {KEY}", "choices": [{"message": message, "finish_reason": "stop"}]}
+    )
+    (found,) = ask(pool(server, api_key=KEY), "a")
+    assert (found.text, found.reasoning) == ("You are\n  ***.", "Bearer ***")
+    assert found.meta["served_model"] == "of ***" and KEY not in str(found)
+
+
 def test_what_stands_around_a_key_shows_nothing_of_it(server: StubServer) -> None:
     source = pool(server, api_key=KEY)
     ask(source, "a")
