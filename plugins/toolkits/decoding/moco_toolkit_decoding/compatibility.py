@@ -124,7 +124,7 @@ def report(models: Sequence[Model]) -> Report:
         try:
             first = first if first is not None else tokenizer_of(models[0])
             relation, reason = compare(first, tokenizer_of(other))
-        except (MocoError, OSError) as error:
+        except (MocoError, OSError, ValueError, ImportError) as error:  # or no library knows its kind
             relation, reason = "different", str(error).splitlines()[0]
         pairs.append(Pair(first=models[0].name, other=other.name, relation=relation, reason=reason))
     order: tuple[Relation, ...] = ("same", "superset", "different")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from moco_toolkit_decoding import Vocabulary
-from moco_toolkit_decoding.compatibility import compare
+from moco_toolkit_decoding.compatibility import compare, report
 from moco_toolkit_decoding.testing import bpe_tokenizer, spaced_tokenizer
 from moco_toolkit_decoding.text import cut_at, last_boundary, starts_word, valid_prefix, words
 
@@ -119,3 +120,15 @@ def test_compatibility_report():
     other = bpe_tokenizer(texts=("wholly other words train this one",))
     relation, reason = compare(a, other)
     assert relation == "different" and "id" in reason
+
+
+def test_a_tokenizer_that_cannot_be_opened_counts_as_different(tmp_path):
+    models = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "unheard_of"}')
+        engine = SimpleNamespace(files=lambda model, folder=folder: SimpleNamespace(tokenizer=folder))
+        models.append(SimpleNamespace(name=name, tokenizer=name, engine=engine))
+    found = report(models)
+    assert found.relation == "different" and found.pairs[0].reason and "\n" not in found.pairs[0].reason
