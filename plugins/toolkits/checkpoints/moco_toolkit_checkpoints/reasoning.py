@@ -36,7 +36,8 @@ DEFAULT_TAGS: tuple[tuple[str, str], ...] = (
 """Opening and closing tags in use by published reasoning models.
 
 Case does not matter, and a tag of the form ``<name>`` may have attributes. The channels of gpt-oss (the harmony format)
-are no pair of tags: they are understood wherever there is any tag.
+and the headings between which Granite, Apriel and Solar write are no pair of tags: they are understood wherever there is
+any tag.
 """
 
 _CHANNEL = "<|channel|>"
@@ -84,9 +85,9 @@ def separate(text: str, tags: Tags = DEFAULT_TAGS, opened: str = "") -> Separate
     """
     if not tags:
         return Separated("", text)
-    channels = _channels(text)
-    if channels is not None:
-        return channels
+    parts = _channels(text) or _headed(text)
+    if parts is not None:
+        return parts
     pattern, signs = _default() if tags is DEFAULT_TAGS else _pattern(tuple((a, b) for a, b in tags))
     begins = _places(text, signs)
     if not opened and not begins:
@@ -180,7 +181,7 @@ _NAMED = r"<\|channel\|>\s*(?P<name>\w+)(?:(?!<\|(?:channel|message|start|end)\|
 _HEADER = rf"(?:{_NAMED}|<\|start\|>\s*assistant\s*)<\|message\|>"
 _MESSAGE = re.compile(_HEADER + r"(?P<body>.*?)(?=<\|(?:end|return|start|channel|call)\|>|\Z)", re.S)
 _MARK = re.compile(r"<\|(?:start|channel|message|constrain|end|return|call)\|>(?:assistant\b)?")
-_BARE_MARK = re.compile(r"(?:assistant|\A\s*)(?:analysis|commentary)(?=\S)|assistant\Z")
+_BARE_MARK = re.compile(r"(?:assistant|\A\s*)(?:analysis|commentary)(?=\S|\n)|assistant\Z")
 _BARE_THOUGHT = re.compile(r"\s*(?:analysis|commentary)(?=[^\W_a-z])")
 _BARE_FINAL = re.compile(r"\s*final(?=[^\W_a-z])")
 _CONSTRAINED = re.compile(r"\s*json(?=\s*[{\[])")
@@ -208,3 +209,24 @@ def _channels(text: str) -> Separated | None:
     if _BARE_FINAL.match(start):
         return Separated("", _CONSTRAINED.sub("", start.removeprefix("final"), count=1).strip())
     return None
+
+
+# ---------------------------------------------------------------- headings
+
+_GRANITE = re.compile(
+    r"\s*Here(?: is|'s) my thought process:(?P<thought>.*?)Here(?: is|'s) my response:(?P<answer>.*)", re.S
+)
+_APRIEL = re.compile(r"(?P<thought>.*)\[BEGIN FINAL RESPONSE\](?P<answer>.*?)(?:\[END FINAL RESPONSE\].*|\Z)", re.S)
+_SOLAR = re.compile(r"(?:<\|think\|>)?(?P<thought>.*)<\|content\|>(?P<answer>.*?)(?:<\|end\|>.*|\Z)", re.S)
+_SOLAR_TURN = re.compile(r"<\|end\|>\s*<\|begin\|>\s*(?:assistant)?\s*\Z")
+
+
+def _headed(text: str) -> Separated | None:
+    """Return the parts of a reply that says in words, or by the mark of a new turn, where its answer begins; else None."""
+    if "[BEGIN FINAL RESPONSE]" in text:
+        match = _APRIEL.match(text)
+    elif "<|content|>" in text:
+        match = _SOLAR.match(text)
+    else:
+        match = _GRANITE.match(text)
+    return match and Separated(_SOLAR_TURN.sub("", match["thought"]).strip(), match["answer"].strip())

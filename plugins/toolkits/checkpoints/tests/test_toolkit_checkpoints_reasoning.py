@@ -74,6 +74,21 @@ def test_the_final_channel_is_the_answer_with_and_without_its_special_tokens(
 
 
 @pytest.mark.parametrize(
+    ("text", "reasoning", "answer"),
+    [
+        ("Here is my thought process: a. Here is my response: b", "a.", "b"),
+        ("Here's my thought process:\na\nHere's my response:\nb", "a", "b"),
+        ("Here is my thought process: a", "", "Here is my thought process: a"),
+        ("a\n[BEGIN FINAL RESPONSE]\nb\n[END FINAL RESPONSE]\n<|end|>", "a", "b"),
+        ("<|think|>a<|end|><|begin|>assistant<|content|>b<|end|>", "a", "b"),
+        ("analysis\na\nassistantfinal\nb", "a", "b"),
+    ],
+)
+def test_headings_and_marks_of_a_new_turn_part_a_reply(text: str, reasoning: str, answer: str) -> None:
+    assert separate(text) == Separated(reasoning, answer)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "<|channel|>analysis<|message|>The answer is A",
