@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
+import html
+import json
 import re
 import textwrap
 import warnings
@@ -119,8 +122,31 @@ def _bound(node: ast.stmt) -> set[str]:
 _DOCTEST = re.compile(r"^\s*>>> ?", re.M)
 
 
+_ODD = str.maketrans(
+    {
+        "\u00a0": " ",
+        "\u3000": " ",
+        "\u2028": "\n",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u2018": "'",
+        "\u2019": "'",
+        "\u2212": "-",
+    }
+    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\x00")
+    | {chr(0xFF01 + i): chr(0x21 + i) for i in range(94)}
+)
+_FRAME_LINE = re.compile(r"(?m)^\s*\[/?(?:PYTHON|CODE|BEGIN|DONE|END|SOLUTION)\]\s*$")
+
+
 def _clean(code: str) -> str:
-    """Drop doctest prompts of a session transcript; keep indentation."""
+    """Drop doctest prompts of a session transcript, and what stands in no program; keep indentation."""
+    if _tree(code) is None:
+        head, fence, _ = code.partition("```")  # the closing fence at the end of a line of code
+        if fence and head.strip() and parses(head):
+            return _clean(head)
+        if (not code.isascii() or "\x00" in code) and parses(plain := code.translate(_ODD)):
+            code = plain
     code = code.replace("\t", "    ") if "\t" in code and _tree(code) is None else code
     if _DOCTEST.match(code.lstrip("\n")) and _tree(code) is None:
         kept = []
@@ -150,6 +176,8 @@ def extract_code(text: str, name: str = "") -> tuple[str, str]:
     Of several Python blocks the last one that parses and defines ``name``; if none does, those that parse, joined.
     Without a fence the longest span of lines that parses. Otherwise the text as it is: it may continue a prompt.
     """
+    if "[" in text:
+        text = _FRAME_LINE.sub("", text)
     if headless := _headless(text, name):
         return headless
     found = blocks(text)
@@ -161,7 +189,9 @@ def extract_code(text: str, name: str = "") -> tuple[str, str]:
         if name:
             for code in reversed(good):
                 if defines(code, name):
-                    return code, "block"
+                    return _with_helpers(code, good), "block"
+    if name and (odd := _odd_form(text, name)):
+        return odd, "block"
     if found and not found[-1].closed and (cut := _longest_parsing(_clean(found[-1].code), name)):
         return cut, "block"
     for group in (python, untagged):
@@ -174,11 +204,56 @@ def extract_code(text: str, name: str = "") -> tuple[str, str]:
             return indented[-1], "body"
         if group and any(g.strip() for g in group):
             return [g for g in group if g.strip()][-1], "block"
-    bare = _longest_parsing(text, name)
+    bare = _longest_parsing(text, name) or _odd_form(text, name)
     if bare:
         return bare, "bare"
     body = text.strip("\n").rstrip()
     return (body, "body") if body.strip() and _continues(body) else ("", "")
+
+
+def _with_helpers(code: str, good: Sequence[str]) -> str:
+    """Return a block behind those before it that bind names which it uses and does not bind itself."""
+    tree = ast.parse(code)
+    names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    own = {n.id for n in names if not isinstance(n.ctx, ast.Load)} | {
+        a.arg for a in ast.walk(tree) if isinstance(a, ast.arg)
+    }
+    own |= {x for n in ast.walk(tree) if isinstance(n, ast.stmt) for x in _bound(n)} | set(dir(builtins))
+    missing = {n.id for n in names} - own
+    before = good[: good.index(code)] if missing else ()
+    return "\n\n".join([*(b for b in before if any(defines(b, x) for x in missing)), code])
+
+
+_TAGS = re.compile(r"</?(?:pre|code)\b[^>]*>", re.I)
+_INLINE = re.compile(r"`{1,3}(?:python3?\s+)?((?:def|class|import|from)\s[^`]+)`{1,3}")
+
+
+def _odd_form(text: str, name: str) -> str:
+    """Return the program of a reply that quotes, indents or encodes it in a way that is no fence; empty if there is none."""
+    tries = []
+    if _TAGS.search(text):
+        tries.append(html.unescape(_TAGS.sub("\n", text)))
+    if re.search(r"(?m)^>(?!>)", text):
+        tries.append(re.sub(r"(?m)^>(?!>) ?", "", text))
+    if "{" in text and (start := text.find("{")) < text.rfind("}"):
+        try:
+            data = json.loads(text[start : text.rfind("}") + 1], strict=False)
+        except ValueError:
+            data = None
+        if isinstance(data, dict):
+            tries += [value for value in data.values() if isinstance(value, str)]
+    tries += [m[1] for m in _INLINE.finditer(text)][::-1]
+    if "```" not in text and not _CLASS.search(text) and (indented := _INDENTED.search(text)):
+        tries.append(textwrap.dedent(indented[0]))
+    for one in tries:
+        code, how = extract_code(one, name) if one != text else ("", "")
+        if how in ("block", "joined", "bare") and (not name or defines(code, name)):
+            return code
+    return ""
+
+
+_CLASS = re.compile(r"(?m)^class\s")
+_INDENTED = re.compile(r"(?m)^([ \t]+)(?:def|class|import|from|@).*(?:\n(?:\1.*|[ \t]*))*")
 
 
 def _headless(text: str, name: str) -> tuple[str, str] | None:
@@ -251,7 +326,8 @@ def read_code(question: Question, text: str) -> Answer:
 
     The name it must define may stand in ``question.meta["entry_point"]``.
     """
-    body = strip_reasoning(text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    body = strip_reasoning(text.encode("utf-8", "replace").decode("utf-8"))
     if body is None:
         return Answer(status="cut")
     code, how = extract_code(body, str(question.meta.get("entry_point", "")))
