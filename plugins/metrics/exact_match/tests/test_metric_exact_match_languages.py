@@ -65,6 +65,27 @@ def scored(kind: str, gold: str, reply: str, *, labels: tuple[str, ...] = (), pr
         ("12", "所以答案为12个苹果。"),
         ("12", "答：12个。"),
         ("12", "La risposta è 12 mele."),
+        ("1500000", "The answer is 1.5 million."),
+        ("1500000", "1,5 Millionen"),
+        ("2000000000", "2 billion"),
+        ("3000", "Ответ: 3 тысячи"),
+        ("300000", "उत्तर: 3 लाख"),
+        ("30000", "3万"),
+        ("35000", "3.5万"),
+        ("35000", "3万5千円"),
+        ("3000000", "3百万"),
+        ("5", "5千克"),
+        ("1000", "10^3"),
+        ("1000", "10³"),
+        ("1000", "\\boxed{10^3}"),
+        ("5", "5 m²"),
+        ("-5", "minus 5"),
+        ("-5", "The answer is negative 5."),
+        ("-5", "答案：负5"),
+        ("70000", "€70.000"),
+        ("70000", "70.000 €"),
+        ("1234567", "1_234_567"),
+        ("5", "Die Antwort ist 5,0."),
     ],
 )
 def test_a_whole_number_is_read(gold: str, reply: str) -> None:
@@ -77,10 +98,24 @@ def test_a_whole_number_is_read(gold: str, reply: str) -> None:
         ("5", "\\boxed{5!}"),
         ("1", "\\boxed{1,2}"),
         ("12", "\\boxed{1,2}"),
+        ("3", "10^3"),
+        ("2", "x^2"),
+        ("5", "\\boxed{\\sqrt{5}}"),
+        ("5", "The answer is 5 or 6."),
+        ("6", "答案是5或6。"),
+        ("2020", "In 2020, 3 million"),
     ],
 )
 def test_another_number_is_not_taken_for_it(gold: str, reply: str) -> None:
     assert scored("integer", gold, reply).value == 0
+
+
+def test_a_word_of_magnitude_that_the_question_asks_in_is_a_unit() -> None:
+    assert scored("integer", "2", "The answer is 2 million.", prompt="How many million people live there?").value == 1
+    assert (
+        scored("integer", "2000000", "2 million", prompt="Of 3 million people a third left. How many are there?").value
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from functools import lru_cache
 
 from moco_core.types import Answer, Question
 from moco_toolkit_answers.clean import normalise_unicode, plain_markdown, spaced, strip_outer, visible
+from moco_toolkit_answers.conclusions import concluded, ends_of
 from moco_toolkit_answers.evidence import evidence, last_line
-from moco_toolkit_answers.letters import LETTER_ROOM, affirmed, labels_of
+from moco_toolkit_answers.letters import LETTER_ROOM, Labels, affirmed, labels_of
 from moco_toolkit_answers.phrases import JOIN
 
 __all__ = ["Options", "canonical_choice", "choose", "read_choice"]
@@ -118,7 +119,9 @@ def choose(options: Options, body: str) -> Answer:
     if whole and (not labels.cased or whole in line or len(line) <= 3 or not line.isascii()):
         return _letter(options, whole, "")
     match = labels.start.match(line)
-    if match and affirmed(line, match.start(1), match.end(1)):
+    if match and match[1] == "A" and (whole := labels.whole(_QA.sub("", line))):  # "A:" is short for "Answer:"
+        return _letter(options, whole, "")
+    if match and affirmed(line, match.start(1), match.end(1)) and not _goes_on(labels, plain, match[1]):
         return _letter(options, match[1], line[match.end() :])
     bracketed = [n.letter for n in labels.named(line) if n.bracketed and n.letter in labels.index]
     if len({options.canonical[labels.index[x]] for x in bracketed}) == 1:
@@ -127,6 +130,29 @@ def choose(options: Options, body: str) -> Answer:
         answer = _by_text(options, candidate)
         if answer is not None:
             return answer
+    return _concluded(options, plain) if labels.cased else Answer()
+
+
+def _goes_on(labels: Labels, plain: str, letter: str) -> bool:
+    """Whether the last line goes on with a list of the options: the one before it has the label before ``letter``."""
+    lines = [line for line in plain[-_TAIL:].split("\n") if line.strip()]
+    match = labels.start.match(lines[-2]) if len(lines) > 1 else None
+    place = labels.index.get(letter)
+    return match is not None and place is not None and labels.index.get(match[1]) == place - 1
+
+
+_TAIL = 2000
+_QA = re.compile(r"^\W{0,3}A\s*:\s*(?=\S)")
+
+
+def _concluded(options: Options, plain: str) -> Answer:
+    """Read the label that the last line, else the first one, concludes with."""
+    for line in ends_of(plain):
+        letter, both = concluded(options.labels, line)
+        if both:
+            return Answer(status="ambiguous", text=line[-80:])
+        if letter:
+            return _letter(options, letter, "")
     return Answer()
 
 
@@ -180,6 +206,11 @@ def _from_capture(options: Options, capture: str) -> Answer | None:
     exact = [i for i, n in enumerate(options.norms) if n and n == norm]
     if exact:
         return _chosen(options, exact[0])
+    if labels.cased and (headed := _HEADED.match(capture)) and headed[1].upper() in labels.index:
+        if _listing(options, capture):
+            return Answer(status="ambiguous", text=capture[:80])
+        if affirmed(capture, headed.start(1), headed.end(1)):
+            return _letter(options, headed[1], capture[headed.end() :])
     letters: dict[str, int] = {}
     for name in labels.named(capture):
         if name.article:
@@ -207,6 +238,16 @@ def _from_capture(options: Options, capture: str) -> Answer | None:
     return None
 
 
+_HEADED = re.compile(r"[\"'(\[*$]{0,3}([^\W\d_])\)[\"'\]*$]{0,3}(?=\s)")
+_ITEM = re.compile(r"(?<!\w)([^\W\d_])[).:](?=\s)")
+
+
+def _listing(options: Options, capture: str) -> bool:
+    """Whether a capture goes through the options one by one ("A) red B) green C) blue")."""
+    found = [options.labels.index.get(m[1].upper()) for m in _ITEM.finditer(capture)]
+    return len(found) > 2 and found == list(range(len(found)))
+
+
 _BEGINS = re.compile(r"[\s(\[\"'*]*[^\W\d_][)\]\"'*.:]*(?:\s|$)")
 _BETWEEN = re.compile(
     rf"[\s)\]\"'*,/&($\[]*(?:(?:{JOIN}|\b(?:option|choice|either|both|possibly|maybe|also)\b)[\s)\]\"'*,/&($\[]*)*"
@@ -215,7 +256,9 @@ _BETWEEN = re.compile(
 
 def _separated(capture: str, end: int, start: int) -> bool:
     """Whether two letters of one capture are not alternatives: something other than a joining word stands between."""
-    return not _BETWEEN.fullmatch(capture[end:start])
+    between = capture[end:start]
+    aside = "(" in between and capture[start + 1 : start + 2] != ")"  # "B (A would be red)"
+    return aside or not _BETWEEN.fullmatch(between)
 
 
 def _by_text(options: Options, capture: str) -> Answer | None:

@@ -26,6 +26,10 @@ _TRANSLATE: dict[int, str | None] = str.maketrans(
         "\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2014": "-", "\ufe63": "-",
         "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "\u200a": " ", "\u3000": " ",
         "\u200b": None, "\u200c": None, "\u200d": None, "\u2060": None, "\ufeff": None, "\u00ad": None,
+        # halves of characters, and what stands for one that was cut
+        **dict.fromkeys([*range(0xD800, 0xE000), 0xFFFD]),
+        # letters in black or white shapes, which NFKC leaves alone
+        **{base + i: chr(65 + i) for base in (0x1F150, 0x1F170) for i in range(26)},
         "\u2028": "\n", "\u2029": "\n", "\u0085": "\n", "\x0b": "\n", "\x0c": "\n",
         # marks of direction, variants of signs, the frame of a key
         **dict.fromkeys("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u0640\ufe0e\ufe0f\u20e3"),
@@ -76,16 +80,44 @@ def strip_reasoning(text: str) -> str | None:
     """Return what the reply says beside its reasoning, or None if the reply was cut while reasoning.
 
     Blocks of every kind that engines know (``<think>``, ``[THINK]``, channels of gpt-oss, ...) are removed; see
-    :func:`moco_toolkit_checkpoints.reasoning.separate`.
+    :func:`moco_toolkit_checkpoints.reasoning.separate`. What a server left of the mark that ends a turn goes, and what
+    the model wrote behind it: that is another's turn.
     """
     found = separate(text)
-    return None if found.cut else found.answer
+    return None if found.cut else _turn(found.answer)
+
+
+_TURN_ENDS = (
+    r"<\|(?:im_end|eot_id|eom_id|endoftext|end_of_text|end_of_turn|end|eot|eos|return)\|>|<end_of_turn>|<turn\|>"
+    r"|<\uff5cend\u2581of\u2581sentence\uff5c>|\[/?INST\]"
+)
+_TURN_END = re.compile(rf"(?<![\"'`])(?:(?:{_TURN_ENDS})(?=\s*(?:\Z|\n|<))|</s>\s*\Z)")  # in code it may be a string
+_TURN_START = re.compile(
+    r"\s*(?:<\|assistant\|>|<\|im_start\|>assistant\b|<start_of_turn>model\b|<s>(?!.*</s>.*\S))\s*", re.S
+)
+
+
+def _turn(text: str) -> str:
+    if "<" not in text and "INST]" not in text:
+        return text
+    if start := _TURN_START.match(text):
+        text = text[start.end() :]
+    for end in _TURN_END.finditer(text):
+        struck = end[0].startswith("</s>") and "<s>" in text
+        if text[: end.start()].strip() and not struck:
+            return text[: end.start()]
+    return text
 
 
 def visible(text: str) -> str | None:
     """Return the normalised text of a reply without reasoning, or None if it was cut while reasoning."""
     rest = strip_reasoning(normalise_unicode(text))
+    if rest is not None and "<|begin_of_box|>" in rest:  # how GLM marks an answer
+        rest = _GLM_BOX.sub(lambda m: f"\\boxed{{{m[1].strip()}}}", rest)
     return None if rest is None else rest.strip()
+
+
+_GLM_BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.S)
 
 
 _UNDERSCORED = re.compile(r"(?<![\w\\$])(_{1,3})(?=[^\s_])([^\n$\\]*?[^\s_])\1(?!\w)")
@@ -153,11 +185,11 @@ def closing_brace(text: str, opening: int) -> int:
     return -1
 
 
-def brace_pairs(text: str) -> dict[int, int]:
-    """Return {opening: closing} positions of all balanced braces; escaped ones do not count."""
+def brace_pairs(text: str, start: int = 0) -> dict[int, int]:
+    """Return {opening: closing} positions of all balanced braces from ``start`` on; escaped ones do not count."""
     pairs: dict[int, int] = {}
     stack: list[int] = []
-    for match in _BRACE.finditer(text):
+    for match in _BRACE.finditer(text, start):
         char = match[0]
         if char == "{":
             stack.append(match.start())

@@ -50,9 +50,10 @@ _JOIN = re.compile(
 def boxes(text: str) -> list[tuple[int, int, str]]:
     """Return (start, end, content) of every complete box, in order; an unbalanced one is left out."""
     out: list[tuple[int, int, str]] = []
-    pairs = brace_pairs(text)
+    matches = list(_BOX.finditer(text))
+    pairs = brace_pairs(text, matches[0].start()) if matches else {}
     inside = 0  # a box inside a box: the outer one is the answer
-    for match in _BOX.finditer(text):
+    for match in matches:
         if match.start() < inside:
             continue
         if text[match.end() - 1] == "{":
@@ -93,7 +94,7 @@ _AND = re.compile(rf"{AND}|[ye]", re.I)
 
 _TAG_END = re.compile(r"<\s{0,4}/\s{0,4}(answer|final_answer|final)\s{0,4}>", re.I)
 _TAG_START = re.compile(r"<\s{0,4}(answer|final_answer|final)\s{0,4}>", re.I)
-_JSON = re.compile(r'"(?:final_)?answer"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}{"][^,}{\n]*|\[[^\]\n]*\])', re.I)
+_JSON = re.compile(r'"(?:final_)?answer"\s*:\s*("(?:[^"\\]|\\.)*"|\[[^\]\n]*\]|[^\s,}{"][^,}{\n]*)', re.I)
 
 
 def _tag(text: str) -> str | None:
@@ -105,6 +106,8 @@ def _tag(text: str) -> str | None:
             starts = [m for m in _TAG_START.finditer(text, 0, end.start()) if m[1].lower() == end[1].lower()]
             if starts:
                 found = text[starts[-1].end() : end.start()]
+    elif "<" in text and (starts := list(_TAG_START.finditer(text))):
+        found = text[starts[-1].end() :]  # the closing one was a stop string
     if found is None and '"' in text and "{" in text:
         for match in _JSON.finditer(text):
             found = match[1].strip()
@@ -140,13 +143,14 @@ _FILLER = (
     r"(?:\s*(?:therefore|thus|hence|then|so|likely|probably|clearly|definitely|simply|indeed|actually|indicated\s+as|"
     r"given\s+by|option|choice|that|either)\b\s*[:,]?)*"
 )
-_IS = r"(?:is|are|would\s+be|should\s+be|must\s+be|will\s+be|has\s+to\s+be|=|:)"
+_IS = r"(?:is|are|'s|(?=(?:isn't|wasn't)\b)|would\s+be|should\s+be|must\s+be|will\s+be|has\s+to\s+be|=|:)"
 _DECLARED = re.compile(
     r"\b(?:answer|ans|(?:correct|right|best|final|true)\s+(?:option|choice|result|statement|solution|label)|"
     r"option|choice)s?\b['\")\]]*"
     r"(?:\s*\([^()\n]{0,40}\))?"  # "answer (in dollars):"
     r"(?:\s+(?:to|for|of|in|among|from|here)\b[^.:=\n?!]{0,80}?)?"
-    rf"(?:\s*(?:{_IS}))\s*(?:(?<=[:=])|(?<=\w)(?=[\s:*(\[$\\]))\s*[:=]?{_FILLER}",
+    r"(?:\s*,\s*(?:therefore|thus|hence|then|so)\s*,)?"
+    rf"(?:\s*(?:{_IS}))\s*(?:(?<=[:=])|(?<=\w)(?=[\s:*(\[$\\])|(?<=\s)(?=(?:isn't|wasn't)))\s*[:=]?{_FILLER}",
     re.I,
 )
 _ALONE = r"[\"'(\[*$]{0,4}(?:[A-HJ-Z]|-?\$?\d[\d.,]*%?|(?<=[(\[])\w)[)\"'\]*$]{0,4}\s*[.!]?"
@@ -162,7 +166,7 @@ _CHOSEN = re.compile(
     r"\bI(?:\s+(?:would|will|'ll)|'d|'ll)?\s+(?:choose|pick|select|go\s+with|opt\s+for)\b\s*:?\s*", re.I
 )
 _CORRECTED = re.compile(
-    r"\b(?:correction|wait|actually|sorry|scratch\s+that|on\s+second\s+thoughts?|no(?=[,.:!]))\b[\s,.:!-]*(?:\b(?:no|wait|actually|sorry)\b[\s,.:!-]*)*"
+    r"\b(?:correction|(?:no\s+)?wait|actually|sorry|scratch\s+that|on\s+second\s+thoughts?|no(?=[,.:!]))\b[\s,.:!-]*(?:\b(?:no|wait|actually|sorry)\b[\s,.:!-]*)*"
     r"(?:(?:it|that|this)(?:'s|\s+is|\s+should\s+be|\s+must\s+be)\s+|(?:the\s+)?(?:correct\s+)?answer\s+(?:is|should\s+be)\s+|"
     r"i\s+meant?\s+|make\s+(?:that|it)\s+|should\s+be\s+)*\Z",
     re.I,
@@ -174,6 +178,39 @@ _REVERSED = re.compile(
 _NO_ANSWER = frozenset(["what", "which", "that", "this", "it", "here", "there", "not", "below", "above"])
 _HEADING_ANSWER = re.compile(r"^[^\w\n]*(?:the\s+)?(?:final|correct|my)?\s*answer[^\w\n]*$\n", re.I | re.M)
 _NEGATED = re.compile(r"\b(?:not|no|never|isn't|wasn't|nor|neither)\s+(?:\w+\s+){0,2}$", re.I)
+_REJECTED = re.compile(
+    r"incorrect[ao]?|wrong|false|worst|falsche[nrs]?|inkorrekte[nrs]?|mauvaise?|fausse|fals[ao]|sbagliat[ao]|errat[ao]|errad[ao]|"
+    r"(?:неверн|неправильн|ошибочн)\w+|गलत"
+)
+_REJECTED_BEFORE = (
+    "不",
+    "非",
+    "错误的",
+    "錯誤的",
+    "错误",
+    "錯誤",
+    "間違った",
+    "誤った",
+    "誤っている",
+    "틀린",
+    "잘못된",
+)
+
+
+def _denied(text: str, start: int) -> bool:
+    """Whether what is declared from ``start`` on is said not to be the answer."""
+    before = text[max(0, start - 24) : start]
+    words = before.rsplit(None, 1)
+    if not words:
+        return False
+    last = words[-1]
+    return (
+        _NEGATED.search(before) is not None
+        or last.endswith(_REJECTED_BEFORE)
+        or _REJECTED.fullmatch(last.lower()) is not None
+    )
+
+
 _BLANK = " \t*_:$\\[("
 
 
@@ -233,7 +270,7 @@ def _declared(text: str, initials: bool) -> tuple[str, bool]:
     lowered = text.lower()
     languages: list[Language] = []
     for start, position, language in sorted(_candidates(text, lowered, languages), key=lambda c: c[:2], reverse=True):
-        if _NEGATED.search(text, max(0, start - 24), start):
+        if _denied(text, start):
             continue
         line, _, more = text[position : position + _ROOM].lstrip(" \t").partition("\n")
         if not line.strip(_BLANK):
@@ -308,6 +345,8 @@ def evidence(text: str, plain: str | None = None, *, initials: bool = True) -> I
     length: what counts as short is the reader's decision.
     """
     had_box = False
+    if "boxed{" in text and "\\" not in text:
+        text = text.replace("boxed{", "\\boxed{")
     if "\\" in text and "box" in text:
         content, had_box = _box(text)
         if content.strip():

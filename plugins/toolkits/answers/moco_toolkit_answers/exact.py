@@ -11,10 +11,11 @@ from functools import lru_cache
 from moco_core.types import Answer, Question
 from moco_toolkit_answers.choices import Options, choose
 from moco_toolkit_answers.clean import plain_markdown, spaced, strip_outer, visible
+from moco_toolkit_answers.conclusions import ends_of, predicate, said_of, tail_of
 from moco_toolkit_answers.evidence import SHORT, Evidence, cut_sentence, evidence, last_line
 from moco_toolkit_answers.latex import clean_latex, drop_assignment
-from moco_toolkit_answers.numbers import find_numbers, localised, number_key, parse_number
-from moco_toolkit_answers.phrases import FALSE, JOIN, NOT, TRUE
+from moco_toolkit_answers.numbers import find_numbers, localised, number_key, parse_number, signed, unscaled
+from moco_toolkit_answers.phrases import AND, CROSSES, FALSE, JOIN, NOT, OR, TICKS, TRUE
 
 __all__ = [
     "normalise_text",
@@ -94,7 +95,8 @@ def _letters(labels: tuple[str, ...]) -> Options:
 # ---------------------------------------------------------------- labels and booleans
 
 _LEAD = re.compile(
-    r"(?:(?:it|that|this)\s+(?:is|would be)\s+|(?:most\s+)?(?:likely|probably|definitely|clearly|simply|certainly)\s+|"
+    r"(?:(?:it|that|this)(?:'s|\s+(?:is|would be))\s+|i\s+(?:would\s+|'d\s+)?(?:say|think|believe)\s+|i'd\s+say\s+|-\s+|"
+    r"(?:most\s+)?(?:likely|probably|definitely|clearly|simply|certainly)\s+|"
     r"label(?:led)?\s+(?:as\s+)?|(?:a|an|the)\s+)+",
     re.I,
 )
@@ -110,8 +112,9 @@ def _match_label(capture: str, labels: tuple[str, ...]) -> tuple[str | None, boo
     """Return (label, ambiguous) of a captured answer; labels are folded, longest first."""
     folded = " ".join(capture.casefold().split()).strip(" \"'*_()[]`")
     folded = folded.strip(_OUTER)
-    if folded in labels:
-        return folded, False
+    for whole in (folded, folded.strip("<>")):
+        if whole in labels:
+            return whole, False
     lead = _LEAD.match(folded)
     for start in {0, lead.end() if lead else 0}:
         for label in labels:
@@ -122,11 +125,25 @@ def _match_label(capture: str, labels: tuple[str, ...]) -> tuple[str | None, boo
             if joined and any(rest[joined.end() :].startswith(other) for other in labels if other != label):
                 return None, True
             if _AFTER_LABEL.match(rest):
-                return label, False
+                return (None, True) if _lists(rest, label, labels) else (label, False)
     _head, colon, tail = folded.rpartition(":")
-    if colon and tail.strip(_OUTER) in labels:
-        return tail.strip(_OUTER), False
+    for last in (tail if colon else "", tail_of(folded)):
+        if last.strip(_OUTER) in labels:
+            return last.strip(_OUTER), False
     return None, False
+
+
+def _lists(rest: str, label: str, labels: tuple[str, ...]) -> bool:
+    """Whether a label is the first of several between commas ("true, false, unknown")."""
+    comma = _COMMA.match(rest)
+    return comma is not None and any(
+        rest.startswith(other, comma.end()) and _AFTER_LABEL.match(rest, comma.end() + len(other))
+        for other in labels
+        if _BOOLEANS.get(other, other) != _BOOLEANS.get(label, label)
+    )
+
+
+_COMMA = re.compile(r"\s*,\s*")
 
 
 def _read_closed(body: str, labels: tuple[str, ...]) -> tuple[str | None, bool, str]:
@@ -152,12 +169,15 @@ def read_label(question: Question, text: str) -> Answer:
     names = {" ".join(label.casefold().split()): label for label in question.labels}
     labels = tuple(sorted(names, key=lambda n: (-len(n), n)))
     label, ambiguous, where = _read_closed(body, labels) if labels and body else (None, False, "")
+    if label is None and labels and not ambiguous:
+        label = next((said for line in ends_of(plain_markdown(spaced(body))) if (said := said_of(line, labels))), None)
     if label is not None:
         return Answer(key=label, text=names[label], status="parsed")
     return Answer(status="ambiguous" if ambiguous else "unparsed", text=where[:SHORT])
 
 
 _BOOLEANS = {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}
+_SIGNS = {**dict.fromkeys((*"ty", *TICKS), True), **dict.fromkeys((*"fn", *CROSSES), False)}
 _BOOLEAN_ORDER = tuple(sorted(_BOOLEANS, key=lambda n: (-len(n), n)))
 
 
@@ -167,8 +187,11 @@ def read_boolean(question: Question, text: str) -> Answer:
     if body is None:
         return Answer(status="cut")
     word, ambiguous, where = _read_closed(body, _BOOLEAN_ORDER) if body else (None, False, "")
-    if word is not None:
-        value = str(_BOOLEANS[word]).lower()
+    truth = _BOOLEANS.get(word or "", _SIGNS.get(body.strip(_OUTER).casefold()))
+    if truth is None and not ambiguous:
+        truth = next((said for line in ends_of(plain_markdown(body)) if (said := predicate(line)) is not None), None)
+    if truth is not None:
+        value = str(truth).lower()
         return Answer(key=value, text=value, status="parsed")
     return Answer(status="ambiguous" if ambiguous else "unparsed", text=where[:SHORT])
 
@@ -183,14 +206,14 @@ def number_in(capture: str, *, integer: bool, comma: bool, continental: bool = F
 
     ``comma`` reads "4,90" as a decimal (of a whole number it is none), ``continental`` "1.234" as a thousand and more.
     """
-    capture = localised(drop_assignment(capture), comma=comma and not integer, continental=continental)
+    capture = localised(signed(drop_assignment(capture)), comma=comma and not integer, continental=continental)
     whole = parse_number(capture)
     if whole is not None:
         return whole
     if "=" in capture:
         return number_in(capture.rpartition("=")[2].strip(), integer=integer, comma=comma, continental=continental)
     capture = _NEGATED_NUMBER.sub(" ", capture)
-    if _LIST.match(capture):
+    if _LIST.match(capture) or _EITHER.match(capture):
         return None
     found = find_numbers(capture)
     return found[0] if found else None
@@ -199,19 +222,38 @@ def number_in(capture: str, *, integer: bool, comma: bool, continental: bool = F
 _LIST = re.compile(r"\s*[(\[{]?\s*-?\d+(?:\.\d+)?\s*(?:,\s*-?\d+(?:\.\d+)?\s*)+[)\]}]?\s*$")
 
 
+_EITHER = re.compile(rf"\W*-?\d[\d.,]*\s*(?:{OR}|{AND}(?!\s*\d+/\d))\W*-?\d[\d.,]*[^\w/]*\Z", re.I)
+_EUROS = re.compile(
+    r"(?:(?<=[\u20a0-\u20cf$£¥])|(?<=[\u20a0-\u20cf$£¥] ))\d{1,3}(?:\.\d{3})+(?![\d.,])"
+    r"|(?<![\d.,])\d{1,3}(?:\.\d{3})+(?=\s?(?:[\u20a0-\u20cf]|euros?\b|EUR\b))",
+    re.I,
+)
+"""Whole amounts of money: nobody writes three decimals of them."""
+
+
+def _whole_amount(text: str) -> str:
+    return _EUROS.sub(lambda m: m[0].replace(".", ""), text) if _THREE_DECIMALS.search(text) else text
+
+
+_THREE_DECIMALS = re.compile(r"\.\d{3}(?!\d)")
+
+
 def read_number(question: Question, text: str) -> Answer:
     """Read a number: the strongest evidence that holds one, else the last number of the reply."""
     integer = question.answer_kind == "integer"
     body = visible(text)
     if body is None:
         return Answer(status="cut")
-    body = spaced(body)
-    if len(body) <= SHORT and (alone := parse_number(body.rstrip("!"), comma=not integer)) is not None:
-        return _number(alone, body)
+    body = unscaled(spaced(body), question.prompt)
+    if len(body) <= SHORT:
+        whole_text = signed(body.rstrip("!"))
+        if (alone := parse_number(_whole_amount(whole_text) if integer else whole_text, comma=not integer)) is not None:
+            return _number(alone, body)
     plain = plain_markdown(body)
     for piece in evidence(body, plain):
         # at the end of a line it is an exclamation, elsewhere a factorial
         capture = piece.text.rstrip("!") if piece.kind in ("hash", "line") else piece.text
+        capture = _whole_amount(capture) if integer else capture
         if piece.kind == "line":
             whole = parse_number(localised(capture, comma=not integer))
             if whole is None:
@@ -225,7 +267,7 @@ def read_number(question: Question, text: str) -> Answer:
         value = number_in(capture, integer=integer, comma=True, continental=piece.comma)
         if value is not None:
             return _number(value, piece.text)
-        if piece.kind in ("box", "tag") and _LIST.match(piece.text):
+        if (piece.kind in ("box", "tag") and _LIST.match(piece.text)) or _EITHER.match(piece.text):
             return Answer(status="ambiguous", text=piece.text)
     return Answer()
 

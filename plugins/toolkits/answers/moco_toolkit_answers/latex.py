@@ -28,7 +28,9 @@ _FRAC = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _BARE_FRAC = re.compile(r"\\frac\s*(?:(?P<a>[0-9a-zA-Z])|(?=\{))")
 _DEGREE = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degrees?\b|\u00b0)")
 _TEXT = re.compile(r"\\(?:text|textrm|textbf|textit|mathrm|mbox|hbox|textnormal|operatorname)\s*\{([^{}]*)\}")
-_ASSIGN = re.compile(r"^\s*(?:[A-Za-z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+)\s*(?:=|\\in\b)\s*(?![=<>])")
+_ASSIGN = re.compile(
+    r"^\s*(?:\([A-Za-z](?:\s*,\s*[A-Za-z])+\)|[A-Za-z](?:_\{?\w+\}?)?(?:\([a-z]\))?|\\[a-z]+)\s*(?:=|\\in\b)\s*(?![=<>])"
+)
 _SYNONYMS = (
     ("\\leq", "\\le"), ("\\geq", "\\ge"), ("\\neq", "\\ne"), ("\\lt", "<"), ("\\gt", ">"), ("\\cdots", "\\dots"),
     ("\\ldots", "\\dots"), ("\\varnothing", "\\emptyset"), ("\\dbinom", "\\binom"), ("\\tbinom", "\\binom"),
@@ -67,13 +69,37 @@ def _braced_fractions(text: str) -> str:
     return text
 
 
+_SIGNS_OF_UNICODE = {
+    "\u221e": "\\infty ", "\u2264": "\\le ", "\u2265": "\\ge ", "\u2260": "\\ne ", "\u00d7": "\\times ",
+    "\u00b7": "\\cdot ", "\u22c5": "\\cdot ",
+    "\u222a": "\\cup ", "\u2229": "\\cap ", "\u2208": "\\in ", "\u2205": "\\emptyset ", "\u03c0": "\\pi ", "\u03b8": "\\theta ",
+    "\u00b1": "\\pm ", "\u2213": "\\mp ",
+}  # fmt: skip
+_ROOT = re.compile(r"\u221a\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\d+|[A-Za-z]))")
+_CHOOSE = re.compile(r"\{\s*([^{}]+?)\s*\\choose\s*([^{}]+?)\s*\}|\A\s*(\w+)\s*\\choose\s*(\w+)\s*\Z")
+_BARE_BINOM = re.compile(r"\\binom\s*(\d)\s*(\d)(?!\d)")
+_REPEATING = re.compile(r"(?<![\d.])(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
+
+
+def _binomial(match: re.Match[str]) -> str:
+    return f"\\binom{{{match[1] or match[3]}}}{{{match[2] or match[4]}}}"
+
+
+def _repeated(match: re.Match[str]) -> str:
+    """Return 0.1\\overline{6} as a fraction."""
+    whole, fixed, period = match.groups()
+    bottom = 10 ** len(fixed) * (10 ** len(period) - 1)
+    top = int(whole + fixed + period or "0") - int(whole + fixed or "0")
+    return f"\\frac{{{top}}}{{{bottom}}}"
+
+
 def clean_latex(text: str) -> str:
     """Return a LaTeX answer in one form: fraction spellings, sizes, spaces, thousands separators, degree signs."""
-    text = (
-        _DECIMAL_BRACES.sub(".", strip_outer(normalise_unicode(text)))
-        .replace("\u00b1", "\\pm ")
-        .replace("\u2213", "\\mp ")
-    )
+    text = _DECIMAL_BRACES.sub(".", strip_outer(normalise_unicode(text)))
+    if not text.isascii():
+        text = _ROOT.sub(lambda m: f"\\sqrt{{{m[1] or m[2] or m[3]}}}", text)
+        for sign, command in _SIGNS_OF_UNICODE.items():
+            text = text.replace(sign, command)
     text = _FRAC.sub(r"\\frac", text)
     if "\\" in text or "~" in text or "{" in text:
         # "1\,000" is one number; elsewhere thin spaces mean nothing
@@ -85,6 +111,12 @@ def clean_latex(text: str) -> str:
             text = _SYNONYM[old].sub(lambda _, n=new: n, text)  # type: ignore[misc]
     if "\\frac" in text:
         text = _braced_fractions(text)
+    if "\\choose" in text or "\\binom" in text:
+        text = _BARE_BINOM.sub(r"\\binom{\1}{\2}", _CHOOSE.sub(_binomial, text))
+    if "\\overline" in text or "\\bar" in text or "\\dot" in text:
+        text = _REPEATING.sub(_repeated, text)
+    if ")_" in text:
+        text = re.sub(r"\((\w+)\)_", r"\1_", text)
     text = re.sub(r"\\sqrt\s+", r"\\sqrt", text)
     text = re.sub(r"\\sqrt([0-9a-zA-Z])", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?:,\d{3})*(?!\d))(?<![(\[{,]\d,)", _group, text)
@@ -149,7 +181,9 @@ def drop_assignment(text: str) -> str:
 
 _WORD = rf"(?:{AND}|{OR})"
 _JOINED = re.compile(
-    rf",?\s*(?:\\(?:text|textrm|mathrm|mbox|textnormal)\s*\{{\s*,?\s*{_WORD}\s*\}}|(?<![\w\\]){_WORD}(?![\w}}]))\s*",
+    rf",?\s*(?:\\(?:text|textrm|mathrm|mbox|textnormal)\s*\{{\s*,?\s*{_WORD}\s*\}}|(?<![\w\\]){_WORD}(?![\w}}])"
+    # what joins without spaces, and what is a variable elsewhere
+    r"|\\lor(?![A-Za-z])|(?<=\d)\s*(?:[和与與及或と]|와|과)(?=\s*[-\d\\])|(?<=\d)\s+(?:[yeou]|ou)\s+(?=-?\d))\s*",
     re.I,
 )
 
@@ -172,6 +206,8 @@ def split_items(text: str) -> tuple[str, list[str], str]:
             break
     if left in ("", "\\{"):
         text = _JOINED.sub(",", text)
+    if ";" in text and "," not in text:
+        text = text.replace(";", ",")
     items, depth, start = [], 0, 0
     for index, char in enumerate(text):
         if char in "([{":
@@ -226,6 +262,8 @@ def math_key(text: str) -> str:
     if number is not None:
         return number_key(number)
     words = text_only(text)
+    if words in ("infinity", "unendlich", "infini", "infinito"):
+        return "\\infty"
     if words is not None:
         return f"text:{words}"
     value = _TEXT.sub(r"\1", value)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 import attrs
 
-from moco_toolkit_answers.phrases import BUT, FALSE, JOIN, NOT, OPTION, WRONG
+from moco_toolkit_answers.phrases import BUT, CROSSES, FALSE, JOIN, NOT, OPTION, TICKS, WRONG
 
 __all__ = ["LETTER_ROOM", "Labels", "Named", "affirmed", "labels_of"]
 
 LETTER_ROOM = 48
 """A lone letter with everything that may stand around it is no longer than this."""
 
-_BEFORE = re.compile(rf"{NOT}[\s(\[*\"']*(?:(?!{BUT}\b)\w+\s+){{0,2}}[(\[*\"']*$", re.I)
-_BEHIND = re.compile(rf"[)\]*\"'.]*\s*(?:{WRONG}|:\s*(?:{'|'.join(FALSE)})\b)", re.I)
+_ROOM_OF_MARK = 60
+"""A tick or a cross stands no farther behind a label, with the option's text between."""
+
+_BEFORE = re.compile(rf"{NOT}(?:[^\S\n]|[(\[*\"'])*(?:(?!{BUT}\b)\w+[^\S\n]+){{0,2}}[(\[*\"']*\Z", re.I)
+_BEHIND = re.compile(rf"[)\]*\"'.]*\s*(?:{WRONG}|(?::|-(?=\s))\s*(?:{'|'.join(FALSE)})\b|(?:nicht|pas)\b)", re.I)
+_CROSSED = re.compile(rf"[^\n{TICKS}{CROSSES}]{{0,{_ROOM_OF_MARK}}}[{CROSSES}]")
+_TICKED = re.compile(rf"[^\n{TICKS}{CROSSES}]{{0,{_ROOM_OF_MARK}}}[{TICKS}]")
 _AFTER_ARTICLE = re.compile(
     r"\s+(?!(?:because|since|as|for|is|and|or|due|which|but|with|based|given|in|from|by|on|if|so|not|rather|instead|was|would|"
     r"seems|looks|und|oder|et|ou|o|u|y|e|ni|ist|est|es|weil|denn|da|car|parce|porque|ya|pues|pois|perché|poiché|nicht|sondern|sino|"
@@ -100,16 +106,30 @@ class Labels:
                 out[letter] = Named(letter, match.start(), match.end(), article=rest, bracketed=not bare)
         return list(out.values())
 
+    def mentions(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """Yield (start, end, label) of every known label that stands in a text as a token of its own and is no word."""
+        for match in self.token.finditer(text):
+            bare = match[1] is not None
+            letter = (match[1] or match[2]).upper()
+            if letter not in self.index or (bare and _joined_left(text, match.start(), "'-.^+=")):
+                continue
+            if not (bare and letter in _ARTICLES and _AFTER_ARTICLE.match(text, match.end())):
+                yield match.start(), match.end(), letter
+
     def said(self, text: str) -> tuple[str, int] | None:
         """Return the last label of a phrase such as "option C.", "(B) is correct", "it's D", and where it ends."""
         found = None
         for match in self.one.finditer(text):
             if _joined_left(text, match.start(), "'"):
                 continue
-            right = _IS_RIGHT.match(text, match.end())
+            right = _IS_RIGHT.match(text, match.end()) or (None if text.isascii() else _TICKED.match(text, match.end()))
             if right is None:
                 lead = _LEADS.search(text, max(0, match.start() - _LEAD_ROOM), match.start())
-                if lead is None or not (_ENDS if lead.lastgroup is None else _ENDS_OPTION).match(text, match.end()):
+                if (
+                    lead is None
+                    or _WEIGHED.search(text, max(0, lead.start() - 30), lead.start())
+                    or not (_ENDS if lead.lastgroup is None else _ENDS_OPTION).match(text, match.end())
+                ):
                     continue
             if affirmed(text, match.start(), match.end()) and (right is None or match[0].upper() in self.index):
                 found = match[0], (right.end() if right else match.end())
@@ -133,13 +153,21 @@ _LEADS = re.compile(
     r"|\b(?:choose|pick|select|go\s+with|going\s+with|say|believe|think|guess|chose)\s+(?:it\s+is\s+|it's\s+)?"
     r"(?:(?:option|choice|answer)\s+)?)[\"'(\[]*\Z"
 )
+_WEIGHED = re.compile(
+    r"\b(?:whether|if|(?:not\s+(?:sure|certain)|doubt)(?:\s+that)?|consider|evaluate|examine|check|look\s+at|analy[sz]e)\s+\Z",
+    re.I,
+)
+"""What stands before it is thought about, not chosen."""
+
 _ENDS = re.compile(r"[\"')\]]*\s*(?:[.,;!\n]|\Z|because\b|since\b)")
 _ENDS_OPTION = re.compile(
     r"[\"')\]]*\s*(?:[.,;!\n]|\Z|because|since|as\s|is\s+(?:the\s+)?(?:correct|right|best|answer))"
 )
 _IS_RIGHT = re.compile(
-    r"[)\]\"']*(?:\s+(?:is|must\s+be|seems|looks)\s+(?:the\s+)?(?:most\s+)?|\s*:\s*)"
+    r"[)\]\"']*(?:(?:\s+(?:is|must\s+be|would\s+be|seems|looks)\s+(?:the\s+)?(?:most\s+)?|\s*:\s*)"
     r"(?:correct|right|best|true|likely|accurate|appropriate|answer)\b"
+    r"|\s*(?::|-(?=\s))\s*(?i:correct|right|true|yes)[^\S\n]*(?:[.,;!\n]|\Z)"
+    r")"
 )
 
 
@@ -156,7 +184,9 @@ class Named:
 
 def affirmed(text: str, start: int, end: int) -> bool:
     """Whether what stands at ``start:end`` is denied neither by the words before it nor by those behind."""
-    return not _BEFORE.search(text[max(0, start - 60) : start]) and not _BEHIND.match(text, end)
+    if _BEFORE.search(text[max(0, start - 60) : start]) or _BEHIND.match(text, end):
+        return False
+    return text.isascii() or not _CROSSED.match(text, end)
 
 
 _OTHER = re.compile(
@@ -187,7 +217,12 @@ def labels_of(labels: tuple[str, ...]) -> Labels:
 
 def _patterns(body: str, either: str) -> dict[str, re.Pattern[str]]:
     """Return the patterns of one label: alone, as a token, by itself, at the start of a line, with others."""
-    alone = rf"[\s$*_\"'`({{\[<#]*(?:(?:{OPTION})\s*:?\s*)?[({{\[<\"'*]*({either})[\s$*_\"'`)}}\]>.,:;!]*(?:[번番项項][\s.]*)?"
+    around = rf"{TICKS}\u25cf\u2022\u00b7\u2192\u21d2\u2234\U0001f449|"
+    item = r"(?:(?:-|\d{1,2}[.)])\s+|[=-]>\s*|\[[xX]\]\s*)?"
+    alone = (
+        rf"[\s$*_\"'`({{\[<#{around}]*{item}(?:(?:{OPTION})[\s:;|,.{around}=>-]*)?[({{\[<\"'*]*({either})"
+        rf"[\s$*_\"'`)}}\]>.,:;!{around}]*(?:[번番项項][\s.]*)?"
+    )
     # a token of its own: no letter, digit, apostrophe or hyphen behind it, no "A." of an initial; before it, see _joined_left
     token = rf"({body})(?![{_WORD}'^+=]|-\w|\.\w|\*\w|\s*[=+^])|[(\[]({either})[)\]]"
     start = rf"[\s*_(\[\"]*({body})[*_]*(?:[)\].:]|\s+-\s|\s*$)"

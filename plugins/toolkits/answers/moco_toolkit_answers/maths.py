@@ -17,7 +17,10 @@ _SPAN = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", r
 _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{(?!.*\\(?:boxed|fbox))", re.S)
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}(?![A-Za-z}])")
 _VALUE = r"(?:(?<![A-Za-z])[A-Za-z]\s?=\s?)?-?(?<![\d./])\d[\d./]*+"
-_SEVERAL = re.compile(rf"{_VALUE}(?:\s*(?:,\s*(?:(?:{AND}|{OR})\s*)?|(?:{AND}|{OR})\s*){_VALUE})+(?![\w^])", re.I)
+_SEVERAL = re.compile(
+    rf"{_VALUE}(?:\s*(?:[,;]\s*(?:(?:{AND}|{OR})\s*)?|(?:{AND}|{OR}|(?<=\s)(?:[yeou]|ou)\s)\s*){_VALUE})+(?![\w^])",
+    re.I,
+)
 _NEAR = 200
 _TEXT_GROUP = re.compile(r"\\(?:text|mathrm|textbf|mbox|operatorname)\s*\{[^{}]*\}")
 
@@ -42,8 +45,8 @@ def read_math(question: Question, text: str) -> Answer:
 def _formula(capture: str) -> str:
     """Return the formula of a declared answer: the whole capture if it is one, else its first formula or number."""
     spans = [next(g for g in m.groups() if g is not None) for m in _SPAN.finditer(capture)]
-    if len(spans) > 1 and re.search(r"\$\s*(?:and|or|,)\s*\$", capture):
-        return ", ".join(s.strip() for s in spans)
+    if len(spans) > 1 and (joined := _joined_spans(capture)):
+        return joined
     if spans:
         return strip_outer(spans[0])
     words = _WORD.findall(_TEXT_GROUP.sub("", capture))
@@ -57,13 +60,35 @@ def _formula(capture: str) -> str:
     return capture
 
 
+def _joined_spans(text: str) -> str:
+    """Return the last formulas of a text that nothing but commas and "and" or "or" stand between, as a list."""
+    found: list[str] = []
+    start = 0
+    for match in reversed(list(_SPAN.finditer(text))):
+        if found and not _JOINER.fullmatch(text[match.end() : start]):
+            break
+        found.append(next(g for g in match.groups() if g is not None).strip())
+        start = match.start()
+    return ", ".join(reversed(found)) if len(found) > 1 else ""
+
+
+_JOINER = re.compile(rf"\s*(?:[,;]\s*(?:(?:{AND}|{OR}|[yeou]|ou)\s*)?|(?:{AND}|{OR}|[yeou]|ou)\s*)", re.I)
+_NAME = re.compile(r"\s*([A-Za-z]\w*)(?:_\{?\w+\}?)?\s*=")
+
+
 def _from_line(body: str, plain: str, line: str) -> Answer:
     if _OPEN_BOX.search(line) and "box" in line:
         return Answer(status="cut", text=line[:SHORT])
     last = last_line(plain)
     spans = [next(g for g in m.groups() if g is not None) for m in _SPAN.finditer(last)]
     captured = ""
-    if spans:
+    if (
+        spans
+        and (several_spans := _joined_spans(last))
+        and len({m and m[1][0] for m in map(_NAME.match, several_spans.split(", "))}) == 1
+    ):
+        captured = several_spans
+    elif spans:
         captured = strip_outer(spans[-1])
         if "=" in captured and not re.search(r"[<>]|\\[lg]e", captured):
             captured = captured.rpartition("=")[2].strip() or captured

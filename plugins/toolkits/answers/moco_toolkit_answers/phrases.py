@@ -11,7 +11,22 @@ from functools import lru_cache
 
 import attrs
 
-__all__ = ["AND", "BUT", "FALSE", "JOIN", "NOT", "OPTION", "OR", "THEREFORE", "TRUE", "WRONG", "Language", "spoken"]
+__all__ = [
+    "AND",
+    "BUT",
+    "CROSSES",
+    "FALSE",
+    "JOIN",
+    "NOT",
+    "OPTION",
+    "OR",
+    "THEREFORE",
+    "TICKS",
+    "TRUE",
+    "WRONG",
+    "Language",
+    "spoken",
+]
 
 # ---------------------------------------------------------------- small words, as alternatives of a pattern
 
@@ -24,8 +39,11 @@ JOIN = rf"(?:{AND}|{OR}|\b[yeou]\b|[&/])"
 
 BUT = r"(?:but|sondern|aber|mais|sino|pero|bensì|ma|mas|а|но|بل|لكن|बल्कि|लेकिन)"
 
+TICKS, CROSSES = "\u2705\u2713\u2714\u2611", "\u274c\u2717\u2718\u2716\u2612"
+"""Signs behind what is right, and behind what is wrong."""
+
 OPTION = (
-    r"option|choice|answer|letter|antwort(?:möglichkeit)?|möglichkeit|buchstabe|variante|réponse|lettre|proposition|respuesta|"
+    r"option|choice|answer|ans|letter|antwort(?:möglichkeit)?|möglichkeit|buchstabe|variante|réponse|lettre|proposition|respuesta|"
     r"opción|letra|alternativa|risposta|opzione|lettera|resposta|opção|вариант(?:\s+ответа)?|ответ|буква|пункт|答案|选项|選項|选择?|選擇?|"
     r"答え|正解|選択肢|정답|답|선택지|보기|الخيار|الإجابة|الحرف|خيار|उत्तर|विकल्प"
 )
@@ -62,17 +80,19 @@ THEREFORE = (
 )
 
 TRUE = (
-    "true", "yes", "correct", "right", "wahr", "ja", "richtig", "korrekt", "vrai", "oui", "correcte", "verdadero",
-    "sí", "si", "correcto", "vero", "sì", "corretto", "verdadeiro", "sim", "correto", "да", "верно", "правда",
+    "true", "yes", "yep", "yeah", "absolutely", "of course", "correct", "right",
+    "wahr", "ja", "richtig", "korrekt", "vrai", "oui", "correcte", "verdadero", "verdadera",
+    "sí", "si", "correcto", "vero", "sì", "corretto", "verdadeiro", "verdadeira", "sim", "correto", "да", "верно", "правда",
     "правильно", "истина", "истинно", "是", "是的", "对", "對", "正确", "正確", "真", "はい", "正しい", "예", "네",
     "맞다", "맞습니다", "참", "그렇다", "نعم", "صحيح", "صح", "हाँ", "हां", "सही", "सत्य",
 )  # fmt: skip
 
 FALSE = (
-    "false", "no", "incorrect", "wrong", "falsch", "nein", "faux", "non", "incorrecte", "falso", "incorrecto",
+    "false", "no", "nope", "not true", "not correct", "i think not", "incorrect", "wrong",
+    "falsch", "nein", "faux", "non", "incorrecte", "falso", "falsa", "incorrecto",
     "errato", "sbagliato", "não", "incorreto", "errado", "нет", "неверно", "ложь", "неправильно", "ложно", "否",
     "不是", "不", "不对", "不對", "错", "錯", "错误", "錯誤", "不正确", "不正確", "假", "いいえ", "誤り", "間違い",
-    "正しくない", "偽", "아니요", "아니오", "아니다", "틀리다", "틀렸습니다", "거짓", "لا", "خطأ", "خاطئ", "नहीं",
+    "正しくない", "偽", "아니요", "아니오", "아니다", "아닙니다", "틀리다", "틀렸습니다", "거짓", "لا", "خطأ", "خاطئ", "नहीं",
     "गलत", "असत्य",
 )  # fmt: skip
 
@@ -268,7 +288,7 @@ LANGUAGES: tuple[Language, ...] = (
     Language(
         stems=("답", "결과", "결론", "정정", "옳은"),
         noun=r"(?:(?:올바른|최종|정확한|맞는)\s*)?(?:정답|답안|답변|해답|결과|결론|답)",
-        verb=r"(?:은|는|이|가)(?!\s*(?:아니|무엇))",
+        verb=r"(?:은|는|이|가)(?!\s*(?:아니|무엇)|[가-힣])",
         filler=r"(?:선택지|보기|옵션)?\s*",
         others=r"(?:정정|수정)\s*:\s*|(?:옳은|올바른|맞는)\s*(?:것|보기|선택지)(?:은|는)\s*",
         behind=r"(?:번)?\s*(?:이|가)\s*(?:정답|답|맞는\s*답|올바른\s*답)",

@@ -12,12 +12,20 @@ from moco_toolkit_answers.phrases import AND
 __all__ = ["read_tokens", "token_list"]
 
 _BRACKETS = "()[]{}<>"
-_BRACKET_RUN = re.compile(r"[()\[\]{}<>](?:\s*[()\[\]{}<>])*")
+_BRACKET_RUN = re.compile(r"[()\[\]{}<>](?:[\s,]*[()\[\]{}<>])*")
 _INPUT = re.compile(r"Input\s*:\s*([()\[\]{}<>](?:\s*[()\[\]{}<>])*)", re.I)
 _LISTED = re.compile(r"\bList\s*:\s*([^\n]+)", re.I)
 _ONLY_BRACKETS = re.compile(r"[\s()\[\]{}<>]+")
 _ITEM = re.compile(r"(?:(?P<bullet>[-*+\u2022\u00b7])\s+|\(?(?P<number>\d{1,3})[.):]\s*)?(?P<word>\S+?)[.,;]?")
 _AND = re.compile(AND, re.I)
+_BRACKET_LINE = re.compile(r"\s*(?:[-*+\u2022\u00b7]\s+|\d{1,3}[.):]\s*)?([()\[\]{}<>])[,.;]?\s*")
+_GLUE = re.compile(
+    rf"{AND}|[-=]+>|[-=<>|&;:\u2192\u21d2]+|(?:then|finally|first|second|third|next|last)|\(?(?:\d{{1,3}}|[a-z])[.):]*",
+    re.I,
+)
+"""What stands between the words of a list, or before one of them."""
+
+_WRAPPED = re.compile(r"\\(?:text|mathrm|textbf)\s*|[\[\]{}\"]|(?<!\w)'|'(?!\w)|\((?=\w{2,}\))|(?<=\w{2})\)")
 
 
 def token_list(text: str) -> list[str]:
@@ -38,9 +46,11 @@ def read_tokens(question: Question, text: str) -> Answer:
         return Answer(status="cut")
     if not body:
         return Answer()
-    body = strip_emphasis(body).replace("`", "").replace("\\{", "{").replace("\\}", "}")
+    body = strip_emphasis(body).replace("`", "")
     given = _INPUT.search(question.prompt) or _INPUT.search(body)
-    capture = _captured(body)
+    capture = _captured(body.replace("$", "") if given else body).replace("\\{", "{").replace("\\}", "}")
+    if given and _BRACKET_LINE.fullmatch(capture):
+        capture = _brackets_a_line(body) or capture
     if given and (only := _brackets_in(capture)) is not None:
         prefix = token_list(given[1])
         if len(only) > len(prefix) and only[: len(prefix)] == prefix:
@@ -54,6 +64,16 @@ def read_tokens(question: Question, text: str) -> Answer:
     return Answer(key=" ".join(tokens), text=capture[:200], status="parsed")
 
 
+def _brackets_a_line(body: str) -> str:
+    """Return the brackets of the last lines, where each has one of its own."""
+    found: list[str] = []
+    for line in reversed([line for line in body.split("\n") if line.strip()]):
+        if (match := _BRACKET_LINE.fullmatch(line)) is None:
+            break
+        found.append(match[1])
+    return " ".join(reversed(found))
+
+
 _LINES = 400
 """No sequence has more items: of a longer reply the end is looked at."""
 
@@ -63,6 +83,8 @@ def _sequence(body: str, capture: str, words: frozenset[str]) -> list[str]:
     lines = [line.strip() for line in body.split("\n") if line.strip()][-_LINES:]
     place = next((i for i in range(len(lines) - 1, -1, -1) if lines[i].endswith(capture)), len(lines) - 1)
     found = _tokens(_items(lines, place)[0] or capture, words)
+    if len(found) < 2 <= len(words) and (more := _one_a_line(lines, words)):
+        return more
     if words and not words.issuperset(found):
         index = len(lines) - 1
         while index >= 0:
@@ -72,6 +94,18 @@ def _sequence(body: str, capture: str, words: frozenset[str]) -> list[str]:
                 return other
             index = first - 1
     return found
+
+
+def _one_a_line(lines: list[str], words: frozenset[str]) -> list[str]:
+    """Return the listed words if the last lines that hold any have one each, and all of them."""
+    found: list[str] = []
+    for line in reversed(lines):
+        held = [t for t in token_list(_WRAPPED.sub(" ", line)) if t in words]
+        if len(held) == 1 and len(line.split()) <= 4:
+            found.append(held[0])
+        elif found:
+            break
+    return found[::-1] if sorted(found) == sorted(words) else []
 
 
 def _items(lines: list[str], place: int) -> tuple[str, int]:
@@ -101,7 +135,9 @@ def _kind(line: str) -> str | None:
 def _tokens(text: str, words: frozenset[str]) -> list[str]:
     tokens = token_list(text)
     if words:
-        return [t for t in tokens if t in words or not (_AND.fullmatch(t) or t.strip("()").isdigit())]
+        if not words.issuperset(tokens):
+            tokens = token_list(_WRAPPED.sub(" ", text).replace(";", " "))
+        return [t for t in tokens if t in words or not _GLUE.fullmatch(t)]
     if len(tokens) > 2 and "," in text and _AND.fullmatch(tokens[-2]):
         del tokens[-2]
     return tokens

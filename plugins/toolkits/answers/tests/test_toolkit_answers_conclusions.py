@@ -1,0 +1,228 @@
+"""What a reply comes to where it declares nothing: conclusions, ticks and crosses, truth values and labels of sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from moco_core import Answer, Question
+from moco_toolkit_answers import read
+
+COLOURS = ("red", "green", "blue", "yellow")
+
+
+def chosen(reply: str) -> Answer:
+    return read(Question(id="q", prompt="?", choices=COLOURS, answer_kind="choice"), reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Ich entscheide mich für B.",
+        "Ich wähle B.",
+        "Ich würde B wählen.",
+        "Die richtige Auswahl ist B.",
+        "Es ist B.",
+        "Option B trifft zu.",
+        "B trifft zu.",
+        "Weder A noch C, sondern B.",
+        "Zutreffend ist B.",
+        "Die korrekte Wahl ist B.",
+        "Fazit: B",
+        "Lösungsbuchstabe: B",
+        "Ergo: B",
+        "Je choisis B.",
+        "C’est B.",
+        "La solution est B.",
+        "Le bon choix est B.",
+        "Le choix correct est B.",
+        "A est incorrect, B est correct.",
+        "Elijo la B.",
+        "Es la B.",
+        "La correcta es la B.",
+        "La respuesta correcta es: b) verde",
+        "Por consiguiente, B.",
+        "Scelgo la B.",
+        "È la B.",
+        "Quella corretta è la B.",
+        "Escolho B.",
+        "É a B.",
+        "A correta é a B.",
+        "Я выбираю B.",
+        "Правильный ответ под буквой B.",
+        "Правильная буква: B",
+        "Это B.",
+        "Решение: B",
+        "我的选择是B。",
+        "Bです。",
+        "Bになります。",
+        "私はBを選びます。",
+        "適切なものはBです。",
+        "Bが適切です。",
+        "B가 정답이다.",
+        "B가 맞습니다.",
+        "B입니다.",
+        "저는 B를 선택합니다.",
+        "따라서, B입니다.",
+        "أختار B.",
+        "إجابتي هي B.",
+        "मैं B चुनता हूँ।",
+        "B सही है।",
+        "My selection is B.",
+        "Definitely B.",
+        "That makes B correct.",
+        "B would be correct.",
+        "The letter is B.",
+        "Correct: B",
+        "The solution is B.",
+        "In conclusion, B.",
+        "Verdict: B",
+        "Ans. B",
+        "A: B",
+        "The answer might be B.",
+        "The answer turns out to be B.",
+        "The answer, therefore, is B.",
+        "The answer's B.",
+        "The answer isn't A but B.",
+        "The only one that works is B.",
+        "Only B works.",
+        "B fits best.",
+        "∴ B",
+        "Answer ⇒ B",
+        "The answer is B (A would be red).",
+        "A is not correct; B is.",
+        "Neither A nor C; B.",
+        "Between A and B, B is better.",
+        "Not A. B.",
+        "We can eliminate A, C, and D, leaving B.",
+        "The answer is A. No wait, B.",
+        "- B",
+        "• B",
+        "1. B",
+        "✅ B",
+        "B ✅",
+        "🅱",
+        "[x] B",
+        "A ❌\nB ✅\nC ❌\nD ❌",
+        "A) red ❌\nB) green ✅\nC) blue ❌\nD) yellow ❌",
+        "A: no\nB: yes\nC: no\nD: no",
+        "A - incorrect\nB - correct\nC - incorrect\nD - incorrect",
+        "|Answer|\n|---|\n|B|",
+    ],
+)
+def test_a_sentence_concludes_with_a_letter(reply: str) -> None:
+    assert (chosen(reply).key, chosen(reply).status) == ("1", "parsed")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Let's consider option B.",
+        "It could be A, B or C.",
+        "I don't know if it is B.",
+        "I am not sure it is B.",
+        "The first is A.",
+        "A common error is B.",
+        "Let x be B.",
+        "The vitamin is C",
+        "A: the wall\nB: the floor\nC: the sky\nD: the sun",
+        "A) w\nB) x\nC) y",
+        "The options are A) w B) x C) y D) z",
+        "Wrong: A",
+        "Eliminated: A",
+        "Everything but B.",
+        "I doubt it is B.",
+        "It is unlikely to be B.",
+        "The wrong one is B.",
+        "The incorrect answer is B.",
+        "The worst choice is B.",
+        "Falsch ist B.",
+        "Die falsche Antwort ist B.",
+        "Ich wähle nicht B.",
+        "Ich wähle B nicht.",
+        "La mauvaise réponse est B.",
+        "La incorrecta es B.",
+        "Неверный ответ: B",
+        "Неправильный вариант — B.",
+        "错误的是B。",
+        "不正确的是B",
+        "不选B。",
+        "B가 아닙니다.",
+        "B नहीं।",
+        "As an AI, I cannot select B.",
+        "e.g. A",
+        "He plays in team A.",
+    ],
+)
+def test_what_is_weighed_rejected_or_listed_is_no_conclusion(reply: str) -> None:
+    question = Question(id="q", prompt="?", choices=("w1x", "w2x", "w3x", "w4x"), answer_kind="choice")
+    assert read(question, reply).key is None
+
+
+@pytest.mark.parametrize(
+    ("value", "reply"),
+    [
+        ("true", "The statement is true."),
+        ("true", "It's true"),
+        ("false", "It is not true."),
+        ("true", "The claim is true, since it is not false."),
+        ("false", "Therefore, the statement is False."),
+        ("false", "Die Aussage ist falsch."),
+        ("false", "Die Aussage ist nicht richtig."),
+        ("false", "Das stimmt nicht."),
+        ("false", "C'est faux."),
+        ("true", "L'affirmation est vraie."),
+        ("true", "La afirmación es verdadera."),
+        ("false", "È falso."),
+        ("true", "A afirmação é verdadeira."),
+        ("true", "Утверждение верно."),
+        ("false", "Утверждение неверно."),
+        ("false", "这个说法是错误的。"),
+        ("true", "这个说法是正确的。"),
+        ("true", "この文は正しいです。"),
+        ("false", "この文は間違っています。"),
+        ("false", "아닙니다."),
+        ("false", "العبارة خاطئة."),
+        ("true", "यह कथन सही है।"),
+        ("false", "यह कथन सही नहीं है।"),
+        ("true", "T"),
+        ("true", "✅"),
+        ("true", "I would say yes."),
+        ("false", "Nope."),
+        (None, "It may be true or false."),
+        (None, "If it is true, then"),
+        (None, "I don't know if this is true."),
+        (None, "For A it is true, for B it is false."),
+        (None, "Possible answers: true, false"),
+        (None, "On the right is a lamp."),
+        (None, "我不知道是否正确。"),
+    ],
+)
+def test_a_sentence_says_what_is_true(value: str | None, reply: str) -> None:
+    assert read(Question(id="q", prompt="?", answer_kind="boolean"), reply).key == value
+
+
+@pytest.mark.parametrize(
+    ("labels", "label", "reply"),
+    [
+        (("entailment", "neutral", "contradiction"), "neutral", "The label is neutral."),
+        (("entailment", "neutral", "contradiction"), "contradiction", "It is not entailment but contradiction."),
+        (("entailment", "neutral", "contradiction"), "contradiction", "label=contradiction"),
+        (("entailment", "neutral", "contradiction"), "contradiction", "- contradiction"),
+        (("entailment", "neutral", "contradiction"), None, "It is not a contradiction."),
+        (("entailment", "neutral", "contradiction"), None, "It could be neutral or a contradiction."),
+        (("entailment", "neutral", "contradiction"), None, "The options are entailment, neutral, contradiction."),
+        (("positive", "negative"), "negative", "Overall sentiment → negative"),
+        (("积极", "消极"), "消极", "情感是消极的。"),
+        (("World", "Sci/Tech"), "Sci/Tech", "The topic is Sci/Tech."),
+        (("1", "2", "3"), "2", "The rating is 2."),
+        (("hate", "not hate"), "not hate", "The tweet is not hate."),
+        (("valid", "invalid"), "invalid", "The argument is not valid, it is invalid."),
+        (("valid", "invalid"), None, "The argument is not valid."),
+        (("is", "was", "has"), None, "It is hard to say."),
+        (("<5", ">5"), ">5", ">5"),
+        (("yes", "no", "maybe"), "yes", "Yes, no doubt."),
+    ],
+)
+def test_a_sentence_says_a_label(labels: tuple[str, ...], label: str | None, reply: str) -> None:
+    answer = read(Question(id="q", prompt="?", answer_kind="label", labels=labels), reply)
+    assert (answer.text if answer.key is not None else None) == label
