@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -120,7 +122,7 @@ def structure(cls: Any, data: Any, path: str, scope: Scope) -> Any:
             scope.say(f"{path}: expected nothing, got {_got(data)}")
         return None
     if cls is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        return float(data) if abs(data) <= sys.float_info.max else math.inf
     if isinstance(cls, type) and type(data) is not cls:
         scope.say(f"{path}: expected {cls.__name__}, got {_got(data)}")
     return data

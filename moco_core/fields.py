@@ -91,7 +91,7 @@ class FieldInfo:
         for number in numbers:
             if not isinstance(number, (int, float)) or isinstance(number, bool):
                 continue
-            if not math.isfinite(number):
+            if isinstance(number, float) and not math.isfinite(number):
                 return f"expected a finite number, got {number}"
             if not all(_SIGNS[sign](number, bound) for sign, bound in self.bounds.items()):
                 word = "int" if isinstance(number, int) and "float" not in str(field.type) else "number"

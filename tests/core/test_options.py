@@ -74,6 +74,8 @@ def test_yes_and_no_are_words_where_a_setting_knows_them():
             "method.stop: expected one of never, consensus, got 'consensu', did you mean 'consensus'?",
         ),
         ({"weights": [0.5, -1]}, "method.weights: expected number >= 0, got -1.0"),
+        ({"rate": 10**400}, "method.rate: expected a finite number, got inf"),
+        ({"weights": [0.5, 10**400]}, "method.weights: expected a finite number, got inf"),
         ({"weights": [0.5, "x"]}, "method.weights[1]: expected float, got str 'x'"),
         ({"weights": "unifrom"}, "method.weights: expected uniform or list of float, got str 'unifrom'"),
         ({"names": ["a", "a"]}, "method.names: expected distinct names"),
