@@ -10,7 +10,7 @@ from typing import Any
 from moco_core.errors import ModelCallError, PromptTooLong
 from moco_core.types import Message
 from moco_toolkit_checkpoints.local import Rendered
-from moco_toolkit_checkpoints.reasoning import DEFAULT_TAGS, Tags, left_open, markers, split
+from moco_toolkit_checkpoints.reasoning import Tags, left_open, markers, split
 
 __all__ = ["TODAY", "Renderer"]
 
@@ -174,15 +174,21 @@ class Renderer:
         raise ModelCallError(f"{self.name}: its chat template leaves out what the user says; set template: plain")
 
     def _whole(self, text: str, turns: Sequence[Message]) -> str:
-        """Return a rendered conversation. Raises ModelCallError if something that was said is not in it.
-
-        Templates may leave out what a model thought before.
-        """
-        for turn in turns:
-            said = split(turn.content, DEFAULT_TAGS)[1] if turn.role == "assistant" else turn.content
-            if turn.role in ("user", "assistant") and said.strip() not in text:
-                raise ModelCallError(f"{self.name}: its chat template leaves out or changes what the {turn.role} says")
+        """Return a rendered conversation. Raises ModelCallError if something that was said is not in it."""
+        if any(m.role == "user" and m.content.strip() not in text for m in turns):
+            raise ModelCallError(f"{self.name}: its chat template leaves out or changes what the user says")
+        if any(m.role == "assistant" for m in turns[:-1]) and self._forgets:
+            raise ModelCallError(f"{self.name}: its chat template leaves out what the assistant said before")
         return text
+
+    @cached_property
+    def _forgets(self) -> bool:
+        """Whether the template leaves out earlier replies. It may well change them: many drop what was thought."""
+        turns = [Message("user", "a"), Message("assistant", _MARK), Message("user", "b")]
+        try:
+            return _MARK not in self._template(turns, add_generation_prompt=True)
+        except Exception:  # a template that refuses such a conversation says so when it is asked
+            return False
 
     def _template(self, turns: Sequence[Message], **options: Any) -> str:
         conversation = [

@@ -74,12 +74,18 @@ def test_a_question_that_a_template_drops_or_changes_is_an_error_of_its_call(who
             give({"messages": messages})
 
 
-def test_an_earlier_reply_that_a_template_drops_is_an_error_and_what_was_thought_may_go() -> None:
-    asked = [Message("user", "what"), Message("assistant", "<think>hm</think>a fox"), Message("user", "sure?")]
+def test_an_earlier_reply_that_a_template_drops_is_an_error_and_one_that_it_shortens_is_not() -> None:
+    asked = [
+        Message("user", "what"),
+        Message("assistant", "<think>hm</think><answer>a fox</answer>"),
+        Message("user", "sure?"),
+    ]
     silent = renderer("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}<|end|>{% endif %}{% endfor %}")
-    with pytest.raises(ModelCallError, match="leaves out or changes what the assistant says"):
+    with pytest.raises(ModelCallError, match="leaves out what the assistant said before"):
         silent.render(asked)
-    short = renderer("{% for m in messages %}{{ m.content.split('</think>')[-1] }}<|end|>{% endfor %}")
+    assert silent.render(asked[:1]).text == "what<|end|>"
+    inside = "m.content.split('</think>')[-1].split('<answer>')[-1].split('</answer>')[0]"
+    short = renderer(f"{{% for m in messages %}}{{{{ {inside} }}}}<|end|>{{% endfor %}}")
     assert short.render(asked).text == "what<|end|>a fox<|end|>sure?<|end|>"
 
 
@@ -100,7 +106,9 @@ def test_decoding_leaves_the_marks_of_reasoning_that_the_tokenizer_has_alone() -
     assert found.decode(ids, tags=True) == "<|channel|>final<|message|>the fox"
     assert found.decode(ids) == "finalthe fox"
     assert found.answer(ids) == "the fox"
-    thought = tokenizer("<|channel|>analysis<|message|>hm<|start|>assistant<|channel|>final<|message|>a fox")["input_ids"]
+    thought = tokenizer("<|channel|>analysis<|message|>hm<|start|>assistant<|channel|>final<|message|>a fox")[
+        "input_ids"
+    ]
     assert found.answer(thought) == "a fox"
 
 
