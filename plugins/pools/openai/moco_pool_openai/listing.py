@@ -22,8 +22,8 @@ class Listing:
     complete: bool = True
 
     def has(self, model: str) -> bool:
-        """Whether a model is listed, under its id or one that means the same."""
-        return any(same_model(model, listed) for listed in self.ids)
+        """Whether a model is listed, under its id or one that means the same, or a dated version of it is."""
+        return any(same_model(model, listed) or _bare(model) == _VERSION.sub("", _bare(listed)) for listed in self.ids)
 
 
 def listing_of(body: Any) -> Listing | None:

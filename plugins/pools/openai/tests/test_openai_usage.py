@@ -146,6 +146,22 @@ def test_lists_of_models_of_every_form() -> None:
     assert not same_model("m:free", "m")
 
 
+@pytest.mark.parametrize(
+    ("listed", "asked", "there"),
+    [
+        ("sonnet-4-5-20250929", "sonnet-4-5", True),
+        ("gpt-4o-2024-08-06", "gpt-4o", True),
+        ("gpt-4o-2024-08-06", "gpt-4o-2024-05-13", False),
+        ("gpt-4o-mini", "gpt-4o", False),
+        ("qwen3:8b", "qwen3", False),
+        ("meta/llama-3-8b", "llama-3", False),
+    ],
+)
+def test_a_name_without_a_date_means_a_listed_version_with_one(listed: str, asked: str, there: bool) -> None:
+    found = listing_of({"data": [{"id": listed}]})
+    assert found is not None and found.has(asked) is there
+
+
 def test_thoughts_and_what_a_server_had_read_before_stand_in_the_reply() -> None:
     usage = {"prompt_tokens": 30, "completion_tokens": 90, "completion_tokens_details": THOUGHTS}
     told = read({**said({"content": "a"}), "usage": {**usage, "prompt_tokens_details": {"cached_tokens": 16}}})
