@@ -183,6 +183,8 @@ def said_of(line: str, labels: Sequence[str]) -> str | None:
                 and affirmed(folded, *match.span())
                 and not _REJECTED.search(re.split("[.,;]", before)[-1])
             ):
+                if any(folded[match.end() :].lstrip(" ,").startswith(other) for other in labels if other != label):
+                    return None  # the first of a list
                 found.add(label)
         folded = word.sub(lambda m: "\0" * len(m[0]), folded)
     return found.pop() if len(found) == 1 else None

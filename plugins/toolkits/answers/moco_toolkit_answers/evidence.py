@@ -143,7 +143,7 @@ _FILLER = (
     r"(?:\s*(?:therefore|thus|hence|then|so|likely|probably|clearly|definitely|simply|indeed|actually|indicated\s+as|"
     r"given\s+by|option|choice|that|either)\b\s*[:,]?)*"
 )
-_IS = r"(?:is|are|'s|(?=(?:isn't|wasn't)\b)|would\s+be|should\s+be|must\s+be|will\s+be|has\s+to\s+be|=|:)"
+_IS = r"(?:is|are|(?=(?:isn't|wasn't)\b)|would\s+be|should\s+be|must\s+be|will\s+be|has\s+to\s+be|=|:)"
 _DECLARED = re.compile(
     r"\b(?:answer|ans|(?:correct|right|best|final|true)\s+(?:option|choice|result|statement|solution|label)|"
     r"option|choice)s?\b['\")\]]*"
@@ -157,7 +157,7 @@ _ALONE = r"[\"'(\[*$]{0,4}(?:[A-HJ-Z]|-?\$?\d[\d.,]*%?|(?<=[(\[])\w)[)\"'\]*$]{0
 """A letter or a number, and nothing else in its sentence."""
 
 _LAST = re.compile(rf"(?<=[\s:,-])(?:{_ALONE})\s*\Z")
-_ARROW = re.compile(rf"\banswer\b\s*(?:->|=>|→|-(?=\s))\s*(?={_ALONE}\s*(?:\n|$))", re.I)
+_ARROW = re.compile(rf"\banswer(?:\s*(?:->|=>|→|-(?=\s))\s*|'s\s+)(?={_ALONE}\s*(?:\n|$))", re.I)
 _SO_IT_IS = re.compile(
     r"\b(?:so|therefore|thus|hence)\b,?\s+(?:it|that|this)(?:\s+(?:is|must\s+be|has\s+to\s+be|should\s+be)|'s)\s+", re.I
 )
@@ -243,7 +243,7 @@ def _candidates(text: str, lowered: str, languages: list[Language]) -> list[_Can
     if "answer" in lowered:
         if "\n" in text:
             english += [m.span() for m in _HEADING_ANSWER.finditer(text)]
-        if "->" in text or "=>" in text or "→" in text or "answer -" in lowered:
+        if "->" in text or "=>" in text or "→" in text or "answer -" in lowered or "answer's" in lowered:
             english += [m.span() for m in _ARROW.finditer(text)]
     if " it" in lowered or " that" in lowered or " this" in lowered:
         english += _matches(_SO_IT_IS, text, lowered, ("so", "therefore", "thus", "hence"))

@@ -188,6 +188,9 @@ _JOINED = re.compile(
 )
 
 
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+
+
 def split_items(text: str) -> tuple[str, list[str], str]:
     """Split a cleaned answer into its items: (opening delimiter, items, closing delimiter).
 
@@ -206,7 +209,7 @@ def split_items(text: str) -> tuple[str, list[str], str]:
             break
     if left in ("", "\\{"):
         text = _JOINED.sub(",", text)
-    if ";" in text and "," not in text:
+    if ";" in text and "," not in text and not _PROSE.search(text):
         text = text.replace(";", ",")
     items, depth, start = [], 0, 0
     for index, char in enumerate(text):

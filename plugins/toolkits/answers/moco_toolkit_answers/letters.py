@@ -227,7 +227,7 @@ def _patterns(body: str, either: str) -> dict[str, re.Pattern[str]]:
     token = rf"({body})(?![{_WORD}'^+=]|-\w|\.\w|\*\w|\s*[=+^])|[(\[]({either})[)\]]"
     start = rf"[\s*_(\[\"]*({body})[*_]*(?:[)\].:]|\s+-\s|\s*$)"
     one = rf"[(\[]*{body}[)\].]*"
-    several = rf"[\s(\[]*{one}(?:(?:\s*[,/&]\s*|\s+{JOIN}\s+)+{one})+\s*"
+    several = rf"[\s(\[]*{one}(?:(?:\s*[,/&]\s*|\s+{JOIN}\s+|(?<=\))\s+(?=\())+{one})+\s*"
     return {
         "alone": re.compile(alone, re.I),
         "token": re.compile(token),

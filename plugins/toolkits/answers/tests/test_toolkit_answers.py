@@ -98,7 +98,14 @@ def test_declared_answers(text: str, declared: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["the question is answered: 5", "As for the answer, much matters.", "What is the answer?"]
+    "text",
+    [
+        "the question is answered: 5",
+        "It has every answer in the model's words",
+        "an option's text is matched",
+        "As for the answer, much matters.",
+        "What is the answer?",
+    ],
 )
 def test_no_declaration(text: str) -> None:
     assert "declared" not in dict(found(text))

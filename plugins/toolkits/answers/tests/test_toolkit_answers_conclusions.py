@@ -150,6 +150,7 @@ def test_a_sentence_concludes_with_a_letter(reply: str) -> None:
         "B नहीं।",
         "As an AI, I cannot select B.",
         "e.g. A",
+        "(A) (B)",
         "He plays in team A.",
     ],
 )
@@ -211,6 +212,8 @@ def test_a_sentence_says_what_is_true(value: str | None, reply: str) -> None:
         (("entailment", "neutral", "contradiction"), None, "It is not a contradiction."),
         (("entailment", "neutral", "contradiction"), None, "It could be neutral or a contradiction."),
         (("entailment", "neutral", "contradiction"), None, "The options are entailment, neutral, contradiction."),
+        (("yes", "no", "maybe"), None, "Does the abstract say yes, no or maybe to the question?"),
+        (("yes", "no", "maybe"), None, "The reply is to say yes, no or maybe here."),
         (("positive", "negative"), "negative", "Overall sentiment → negative"),
         (("积极", "消极"), "消极", "情感是消极的。"),
         (("World", "Sci/Tech"), "Sci/Tech", "The topic is Sci/Tech."),
