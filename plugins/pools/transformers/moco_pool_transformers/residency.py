@@ -218,7 +218,7 @@ class Residency:
                     local_files_only=True,
                     output_loading_info=True,
                 )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError) as error:
             text = " ".join(str(error).split())[:300]
             raise ConfigError(f"model {name!r}: cannot load {spec.folder}: {text}") from error
         # the library fills what it does not find with random numbers, and only warns; an encoder's pooler is never read

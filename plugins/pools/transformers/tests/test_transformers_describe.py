@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -236,3 +237,22 @@ def test_half_precision_is_read_from_the_checkpoint(tmp_path: Path) -> None:
     tokenizer().save_pretrained(tmp_path / "m")
     assert one(tmp_path / "m", tmp_path).info["spec"].dtype == "float32"  # on a CPU
     assert one(tmp_path / "m", tmp_path, device="cuda:0").info["spec"].dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "ends"),
+    [
+        ({"eos_token_id": 7}, 9, (7,)),
+        ({"eos_token_id": [9, 7]}, 9, (7, 9)),
+        ({"eos_token_id": [7, None, -1]}, 9, (7,)),
+        ({"eos_token_id": -1}, 9, ()),
+        ({"eos_token_id": None}, 9, (9,)),
+        ({}, [9, 10], (9, 10)),
+    ],
+)
+def test_ends_are_ids_in_whatever_way_files_write_them(
+    folder: Path, tmp_path: Path, generation: dict[str, Any], config: Any, ends: tuple[int, ...]
+) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    edit(folder / "config.json", eos_token_id=config)
+    assert one(folder, tmp_path).info["spec"].ends == ends

@@ -319,7 +319,8 @@ def _ends(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     for data in (read_json(generation) if generation.exists() else {}, config, text):
         value = data.get("eos_token_id")
         if value is not None:
-            return tuple(sorted({int(i) for i in (value if isinstance(value, list) else [value])}))
+            ids = {int(i) for i in (value if isinstance(value, list) else [value]) if i is not None}
+            return tuple(sorted(i for i in ids if i >= 0))  # -1 is how some say that there is none
     return ()
 
 
