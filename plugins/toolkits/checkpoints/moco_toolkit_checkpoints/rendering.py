@@ -184,7 +184,14 @@ class Renderer:
     @cached_property
     def _forgets(self) -> bool:
         """Whether the template leaves out earlier replies. It may well change them: many drop what was thought."""
-        turns = [Message("user", "a"), Message("assistant", _MARK), Message("user", "b")]
+        return self._leaves_out(Message("user", "a"), Message("assistant", _MARK), Message("user", "b"))
+
+    @cached_property
+    def _deaf(self) -> bool:
+        """Whether the template leaves out what the system says."""
+        return self._leaves_out(Message("system", _MARK), Message("user", "a"))
+
+    def _leaves_out(self, *turns: Message) -> bool:
         try:
             return _MARK not in self._template(turns, add_generation_prompt=True)
         except Exception:  # a template that refuses such a conversation says so when it is asked
@@ -204,7 +211,7 @@ class Renderer:
         system = next((m.content for m in turns if m.role == "system"), "")
         try:
             text = self._apply(turns)
-            if system and system.strip() not in text:  # a template without a system role may drop it silently
+            if system and (self._deaf or system.strip() not in text):  # a template without a system role may drop it silently
                 raise ValueError("the chat template dropped the system message")
         except Exception as error:
             if not system:

@@ -89,6 +89,12 @@ def test_an_earlier_reply_that_a_template_drops_is_an_error_and_one_that_it_shor
     assert short.render(asked).text == "what<|end|>a fox<|end|>sure?<|end|>"
 
 
+def test_a_system_message_that_a_template_drops_is_folded_in_also_where_its_words_stand_elsewhere() -> None:
+    silent = renderer("{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}<|end|>{% endif %}{% endfor %}")
+    found = silent.render([Message("system", "be brief"), Message("user", "what does 'be brief' mean?")])
+    assert found.text == "be brief\n\nwhat does 'be brief' mean?<|end|>" and found.meta["system"] == "folded"
+
+
 def test_a_template_that_writes_the_date_writes_the_same_one_every_day() -> None:
     found = renderer("{{ strftime_now('%d %b %Y') }}" + random_checkpoints.TEMPLATE)
     assert found.render([Message("user", "what")]).text.startswith("26 Jul 2024<")
