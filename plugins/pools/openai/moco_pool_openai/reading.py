@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -23,15 +24,21 @@ __all__ = ["Listener", "generation", "parsed"]
 _LARGEST = 2**26
 """Characters of one body. No reply is that long."""
 
-_LENGTH = re.compile(r"length|max\w*[ _]tokens|token[ _]?limit|^limit$|context_window|truncat|repetition|^incomplete$")
-_FILTERED = re.compile(
-    r"filter|safety|recitation|prohibited|block|spii|refus|sensitive|toxic|guardrail|jailbreak|moderat"
-)
-_BROKEN = re.compile(r"error|abort|cancel|fail|time_?out|interrupt|overload|disconnect|insufficient|unavailable")
-_TOOLS = re.compile(r"tool|function_?call")
-_TURN_ENDED = frozenset({"eos", "eos_token", "end_turn"})
-_ENDED = _TURN_ENDED | {"", "stop", "stop_sequence", "complete", "null"}
-"""What services call the end of a reply that is whole."""
+_MEANINGS = {
+    "filtered": r"filter|safety|recitation|prohibited|block|spii|refus|sensitive|toxic|guardrail|jailbreak|moderat",
+    "length": r"length|max\w*[ _]tokens|token[ _]?limit|^limit$|context_window|truncat|repetition|^incomplete$",
+    "broken": r"error|abort|cancel|fail|time_?out|interrupt|overload|disconnect|insufficient|unavailable",
+    "tool": r"tool|function_?call",
+    "turn": r"^(eos|eos_token|end_turn)$",
+    "stop": r"^stop_sequence$",
+    "whole": r"^(stop|complete|null)?$",
+}
+"""What services call the end of a reply, by what it means: the first that fits counts."""
+
+
+@functools.lru_cache(maxsize=64)
+def _meaning(finish: str) -> str:
+    return next((meaning for meaning, words in _MEANINGS.items() if re.search(words, finish)), "unknown")
 
 
 def parsed(text: str) -> Any:
@@ -76,25 +83,23 @@ def generation(
     except Exception as error:  # a server may answer anything
         raise Damaged(f"{name}: the server's reply is damaged ({type(error).__name__}: {error})") from None
     stated = stated_failure({"error": choice.get("error")})
-    filtered = bool(_FILTERED.search(finish))
-    length = bool(_LENGTH.search(finish))
-    broken = not filtered and not length and bool(_BROKEN.search(finish))
-    if broken or stated:
+    meaning = _meaning(finish)
+    if meaning == "broken" or stated:
         why = f": {stated.said}" if stated else f" ({finish})"
         passing = stated is None or stated.passing
         raise RequestFailed(f"{name}: the server broke off while it wrote{why}", passing=passing)
     meta: dict[str, Any] = {}
     if not text and refusal:
         text, meta["refusal"] = refusal, True
-    if filtered:
+    if meaning == "filtered":
         if not text:
             raise RequestFailed(f"{name}: the server's content filter withheld the reply")
         meta["content_filter"] = True
-    if not text and (_TOOLS.search(finish) or message.get("tool_calls") or message.get("function_call")):
+    if not text and (meaning == "tool" or message.get("tool_calls") or message.get("function_call")):
         raise RequestFailed(
             f"{name}: the server answers with the call of a tool, and none was offered; turn its tools off"
         )
-    if not text and not said and not length and finish not in _ENDED:
+    if not text and not said and meaning == "unknown":
         raise RequestFailed(f"{name}: the server broke off before it wrote anything ({finish})", passing=True)
     text = text.removeprefix(_echoed(call, dialect))
     stops = call.params.get("stop", ())
@@ -222,18 +227,17 @@ def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
 
 def _word(finish: Any) -> str:
     """Return a reason in small letters, without what some services add behind a colon."""
-    return finish.partition(":")[0].strip().lower() if isinstance(finish, str) else ""
+    return finish[:64].partition(":")[0].strip().lower() if isinstance(finish, str) else ""
 
 
 def _finish(choice: Mapping[str, Any], finish: str, stops: bool, cut: bool) -> FinishReason:
     if cut:
         return "stop"
-    if _LENGTH.search(finish):
-        return "length"
-    if finish in _TURN_ENDED:
+    meaning = _meaning(finish)
+    if meaning in ("length", "stop"):
+        return "length" if meaning == "length" else "stop"
+    if meaning == "turn":
         return "eos"
-    if finish == "stop_sequence":
-        return "stop"
     # vLLM and SGLang tell what stopped a reply: a string they were given, a token id, or nothing special
     for name in ("stop_reason", "matched_stop"):
         if name in choice:
