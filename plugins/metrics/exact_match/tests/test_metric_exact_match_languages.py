@@ -172,6 +172,8 @@ def test_a_truth_value_is_read(gold: str, reply: str) -> None:
     [
         ("北京", "答案是北京。因为它是首都。"),
         ("東京", "答えは東京です。"),
+        ("東京", "東京です。"),
+        ("서울", "서울입니다."),
         ("서울", "정답은 서울입니다."),
         ("Berlin", "Die Antwort lautet: Berlin."),
         ("Madrid", "La respuesta es Madrid."),

@@ -61,13 +61,16 @@ def read_text(question: Question, text: str) -> Answer:
     for piece in _pieces(body):
         if piece.kind == "line" and len(piece.text) > SHORT:
             return Answer(text=piece.text[:SHORT])
-        key = text_key(piece.text)
+        key = text_key(_COPULA.sub("", piece.text) if piece.kind == "line" else piece.text)
         if key and any(c.isalnum() for c in key):
             return Answer(key=key, text=piece.text, status="parsed")
         if key and piece.kind in ("box", "tag", "declared"):
             return Answer(key=key, text=piece.text, status="parsed")
     return Answer()
 
+
+_COPULA = re.compile(r"(?<=[\w\"')\]])(?:です|である|でした|입니다|이에요|예요)[.!]?\Z")
+"""How a sentence of an answer alone ends in Japanese and Korean ("東京です")."""
 
 # ---------------------------------------------------------------- letters
 
