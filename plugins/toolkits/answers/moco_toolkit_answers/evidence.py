@@ -178,22 +178,14 @@ _REVERSED = re.compile(
 _NO_ANSWER = frozenset(["what", "which", "that", "this", "it", "here", "there", "not", "below", "above"])
 _HEADING_ANSWER = re.compile(r"^[^\w\n]*(?:the\s+)?(?:final|correct|my)?\s*answer[^\w\n]*$\n", re.I | re.M)
 _NEGATED = re.compile(r"\b(?:not|no|never|isn't|wasn't|nor|neither)\s+(?:\w+\s+){0,2}$", re.I)
-_REJECTED = re.compile(
-    r"incorrect[ao]?|wrong|false|worst|falsche[nrs]?|inkorrekte[nrs]?|mauvaise?|fausse|fals[ao]|sbagliat[ao]|errat[ao]|errad[ao]|"
-    r"(?:неверн|неправильн|ошибочн)\w+|गलत"
-)
-_REJECTED_BEFORE = (
-    "不",
-    "非",
-    "错误的",
-    "錯誤的",
-    "错误",
-    "錯誤",
-    "間違った",
-    "誤った",
-    "誤っている",
-    "틀린",
-    "잘못된",
+_REJECTED = frozenset({
+    "incorrect", "incorrecta", "incorrecto", "wrong", "false", "worst", "falsche", "falschen",
+    "falscher", "falsches", "inkorrekte", "inkorrekten", "inkorrekter", "mauvais", "mauvaise", "fausse",
+    "falsa", "falso", "sbagliata", "sbagliato", "errata", "errato", "errada", "errado",
+    "गलत",
+})  # fmt: skip
+_REJECTED_SIGNS = re.compile(
+    r".*(?:[不非]|错误的?|錯誤的?|間違った|誤った|誤っている|틀린|잘못된)|(?:неверн|неправильн|ошибочн)\w+"
 )
 
 
@@ -203,12 +195,10 @@ def _denied(text: str, start: int) -> bool:
     words = before.rsplit(None, 1)
     if not words:
         return False
-    last = words[-1]
-    return (
-        _NEGATED.search(before) is not None
-        or last.endswith(_REJECTED_BEFORE)
-        or _REJECTED.fullmatch(last.lower()) is not None
-    )
+    if _NEGATED.search(before):
+        return True
+    last = words[-1].lower()
+    return last in _REJECTED or (not last.isascii() and _REJECTED_SIGNS.fullmatch(last) is not None)
 
 
 _BLANK = " \t*_:$\\[("

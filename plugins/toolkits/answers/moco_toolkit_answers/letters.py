@@ -18,7 +18,7 @@ LETTER_ROOM = 48
 _ROOM_OF_MARK = 60
 """A tick or a cross stands no farther behind a label, with the option's text between."""
 
-_BEFORE = re.compile(rf"{NOT}(?:[^\S\n]|[(\[*\"'])*(?:(?!{BUT}\b)\w+[^\S\n]+){{0,2}}[(\[*\"']*\Z", re.I)
+_BEFORE = re.compile(rf"{NOT}[ \t(\[*\"']*(?:(?!{BUT}\b)\w+[ \t]+){{0,2}}[(\[*\"']*\Z", re.I)
 _BEHIND = re.compile(rf"[)\]*\"'.]*\s*(?:{WRONG}|(?::|-(?=\s))\s*(?:{'|'.join(FALSE)})\b|(?:nicht|pas)\b)", re.I)
 _CROSSED = re.compile(rf"[^\n{TICKS}{CROSSES}]{{0,{_ROOM_OF_MARK}}}[{CROSSES}]")
 _TICKED = re.compile(rf"[^\n{TICKS}{CROSSES}]{{0,{_ROOM_OF_MARK}}}[{TICKS}]")
