@@ -24,8 +24,8 @@ SIZES = {**dict.fromkeys(_WIDTHS, 128), "head_dim": 32}
 NEW = 12
 
 
-def souped(name: str, folder: Path) -> dict[str, Any]:
-    """Write two models of a kind and their mean; return its folder, prompts, and what transformers says to them."""
+def souped(name: str, folder: Path) -> tuple[list[list[int]], list[list[int]]]:
+    """Write two models of a kind (``0``, ``1``) and their mean (``soup``); return prompts and what transformers says."""
     import torch
     from transformers_matrix import PROMPTS, Reference, write
     from transformers_tiny import Mean, pool
@@ -45,53 +45,72 @@ def souped(name: str, folder: Path) -> dict[str, Any]:
     for ids in prompts:
         row = torch.tensor([ids])
         said.append(reference.module.generate(row, attention_mask=torch.ones_like(row))[0, len(ids) :].tolist())
-    return {"name": name, "folder": str(folder / "soup"), "prompts": prompts, "said": said}
+    return prompts, said
 
 
 def _line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:160]
 
 
+class Served:
+    """A process of vLLM. ``known`` are the classes it has."""
+
+    def __enter__(self) -> Served:
+        settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+        self._child = subprocess.Popen(
+            [sys.executable, __file__, "--serve"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, **settings, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+        )  # fmt: skip
+        self.known: list[str] = self._answer()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._child.communicate()
+
+    def _answer(self) -> Any:
+        assert self._child.stdout is not None
+        lines = (json.loads(line) for line in self._child.stdout if line.startswith('{"outcome"'))
+        return next(lines, {"outcome": None})["outcome"]
+
+    def ask(self, folder: Path, prompts: Sequence[Sequence[int]]) -> Any:
+        """Return the replies' tokens, a line that says why there are none, or None where the process ended."""
+        assert self._child.stdin is not None
+        print(json.dumps({"folder": str(folder), "prompts": prompts}), file=self._child.stdin, flush=True)
+        return self._answer()
+
+
 def compare(names: Iterable[str], folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield per kind ``yes``, ``unknown`` (no such class in vLLM), ``untried: ...``, ``refused: ...``, or what is wrong."""
+    """Yield per kind ``yes``, ``unknown`` (no such class in vLLM), ``untried: ...``, ``refused: ...`` (with what becomes of one
+    of the models that were merged), or what is wrong.
+    """
     from transformers_matrix import RESULTS
 
     left = iter(names)
     classes = {n: row["class"] for n, row in json.loads(RESULTS.read_text("utf-8")).items()}
-    settings = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    with subprocess.Popen(
-        [sys.executable, __file__, "--serve"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env={**os.environ, **settings, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
-    ) as child:  # fmt: skip
-        assert child.stdin is not None and child.stdout is not None
-        lines = (json.loads(line) for line in child.stdout if line.startswith('{"outcome"'))
-        known = next(lines)["outcome"]
+    with Served() as vllm:
         for name in left:
-            if classes[name] not in known:
+            if classes[name] not in vllm.known:
                 yield name, "unknown"
                 continue
             try:
-                job = souped(name, folder / name)
+                prompts, said = souped(name, folder / name)
             except Exception as error:  # a configuration that cannot have these widths
                 yield name, "untried: " + _line(error)
                 continue
-            print(json.dumps(job), file=child.stdin, flush=True)
-            line = next(lines, None)
-            if line is None:
-                yield name, "wrong: vLLM's process ended"
-                yield from compare(left, folder)  # the rest in a process of its own
-                return
-            outcome = line["outcome"]
-            if isinstance(outcome, str):
-                yield name, outcome
-                child.stdin.close()
-                yield from compare(left, folder)  # a vLLM that gave up opens nothing after it
-                return
-            same = sum(a == b for a, b in zip(outcome, job["said"], strict=True))
+            outcome = vllm.ask(folder / name / "soup", prompts)
+            if outcome is None or isinstance(outcome, str):
+                break  # a vLLM that gave up opens nothing after it
+            same = sum(a == b for a, b in zip(outcome, said, strict=True))
             wrong = f"wrong: {len(outcome) - same} of {len(outcome)} replies differ"
             yield name, "yes" if same == len(outcome) else wrong
-        child.stdin.close()
+        else:
+            return
+    with Served() as vllm:
+        alone = vllm.ask(folder / name / "0", prompts)
+    same_line = "so is a model that was merged" if isinstance(alone, str) else "a model that was merged is not"
+    yield name, f"{outcome} ({same_line})" if outcome else "wrong: vLLM's process ended"
+    yield from compare(left, folder)
 
 
 def serve() -> None:
