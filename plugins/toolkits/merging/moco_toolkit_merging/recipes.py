@@ -21,7 +21,7 @@ from moco_toolkit_merging.workspace import Workspace
 
 __all__ = ["AdapterRecipe", "BaseRecipe", "MergeRecipe"]
 
-VERSION = 1  # part of every fingerprint: raise it when an operation's arithmetic changes
+VERSION = 2  # part of every fingerprint: raise it when an operation's arithmetic changes, or what it reads of its sources
 
 
 @attrs.frozen(kw_only=True)
