@@ -24,9 +24,8 @@ SIZES = {**dict.fromkeys(_WIDTHS, 128), "head_dim": 32}
 NEW = 12
 
 
-def souped(name: str, folder: Path) -> tuple[list[list[int]], list[list[int]]]:
-    """Write two models of a kind (``0``, ``1``) and their mean (``soup``); return prompts and what transformers says."""
-    import torch
+def souped(name: str, folder: Path) -> list[list[int]]:
+    """Write two models of a kind (``0``, ``1``) and their mean (``soup``); return prompts."""
     from transformers_matrix import PROMPTS, Reference, write
     from transformers_tiny import Mean, pool
 
@@ -39,17 +38,24 @@ def souped(name: str, folder: Path) -> tuple[list[list[int]], list[list[int]]]:
     soup = Pool(models).derive("soup", Mean(tuple(models)), models)
     local_engine(soup).export(soup, folder / "soup")
     reference = Reference.of(folder / "soup")
-    reference.module.generation_config.update(do_sample=False, max_new_tokens=NEW, eos_token_id=None, pad_token_id=0)
-    prompts = [reference.ids(p) for p in PROMPTS]
-    said = []
-    for ids in prompts:
-        row = torch.tensor([ids])
-        said.append(reference.module.generate(row, attention_mask=torch.ones_like(row))[0, len(ids) :].tolist())
-    return prompts, said
+    return [reference.ids(p) for p in PROMPTS]
 
 
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+def said(folder: Path, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return what transformers says to each prompt alone, greedily."""
+    import torch
+    from transformers_matrix import Reference
+
+    module = Reference.of(folder).module
+    module.generation_config.update(do_sample=False, max_new_tokens=NEW, eos_token_id=None, pad_token_id=0)
+    rows = [torch.tensor([ids]) for ids in prompts]
+    return [module.generate(row, attention_mask=torch.ones_like(row))[0, row.shape[1] :].tolist() for row in rows]
+
+
+def _line(error: Exception, folder: str = "") -> str:
+    """Return an error's first sentence, without the temporary folder that it happened in."""
+    said = str(error).replace(folder, "the model") if folder else str(error)
+    return " ".join(f"{type(error).__name__}: {said}".split()).partition(". ")[0][:160]
 
 
 class Served:
@@ -94,22 +100,25 @@ def compare(names: Iterable[str], folder: Path) -> Iterator[tuple[str, str]]:
                 yield name, "unknown"
                 continue
             try:
-                prompts, said = souped(name, folder / name)
+                prompts = souped(name, folder / name)
             except Exception as error:  # a configuration that cannot have these widths
                 yield name, "untried: " + _line(error)
                 continue
             outcome = vllm.ask(folder / name / "soup", prompts)
             if outcome is None or isinstance(outcome, str):
                 break  # a vLLM that gave up opens nothing after it
-            same = sum(a == b for a, b in zip(outcome, said, strict=True))
-            wrong = f"wrong: {len(outcome) - same} of {len(outcome)} replies differ"
-            yield name, "yes" if same == len(outcome) else wrong
+            if outcome == said(folder / name / "soup", prompts):
+                yield name, "yes"
+                continue
+            alone = vllm.ask(folder / name / "0", prompts)
+            differ = sum(a != b for a, b in zip(alone, said(folder / name / "0", prompts), strict=True))
+            yield name, f"wrong: replies differ (of a model that was merged, {differ} of {len(prompts)})"
         else:
             return
     with Served() as vllm:
-        alone = vllm.ask(folder / name / "0", prompts)
-    same_line = "so is a model that was merged" if isinstance(alone, str) else "a model that was merged is not"
-    yield name, f"{outcome} ({same_line})" if outcome else "wrong: vLLM's process ended"
+        refused = isinstance(vllm.ask(folder / name / "0", prompts), str)
+    alone = "so is a model that was merged" if refused else "a model that was merged is not"
+    yield name, f"{outcome} ({alone})" if outcome else "wrong: vLLM's process ended"
     yield from compare(left, folder)
 
 
@@ -128,7 +137,7 @@ def serve() -> None:
             outcome: Any = [list(r.outputs[0].token_ids) for r in replies]
             del llm
         except Exception as error:
-            outcome = "refused: " + _line(error)
+            outcome = "refused: " + _line(error, job["folder"])
         gc.collect()
         cleanup_dist_env_and_memory()
         print(json.dumps({"outcome": outcome}), flush=True)
