@@ -235,7 +235,7 @@ _EUROS = re.compile(
 
 
 def _whole_amount(text: str) -> str:
-    return _EUROS.sub(lambda m: m[0].replace(".", ""), text) if _THREE_DECIMALS.search(text) else text
+    return _EUROS.sub(lambda m: m[0].replace(".", ""), text) if "." in text and _THREE_DECIMALS.search(text) else text
 
 
 _THREE_DECIMALS = re.compile(r"\.\d{3}(?!\d)")

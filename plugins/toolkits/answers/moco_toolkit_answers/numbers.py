@@ -163,6 +163,8 @@ def localised(text: str, *, comma: bool = False, continental: bool = False) -> s
     four point nine; ``continental`` says that the text is of a language that writes 1.234 for a thousand and 4,900 for
     less than five.
     """
+    if text.isdecimal():
+        return text
     if not text.isascii() and _MYRIAD.search(text):
         text = _HUNDREDS.sub(_hundreds, text)
         text = _MYRIADS.sub(_multiplied, text)
