@@ -27,7 +27,8 @@ def killed(work: Callable[[], object], *, seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
         if time.monotonic() > until:
-            os.kill(child, signal.SIGTERM)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
             raise AssertionError(f"the work took longer than {seconds:g} s")
         time.sleep(0.02)
     if not os.WIFSIGNALED(done[1]) or os.WTERMSIG(done[1]) != signal.SIGKILL:
