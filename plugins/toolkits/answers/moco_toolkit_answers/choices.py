@@ -18,8 +18,9 @@ __all__ = ["Options", "canonical_choice", "choose", "read_choice"]
 def _norm(text: str) -> str:
     """Normalise an option's text: case, white space, outer punctuation, LaTeX wrappers."""
     text = strip_outer(plain_markdown(text)).casefold()
-    text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", text)
-    text = text.replace("\\%", "%").replace("\\$", "$").replace("\\,", " ")
+    if "\\" in text:
+        text = re.sub(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r"\1", text)
+        text = text.replace("\\%", "%").replace("\\$", "$").replace("\\,", " ")
     return " ".join(text.split()).strip(" .,;:!?\"'")
 
 
@@ -277,6 +278,8 @@ def _by_text(options: Options, capture: str) -> Answer | None:
         norm = options.norms[index]
         if len(norm) == 1 and norm.isalpha():
             continue  # a one-letter option text cannot be told from a word
+        if pattern.search(masked) is None:
+            continue
         said = False
         for match in pattern.finditer(masked):
             clause = _clause(masked[max(0, match.start() - 60) : match.start()])

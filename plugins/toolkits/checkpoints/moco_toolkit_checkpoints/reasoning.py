@@ -227,6 +227,8 @@ def _headed(text: str) -> Separated | None:
         match = _APRIEL.match(text)
     elif "<|content|>" in text:
         match = _SOLAR.match(text)
-    else:
+    elif "my thought process:" in text:
         match = _GRANITE.match(text)
+    else:
+        return None
     return match and Separated(_SOLAR_TURN.sub("", match["thought"]).strip(), match["answer"].strip())
