@@ -217,7 +217,7 @@ class OpenAIEngine(Engine):
 
         path = "/chat/completions" if route == "chat" else "/completions"
         try:
-            heard = (lambda: Listener(call, server.dialect, tags, server.hide)) if call.tell is not None else None
+            heard = (lambda: Listener(call, server.dialect, tags, server.hide_begun)) if call.tell is not None else None
             found = await self._asked(call, server, path, body, read, heard)
         except Refused:
             if call.tell is None or self.options.stream:

@@ -191,6 +191,13 @@ class Server:
         """Return a text that is kept as it is, but without the key."""
         return mask(text, self._credentials.secrets) if self.tells(text) else text
 
+    def hide_begun(self, text: str) -> str:
+        """Return the beginning of a text without the key, and without an end that may become it."""
+        for key in (secret.reveal() for secret in self._credentials.secrets):
+            sizes = range(len(key) - 1, 3, -1)
+            text = text[: len(text) - next((n for n in sizes if text.endswith(key[:n])), 0)]
+        return self.hide(text)
+
     # ---------------------------------------------------------------- what it is and can do
 
     async def fetch_info(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -14,9 +15,11 @@ from openai_asking import SURROUNDINGS, pool, says
 
 from moco_core.errors import ModelCallError
 from moco_core.models import Call
+from moco_core.secrets import Secret
 from moco_core.types import Generation, Message, Question, Sampling
 from moco_pool_openai.dialects import DIALECTS
 from moco_pool_openai.reading import Listener, parsed
+from moco_pool_openai.server import Server
 from moco_pool_openai.testing import Fault, Request, StubServer
 from moco_toolkit_authoring import open_session
 
@@ -134,6 +137,20 @@ def test_a_body_may_be_cut_anywhere(end: str, step: int) -> None:
         listener(body[at : at + step])
     assert parsed(body)["choices"][0]["message"]["content"] == "caf\u00e9 \ud83d\ude00 4"
     assert told[-1] == "caf\u00e9 \U0001f600 4" and grows(told, told[-1])
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 100])
+def test_a_key_that_a_server_repeats_in_parts_is_not_told_on(step: int) -> None:
+    key, told = "abcd-efgh-1234-5678", list[str]()
+    server = Server.__new__(Server)
+    server._credentials = SimpleNamespace(secrets=[Secret(key)])  # type: ignore[assignment]
+    call = Call(None, "generate", {"messages": [["user", "x"]]}, {}, tell=told.append)  # type: ignore[arg-type]
+    listener = Listener(call, DIALECTS["openai"], TAGS, server.hide_begun)
+    text = f"You sent {key}, I think."
+    for at in range(0, len(text), step):
+        listener(f"data: {json.dumps(pieces([text[at : at + step]])[0])}\n\n")
+    assert told[-1].startswith("You sent ") and told[-1].endswith(", I think.")
+    assert not [t for t in told if key[:4] in t]
 
 
 def test_a_begun_reply_that_the_server_repeats_is_not_told_again() -> None:
