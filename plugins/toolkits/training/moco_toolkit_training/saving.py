@@ -37,6 +37,8 @@ def save(
         module.save_pretrained(beside, selected_adapters=["default"])
         config = json.loads((beside / "adapter_config.json").read_text("utf-8"))
         config["base_model_name_or_path"] = site.info["named"]
+        # peft writes its sets as they come, another way in every process, and the models' identities would follow
+        config |= {k: sorted(v) for k, v in vars(module.peft_config["default"]).items() if isinstance(v, set)}
         (beside / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
         (beside / "README.md").unlink(missing_ok=True)
         if site.info["tokenizer"] != site.entry["model"]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 import pytest
-from training_lab import JOBS, digest_of
+from training_lab import JOBS
 
 from moco_core import EngineOutOfMemory, ModelCallError, StoreError
 from moco_core.runs.results import costs_of
@@ -190,8 +190,9 @@ def test_a_run_gets_from_a_new_process_the_bits_of_this_one_and_no_second_traini
     assert what["kind"] == "training" and what["model"] == lab.model.fingerprint
     assert len(asked) == 16 and set(asked) <= {f"Say {i}" for i in range(4)}  # four steps of four completions
     _, here = lab.train(job, seed=int(digest("training", what)[:8], 16))
-    assert digest_of(folder) == digest_of(here)
-    assert said.text and model.adapter and model.base == lab.model.info["spec"].base_print
+    # every file, or the model's fingerprint, seeds and replies would depend on the process that trained it
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {p.name: p.read_bytes() for p in here.iterdir()}
+    assert said.token_ids and model.adapter and model.base == lab.model.info["spec"].base_print
     assert [t[:3] for t in shown] == [("training tuned", step, 4) for step in (1, 2, 3, 4)] and "loss" in shown[-1][3]
     assert [n["step"] for n in notes if "step" in n] == [1, 2, 3, 4] and notes[-1]["reused"] is False
     assert cost["tokens"] > 0 and cost["flops"] > 0 and cost["saved_tokens"] == 0
