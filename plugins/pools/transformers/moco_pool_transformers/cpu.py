@@ -2,8 +2,8 @@
 
 Decoding is a chain of short kernels. By default OpenMP's threads spin between two of them: on a machine with anything else to
 do, that took twenty times the processor time of one thread (models of 1 M parameters) or ten times (100 M). Threads that wait
-passively cost at most a third more than one thread. Models of 100 M parameters are decoded half as fast again side by side, a
-core each, as one after the other on all cores; those of 1 M wait for Python's interpreter, and gain nothing.
+passively cost at most a third more than one thread. Models are decoded faster side by side, a core each, than one after the
+other on all cores: those of 100 M parameters half as fast again, those of 1 M, which wait for Python's interpreter, a third.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PER_CORE = 100_000_000
 """Parameters up to which a model is decoded by one core where another model can have the next one."""
 
 SMALL = 20_000_000
-"""Parameters up to which neither a second thread nor a second model at a time gains anything."""
+"""Parameters up to which a second thread gains nothing."""
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -59,9 +59,8 @@ class CpuPlan:
     def of(cls, sizes: Sequence[int], available: int, environ: Mapping[str, str]) -> CpuPlan:
         """Plan for bases of these numbers of parameters.
 
-        Models that keep a core busy are decoded side by side, larger ones by as many cores as they can use. The number of
-        threads is one for all, and does not change while a pool is open: what a model computes must not depend on who else
-        is busy.
+        Models are decoded side by side, larger ones by as many cores as they can use. The number of threads is one for all,
+        and does not change while a pool is open: what a model computes must not depend on who else is busy.
         """
         given = next((environ[name] for name in _THREADS if environ.get(name)), None)
         if not sizes:
@@ -71,7 +70,7 @@ class CpuPlan:
         if given is not None:  # one number, or one per level of nesting
             first = given.split(",")[0].strip()
             wanted = int(first) if first.isdecimal() and int(first) else available
-        groups = 1 if largest <= SMALL else max(1, min(len(sizes), available // wanted))
+        groups = max(1, min(len(sizes), available // wanted))
         threads = None if given is not None else 1 if largest <= SMALL else max(1, available // groups)
         return cls(cores=available, groups=groups, threads=threads)
 
@@ -108,6 +107,6 @@ def findings() -> Iterator[tuple[str, str, str]]:
         yield (
             "ok",
             "threads",
-            f"{cores()} cores; models up to {SMALL // 10**6} M parameters decode on one, larger ones side by side or on more; "
+            f"{cores()} cores; models decode side by side, larger ones than {PER_CORE // 10**6} M parameters on several; "
             "on a busy machine as on an idle one, threads without work wait passively",
         )

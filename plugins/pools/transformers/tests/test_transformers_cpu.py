@@ -21,7 +21,9 @@ M = 1_000_000
 @pytest.mark.parametrize(
     ("sizes", "cores", "groups", "threads"),
     [
-        ([M, M], 2, 1, 1),  # they wait for the interpreter, not for a core
+        ([M, M], 2, 2, 1),
+        ([M] * 5, 16, 5, 1),  # a second thread gains them nothing
+        ([M], 2, 1, 1),
         ([100 * M, 90 * M], 2, 2, 1),
         ([100 * M], 2, 1, 2),
         ([100 * M] * 5, 2, 2, 1),
@@ -97,13 +99,15 @@ def test_side_by_side_models_have_groups_of_their_own_and_say_the_same(
     try:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(pools, "cores", lambda: 4)
+        monkeypatch.setattr(pools, "cores", lambda: 1)
         lanes, alone = asked()
         assert lanes == ["cpu", "cpu"] and torch.get_num_threads() == 1
-        monkeypatch.setattr(cpu, "SMALL", 1)
-        lanes, apart = asked()
-        assert lanes == ["cpu/0", "cpu/1"] and torch.get_num_threads() == 2
-        assert apart == alone
+        monkeypatch.setattr(pools, "cores", lambda: 4)
+        for threads in (1, 2):
+            lanes, apart = asked()
+            assert lanes == ["cpu/0", "cpu/1"] and torch.get_num_threads() == threads
+            assert apart == alone
+            monkeypatch.setattr(cpu, "SMALL", 1)
     finally:
         torch.set_num_threads(before)
 

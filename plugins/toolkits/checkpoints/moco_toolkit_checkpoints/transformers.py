@@ -5,7 +5,16 @@ meantime is left with the old one, which lacks the names. Threads that import th
 in threads (engines, methods) takes names of transformers from here.
 """
 
+from importlib import import_module
+
 import transformers as library
+from transformers import utils
+
+from moco_toolkit_checkpoints.importing import without
+
+with without(utils, "is_sklearn_available"):  # for a threshold of assisted decoding; a fifth of what is imported in all
+    import_module("transformers.generation.candidate_generator")
+
 from transformers import (
     CONFIG_MAPPING,
     AttentionInterface,

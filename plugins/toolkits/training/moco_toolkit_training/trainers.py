@@ -14,6 +14,7 @@ from datasets.table import InMemoryTable
 from transformers import Trainer, TrainingArguments
 
 from moco_core.types import digest
+from moco_toolkit_checkpoints.importing import without
 from moco_toolkit_training.encoding import Encoded
 from moco_toolkit_training.jobs import Job
 from moco_toolkit_training.opening import Student
@@ -144,7 +145,10 @@ def _reward(job: Any, student: Student, rows: Encoded, common: Any, given: Any, 
 
 
 def _grpo(job: Any, student: Student, rows: Encoded, common: Any, given: Any, reward: Any) -> Any:
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import import_utils
+
+    with without(import_utils, "is_vllm_available"):  # it takes longer to import than a small training takes
+        from trl import GRPOConfig, GRPOTrainer
 
     renderer = student.renderer
     ids = dict(zip(rows.columns["prompt"], rows.columns["ids"], strict=True))
