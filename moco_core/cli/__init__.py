@@ -7,6 +7,7 @@ another of :data:`SECTIONS`) says where ``moco --help`` lists it.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import signal
@@ -142,7 +143,25 @@ def main(args: Sequence[str] | None = None) -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so do we
             signal.signal(number, _interrupt)
-    sys.exit(_run(list(sys.argv[1:] if args is None else args)))
+    codes: list[int] = []
+    if args is None:  # the command, not a program that calls it
+        atexit.register(_end, codes)
+    codes.append(_run(list(sys.argv[1:] if args is None else args)))
+    sys.exit(codes[0])
+
+
+def _end(codes: Sequence[int]) -> None:
+    """End the process at once: Python would take thousands of modules apart first, for a second or two.
+
+    What was registered first is called last: all else that had to be done at exit is done.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return  # nobody reads, or the disk is full: Python says so
+    if codes:
+        os._exit(codes[0])
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -276,3 +276,35 @@ def test_listing_imports_neither_plugins_nor_heavy_libraries():
         "assert not bad, bad\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+LAST = """
+import atexit, sys
+from moco_core import cli
+
+class Kept:
+    def __del__(self):
+        print("taken apart")
+
+def run(args):
+    atexit.register(print, "done at exit")
+    return real(args)
+
+kept, real, cli._run = Kept(), cli._run, run
+sys.argv = ["moco", sys.argv[1]]
+cli.main({args})
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "option", "said", "code"),
+    [
+        ("", "--version", ["done at exit"], 0),
+        ("", "--no-such-option", ["done at exit"], 2),
+        ("['--version']", "", ["done at exit", "taken apart"], 0),  # a program that calls it ends as it would
+    ],
+)
+def test_the_command_ends_at_once_when_all_is_done(args: str, option: str, said: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", LAST.format(args=args), option], capture_output=True, text=True)
+    assert done.returncode == code
+    assert [line for line in done.stdout.splitlines() if not line.startswith("moco, version")] == said

@@ -7,27 +7,28 @@ in threads (engines, methods) takes names of transformers from here.
 
 from importlib import import_module
 
-import transformers as library
-from transformers import utils
+from moco_toolkit_checkpoints.importing import uncollected, without
 
-from moco_toolkit_checkpoints.importing import without
+with uncollected():
+    import transformers as library
+    from transformers import utils
 
-with without(utils, "is_sklearn_available"):  # for a threshold of assisted decoding; a fifth of what is imported in all
-    import_module("transformers.generation.candidate_generator")
+    with without(utils, "is_sklearn_available"):  # for a threshold of assisted decoding; a fifth of what is imported in all
+        import_module("transformers.generation.candidate_generator")
 
-from transformers import (
-    CONFIG_MAPPING,
-    AttentionInterface,
-    AttentionMaskInterface,
-    AutoConfig,
-    AutoTokenizer,
-    DynamicCache,
-)
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
-from transformers.core_model_loading import revert_weight_conversion
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-from transformers.utils import logging
+    from transformers import (
+        CONFIG_MAPPING,
+        AttentionInterface,
+        AttentionMaskInterface,
+        AutoConfig,
+        AutoTokenizer,
+        DynamicCache,
+    )
+    from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+    from transformers.utils import logging
 
 __all__ = [
     "CONFIG_MAPPING",

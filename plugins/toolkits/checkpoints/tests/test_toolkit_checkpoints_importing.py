@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import types
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moco_toolkit_checkpoints.importing import without
+from moco_toolkit_checkpoints.importing import uncollected, without
 
 PART = "from helpful_library import has_toys\nif has_toys():\n    import toys\nhas = has_toys()\n"
 
@@ -40,3 +41,19 @@ def test_an_import_that_fails_leaves_the_truth_behind(library: types.ModuleType)
     with pytest.raises(ModuleNotFoundError), without(library, "has_toys"):
         importlib.import_module("helpful_library.nowhere")
     assert library.has_toys() is True
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_what_is_imported_uncollected_is_never_looked_through_and_the_collector_is_left_as_it_was(collecting: bool) -> None:
+    before = gc.isenabled()
+    gc.enable() if collecting else gc.disable()
+    try:
+        with pytest.raises(ImportError), uncollected():
+            assert not gc.isenabled()
+            kept = [[] for _ in range(1000)]
+            raise ImportError
+        assert gc.isenabled() is collecting
+        assert not {id(each) for each in kept} & {id(each) for each in gc.get_objects()}
+    finally:
+        gc.unfreeze()
+        gc.enable() if before else gc.disable()
