@@ -12,6 +12,7 @@ import random
 from collections.abc import Sequence
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -124,7 +125,7 @@ def _sample(logits: Tensor, settings: Settings, draws: Tensor) -> Tensor:
             top_k=settings.top_k[rest],
             min_p=settings.min_p[rest],
         )
-        order = logits[rest].sort(dim=-1, descending=True, stable=True).indices
+        order = _ranked(logits[rest])
         full, _ = _invert(order, weights[rest], total[rest], logits[rest], some, draws[rest], complete=True)
         token[rest] = full
     finite = torch.isfinite(total).squeeze(-1) & torch.isfinite(best).squeeze(-1)
@@ -134,10 +135,22 @@ def _sample(logits: Tensor, settings: Settings, draws: Tensor) -> Tensor:
 def _shortlist(logits: Tensor, k: int) -> Tensor:
     """Return the indices of the k largest logits per row, descending, ties to the lowest id: (B, V) -> (B, k)."""
     if k == logits.shape[-1]:
-        return logits.sort(dim=-1, descending=True, stable=True).indices
+        return _ranked(logits)
     # topk promises no order among ties: put the shortlist in order of id, then sort it stably by value
     ids = logits.topk(k, -1).indices.sort(-1).values
     return ids.gather(-1, logits.gather(-1, ids).sort(dim=-1, descending=True, stable=True).indices)
+
+
+def _ranked(logits: Tensor) -> Tensor:
+    """Return all indices of each row by descending logit, ties to the lowest id: float32 (B, V) -> (B, V)."""
+    if logits.device.type != "cpu":
+        return logits.sort(dim=-1, descending=True, stable=True).indices
+    # numpy sorts whole numbers three times as fast: each is made of a logit's bits, in the order of floats, and its index
+    bits = (logits + 0.0).numpy().view(np.int32)  # -0.0 is 0.0
+    ascending = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits)
+    keys = np.left_shift(~ascending, 32, dtype=np.int64) | np.arange(logits.shape[-1])
+    keys.sort(axis=-1)
+    return torch.from_numpy(keys & 0xFFFFFFFF)
 
 
 def _invert(

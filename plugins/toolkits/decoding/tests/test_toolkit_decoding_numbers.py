@@ -10,7 +10,7 @@ import torch
 
 from moco_core.types import Sampling
 from moco_toolkit_decoding import Contrast, Mix
-from moco_toolkit_decoding.sampling import Settings, choose, first_argmax, pick
+from moco_toolkit_decoding.sampling import Settings, _ranked, choose, first_argmax, pick
 
 torch.set_num_threads(1)
 
@@ -191,6 +191,17 @@ def test_a_draw_inverts_the_distribution_that_the_filters_leave(settings, dtype)
         z = scores(1, rows=30, size=size)[0].to(dtype).float()  # bfloat16 has few values: many ties
         numbers = [g.random() for _ in range(30)]
         assert drawn(z, settings, numbers) == [inverted(row, settings, u) for row, u in zip(z, numbers, strict=True)]
+
+
+def test_the_order_of_candidates_is_that_of_a_stable_sort():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(6, 3000, generator=generator)
+    rows[1] = rows[1].bfloat16().float()  # many equal logits
+    rows[2, ::3], rows[2, 1::3] = 0.0, -0.0  # which are equal, too
+    rows[3, ::7], rows[3, 1::7] = -math.inf, math.inf
+    rows[4] *= 1e-42  # below the smallest normal number
+    rows[5] *= 1e37
+    assert torch.equal(_ranked(rows), rows.sort(dim=-1, descending=True, stable=True).indices)
 
 
 def test_of_equal_logits_at_the_border_the_lowest_ids_are_kept():
