@@ -107,6 +107,6 @@ def findings() -> Iterator[tuple[str, str, str]]:
         yield (
             "ok",
             "threads",
-            f"{cores()} cores; models decode side by side, larger ones than {PER_CORE // 10**6} M parameters on several; "
+            f"{cores()} cores; models decode side by side, those of up to {SMALL // 10**6} M parameters on a core each; "
             "on a busy machine as on an idle one, threads without work wait passively",
         )
