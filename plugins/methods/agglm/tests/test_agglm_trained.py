@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import random_checkpoints
+import training_here
 
 from moco_core import Answer, Example, Metric, NoOptions, Question, Sampling, Score
 from moco_core.options import build, plain
@@ -75,7 +76,7 @@ def fitted(tmp_path_factory):
     base = Path(random_checkpoints.write(root / "base", hidden_size=32, intermediate_size=64, num_attention_heads=1))
     saved = root / "saved"
     patch = pytest.MonkeyPatch()
-    patch.setattr("moco_toolkit_training.process.run", in_this_process)
+    training_here.train_here(patch)
     pool = pool_at(base, root / "hashes").pool
 
     async def fit():
@@ -95,13 +96,6 @@ def fitted(tmp_path_factory):
         patch.undo()
     shutil.move(saved, root / "moved")
     return root, base, system, computed, notes
-
-
-def in_this_process(service, job, fit, site):
-    """Train without a process of its own, whose libraries would be imported once more."""
-    from moco_toolkit_training.worker import train
-
-    return train(job, site, most=4)
 
 
 def test_grpo_trained_an_adapter_on_the_metrics_rewards(fitted):

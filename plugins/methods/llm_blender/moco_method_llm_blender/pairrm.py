@@ -139,7 +139,7 @@ def _load(folder: Path) -> _Loaded:
     head = nn.Sequential(nn.Dropout(), nn.Linear(2 * width, width), nn.Tanh(), nn.Dropout(), nn.Linear(width, tasks))
     whole = nn.ModuleDict({"pretrained_model": DebertaV2Model(config), "head_layer": head})
     try:
-        whole.load_state_dict(tensors)
+        whole.load_state_dict(tensors, assign=True)  # their numbers, whatever type is the default while others load
     except RuntimeError as error:
         raise ConfigError(f"pairrm: {folder}: {' '.join(str(error).split())[:300]}") from None
     whole.eval().float().to("cuda" if torch.cuda.is_available() else "cpu")

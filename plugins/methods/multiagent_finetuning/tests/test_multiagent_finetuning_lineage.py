@@ -147,13 +147,14 @@ def told_by_a_new_process(folder: Path) -> str:
 
 
 KILLED = """
-import json, pathlib, sys
+import functools, json, pathlib, sys
 import moco_core as moco
 import moco_toolkit_discussion.talk as talk
 from moco_toolkit_training import process
-from moco_toolkit_training.worker import train
+sys.path.append(sys.argv[3])
+from training_here import run_here
 talk.ballots = lambda context, question, texts: [moco.Answer(key="same", text="same", status="parsed") for _ in texts]
-process.run = lambda service, job, fit, site: train(job, site, most=fit.most, interval=0.0)
+process.run = functools.partial(run_here, interval=0.0)
 moco.run(**json.loads(sys.argv[1]), cache=pathlib.Path(sys.argv[2]))
 """
 
@@ -175,7 +176,8 @@ def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folder, t
 
     label = "multiagent_finetuning"
     straight = moco.run(cache=tmp_path / "straight" / "calls.sqlite", **config("straight"))[label]
-    command = [sys.executable, "-c", KILLED, json.dumps(config("killed")), str(tmp_path / "cache" / "calls.sqlite")]
+    given = (json.dumps(config("killed")), tmp_path / "cache" / "calls.sqlite", Path(training_here.__file__).parent)
+    command = [sys.executable, "-c", KILLED, *map(str, given)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("cache/**/adapter_model.safetensors")):  # until the first model is in training

@@ -144,11 +144,12 @@ def opened_in_new_process(folder: Path) -> str:
 
 
 KILLED = """
-import json, sys
+import functools, json, sys
 import moco_core as moco
 from moco_toolkit_training import process
-from moco_toolkit_training.worker import train
-process.run = lambda service, job, fit, site: train(job, site, most=fit.most, interval=0.0)
+sys.path.append(sys.argv[3])
+from training_here import run_here
+process.run = functools.partial(run_here, interval=0.0)
 moco.run(**json.loads(sys.argv[1]), cache=__import__("pathlib").Path(sys.argv[2]))
 """
 
@@ -169,7 +170,8 @@ def test_a_killed_fit_goes_on_and_ends_where_an_uninterrupted_one_ends(folders, 
         }
 
     straight = moco.run(cache=tmp_path / "straight" / "calls.sqlite", **config("straight"))["sparta"]
-    command = [sys.executable, "-c", KILLED, json.dumps(config("killed")), str(tmp_path / "cache" / "calls.sqlite")]
+    given = (json.dumps(config("killed")), tmp_path / "cache" / "calls.sqlite", Path(training_here.__file__).parent)
+    command = [sys.executable, "-c", KILLED, *map(str, given)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("cache/**/adapter_model.safetensors")):  # until the first model is in training

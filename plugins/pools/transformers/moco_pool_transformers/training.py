@@ -42,18 +42,20 @@ def site_of(
             "ends": list(spec.ends),
             "context": model.context_length,
             "trust_remote_code": options.trust_remote_code,
-            "room": _room(spec.device),
+            "room": _room(spec.device, cpu.groups),
         },
     )
 
 
-def _room(device: str) -> int | None:
-    """Return the bytes that a training may take of a device: a share of all it has, since what is idle leaves it."""
+def _room(device: str, groups: int) -> int | None:
+    """Return the bytes that a training may take of a device: a share of all it has, since what is idle leaves it. Of a CPU's
+    ``groups``, each may train at the same time.
+    """
     if device.startswith("cuda"):
         import torch
 
         return int(SHARE * torch.cuda.get_device_properties(torch.device(device)).total_memory)
     try:
-        return int(SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        return int(SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // groups
     except (ValueError, OSError, AttributeError):
         return None

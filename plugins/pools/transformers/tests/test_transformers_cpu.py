@@ -11,9 +11,11 @@ import pytest
 import torch
 from transformers_tiny import ask, checkpoint, pool, serve
 
+from moco_core.training import TrainingSite
 from moco_pool_transformers import cpu
 from moco_pool_transformers import pool as pools
 from moco_pool_transformers.cpu import CpuPlan, findings, settle
+from moco_pool_transformers.training import site_of
 
 M = 1_000_000
 
@@ -52,6 +54,17 @@ def test_models_of_one_base_stay_together_and_groups_are_filled_by_size() -> Non
     plan = CpuPlan(cores=2, groups=2, threads=1)
     assert plan.names({"a": 5, "b": 9, "c": 4}) == {"b": "cpu/0", "a": "cpu/1", "c": "cpu/1"}
     assert CpuPlan(cores=2).names({"a": 5, "b": 9}) == {"a": "cpu", "b": "cpu"}
+
+
+def test_models_that_may_train_side_by_side_share_the_memory(tmp_path: Path) -> None:
+    source = pool(checkpoint(tmp_path / "m"), cache=tmp_path)
+    engine, (model,) = source.engine, source.models()
+    given = TrainingSite(folder=tmp_path, seed=0, tell=print, reward=lambda r: [], cancelled=lambda: False)
+    rooms = [
+        site_of(model, given, engine.entry(model), CpuPlan(cores=4, groups=groups), engine.options).info["room"]
+        for groups in (1, 4)
+    ]
+    assert rooms[1] == rooms[0] // 4 > 0
 
 
 def test_waiting_is_passive_unless_the_user_says_otherwise_or_torch_is_there_already(
