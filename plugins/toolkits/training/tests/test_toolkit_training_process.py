@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import importlib
 import json
 import pickle
 import subprocess
@@ -190,6 +191,7 @@ def test_a_run_gets_from_a_new_process_the_bits_of_this_one_and_no_second_traini
     assert what["kind"] == "training" and what["model"] == lab.model.fingerprint
     assert len(asked) == 16 and set(asked) <= {f"Say {i}" for i in range(4)}  # four steps of four completions
     _, here = lab.train(job, seed=int(digest("training", what)[:8], 16))
+    assert not importlib.import_module("trl.generation").is_vllm_available()  # or every training would import it for nothing
     # every file, or the model's fingerprint, seeds and replies would depend on the process that trained it
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {p.name: p.read_bytes() for p in here.iterdir()}
     assert said.token_ids and model.adapter and model.base == lab.model.info["spec"].base_print
