@@ -114,6 +114,22 @@ def test_every_preference_is_what_the_published_forward_pass_gives(checkpoint, s
     assert outcome.calls_per_question["q"] == 3 + 6 and reply.meta["ranking"]["unread"] == 0
 
 
+def test_weights_keep_their_numbers_whatever_type_is_the_default_meanwhile(checkpoint):
+    import torch
+
+    from moco_method_llm_blender.pairrm import _load
+
+    alone = _load(checkpoint)
+    torch.set_default_dtype(torch.bfloat16)  # as the library does while another thread loads a model
+    try:
+        meanwhile = _load(checkpoint)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for part in ("encoder", "head"):
+        kept = getattr(meanwhile, part).state_dict()
+        assert all(torch.equal(tensor, kept[name]) for name, tensor in getattr(alone, part).state_dict().items())
+
+
 def test_a_folder_of_another_form_is_refused_before_any_question(checkpoint, tmp_path):
     config = json.loads((checkpoint / "config.json").read_text())
     del config["cand2_prefix_id"]

@@ -278,10 +278,11 @@ def _by_text(options: Options, capture: str) -> Answer | None:
         norm = options.norms[index]
         if len(norm) == 1 and norm.isalpha():
             continue  # a one-letter option text cannot be told from a word
-        if pattern.search(masked) is None:
+        matches = list(pattern.finditer(masked))
+        if not matches:
             continue
         said = False
-        for match in pattern.finditer(masked):
+        for match in matches:
             clause = _clause(masked[max(0, match.start() - 60) : match.start()])
             said = said or affirmed(clause + masked[match.start() :], len(clause), len(clause) + len(match[0]))
         masked = pattern.sub(lambda m: "\x00" * len(m[0]), masked)
