@@ -25,7 +25,7 @@ PROJECTS := $(wildcard plugins/*/*/pyproject.toml contrib/*/pyproject.toml)
 
 # Where the environment forbids writing bytecode at import, as containers often do, it is written here once.
 COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
-COMPILE_OURS := $(if $(PYTHONDONTWRITEBYTECODE),@$(BIN)/python -m compileall -q moco_core plugins/*/*/moco_*)
+COMPILE_OURS := $(if $(PYTHONDONTWRITEBYTECODE),@$(BIN)/python -m compileall -q moco_core plugins/*/*/moco_* contrib/*/moco_*)
 
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false

@@ -21,6 +21,7 @@ from moco_core.cli.common import (
     override_option,
     plugin_option,
     pool_option,
+    status_console,
     warn,
 )
 from moco_core.cli.display import call_lines, spans_text
@@ -92,9 +93,11 @@ def ask_command(
 
 
 async def _ask(opened: OpenSystem, question: Question) -> Asked:
-    async with opened as system:
-        warn(system.runtime.cache.warnings)
-        return await system.ask(question)
+    models = len(opened.parts.pool)
+    with status_console().status(f"opening and asking {models} model{'s'[: models > 1]}"):  # on a terminal
+        async with opened as system:
+            warn(system.runtime.cache.warnings)
+            return await system.ask(question)
 
 
 def _text(given: str | bytes, what: str) -> str:

@@ -1,5 +1,6 @@
 """Merging, side by side in one process: candidates in memory against checkpoints, and streaming against mergekit.
 
+    python tests/benchmarks/bench_merging.py                      # all three
     python tests/benchmarks/bench_merging.py candidate [--hidden 512 --layers 8 --rule linear]
     python tests/benchmarks/bench_merging.py adapter [--hidden 512 --layers 8]
     python tests/benchmarks/bench_merging.py stream [--millions 500]
@@ -326,14 +327,19 @@ def one(who: str, out: str, threads: str, *folders: str) -> None:
     print(json.dumps({"wall": wall, "cpu": cpu, "peak": after - before}))
 
 
+PARTS = {"stream": stream, "candidate": candidate, "adapter": adapter}
+
+
 def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if sys.argv[1:2] == ["one"]:
-        return one(*sys.argv[2:])
+        one(*sys.argv[2:])
+        return
     if sys.argv[1:2] == ["build"]:
-        return build(Path(sys.argv[2]), *map(int, sys.argv[3:]))
+        build(Path(sys.argv[2]), *map(int, sys.argv[3:]))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["candidate", "adapter", "stream"])
+    parser.add_argument("what", nargs="?", choices=list(PARTS), help="default: all")
     parser.add_argument("--rule", choices=["linear", "dare"], default="linear", help="what candidates are made by")
     parser.add_argument("--models", type=int, default=2)
     parser.add_argument("--hidden", type=int, default=512)
@@ -344,14 +350,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dir", default=None, help="where to write the checkpoints")
     args = parser.parse_args()
-    if args.what == "stream":
-        return stream(args)
     import torch
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     torch.set_num_threads(args.threads)
-    return candidate(args) if args.what == "candidate" else adapter(args)
+    for what in [args.what] if args.what else PARTS:
+        PARTS[what](args)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,15 @@ def test_on_a_terminal_a_word_comes_before_anything_that_takes_time(monkeypatch,
     assert seen[0] == screen.getvalue() == words
 
 
+def test_ask_says_on_a_terminal_what_takes_so_long_and_takes_it_away_again(moco, monkeypatch):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr("moco_core.cli.asking.status_console", lambda: console)
+    assert moco("ask", "toy_vote", "4 + 4", "-p", "toy_pool", "-o", "metric=toy_match").out == "It is 8\n"
+    shown = screen.getvalue()
+    assert "opening and asking 3 models" in shown and shown.endswith("\x1b[2K")
+
+
 def test_lines_and_tables_hold_neither_markup_nor_control(capsys):
     say(Console(force_terminal=True, width=200), f"[bold]{STEERING}[/nonsense]")
     out = capsys.readouterr().out
