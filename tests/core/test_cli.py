@@ -91,6 +91,7 @@ def test_the_run_folder_holds_what_is_needed_to_check_it(moco):
     assert spent["saved"] == {"prompt": 200, "completion": 120, "seconds": spent["seconds"]}  # all of it from the cache
     assert head["subsets"].keys() == {"even", "odd"}
     assert set(head["environment"]) == {"python", "platform", "cpus", "versions", "engines"}
+    assert head["environment"]["engines"] == [{"engine": "toy", "batch": 64}]  # as the engine tells it
     record = next(iter(read_records(run)))
     assert record["reply"]["text"].startswith("It is ") and record["answer"]["status"] == "parsed"
     assert [c["model"] for c in record["calls"]] == ["toy0", "toy1", "toy2"]

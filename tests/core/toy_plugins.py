@@ -37,6 +37,9 @@ class ToyEngine(Engine):
     def __init__(self, options):
         self.options = options
 
+    def facts(self):
+        return {"engine": "toy", "batch": self.options.batch}
+
     def serve(self, model, inbox):
         while calls := inbox.take(self.options.batch):
             if inbox.cancelled:
