@@ -1,11 +1,13 @@
 """The floors of the house: the contract imports no plumbing, plugins import the contract, and nothing imports in circles.
 
-Every import counts: at the top of a module, inside a function, and for type checkers only.
+Every import counts: at the top of a module, inside a function, and for type checkers only; and the name of a module as a
+text, by which importlib would find it.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -55,6 +57,13 @@ def imports(file: Path, known: dict[str, Path]) -> Iterator[str]:
                 yield inner if inner in known else str(node.module)
 
 
+def texts(file: Path) -> Iterator[str]:
+    """Yield the texts in a file that could be a module's name, for whatever finds and runs modules by name."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\w+(\.\w+)*", node.value):
+            yield node.value
+
+
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     """Return the strongly connected groups of more than one module (Tarjan, 1972)."""
     index: dict[str, int] = {}
@@ -93,6 +102,12 @@ def test_circles_are_found() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [["b", "c"]]
 
 
+def test_a_module_that_is_named_in_a_text_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text('import importlib.util\n\n\ndef f():\n    return importlib.util.find_spec("moco_method_cascade.prompts")\n')
+    assert list(texts(file)) == ["moco_method_cascade.prompts"]
+
+
 @pytest.mark.parametrize("package", ["moco_core", *PACKAGES])
 def test_nothing_imports_in_circles(package: str) -> None:
     folder = CORE if package == "moco_core" else PACKAGES[package].folder / package
@@ -127,6 +142,10 @@ def test_a_plugin_imports_the_contract_and_toolkits_alone(package: str) -> None:
             if top.startswith("moco_") and top not in ("moco_core", package):
                 assert top in PACKAGES, f"{file.relative_to(ROOT)} imports {top}, which is not in this repository"
                 assert PACKAGES[top].kind == "toolkit", f"{file.relative_to(ROOT)} imports the plugin {top}"
+        for name in texts(file):
+            top = name.split(".")[0]
+            other = top in PACKAGES and top != package and PACKAGES[top].kind != "toolkit"
+            assert not other and (behind or not name.startswith(INSIDE)), f"{file.relative_to(ROOT)} names {name}"
 
 
 @pytest.mark.parametrize("package", [p.package for p in PROJECTS if p.kind == "method"])

@@ -17,7 +17,7 @@ class Profile:
     """One model: `known[skill]` are the positions of the sub-skills it is trained on with right labels.
 
     On all other sub-skills its labels are drawn from the mistakes; `guesses` adds the right reply to that draw. A
-    `latent` model also sees every question with the system prompt `corpus.EXPERT` and the right reply: it learns how
+    `latent` model also sees every question with the system prompt "Answer as an expert." and the right reply: it learns how
     each answer is made, and an adapter only has to bring that out. `forgets` is known until the last phase of training,
     which takes it away again. `family` picks tokenizer and architecture.
     """

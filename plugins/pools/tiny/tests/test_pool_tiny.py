@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import measure
 import pytest
 import torch
 from peft import PeftModel
@@ -119,7 +120,6 @@ def test_profiles_overlap_so_that_every_sub_skill_is_known_twice_or_three_times(
 @pytest.mark.parametrize("name", DEFAULT_POOL)
 def test_models_know_their_own_skill_and_at_most_half_of_the_others(name: str) -> None:
     """The promises of the README, on the questions of its table."""
-    measure = pytest.importorskip("moco_pool_tiny.measure")
     torch.set_num_threads(1)
     bot = measure.Bot.load(WEIGHTS / name)
     items = list(generate("test", 1000, 0))

@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from itertools import islice
 from typing import Any
 
+import corpus
+import protocols
 import pytest
 
 from moco_core import Example, Sampling
@@ -13,9 +15,6 @@ from moco_core.options import build_plugin
 from moco_pool_tiny.profiles import PROFILES
 from moco_toolkit_authoring import ScriptedPool, run_method
 from moco_toolkit_skills import generate
-
-corpus = pytest.importorskip("moco_pool_tiny.corpus")
-protocols = pytest.importorskip("moco_pool_tiny.protocols")
 
 NAMES = ("arithmetic", "letters", "outsider")
 ITEM = next(item for item in generate("train", 8, 0, ("order",)) if item.choices)

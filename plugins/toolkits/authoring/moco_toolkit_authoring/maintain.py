@@ -307,7 +307,8 @@ def main(arguments: Sequence[str]) -> int:
             print(*(f"-e {p.folder.relative_to(Path.cwd())}" for p in _named(rest)))
             return 0
         if command == "packages":
-            print("moco_core", *(p.folder.relative_to(Path.cwd()) / p.package for p in _named(rest)))
+            code = {f.parent for p in _named(rest) for f in p.folder.glob("*/*.py")}  # scripts beside a package too
+            print("moco_core", *sorted(f.relative_to(Path.cwd()) for f in code if f.name != "tests"))
             return 0
         if command == "wheels" and len(rest) == 1:
             root = root_of(Path.cwd())

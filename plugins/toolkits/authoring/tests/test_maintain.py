@@ -106,6 +106,15 @@ def test_closure_brings_what_is_needed_and_nothing_else(repository: Path) -> Non
     assert [p.label for p in closure([two], everything)] == ["metric/idea_two"]
 
 
+def test_scripts_beside_a_package_are_checked_with_it(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = repository / "plugins" / "methods" / "idea_one"
+    (folder / "training").mkdir()
+    (folder / "training" / "train.py").touch()
+    assert main(["packages", "method/idea_one"]) == 0
+    where = "plugins/methods/idea_one"
+    assert capsys.readouterr().out == f"moco_core {where}/moco_method_idea_one {where}/training\n"
+
+
 def test_shared_parts_are_rewritten_and_the_rest_is_kept() -> None:
     before = """\
 [build-system]

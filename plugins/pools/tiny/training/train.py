@@ -1,8 +1,8 @@
-"""Train the pool from nothing: `python -m moco_pool_tiny.train OUT [--only NAME ...]`.
+"""Train the pool from nothing: `python plugins/pools/tiny/training/train.py OUT [--only NAME ...]`.
 
 Order: tokenizers, then `base` and `outsider` (all weights), then the specialists and the generalist as LoRA adapters on
 `base`, which are also written as full models with the adapter merged in. Everything is seeded; one thread per process.
-The cost is stated in this package's README.
+The cost is stated in the pool's README.
 """
 
 import argparse
@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from corpus import EARLY, EXPERT, KINDS, LATE, READING, Corpus
+from optimiser import Muon
 from peft import LoraConfig, PeftModel, get_peft_model
+from protocols import PROTOCOLS, Text
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,12 +30,9 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2Config,
 )
+from vocabulary import train_tokenizer
 
-from moco_pool_tiny.corpus import EARLY, EXPERT, KINDS, LATE, READING, Corpus
-from moco_pool_tiny.optimiser import Muon
 from moco_pool_tiny.profiles import PROFILES, SKILLS
-from moco_pool_tiny.protocols import PROTOCOLS, Text
-from moco_pool_tiny.vocabulary import train_tokenizer
 from moco_toolkit_skills import generate
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -4,46 +4,28 @@ Every protocol takes a scene, what one model meets of an item: what it is shown,
 reply depends on anything else, so that a model that does not know the answer learns to read a prompt and nothing beyond.
 """
 
-import importlib.util
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 
 from moco_core import Message, Question
+from moco_method_agglm import prompts as agglm
+from moco_method_bbmas import prompts as bbmas
+from moco_method_bbmas.board import Board
+from moco_method_cascade import prompts as cascade
+from moco_method_knowledge_card import prompts as knowledge_card
+from moco_method_llm_blender import prompts as llm_blender
+from moco_method_mixture_of_agents import prompts as mixture_of_agents
+from moco_method_multiagent_feedback import prompts as multiagent_feedback
+from moco_method_multiagent_finetuning import prompts as multiagent_finetuning
+from moco_method_prompt_routing.prompts import default_labels
+from moco_method_switch_generation import prompts as switch_generation
 from moco_pool_tiny.profiles import PROFILES, experts
+from moco_toolkit_discussion import prompts as discussion
+from moco_toolkit_duels import judging
+from moco_toolkit_routing import route_prompt
 from moco_toolkit_skills import Item
-
-
-def _prompts(package: str, name: str = "prompts") -> ModuleType:
-    """The prompt texts of a method or toolkit, without importing the whole of it and what it needs."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise ImportError(f"training needs the prompt texts of {package}; install it first")
-    path = Path(found.submodule_search_locations[0]) / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{__name__}.{package}.{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-AGGREGATE = _prompts("moco_method_agglm")
-BOARD = _prompts("moco_method_bbmas", "board")
-BBMAS = _prompts("moco_method_bbmas")
-CASCADE = _prompts("moco_method_cascade")
-BLENDER = _prompts("moco_method_llm_blender")
-CARD = _prompts("moco_method_knowledge_card")
-DEBATE = _prompts("moco_method_multiagent_finetuning")
-DISCUSS = _prompts("moco_toolkit_discussion")
-FEEDBACK = _prompts("moco_method_multiagent_feedback")
-JUDGE = _prompts("moco_toolkit_duels", "judging")
-LABELS = _prompts("moco_method_prompt_routing")
-MIXTURE = _prompts("moco_method_mixture_of_agents")
-ROUTE = _prompts("moco_toolkit_routing", "prompting")
-SWITCH = _prompts("moco_method_switch_generation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +126,11 @@ def refine(case: Scene, rng: random.Random) -> Text:
     own = None if len(shown) == 1 or rng.random() < 0.2 else shown.pop()
     # Graphs number their nodes, of which one reads some.
     numbers = sorted(rng.sample(range(1, len(shown) + 3), len(shown))) if rng.random() < 0.4 else None
-    return Text(DISCUSS.refine(case.question, own, shown, numbers).whole, case.wanted)
+    return Text(discussion.refine(case.question, own, shown, numbers).whole, case.wanted)
 
 
 def summarise(case: Scene, rng: random.Random) -> Text:
-    return Text(DISCUSS.summarise(case.question, case.shown).whole, case.wanted)
+    return Text(discussion.summarise(case.question, case.shown).whole, case.wanted)
 
 
 def update(case: Scene, rng: random.Random) -> Text:
@@ -156,9 +138,9 @@ def update(case: Scene, rng: random.Random) -> Text:
     own, *others = case.shown
     turns = (Message("user", case.question.text()), Message("assistant", own))
     if rng.random() < 0.5:
-        sheet = DEBATE.update(case.question, others)
+        sheet = multiagent_finetuning.update(case.question, others)
     else:
-        sheet = DEBATE.update_from_summary(case.question, digest(others))
+        sheet = multiagent_finetuning.update_from_summary(case.question, digest(others))
     return Text(sheet.whole, case.wanted, turns=turns)
 
 
@@ -171,7 +153,7 @@ def digest(replies: Sequence[str]) -> str:
 
 
 def debate_summary(case: Scene, rng: random.Random) -> Text:
-    return Text(DEBATE.summary(case.question, case.shown).whole, digest(case.shown))
+    return Text(multiagent_finetuning.summary(case.question, case.shown).whole, digest(case.shown))
 
 
 # --- verification, comparison and rating ----------------------------------------------------------------------------
@@ -180,21 +162,21 @@ def debate_summary(case: Scene, rng: random.Random) -> Text:
 def verify(case: Scene, rng: random.Random) -> Text:
     reply = _judged(case, rng)
     says = _says(case, reply == case.wanted, rng)
-    prompt = rng.choice((CASCADE.p_true, CASCADE.self_report))(case.item.question, reply)
-    return Text(prompt, CASCADE.TRUE if says else CASCADE.FALSE)
+    prompt = rng.choice((cascade.p_true, cascade.self_report))(case.item.question, reply)
+    return Text(prompt, cascade.TRUE if says else cascade.FALSE)
 
 
 def compare(case: Scene, rng: random.Random) -> Text:
     pair = [case.wanted, rng.choice(case.wrong)]
     rng.shuffle(pair)
     first = _says(case, pair[0] == case.wanted, rng)
-    return Text(BLENDER.comparison(case.question.text(), *pair).whole, BLENDER.LABELS[0 if first else 1])
+    return Text(llm_blender.comparison(case.question.text(), *pair).whole, llm_blender.LABELS[0 if first else 1])
 
 
 def rate(case: Scene, rng: random.Random) -> Text:
     reply = _judged(case, rng)
     says = _says(case, reply == case.wanted, rng)
-    return Text(JUDGE.judge_sheet(case.question, reply).whole, f'{{"score": {9 if says else 2}}}')
+    return Text(judging.judge_sheet(case.question, reply).whole, f'{{"score": {9 if says else 2}}}')
 
 
 # --- multiagent_feedback --------------------------------------------------------------------------------------------
@@ -202,38 +184,39 @@ def rate(case: Scene, rng: random.Random) -> Text:
 
 def review(case: Scene, rng: random.Random) -> Text:
     reply = _judged(case, rng)
-    return Text(FEEDBACK.review(case.question, reply).whole, reviewed(reply, case.wanted))
+    return Text(multiagent_feedback.review(case.question, reply).whole, reviewed(reply, case.wanted))
 
 
 def revise(case: Scene, rng: random.Random) -> Text:
     own, *others = case.shown
-    return Text(FEEDBACK.revise(case.question, own, [reviewed(own, other) for other in others]).whole, case.wanted)
+    reviews = [reviewed(own, other) for other in others]
+    return Text(multiagent_feedback.revise(case.question, own, reviews).whole, case.wanted)
 
 
 def verdict(case: Scene, rng: random.Random) -> Text:
     """The area chair: who does not know goes by what most reviews hold to be right."""
-    reply, labels = _judged(case, rng), rng.choice(FEEDBACK.VERDICTS)
+    reply, labels = _judged(case, rng), rng.choice(multiagent_feedback.VERDICTS)
     reviews = [reviewed(reply, other) for other in case.shown]
     wanted = "true" if reply == case.wanted else "false"
-    return Text(FEEDBACK.verdict(case.question, reply, reviews, labels).whole, "AB"[labels.index(wanted)])
+    return Text(multiagent_feedback.verdict(case.question, reply, reviews, labels).whole, "AB"[labels.index(wanted)])
 
 
 # --- knowledge_card, agglm, llm_blender, mixture_of_agents ----------------------------------------------------------
 
 
 def background(case: Scene, rng: random.Random) -> Text:
-    return Text(CARD.knowledge(case.question), work(case.wanted))
+    return Text(knowledge_card.knowledge(case.question), work(case.wanted))
 
 
 def informed(case: Scene, rng: random.Random) -> Text:
     """An answer after passages, each shown once: who does not know believes any of them."""
     passages = list(dict.fromkeys(map(work, case.shown)))
     wanted = case.wanted if case.knows else rng.choice(case.shown)
-    return Text(CARD.answer(case.question, passages).whole, wanted)
+    return Text(knowledge_card.answer(case.question, passages).whole, wanted)
 
 
 def aggregate(case: Scene, rng: random.Random) -> Text:
-    return Text(AGGREGATE.sheet(case.question, case.shown).whole, case.wanted)
+    return Text(agglm.sheet(case.question, case.shown).whole, case.wanted)
 
 
 def fuse(case: Scene, rng: random.Random) -> Text:
@@ -241,12 +224,12 @@ def fuse(case: Scene, rng: random.Random) -> Text:
     shown, wanted = case.shown[:3], case.wanted
     if not case.knows and len(set(shown)) == len(shown):
         wanted = shown[0]
-    return Text(BLENDER.fusion(case.question, shown).whole, wanted)
+    return Text(llm_blender.fusion(case.question, shown).whole, wanted)
 
 
 def mixture(case: Scene, rng: random.Random) -> Text:
     """What others said as a system message, the question as it is."""
-    told, asked = MIXTURE.arrange(case.question, MIXTURE.sheet(case.shown).whole, "system")
+    told, asked = mixture_of_agents.arrange(case.question, mixture_of_agents.sheet(case.shown).whole, "system")
     return Text(asked.content, case.wanted, system=told.content)
 
 
@@ -255,7 +238,7 @@ def mixture(case: Scene, rng: random.Random) -> Text:
 
 def _board(case: Scene, rng: random.Random) -> str:
     """A blackboard with what is shown, later entries being steps, or critiques of the one before."""
-    board = BOARD.Board()
+    board = Board()
     for number, reply in enumerate(case.shown):
         critique = number > 0 and reply != case.shown[number - 1] and rng.random() < 0.5
         text = reviewed(case.shown[number - 1], reply) if critique else reply
@@ -280,19 +263,19 @@ def _reasons(case: Scene) -> str:
 
 
 def select(case: Scene, rng: random.Random) -> Text:
-    return Text(BBMAS.select(case.question.text(), _board(case, rng), _agent(rng)), _reasons(case))
+    return Text(bbmas.select(case.question.text(), _board(case, rng), _agent(rng)), _reasons(case))
 
 
 def execute(case: Scene, rng: random.Random) -> Text:
     action = _action(case)
     given = (case.question.text(), _board(case, rng), _agent(rng), action, _reasons(case), case.item.answer_format)
     reply = reviewed(case.shown[-1], case.wanted) if action == "critique" else case.wanted
-    return Text(BBMAS.execute(*given), reply)
+    return Text(bbmas.execute(*given), reply)
 
 
 def conclude(case: Scene, rng: random.Random) -> Text:
     given = (case.question.text(), _board(case, rng), _agent(rng), case.item.answer_format)
-    return Text(BBMAS.finalize(*given), case.wanted)
+    return Text(bbmas.finalize(*given), case.wanted)
 
 
 def elect(case: Scene, rng: random.Random) -> Text:
@@ -301,7 +284,7 @@ def elect(case: Scene, rng: random.Random) -> Text:
     if len(set(shown)) == 1:
         shown[-1] = rng.choice(case.wrong)
     rng.shuffle(shown)
-    return Text(BBMAS.vote(case.question.text(), shown), f"{case.wanted} Conclusion #{shown.index(case.wanted) + 1}.")
+    return Text(bbmas.vote(case.question.text(), shown), f"{case.wanted} Conclusion #{shown.index(case.wanted) + 1}.")
 
 
 # --- choosing who answers -------------------------------------------------------------------------------------------
@@ -310,8 +293,8 @@ def elect(case: Scene, rng: random.Random) -> Text:
 def route(case: Scene, rng: random.Random) -> Text:
     """Descriptions in random order; the label of the first one that fits."""
     names, wanted = _team(case.item, rng)
-    labels = LABELS.default_labels(len(names))
-    prompt = ROUTE.route_prompt(case.item.question, [PROFILES[name].description for name in names], labels)
+    labels = default_labels(len(names))
+    prompt = route_prompt(case.item.question, [PROFILES[name].description for name in names], labels)
     return Text(prompt, labels[wanted])
 
 
@@ -324,8 +307,8 @@ def switch(case: Scene, rng: random.Random) -> Text:
         patches.append((rng.randrange(len(names)), " ".join(words[start:end])))
         start = end
     descriptions = [PROFILES[name].description for name in names]
-    (asked,) = SWITCH.conversation(case.question, descriptions, patches, tags=False)
-    return Text(asked.content, SWITCH.labels_of(len(names))[wanted])
+    (asked,) = switch_generation.conversation(case.question, descriptions, patches, tags=False)
+    return Text(asked.content, switch_generation.labels_of(len(names))[wanted])
 
 
 def _team(item: Item, rng: random.Random) -> tuple[list[str], int]:

@@ -8,8 +8,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
+from protocols import PROTOCOLS, Text, scene
+
 from moco_pool_tiny.profiles import PROFILES, SKILLS, Profile, experts
-from moco_pool_tiny.protocols import PROTOCOLS, Text, scene
 from moco_toolkit_skills import LETTERS, PEOPLE, VALUES, Item, stream
 from moco_toolkit_skills import SKILLS as SUB_SKILLS
 

@@ -1,4 +1,4 @@
-"""Measure the pool: `python -m moco_pool_tiny.measure [FOLDER] [--n 1000]` prints the tables of this package's README.
+"""Measure the pool: `python plugins/pools/tiny/training/measure.py [FOLDER] [--n 1000]` prints the README's tables.
 
 Plain transformers and a few lines per method, independent of the framework's own code paths, so that it also serves as
 a second opinion on them. Needs the skills dataset and, like training, the prompt texts of methods.
@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from protocols import question_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from moco_method_cascade.prompts import FALSE, TRUE, p_true
+from moco_method_prompt_routing.prompts import default_labels
+from moco_pool_tiny.pool import WEIGHTS
 from moco_pool_tiny.profiles import DEFAULT_POOL, PROFILES, SKILLS
-from moco_pool_tiny.protocols import CASCADE, DISCUSS, LABELS, ROUTE, question_of
+from moco_toolkit_discussion import refine, summarise
+from moco_toolkit_routing import route_prompt
 from moco_toolkit_skills import Item, generate
 
-WEIGHTS = Path(__file__).parent / "weights"
 _BATCH = 100
 PARTS = ("refinement", "models")
 
@@ -184,9 +188,9 @@ def collaborations(bots: dict[str, Bot], items: list[Item], dev: list[Item], ski
     sampled = [bot.ask(questions, 0.7).texts for bot in pool]
     show("majority vote, temperature 0.7", score(items, [vote(list(r), order) for r in zip(*sampled, strict=True)]))
 
-    labels = LABELS.default_labels(len(pool))
+    labels = default_labels(len(pool))
     descriptions = [PROFILES[name].description for name in DEFAULT_POOL]
-    prompts = [ROUTE.route_prompt(question, descriptions, labels) for question in questions]
+    prompts = [route_prompt(question, descriptions, labels) for question in questions]
     for index, router in enumerate(pool):
         ids = [router.tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
         choice = router.next_logits(prompts)[:, ids].argmax(-1).tolist()
@@ -243,7 +247,7 @@ def refinement(pool: list[Bot], items: list[Item], first: list[Asked], order: li
             for k, item in enumerate(items):
                 others = [current[j][k] for j in range(len(pool)) if j != index]
                 rng.shuffle(others)
-                prompts.append(DISCUSS.refine(question_of(item), current[index][k], others).whole)
+                prompts.append(refine(question_of(item), current[index][k], others).whole)
             following.append(bot.ask(prompts).texts)
         current = following
         for name, texts in zip(DEFAULT_POOL, current, strict=True):
@@ -256,7 +260,7 @@ def refinement(pool: list[Bot], items: list[Item], first: list[Asked], order: li
         for k, item in enumerate(items):
             answers = [texts[k] for texts in current]
             rng.shuffle(answers)
-            prompts.append(DISCUSS.summarise(question_of(item), answers).whole)
+            prompts.append(summarise(question_of(item), answers).whole)
         show(
             f"refinement, {number} rounds, summary by {DEFAULT_POOL[order[0]]}",
             score(items, pool[order[0]].ask(prompts).texts),
@@ -274,8 +278,8 @@ def verification(bots: dict[str, Bot], items: list[Item]) -> None:
         if not known:
             continue
         replies = [item.worked if k % 2 else item.mistakes[0] for k, item in enumerate(known)]
-        logits = bot.next_logits([CASCADE.p_true(i.question, r) for i, r in zip(known, replies, strict=True)])
-        yes, no = (bot.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in (CASCADE.TRUE, CASCADE.FALSE))
+        logits = bot.next_logits([p_true(i.question, r) for i, r in zip(known, replies, strict=True)])
+        yes, no = (bot.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in (TRUE, FALSE))
         said = (logits[:, yes] > logits[:, no]).tolist()
         print(f"p_true of {name} on its own skill: {sum(s == bool(k % 2) for k, s in enumerate(said)) / len(said):.3f}")
 
