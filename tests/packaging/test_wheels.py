@@ -134,7 +134,7 @@ def test_a_wheel_is_checked_in_a_fresh_environment(wheels: Wheels, third_party: 
         shutil.copy(wheel, dist)
     render("method", "my_idea", tmp_path / "good")
     render("method", "my_idea", tmp_path / "bad")
-    module = tmp_path / "bad" / "moco_method_my_idea" / "__init__.py"
+    module = tmp_path / "bad" / "moco_method_my_idea" / "method.py"
     module.write_text(module.read_text(encoding="utf-8").replace("import attrs", "import attrs\nimport moco_toolkit_voting"))
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MOCO_", "PIP_"))}
     env |= {"PYTHONPATH": str(third_party), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(dist)}

@@ -1,7 +1,8 @@
 """Tests of {{name}}: the conformance kit, and what this method alone promises."""
 
+from {{package}}.method import {{Class}}
+from {{package}}.options import Options
 from moco_toolkit_authoring import ScriptedPool, example_questions, method_checks, run_method
-from {{package}} import {{Class}}, Options
 
 test_conformance = method_checks("{{name}}", settings=[{}, {"samples": 2, "rank": False}], identical_is_single=True)
 

@@ -34,6 +34,14 @@ def test_a_new_plugin_has_the_shape_of_this_repository(kind: str, tmp_path: Path
     assert synced_pyproject(text) == text
 
 
+def test_a_new_method_has_the_modules_of_the_others(tmp_path: Path) -> None:
+    render("method", "two_words", tmp_path / "new")
+    package = tmp_path / "new" / "moco_method_two_words"
+    assert sorted(f.name for f in package.iterdir()) == ["__init__.py", "method.py", "options.py", "py.typed"]
+    top = ast.parse((package / "__init__.py").read_text(encoding="utf-8")).body
+    assert [n.module for n in top if isinstance(n, ast.ImportFrom)] == ["typing", "moco_core"], "nothing is imported at once"
+
+
 def test_a_summary_survives_quotes(tmp_path: Path) -> None:
     render("method", "quoted", tmp_path / "new", summary='Says "yes"\nto \\everything.')
     facts = tomllib.loads((tmp_path / "new" / "pyproject.toml").read_text(encoding="utf-8"))
