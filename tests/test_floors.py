@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import moco_core
+from moco_core.catalogue import Catalogue
 from moco_toolkit_authoring.maintain import projects
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,6 +158,24 @@ def test_methods_take_the_public_names_from_the_top(package: str) -> None:
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("moco_core."):
                 taken = [alias.name for alias in node.names if alias.name in public]
                 assert not taken, f"{file.relative_to(ROOT)}: take {', '.join(taken)} from moco_core"
+
+
+@pytest.mark.parametrize("package", [p.package for p in PROJECTS if p.kind == "method"])
+def test_methods_have_one_layout(package: str) -> None:
+    """What registers it in `__init__.py`, `options.py`, `method.py`; papers in one form, the README's ids among them."""
+    project = PACKAGES[package]
+    cls = Catalogue({}).load("method", project.name)
+    assert len((project.folder / package / "__init__.py").read_text(encoding="utf-8").splitlines()) <= 12
+    assert (cls.Options.__module__, cls.Options.__name__) == (f"{package}.options", "Options")
+    assert cls.__module__ == f"{package}.method"
+    assert re.match(rf"{package}\.(method|system)$|moco_toolkit_", cls.system.__module__)
+    section = re.search(r"^## Paper\n+(.*?)\n\n## ", (project.folder / "README.md").read_text("utf-8"), re.M | re.S)
+    assert section is not None
+    if section[1] == "None.":
+        assert cls.paper == ""
+    else:
+        assert re.fullmatch(r"arXiv \d{4}\.\d{5}(, \d{4}\.\d{5})*", cls.paper)
+        assert not (unnamed := [i for i in re.findall(r"[\d.]{10}", cls.paper) if i not in section[1]]), unnamed
 
 
 def lines(files: Iterable[Path]) -> int:

@@ -329,11 +329,3 @@ def test_importing_a_method_imports_neither_torch_nor_its_own_modules():
     code = "import sys; " + "; ".join(f"import moco_method_{name}" for name in METHODS)
     code += "; print([m for m in sys.modules if m == 'torch' or m.startswith('moco_method_') and '.' in m])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_names_its_options_and_papers_as_the_others_do(name):
-    cls = Catalogue({}).load("method", name)
-    assert cls.Options.__name__ == "Options" and cls.Options.__module__ == f"moco_method_{name}.options"
-    assert cls.__module__ == cls.system.__module__ == f"moco_method_{name}.method"
-    assert re.fullmatch(r"arXiv \d{4}\.\d{5}(, \d{4}\.\d{5})*", cls.paper)
