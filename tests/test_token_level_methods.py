@@ -1,11 +1,13 @@
 """The methods that work token by token: who wrote what and bad input, through the command line; fits and saved systems."""
 
+import importlib
 import json
 import os
 import pty
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import command_line
@@ -235,6 +237,46 @@ def test_fitting_twice_on_one_cache_makes_no_new_call_and_no_new_forward(tmp_pat
     assert made > 0 and more == 0
     assert (again.state, again.texts) == (first.state, first.texts)
     assert again.calls == first.calls  # and yet nobody's work looks free
+
+
+MATHS = {
+    "co_llm": ("fitting", "train_head"),
+    "mentor_collab": ("fitting", "train_probe"),
+    "logit_fusion": ("likelihood", "fit_weights"),
+}
+"""The function of a fit that computes and waits for nobody."""
+
+
+@pytest.mark.parametrize("name", MATHS)
+def test_what_a_fit_computes_leaves_the_loop_free(monkeypatch, name):
+    from moco_core import Score
+    from moco_core.options import NoOptions
+    from moco_toolkit_authoring import examples
+    from moco_toolkit_authoring.toy import LastWord
+
+    class Chance(LastWord):
+        def score(self, example, reply, context):  # of any two texts one may be the better, so that there is what to learn
+            return Score(value=float(context.rng(reply.text).random()))
+
+    module_name, function = MATHS[name]
+    module = importlib.import_module(f"moco_method_{name}.{module_name}")
+    cls = Catalogue({}).load("method", name)
+    maths, fit, threads, loops = getattr(module, function), cls.fit, set(), set()
+
+    def watched(*args, **given):
+        threads.add(threading.current_thread())
+        return maths(*args, **given)
+
+    async def fit_watched(*args):
+        loops.add(threading.current_thread())
+        return await fit(*args)
+
+    monkeypatch.setattr(module, function, watched)
+    monkeypatch.setattr(cls, "fit", fit_watched)
+    dev = examples(8, prefix="d")
+    more = {"min_labels": 2, "epochs": 2} if name == "mentor_collab" else {}
+    outcome = run(name, FITS[name] | more, small_pool(), dev=dev, metric=Chance(NoOptions()))
+    assert not outcome.errors and threads and loops and threads.isdisjoint(loops)
 
 
 THINKING = {

@@ -108,7 +108,7 @@ async def fit_with_base(
     async def look(spent: decoding.Spent) -> dict[str, Any]:
         part = lesson.held or lesson.learn
         read = await lesson.read(pair, options, part, context, spent, label="scoring held-out targets")
-        told = _judge(torch.tensor(head), read, options)
+        told = await asyncio.to_thread(_judge, torch.tensor(head), read, options)
         return {**told, "report": {"texts": len(job.rows), "held_out_texts": len(read), **told["report"]}}
 
     what = lesson.what("co_llm.thresholds", options, lesson.held or lesson.learn)

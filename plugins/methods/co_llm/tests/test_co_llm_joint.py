@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 
 import attrs
 import pytest
@@ -16,6 +17,7 @@ from moco_core import CapabilityError, Question, Sampling
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.training import TrainingSite
+from moco_method_co_llm import fitting
 from moco_method_co_llm.joint import Joint, Scored, head_of
 from moco_method_co_llm.joint_loss import Deferring
 from moco_method_co_llm.method import CoLLM
@@ -182,6 +184,19 @@ def test_with_its_threshold_at_one_the_trained_base_answers_alone(pool, tmp_path
         kept = [i for i in wrote[0, len(prompt) :].tolist() if i not in ends]
         assert outcome.texts["q"] == loaded.decode(kept)
     assert outcome.replies["q"].meta["tokens"]["m1"] == {"read": 0, "written": 0}
+
+
+def test_what_is_computed_about_the_trained_base_leaves_the_loop_free(pool, tmp_path, monkeypatch):
+    training_here.train_here(monkeypatch)
+    judge, threads = fitting._judge, []
+
+    def watched(*args):
+        threads.append(threading.current_thread())
+        return judge(*args)
+
+    monkeypatch.setattr(fitting, "_judge", watched)
+    run_method(CoLLM(Options(**QUICK, train="lora")), pool, cache=Cache(tmp_path / "c.sqlite"), **KEYWORDS)
+    assert len(threads) == 1 and threads[0] is not threading.current_thread()  # this one, which runs the loop
 
 
 def test_a_plan_tells_what_training_takes(pool):
