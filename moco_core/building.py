@@ -35,7 +35,7 @@ def as_given(options: Any, data: Any) -> Any:
 class Scope:
     """What structuring needs besides the value: where plugins come from, which kind may stand here, the problems so far."""
 
-    plugins: Plugins | None
+    catalogue: Plugins | None
     lines: Mapping[str, int]
     slot: Slot | None = None
     problems: list[str] = attrs.field(factory=list)
@@ -182,13 +182,13 @@ def structure_plugin(slot: Slot, data: Any, path: str, scope: Scope) -> Plugin |
     if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
         scope.say(f"{path}: expected the name of a {slot.kind}, or a mapping with the key name")
         return None
-    if scope.plugins is None:
+    if scope.catalogue is None:
         scope.say(f"{path}: plugins can be named only where they are looked up; pass plugins= to build()")
         return None
     name = section["name"]
     given = {str(k): v for k, v in section.items() if k != "name"}
     try:
-        cls = scope.plugins.load(slot.kind, name)
+        cls = scope.catalogue.load(slot.kind, name)
     except PluginError as error:
         scope.say(f"{path}: {error}")
         return None
@@ -263,10 +263,10 @@ def _structure_class(
 def _default_section(slot: Slot, path: str, scope: Scope) -> Any:
     if not callable(slot.default):
         return slot.default
-    if scope.plugins is None:
+    if scope.catalogue is None:
         return None  # the holder's own default stays: it says what is missing when it is used
     try:
-        return slot.default(tuple(scope.plugins.cards(slot.kind)))
+        return slot.default(tuple(scope.catalogue.plugins(slot.kind)))
     except ConfigError as error:
         scope.problems.extend(f"{path}: {p}" for p in error.problems)
         return None

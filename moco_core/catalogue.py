@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from moco_core.discovery import Card, EntryPoint, card_of, distribution_name, installed_points, normal
+from moco_core.discovery import EntryPoint, PluginInfo, distribution_name, installed_points, normal, read_plugin_info
 from moco_core.errors import (
     BrokenPlugin,
     IncompatiblePlugin,
@@ -67,45 +67,45 @@ class Catalogue:
         self._trace = bool(environ.get("MOCO_TRACE"))
         self._points = None if entry_points is None else list(entry_points)
         self._registered: dict[tuple[str, str], type] = {}
-        self._cards: dict[str, dict[str, Card]] = {}
+        self._plugins: dict[str, dict[str, PluginInfo]] = {}
         self._loaded: dict[tuple[str, str], type] = {}
 
     # ---------------------------------------------------------------- listing
 
-    def cards(self, kind: str) -> dict[str, Card]:
+    def plugins(self, kind: str) -> dict[str, PluginInfo]:
         """Return the plugins of a kind by name, sorted; nothing is imported.
 
         Raises PluginConflict if two distributions claim one name.
         """
-        if kind not in self._cards:
-            self._cards[kind] = self._scan(kind)
-        cards = dict(self._cards[kind])
+        if kind not in self._plugins:
+            self._plugins[kind] = self._scan(kind)
+        plugins = dict(self._plugins[kind])
         for (its_kind, name), cls in self._registered.items():
             if its_kind == kind:
                 summary = (cls.__doc__ or "").strip().partition("\n")[0]
-                cards[name] = Card(kind=kind, name=name, module=cls.__module__, summary=summary)
-        return dict(sorted(cards.items()))
+                plugins[name] = PluginInfo(kind=kind, name=name, module=cls.__module__, summary=summary)
+        return dict(sorted(plugins.items()))
 
     def _entry_points(self, group: str) -> list[EntryPoint]:
         if self._points is None:
             self._points = installed_points()
         return [p for p in self._points if p.group == group]
 
-    def _scan(self, kind: str) -> dict[str, Card]:
-        cards: dict[str, Card] = {}
-        found = [card_of(kind, point) for point in self._entry_points(GROUPS[kind])]
-        for card in sorted(found, key=lambda c: (c.name, c.distribution)):
-            if self._allowed is not None and normal(card.distribution) not in self._allowed:
+    def _scan(self, kind: str) -> dict[str, PluginInfo]:
+        plugins: dict[str, PluginInfo] = {}
+        found = [read_plugin_info(kind, point) for point in self._entry_points(GROUPS[kind])]
+        for info in sorted(found, key=lambda i: (i.name, i.distribution)):
+            if self._allowed is not None and normal(info.distribution) not in self._allowed:
                 continue
-            first = cards.get(card.name)
+            first = plugins.get(info.name)
             if first is None:
-                cards[card.name] = card
-            elif (first.distribution, first.module) != (card.distribution, card.module):
+                plugins[info.name] = info
+            elif (first.distribution, first.module) != (info.distribution, info.module):
                 raise PluginConflict(
-                    f"{kind} {card.name!r} comes from both {first.distribution} {first.version} and "
-                    f"{card.distribution} {card.version}; uninstall one of them"
+                    f"{kind} {info.name!r} comes from both {first.distribution} {first.version} and "
+                    f"{info.distribution} {info.version}; uninstall one of them"
                 )
-        return cards
+        return plugins
 
     # ---------------------------------------------------------------- loading
 
@@ -118,17 +118,17 @@ class Catalogue:
         if registered is not None:
             return registered
         if (kind, name) not in self._loaded:
-            card = self.card(kind, name)
-            self._loaded[kind, name] = self._class_of(kind, _imported(card), _who(card))
+            info = self.plugin_info(kind, name)
+            self._loaded[kind, name] = self._class_of(kind, _imported(info), _who(info))
         return self._loaded[kind, name]
 
-    def card(self, kind: str, name: str) -> Card:
-        """Return one plugin's card. Raises UnknownPlugin with the command that would install it."""
-        cards = self.cards(kind)
-        if name in cards:
-            return cards[name]
-        hint = suggest(name, cards)
-        others = [k for k in KINDS if k != kind and name in self.cards(k)]
+    def plugin_info(self, kind: str, name: str) -> PluginInfo:
+        """Return what is known of one plugin. Raises UnknownPlugin with the command that would install it."""
+        plugins = self.plugins(kind)
+        if name in plugins:
+            return plugins[name]
+        hint = suggest(name, plugins)
+        others = [k for k in KINDS if k != kind and name in self.plugins(k)]
         if others:
             hint += f" ({name!r} is a {others[0]})"
         if self._allowed is not None:
@@ -136,19 +136,19 @@ class Catalogue:
         mine = sorted(f"{n!r}" for k, n in self._registered if k == kind)
         if not hint and mine:
             hint += f" (registered by hand: {', '.join(mine)})"
-        raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}{_advice(kind, name, cards)}")
+        raise UnknownPlugin(f"no {kind} {name!r} is installed{hint}{_advice(kind, name, plugins)}")
 
     def able(self, kind: str, keyword: str) -> list[str]:
         """Return the names of the plugins of a kind that carry a keyword such as ``can-step``; nothing is imported."""
-        return [name for name, card in self.cards(kind).items() if keyword in card.keywords]
+        return [name for name, info in self.plugins(kind).items() if keyword in info.keywords]
 
-    def entry(self, card: Card) -> Any:
-        """Import and return what a card's entry point names (a command). Raises BrokenPlugin or IncompatiblePlugin."""
-        module = _imported(card)
+    def entry(self, info: PluginInfo) -> Any:
+        """Import and return what an entry point names (a command). Raises BrokenPlugin or IncompatiblePlugin."""
+        module = _imported(info)
         try:
-            return getattr(module, card.attribute)
+            return getattr(module, info.attribute)
         except AttributeError as error:
-            raise BrokenPlugin(f"{_who(card)}: {error_line(error)}") from None
+            raise BrokenPlugin(f"{_who(info)}: {error_line(error)}") from None
 
     def manager(self) -> pluggy.PluginManager:
         """Return a manager of the hook specification; with ``MOCO_TRACE`` it prints every call."""
@@ -191,7 +191,7 @@ class Catalogue:
             *names, last = (base.__name__ for base in _bases().values())
             raise PluginError(f"{cls!r} is neither a {', '.join(names)} nor {last} subclass")
         name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-        taken = self._scan(kind).get(name) if kind not in self._cards else self._cards[kind].get(name)
+        taken = self._scan(kind).get(name) if kind not in self._plugins else self._plugins[kind].get(name)
         if taken is not None:
             raise PluginConflict(f"{kind} {name!r} is already provided by {taken.distribution}; register another name")
         self._registered[kind, name] = cls
@@ -244,7 +244,7 @@ def _published() -> frozenset[str]:
     return frozenset(re.split(r"[^\w.-]", w, maxsplit=1)[0] for w in wanted if "extra" in w)
 
 
-def _advice(kind: str, name: str, cards: Mapping[str, Card]) -> str:
+def _advice(kind: str, name: str, plugins: Mapping[str, PluginInfo]) -> str:
     """Return how to install a plugin of this project; nothing for names that nobody here vouches for."""
     if not name.replace("_", "").replace("-", "").isalnum():
         return ""  # a path
@@ -254,22 +254,22 @@ def _advice(kind: str, name: str, cards: Mapping[str, Card]) -> str:
     if wanted in _published():
         return f"; try: pip install {wanted}"
     near = difflib.get_close_matches(wanted, [d for d in _published() if d.startswith(prefix)], n=1, cutoff=0.85)
-    have = {normal(card.distribution) for card in cards.values()}
+    have = {normal(info.distribution) for info in plugins.values()}
     return f"; try: pip install {near[0]}" if near and near[0] not in have else ""
 
 
-def _who(card: Card) -> str:
-    return f"{card.kind} {card.name!r} ({card.distribution} {card.version})"
+def _who(info: PluginInfo) -> str:
+    return f"{info.kind} {info.name!r} ({info.distribution} {info.version})"
 
 
-def _imported(card: Card) -> ModuleType:
+def _imported(info: PluginInfo) -> ModuleType:
     """Import a plugin's module. Raises BrokenPlugin or IncompatiblePlugin."""
-    if card.problem:
-        raise IncompatiblePlugin(f"{_who(card)} {card.problem}")
+    if info.problem:
+        raise IncompatiblePlugin(f"{_who(info)} {info.problem}")
     try:
-        return importlib.import_module(card.module)
+        return importlib.import_module(info.module)
     except (Exception, SystemExit) as error:
         raise BrokenPlugin(
-            f"{_who(card)} is installed but importing {card.module} fails: {error_line(error)[:300]}; "
+            f"{_who(info)} is installed but importing {info.module} fails: {error_line(error)[:300]}; "
             f"reinstall it or report it to its author"
         ) from error

@@ -276,7 +276,7 @@ def _file_as_dataset(catalogue: Catalogue, section: Any, path: str, lines: Lines
     The reader is told to guess what is not given. Short names of fields are taken too: ``id`` for ``id_field``.
     """
     file = section.get("name") if isinstance(section, Mapping) else None
-    if not isinstance(file, str) or file in catalogue.cards("dataset"):
+    if not isinstance(file, str) or file in catalogue.plugins("dataset"):
         return section
     if not ("." in file or "/" in file or Path(file).is_file()):  # no name of a plugin has these signs
         return section

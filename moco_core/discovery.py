@@ -32,7 +32,7 @@ class EntryPoint(NamedTuple):
     dist: Distribution
 
 
-class Card(NamedTuple):
+class PluginInfo(NamedTuple):
     """One plugin as its metadata describes it.
 
     ``attribute`` is what its entry point names within ``module`` (commands only), ``distribution`` and ``version`` are
@@ -68,10 +68,10 @@ def distribution_name(kind: str, name: str) -> str:
     return f"moco-{kind}-{name}".replace("_", "-").lower()
 
 
-def card_of(kind: str, point: EntryPoint) -> Card:
-    """Return the card of an entry point."""
+def read_plugin_info(kind: str, point: EntryPoint) -> PluginInfo:
+    """Return what the distribution of an entry point states of its plugin."""
     facts = _facts(point.dist)
-    card = Card(
+    info = PluginInfo(
         kind=kind,
         name=point.name,
         module=point.module,
@@ -81,10 +81,10 @@ def card_of(kind: str, point: EntryPoint) -> Card:
         summary=facts["summary"],
         keywords=tuple(k for k in re.split(r"[,\s]+", facts["keywords"]) if k),
     )
-    if card.spec is not None and card.spec != SPEC:
-        which = "upgrade the plugin" if card.spec < SPEC else "upgrade moco-core"
-        return card._replace(problem=f"was made for hook specification {card.spec}, this core has {SPEC}; {which}")
-    return card
+    if info.spec is not None and info.spec != SPEC:
+        which = "upgrade the plugin" if info.spec < SPEC else "upgrade moco-core"
+        return info._replace(problem=f"was made for hook specification {info.spec}, this core has {SPEC}; {which}")
+    return info
 
 
 def installed_points() -> list[EntryPoint]:

@@ -53,7 +53,7 @@ def build(
     data came from; ``plugins`` is the catalogue that plugins named in the data come from. Raises ConfigError with all
     problems at once.
     """
-    scope = Scope(plugins=plugins, lines=lines or {})
+    scope = Scope(catalogue=plugins, lines=lines or {})
     value = structure(cls, {} if data is None else data, path, scope)
     scope.finish()
     return typing.cast(T, value)
@@ -63,7 +63,7 @@ def build_plugin(
     plugins: Plugins, kind: str, section: Any, path: str, lines: Mapping[str, int] | None = None
 ) -> Plugin:
     """Load the plugin that a section names and build its options. Raises ConfigError with all problems at once."""
-    scope = Scope(plugins=plugins, lines=lines or {})
+    scope = Scope(catalogue=plugins, lines=lines or {})
     value = structure_plugin(Slot(kind=kind), section, path, scope)
     scope.finish()
     return typing.cast(Plugin, value)

@@ -13,7 +13,7 @@ from moco_core.catalogue import installed
 from moco_core.options import build
 
 JUDGES = Path(__file__).parent / "helpers" / "scripted_judges.py"
-NAMES = [n for n in installed().cards("dataset") if n not in ("custom", "lm_eval", "skills")]
+NAMES = [n for n in installed().plugins("dataset") if n not in ("custom", "lm_eval", "skills")]
 
 
 def fixture(name):

@@ -61,7 +61,7 @@ def readme(name):
 
 def test_all_25_are_there():
     # other tests of this process may have registered datasets of their own, which no distribution brings
-    found = {n for n, card in installed().cards("dataset").items() if card.distribution and "contrib" not in card.keywords}
+    found = {n for n, info in installed().plugins("dataset").items() if info.distribution and "contrib" not in info.keywords}
     assert set(NAMES) | {"custom", "lm_eval", "skills"} == found
 
 

@@ -11,7 +11,7 @@ from moco_core.catalogue import installed
 from moco_core.options import build
 from moco_toolkit_data import Drop, read_rows
 
-NAMES = [n for n in installed().cards("dataset") if n not in ("custom", "lm_eval", "skills")]
+NAMES = [n for n in installed().plugins("dataset") if n not in ("custom", "lm_eval", "skills")]
 SPLITS = ("dev", "test")
 
 

@@ -12,7 +12,7 @@ from moco_core.catalogue import installed
 
 ROOT = Path(__file__).parents[1]
 JUDGES = ROOT / "tests" / "helpers" / "scripted_judges.py"
-NAMES = [n for n in installed().cards("dataset") if n not in ("custom", "lm_eval", "skills")]
+NAMES = [n for n in installed().plugins("dataset") if n not in ("custom", "lm_eval", "skills")]
 
 
 def block(name, language):

@@ -68,15 +68,15 @@ class _Commands(click.Group):
         from moco_core.catalogue import installed
         from moco_core.errors import BrokenPlugin, UnknownPlugin
 
-        card = installed().cards("command").get(cmd_name)
-        if card is None:
+        info = installed().plugins("command").get(cmd_name)
+        if info is None:
             if cmd_name in _COMMANDS:
                 raise UnknownPlugin(f"moco {cmd_name} is not installed; pip install 'moco-core[authoring]'")
             return None
-        found = installed().entry(card)
+        found = installed().entry(info)
         if not isinstance(found, click.Command):
             raise BrokenPlugin(
-                f"command {cmd_name!r} ({card.distribution} {card.version}) is {found!r}, no click command"
+                f"command {cmd_name!r} ({info.distribution} {info.version}) is {found!r}, no click command"
             )
         return found
 
@@ -107,13 +107,13 @@ def _described() -> Iterator[tuple[str, str, str]]:
     """Yield name, section and help of every command, those of other distributions last; nothing is imported."""
     from moco_core.catalogue import installed
 
-    cards = installed().cards("command")
+    plugins = installed().plugins("command")
     for name, (section, module, text) in _COMMANDS.items():
-        yield name, section, text if module or name in cards else f"{text} (pip install 'moco-core[authoring]')"
-    for name, card in cards.items():
+        yield name, section, text if module or name in plugins else f"{text} (pip install 'moco-core[authoring]')"
+    for name, info in plugins.items():
         if name not in _COMMANDS:
-            section = next((s for s in SECTIONS if f"section-{s}" in card.keywords), "look")
-            yield name, section, f"{card.summary} [{card.problem}]" if card.problem else card.summary
+            section = next((s for s in SECTIONS if f"section-{s}" in info.keywords), "look")
+            yield name, section, f"{info.summary} [{info.problem}]" if info.problem else info.summary
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -67,7 +67,7 @@ def named(catalogue: Catalogue, words: Sequence[str]) -> tuple[str, str]:
         return words[0], words[1]
     if len(words) != 1:
         raise ConfigError("expected [KIND] NAME")
-    found = [k for k in KINDS if words[0] in catalogue.cards(k)]
+    found = [k for k in KINDS if words[0] in catalogue.plugins(k)]
     if len(found) > 1:
         raise ConfigError(f"{words[0]!r} is a {' and a '.join(found)}; say which: {found[0]} {words[0]}")
     return (found[0] if found else "method"), words[0]
@@ -77,7 +77,7 @@ def complete_plugin(kind: str) -> Callable[[click.Context, click.Parameter, str]
     """Return a shell-completion function for the plugin names of a kind."""
 
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-        return [n for n in installed().cards(kind) if n.startswith(incomplete)]
+        return [n for n in installed().plugins(kind) if n.startswith(incomplete)]
 
     return complete
 
@@ -275,8 +275,8 @@ def _read_source(path: Path, catalogue: Catalogue) -> tuple[dict[str, Any], Line
     from moco_core.cli.reading import load_yaml
 
     data, lines = load_yaml(path)
-    for card in catalogue.cards("reader").values() if path.suffix == ".json" else ():
-        found = catalogue.entry(card)(data, path)
+    for info in catalogue.plugins("reader").values() if path.suffix == ".json" else ():
+        found = catalogue.entry(info)(data, path)
         if found is not None:  # another program's: its paths start from where it is run, as there
             data, remarks = found
             for remark in remarks:

@@ -151,7 +151,7 @@ def _style(row: Row) -> str:
 
 def check_columns(columns: Sequence[str], catalogue: Catalogue) -> None:
     """Refuse a column that no table will have, before any work. Raises ConfigError."""
-    if catalogue.cards("report"):
+    if catalogue.plugins("report"):
         shown([], catalogue, columns)
     elif unknown := [c for c in columns if c not in _COLUMNS]:
         raise ConfigError(f"--columns: {unknown[0]}: no such column; there are {', '.join(dict.fromkeys(_COLUMNS))}")

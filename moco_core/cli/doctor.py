@@ -20,7 +20,7 @@ from moco_core.cli.common import json_option
 from moco_core.cli.keeping import cache_info
 from moco_core.cli.screen import printable
 from moco_core.config import default_cache_path
-from moco_core.discovery import Card
+from moco_core.discovery import PluginInfo
 from moco_core.errors import MocoError
 from moco_core.kinds import KINDS
 from moco_core.runtime.cache import Cache
@@ -63,7 +63,7 @@ def _scripts() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     """Yield what the installed distributions of MoCo need of others."""
-    ours = {card.distribution for kind in KINDS for card in _cards(kind)[0].values() if card.distribution}
+    ours = {info.distribution for kind in KINDS for info in _listed(kind)[0].values() if info.distribution}
     needed: dict[str, set[str]] = {}
     for name in {*ours, "moco-core"}:
         for requirement in metadata.requires(name) or ():
@@ -83,23 +83,23 @@ def _packages() -> Iterator[Finding]:
                 )
 
 
-def _cards(kind: str) -> tuple[dict[str, Card], str]:
+def _listed(kind: str) -> tuple[dict[str, PluginInfo], str]:
     """Return the plugins of a kind, or none and why they cannot be listed."""
     try:
-        return installed().cards(kind), ""
+        return installed().plugins(kind), ""
     except MocoError as error:
         return {}, str(error)
 
 
 def _plugins() -> Iterator[Finding]:
     for kind in KINDS:
-        cards, conflict = _cards(kind)
+        plugins, conflict = _listed(kind)
         if conflict:
             yield "problem", f"{kind}s", conflict
             continue
-        yield "ok" if cards else "note", f"{kind}s", f"{len(cards)} installed"
-        bad = {name: card.problem for name, card in cards.items() if card.problem}
-        for name in cards:
+        yield "ok" if plugins else "note", f"{kind}s", f"{len(plugins)} installed"
+        bad = {name: info.problem for name, info in plugins.items() if info.problem}
+        for name in plugins:
             try:
                 installed().load(kind, name)
             except MocoError as error:
@@ -133,11 +133,11 @@ def _disk() -> Finding:
 
 def _theirs() -> Iterator[Finding]:
     """Yield what installed distributions look at themselves."""
-    cards, conflict = _cards("doctor")
+    plugins, conflict = _listed("doctor")
     if conflict:
         yield "problem", "doctor", conflict
-    for card in cards.values():
+    for info in plugins.values():
         try:
-            yield from list(installed().entry(card)())
+            yield from list(installed().entry(info)())
         except Exception as error:
-            yield "problem", card.name, f"{card.distribution} cannot look: {type(error).__name__}: {error}"
+            yield "problem", info.name, f"{info.distribution} cannot look: {type(error).__name__}: {error}"

@@ -116,7 +116,7 @@ def _ruled_out(catalogue: Catalogue, benchmark: Benchmark) -> dict[str, str]:
     """
     out: dict[str, str] = {}
     asked = {method.name for method in (*benchmark.config.methods, *benchmark.config.controls)}
-    for name in (n for n in catalogue.cards("method") if n not in asked):
+    for name in (n for n in catalogue.plugins("method") if n not in asked):
         try:
             cls = catalogue.load("method", name)
             options = cls.Options() if cls.Options is not NoOptions else NoOptions()

@@ -22,34 +22,34 @@ def list_command(kind: str | None, capability: str | None, plugin_files: tuple[P
     """List the installed plugins, from their metadata alone: nothing is imported."""
     catalogue = known_plugins(plugin_files)
     kinds = ["pool"] if capability else [kind] if kind else list(KINDS)
-    cards = [card for k in kinds for card in catalogue.cards(k).values()]
+    plugins = [info for k in kinds for info in catalogue.plugins(k).values()]
     if capability:
-        cards = [card for card in cards if f"can-{capability}" in card.keywords]
+        plugins = [info for info in plugins if f"can-{capability}" in info.keywords]
     if as_json:
         rows = [
             {
-                "kind": c.kind,
-                "name": c.name,
-                "level": c.level,
-                "summary": c.summary,
-                "distribution": c.distribution,
-                "version": c.version,
-                "problem": c.problem,
+                "kind": p.kind,
+                "name": p.name,
+                "level": p.level,
+                "summary": p.summary,
+                "distribution": p.distribution,
+                "version": p.version,
+                "problem": p.problem,
             }
-            for c in cards
+            for p in plugins
         ]
         click.echo(json.dumps(rows, indent=1))
         return
-    width = max((len(c.name) for c in cards), default=0)
+    width = max((len(p.name) for p in plugins), default=0)
     for k, contributed in ((k, contributed) for k in kinds for contributed in (False, True)):
-        mine = [c for c in cards if c.kind == k and ("contrib" in c.keywords) == contributed]
+        mine = [p for p in plugins if p.kind == k and ("contrib" in p.keywords) == contributed]
         if contributed and not mine:
             continue
         click.echo(f"{k}s{', contributed' if contributed else ''} ({len(mine)})")
-        for card in mine:
-            level = f"{card.level:7}" if k == "method" else ""
-            note = f"  [{card.problem}]" if card.problem else ""
-            click.echo(f"  {card.name:{width}}  {level}{card.summary}{note}")
+        for info in mine:
+            level = f"{info.level:7}" if k == "method" else ""
+            note = f"  [{info.problem}]" if info.problem else ""
+            click.echo(f"  {info.name:{width}}  {level}{info.summary}{note}")
 
 
 @click.command("show")
@@ -74,7 +74,7 @@ def show_command(words: tuple[str, ...], plugin_files: tuple[Path, ...], as_json
     kind, name = named(catalogue, words)
     cls = catalogue.load(kind, name)
     if as_json:
-        click.echo(json.dumps(show_rows(catalogue.card(kind, name), cls), indent=1, default=str))
+        click.echo(json.dumps(show_rows(catalogue.plugin_info(kind, name), cls), indent=1, default=str))
         return
-    for line in show_lines(catalogue.card(kind, name), cls):
+    for line in show_lines(catalogue.plugin_info(kind, name), cls):
         click.echo(line)

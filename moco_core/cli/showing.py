@@ -11,20 +11,20 @@ import attrs
 from moco_core.cli.describing import OptionInfo, describe
 from moco_core.config import KEYS, Settings
 from moco_core.data import Dataset
-from moco_core.discovery import Card
+from moco_core.discovery import PluginInfo
 from moco_core.methods import Method
 from moco_core.options import plain
 from moco_core.types import Sampling
 
 
-def show_rows(card: Card, cls: type[Any]) -> dict[str, Any]:
+def show_rows(info: PluginInfo, cls: type[Any]) -> dict[str, Any]:
     """Return what is known about a plugin as JSON data."""
     body: dict[str, Any] = {
-        "kind": card.kind,
-        "name": card.name,
-        "summary": card.summary or _doc(cls).splitlines()[0],
-        "distribution": card.distribution,
-        "version": card.version,
+        "kind": info.kind,
+        "name": info.name,
+        "summary": info.summary or _doc(cls).splitlines()[0],
+        "distribution": info.distribution,
+        "version": info.version,
         "class": f"{cls.__module__}.{cls.__qualname__}",
         "options": [{**attrs.asdict(o), "default": plain(o.default)} for o in describe(cls.Options)],
     }
@@ -35,10 +35,10 @@ def show_rows(card: Card, cls: type[Any]) -> dict[str, Any]:
     return body
 
 
-def show_lines(card: Card, cls: type[Any]) -> list[str]:
+def show_lines(info: PluginInfo, cls: type[Any]) -> list[str]:
     """Return the page about a plugin."""
-    origin = f"{card.distribution} {card.version}".strip() or f"registered from {card.module}"
-    lines = [f"{card.kind} {card.name} ({origin})", "", *_doc(cls).splitlines(), ""]
+    origin = f"{info.distribution} {info.version}".strip() or f"registered from {info.module}"
+    lines = [f"{info.kind} {info.name} ({origin})", "", *_doc(cls).splitlines(), ""]
     if issubclass(cls, Method):
         lines += [f"level:  {cls.level}"] + ([f"paper:  {cls.paper}"] if cls.paper else []) + [""]
     if issubclass(cls, Dataset):

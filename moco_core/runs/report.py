@@ -145,8 +145,8 @@ def make_reports(results: Iterable[RunResult]) -> list[Report]:
 
 def shown(reports: Sequence[Report], catalogue: Catalogue, columns: Sequence[str] = ()) -> Sequence[Any]:
     """Return reports as a package of the group ``moco.report`` shows them, which refuses unknown columns; else as they are."""
-    for card in catalogue.cards("report").values():
-        return catalogue.entry(card)(reports, columns)  # type: ignore[no-any-return]
+    for info in catalogue.plugins("report").values():
+        return catalogue.entry(info)(reports, columns)  # type: ignore[no-any-return]
     return reports
 
 

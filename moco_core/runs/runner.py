@@ -264,7 +264,7 @@ class Benchmark:
             "dev": settings.dev,
             "test": settings.test,
         }
-        cards = (self.catalogue.cards(plugin.kind).get(plugin.name) for plugin in parts)
+        plugins = (self.catalogue.plugins(plugin.kind).get(plugin.name) for plugin in parts)
         name = f"single-{job.label}" if job.role == "baseline" else job.label
         return {
             "id": _slug(f"{job.dataset.label}-{name}-s{job.seed}-{digest(config)[:8]}"),
@@ -288,7 +288,7 @@ class Benchmark:
                 "notes": dict(self._datasets[id(job.dataset)].notes()),
             },
             "environment": {
-                **environment(card.distribution for card in cards if card is not None and card.distribution),
+                **environment(info.distribution for info in plugins if info is not None and info.distribution),
                 "engines": [dict(facts) for engine in self.pool.engines if (facts := engine.facts())],
             },
         }

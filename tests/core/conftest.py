@@ -25,8 +25,8 @@ class Outcome:
 @pytest.fixture
 def moco(tmp_path, monkeypatch, capsys):
     """Run the command line in an empty folder with the toy plugins and a cache of its own; the core prints its own tables."""
-    installed().cards("report")
-    monkeypatch.setitem(installed()._cards, "report", {})
+    installed().plugins("report")
+    monkeypatch.setitem(installed()._plugins, "report", {})
     monkeypatch.setattr(installed(), "_registered", {})  # whatever other tests registered in this process
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MOCO_CACHE", str(tmp_path / "cache" / "calls.sqlite"))

@@ -16,11 +16,11 @@ def moco_method():
 """
 
 
-def test_cards_come_from_metadata_and_loading_imports_one(module):
+def test_what_is_listed_comes_from_metadata_and_loading_imports_one(module):
     good, bad = module(GOOD), module("raise ImportError('no such thing')")
     known = Catalogue({}, [point("good", good, Dist("moco-good")), point("bad", bad, Dist("moco-bad", "2.1"))])
-    cards = known.cards("method")
-    assert list(cards) == ["bad", "good"] and cards["good"].level == "text" and cards["good"].spec == 1
+    plugins = known.plugins("method")
+    assert list(plugins) == ["bad", "good"] and plugins["good"].level == "text" and plugins["good"].spec == 1
     assert known.load("method", "good").__doc__ == "Is good."
     with pytest.raises(
         BrokenPlugin, match=r"method 'bad' \(moco-bad 2.1\) is installed but importing .*ImportError: no such"
@@ -53,13 +53,13 @@ def test_two_distributions_of_one_name_are_an_error(module):
     good = module(GOOD)
     known = Catalogue({}, [point("x", good, Dist("moco-b", "2")), point("x", good + "_other", Dist("moco-a", "1"))])
     with pytest.raises(PluginConflict, match="method 'x' comes from both moco-a 1 and moco-b 2; uninstall one"):
-        known.cards("method")
+        known.plugins("method")
 
 
 @pytest.mark.parametrize(("spec", "who"), [("spec-0", "upgrade the plugin"), ("spec-2", "upgrade moco-core")])
 def test_another_spec_version_says_which_side_to_upgrade(module, spec, who):
     known = Catalogue({}, [point("x", module("raise SystemExit"), Dist("moco-x", keywords=f"moco {spec}"))])
-    assert who in known.cards("method")["x"].problem
+    assert who in known.plugins("method")["x"].problem
     with pytest.raises(IncompatiblePlugin, match=who):
         known.load("method", "x")
 
@@ -81,8 +81,8 @@ def test_plugins_that_register_nothing_usable(module, text, line):
 
 def test_allow_list(module):
     points = [point("a", "a", Dist("moco-a")), point("b", "b", Dist("moco_b"))]
-    assert list(Catalogue({"MOCO_PLUGINS": "moco-b"}, points).cards("method")) == ["b"]
-    assert list(Catalogue({"MOCO_PLUGINS": ""}, points).cards("method")) == []
+    assert list(Catalogue({"MOCO_PLUGINS": "moco-b"}, points).plugins("method")) == ["b"]
+    assert list(Catalogue({"MOCO_PLUGINS": ""}, points).plugins("method")) == []
     with pytest.raises(UnknownPlugin, match="MOCO_PLUGINS restricts"):
         Catalogue({"MOCO_PLUGINS": "moco-b"}, points).load("method", "a")
 
@@ -97,7 +97,7 @@ def test_register_by_hand(module):
     known = Catalogue({}, [point("taken", module(GOOD), Dist("moco-x"))])
     cls = known.load("method", "taken")
     assert known.register(cls) is cls and known.load("method", "good") is cls
-    assert known.cards("method")["good"].summary == "Is good."
+    assert known.plugins("method")["good"].summary == "Is good."
     with pytest.raises(PluginConflict, match="already provided by moco-x"):
         known.register(cls, "taken")
     with pytest.raises(PluginError, match="neither a PoolSource, Method, Dataset, Metric, Observer nor Executor"):

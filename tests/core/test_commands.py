@@ -28,7 +28,7 @@ def known(monkeypatch):
     """Let this process know the given entry points alone."""
 
     def use(*points):
-        for name, value in (("_points", list(points)), ("_cards", {}), ("_loaded", {})):
+        for name, value in (("_points", list(points)), ("_plugins", {}), ("_loaded", {})):
             monkeypatch.setattr(installed(), name, value)
 
     return use

@@ -12,7 +12,7 @@ from moco_core.catalogue import installed
 def distribution(tmp_path, monkeypatch):
     """Install a distribution made of metadata alone."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name, value in (("_points", None), ("_cards", {}), ("_loaded", {})):
+    for name, value in (("_points", None), ("_plugins", {}), ("_loaded", {})):
         monkeypatch.setattr(installed(), name, value)
 
     def make(name, entry_points, requires=()):

@@ -53,7 +53,7 @@ def test_a_configuration_becomes_one_of_ours(method: str, case: dict[str, Any]) 
         "sampling": {"temperature": 0.5, "top_p": 0.8, "max_new_tokens": 64},
     }
     assert sorted({remark.partition(":")[0] for remark in remarks}) == sorted({*case.get("told", []), "gpu_ids", "task"})
-    if METHODS[method].name in installed().cards("method"):  # the options themselves are right
+    if METHODS[method].name in installed().plugins("method"):  # the options themselves are right
         made = plugin_of(installed(), "method", settings["method"], "method").make()
         assert made.options is not None
 
@@ -61,7 +61,7 @@ def test_a_configuration_becomes_one_of_ours(method: str, case: dict[str, Any]) 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_option_that_a_key_stands_for_is_one_of_the_method(method: str) -> None:
     way = METHODS[method]
-    if way.name not in installed().cards("method"):
+    if way.name not in installed().plugins("method"):
         pytest.skip(f"{way.name} is not installed")
     own = {field.name for field in attrs.fields(installed().load("method", way.name).Options)}
     assert {*(rule.option for rule in way.keys.values() if rule.option), *way.starts, *way.decoding} <= own

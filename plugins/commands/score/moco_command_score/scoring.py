@@ -127,8 +127,8 @@ class Scorer:
     def _head(self, source: Stored) -> dict[str, Any]:
         head, before = source.facts, source.head
         config = {**head["config"], "metric": self.metric.plain()}
-        card = self.known.cards("metric").get(self.metric.name)
-        scored_by = environment([card.distribution] if card is not None and card.distribution else [])
+        info = self.known.plugins("metric").get(self.metric.name)
+        scored_by = environment([info.distribution] if info is not None and info.distribution else [])
         known = head.get("environment", {})
         stem = f"{before['id'].rsplit('-', 1)[0]}-{self.metric.name}"
         return {

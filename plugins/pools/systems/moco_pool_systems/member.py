@@ -115,8 +115,8 @@ def _members(pool: Sequence[Model]) -> list[list[Any]]:
 
 
 def _version(method: str) -> str:
-    cards = installed().cards("method")
-    return cards[method].version if method in cards else ""
+    plugins = installed().plugins("method")
+    return plugins[method].version if method in plugins else ""
 
 
 def _files(folder: Path) -> str:

@@ -56,7 +56,7 @@ class CommandCase(Case):
     @property
     def cls(self) -> Any:
         """The click command."""
-        return self.catalogue.entry(self.card)
+        return self.catalogue.entry(self.info)
 
     def tried(self, trial: str) -> dict[str, Any]:
         """Return what came of a trial: exit code, what was said where, and the files it made."""
@@ -172,7 +172,7 @@ def bad_input_is_told(case: CommandCase) -> None:
 
 def _alone(case: CommandCase) -> bool:
     """Whether the distribution is the command's own, not a toolkit that brings it along."""
-    return "-toolkit-" not in case.card.distribution
+    return "-toolkit-" not in case.info.distribution
 
 
 CHECKS: tuple[Check, ...] = (

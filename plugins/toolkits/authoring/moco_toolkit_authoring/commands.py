@@ -57,7 +57,7 @@ def check_command(
         catalogue.register_file(path)
     kind, name = _meant(catalogue, words)
     if kind == "command":
-        catalogue.card(kind, name)
+        catalogue.plugin_info(kind, name)
     else:
         catalogue.load(kind, name)
     shown = sys.stderr.isatty()
@@ -87,8 +87,8 @@ def _meant(catalogue: Catalogue, words: tuple[str, ...]) -> tuple[str, str]:
     if len(words) == 2 and words[0] == "command":
         return words[0], words[1]
     kind, name = named(catalogue, words)
-    free = len(words) == 1 and name not in catalogue.cards(kind)
-    return ("command", name) if free and name in catalogue.cards("command") else (kind, name)
+    free = len(words) == 1 and name not in catalogue.plugins(kind)
+    return ("command", name) if free and name in catalogue.plugins("command") else (kind, name)
 
 
 @click.command("new")

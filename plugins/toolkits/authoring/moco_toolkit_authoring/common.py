@@ -59,17 +59,17 @@ HEADINGS = {
 
 
 def _packaged(case: Case) -> bool:
-    return bool(case.card.distribution)
+    return bool(case.info.distribution)
 
 
 def distribution(case: Case) -> metadata.Distribution:
     """Return the distribution of an installed plugin; NotApplicable for one that was registered by hand."""
-    if not case.card.distribution:
+    if not case.info.distribution:
         raise NotApplicable("the plugin is not packaged")
     for point in metadata.entry_points(group=f"moco.{case.kind}"):
         if point.name == case.name and point.dist is not None:
             return point.dist
-    return metadata.distribution(case.card.distribution)
+    return metadata.distribution(case.info.distribution)
 
 
 def project_folder(dist: metadata.Distribution) -> Path | None:
@@ -101,7 +101,7 @@ def entry_point_resolves(case: Case) -> None:
 @check(per_setting=False, after=["entry_point_resolves"], applies=_packaged)
 def import_is_light(case: Case) -> None:
     """Importing the plugin imports neither torch nor any other heavy library."""
-    module = case.card.module
+    module = case.info.module
     code = (
         "import importlib, sys\n"
         f"importlib.import_module({module!r})\n"
@@ -182,8 +182,8 @@ def options_round_trip(case: Case) -> None:
 @check(per_setting=False, after=["entry_point_resolves"], applies=_packaged)
 def summary_is_the_docstring(case: Case) -> None:
     """The distribution's description is the first line of the module's or the class's docstring."""
-    summary = case.card.summary.strip()
-    module = sys.modules[case.card.module]
+    summary = case.info.summary.strip()
+    module = sys.modules[case.info.module]
     lines = [(d or "").strip().splitlines()[0].strip() for d in (module.__doc__, case.cls.__doc__) if (d or "").strip()]
     require(lines, f"neither {module.__name__} nor {case.cls.__name__} has a docstring")
     require(
@@ -196,12 +196,12 @@ def summary_is_the_docstring(case: Case) -> None:
 @check(per_setting=False, after=["entry_point_resolves"], applies=_packaged)
 def keywords_match_the_class(case: Case) -> None:
     """The keywords state the hook specification and, for a method, its level."""
-    card = case.card
-    require(card.spec == SPEC, f"keywords must contain 'spec-{SPEC}'; they are {', '.join(card.keywords) or 'empty'}")
+    info = case.info
+    require(info.spec == SPEC, f"keywords must contain 'spec-{SPEC}'; they are {', '.join(info.keywords) or 'empty'}")
     if case.kind == "method":
         require(
-            card.level == case.cls.level,
-            f"the keyword level-{card.level or '...'} and the class's level {case.cls.level!r} differ",
+            info.level == case.cls.level,
+            f"the keyword level-{info.level or '...'} and the class's level {case.cls.level!r} differ",
         )
 
 
@@ -221,8 +221,8 @@ def distribution_follows_conventions(case: Case) -> None:
 @check(per_setting=False, after=["entry_point_resolves"], applies=_packaged)
 def package_is_typed(case: Case) -> None:
     """The package carries py.typed."""
-    module = sys.modules[case.card.module]
-    top = sys.modules[case.card.module.partition(".")[0]]
+    module = sys.modules[case.info.module]
+    top = sys.modules[case.info.module.partition(".")[0]]
     paths = [Path(p) for p in getattr(top, "__path__", [])] or [Path(str(module.__file__)).parent]
     require(any((p / "py.typed").is_file() for p in paths), f"{paths[0].name}/py.typed is missing")
 
@@ -254,8 +254,8 @@ def installed_metadata_is_current(case: Case) -> None:
         raise NotApplicable("not an editable installation")
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     require(
-        project.get("description", "") == case.card.summary
-        and sorted(project.get("keywords", [])) == sorted(case.card.keywords),
+        project.get("description", "") == case.info.summary
+        and sorted(project.get("keywords", [])) == sorted(case.info.keywords),
         f"pyproject.toml has changed since it was installed; run: pip install -e {folder.name}",
     )
 

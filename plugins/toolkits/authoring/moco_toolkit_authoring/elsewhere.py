@@ -70,7 +70,7 @@ def _told(facts: str, seed: str) -> str:
 def _facts(case: Case) -> dict[str, Any]:
     facts = {"kind": case.kind, "name": case.name, "given": plain(case.given)}
     facts |= {part: [type(of).__module__, type(of).__name__] for part, of in (("case", case), ("plan", case.plan))}
-    if case.card.distribution:
+    if case.info.distribution:
         return facts
     if getattr(sys.modules.get(case.cls.__module__), case.cls.__name__, None) is not case.cls:
         raise NotApplicable(

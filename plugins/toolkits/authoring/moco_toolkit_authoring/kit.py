@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import attrs
 
 from moco_core.catalogue import Catalogue
-from moco_core.discovery import Card
+from moco_core.discovery import PluginInfo
 from moco_core.errors import ConfigError, MocoError, suggest
 from moco_core.options import build, plain
 from moco_core.types import canonical
@@ -82,8 +82,8 @@ class Case:
     memo: dict[Any, Any] = attrs.field(factory=dict, init=False)
 
     @property
-    def card(self) -> Card:
-        return self.catalogue.card(self.kind, self.name)
+    def info(self) -> PluginInfo:
+        return self.catalogue.plugin_info(self.kind, self.name)
 
     @property
     def cls(self) -> type[Any]:

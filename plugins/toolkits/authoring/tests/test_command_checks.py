@@ -117,7 +117,7 @@ def test_a_name_that_is_taken_is_told(laid_out: Callable[..., Catalogue]) -> Non
     assert found == {"name_is_free": "moco run is a command already; choose another name"}
 
 
-@pytest.mark.parametrize("name", sorted(installed().cards("command")))
+@pytest.mark.parametrize("name", sorted(installed().plugins("command")))
 def test_the_repositorys_own_commands_pass(name: str) -> None:
     assert told(Catalogue({}), name) == {}
 
