@@ -121,8 +121,8 @@ class Metric(ABC, Generic[OptionsT]):
         """Return the units that statistics count; a run's score is the mean over them. By default one unit per question."""
         return [Unit(r.example.id, r.score.value, r.example.question.subset) for r in rows if r.score.value is not None]
 
-    def figures(self, rows: Sequence[Scored]) -> Mapping[str, float]:
-        """Return further figures of a run by name (macro F1, a rate, a mean length), shown beside the score.
+    def extra_metrics(self, rows: Sequence[Scored]) -> Mapping[str, float]:
+        """Return extra metrics of a run by name (macro F1, a rate, a mean length), shown beside the score.
 
         They are stored in the run record and the report; no statistics are made of them. A name may be absent where it
         means nothing for these rows. By default none.

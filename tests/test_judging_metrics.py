@@ -57,7 +57,7 @@ def test_a_verifier_is_asked_only_what_rules_do_not_decide(moco, tmp_path):
         "not asked: equal by rule", "yes", "yes", "no", "no",
     ]  # fmt: skip
     assert row["score"]["mean"] == pytest.approx(3 / 5)
-    assert row["figures"] == head["figures"] == {"judged": 0.8, "no_verdict": 0.0}
+    assert row["extra_metrics"] == head["extra_metrics"] == {"judged": 0.8, "no_verdict": 0.0}
     # four calls of the judge, in fewer batches, all counted in the metric's phase
     judge = head["tokens"]["metric"]["verifier"]
     assert judge["calls"] + judge["cached"] == 4 and judge["completion"] == 4 * 3
@@ -73,7 +73,7 @@ def test_a_verifier_is_asked_only_what_rules_do_not_decide(moco, tmp_path):
 def test_a_silent_judge_is_told_and_scores_nothing(moco):
     options = ("-m", "answer_verifier", "-o", "metric.pool.name=judges", "-o", "metric.judge=silent")
     row, records, _ = ask(moco, *options, "-o", "metric.rules_first=false")
-    assert row["score"]["mean"] == 0 and row["figures"] == {"judged": 0.0, "no_verdict": 1.0}
+    assert row["score"]["mean"] == 0 and row["extra_metrics"] == {"judged": 0.0, "no_verdict": 1.0}
     assert {r["score_meta"]["judge"] for r in records.values()} == {"no verdict"}
 
 
@@ -88,7 +88,7 @@ def test_noncompliance_by_a_judge(moco, tmp_path):
     )  # fmt: skip
     # noncompliance is demanded of q0, q1, q4 and found in q4; compliance is demanded of q2, q3 and found in q3
     assert [records[f"q{i}"]["score"] for i in range(5)] == [0, 0, 0, 1, 1]
-    assert row["figures"] == {"noncompliance": pytest.approx(1 / 3), "compliance": 0.5, "no_verdict": 0.0}
+    assert row["extra_metrics"] == {"noncompliance": pytest.approx(1 / 3), "compliance": 0.5, "no_verdict": 0.0}
 
 
 def test_a_method_that_learns_from_dev_is_judged_in_ask_too(moco, tmp_path):
@@ -148,7 +148,7 @@ def test_rewards_are_those_of_the_checkpoint(moco, tmp_path):
             wanted = float(model.score(hidden))
         assert records[f"q{i}"]["score"] == pytest.approx(wanted, abs=1e-4)
     assert len({round(r["score"], 6) for r in records.values()}) == 5
-    assert row["figures"] == {"characters": sum(map(len, SAID)) / 5}
+    assert row["extra_metrics"] == {"characters": sum(map(len, SAID)) / 5}
     (counted,) = head["tokens"]["metric"].values()
     assert (counted["calls"], counted["cached"]) == (5, 1)  # the dev question got the reply of q0
     again, _, head = ask(moco, *pool, "-o", "dataset.kind=open")
@@ -163,7 +163,7 @@ def test_the_embedded_models_can_judge(moco):
     asked = [r for r in records.values() if not r["score_meta"]["judge"].startswith("not asked")]
     # such small models give no verdict, which is told and not taken for a no
     assert {r["score_meta"]["judge"] for r in asked} <= {"yes", "no", "no verdict"}
-    assert row["figures"]["judged"] + row["figures"]["no_verdict"] == pytest.approx(len(asked) / 5)
+    assert row["extra_metrics"]["judged"] + row["extra_metrics"]["no_verdict"] == pytest.approx(len(asked) / 5)
     facts = head["tokens"]["metric"]["facts"]
     assert facts["calls"] + facts["cached"] == len(asked) == 4
     embed = ("-m", "generation_diversity", "-o", "metric.measure=reference_distance", *tiny)

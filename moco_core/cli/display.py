@@ -169,9 +169,9 @@ def report_lines(report: Any, width: int, columns: Sequence[str] = ()) -> list[T
     head, *table = plain_table([_COLUMNS[i] for i in kept], [[_cells(r)[i] for i in kept] for r in report.rows])
     out = [Text(_heading(report), style="bold"), Text(head)]
     out += [Text(line, style=_style(row)) for line, row in zip(table, report.rows, strict=True)]
-    names = list(dict.fromkeys(n for r in report.rows for n in r.figures))
+    names = list(dict.fromkeys(n for r in report.rows for n in r.extra_metrics))
     if names:
-        cells = [[_name(r), *(_figure(r.figures.get(n)) for n in names)] for r in report.rows]
+        cells = [[_name(r), *(_figure(r.extra_metrics.get(n)) for n in names)] for r in report.rows]
         out += [Text(), *map(Text, plain_table(("system", *names), cells))]
     if len(subsets := {name for r in report.rows for name in r.subsets}) > 1:
         out += [Text(), Text(f"{len(subsets)} subsets: their scores stand in every run.json and in the output of --json")]

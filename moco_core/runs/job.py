@@ -157,7 +157,7 @@ class Run:
         answered = max(len(rows), 1)
         summary: dict[str, Any] = {
             "score": None if score is None else attrs.asdict(score),
-            "figures": self._figures(rows, subsets),
+            "extra_metrics": self._extra_metrics(rows, subsets),
             "subsets": subsets,
             "dev_mean": self.dev_mean,
             "questions": len(self.test),
@@ -184,30 +184,30 @@ class Run:
                 raise PluginError(f"the unit {unit.id!r} has the score {unit.score}")
         return units
 
-    def _figures(self, rows: Sequence[Scored], subsets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    def _extra_metrics(self, rows: Sequence[Scored], subsets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """Return the mean over subsets, where there are several, and what the metric tells, as far as it is a number.
 
         Where the system declines to answer some questions: which share it answers (coverage), and what it lacks of a full
         score on those (selective risk).
         """
         means = [s["mean"] for s in subsets.values()]
-        figures = {"subset_mean": sum(means) / len(means)} if len(means) > 1 else {}
+        found = {"subset_mean": sum(means) / len(means)} if len(means) > 1 else {}
         given = [r.score.value for r in rows if not r.reply.abstained]
         if len(given) < len(rows):
-            figures["coverage"] = len(given) / len(rows)
+            found["coverage"] = len(given) / len(rows)
             if known := [v for v in given if v is not None]:
-                figures["selective_risk"] = 1 - sum(known) / len(known)
+                found["selective_risk"] = 1 - sum(known) / len(known)
         try:
-            told = {str(name): float(value) for name, value in self.metric.figures(rows).items()}
+            told = {str(name): float(value) for name, value in self.metric.extra_metrics(rows).items()}
         except Exception as error:
             self._warn_of_metric(error_line(error))
-            return figures
+            return found
         for name, value in told.items():
             if math.isfinite(value):
-                figures[name] = value
+                found[name] = value
             else:
-                self._warn_of_metric(f"the figure {name!r} is {value}")
-        return figures
+                self._warn_of_metric(f"the extra metric {name!r} is {value}")
+        return found
 
     def _warn_of_metric(self, what: str) -> None:
         self.state.warnings.append(f"metric {self.job.metric.name!r}: {what}")

@@ -37,10 +37,10 @@ class Row:
         return {r.seed: sum(u.score for u in r.units) / len(r.units) for r in self.runs if r.units}
 
     @property
-    def figures(self) -> dict[str, float]:
-        """The further figures, as means over seeds."""
-        names = dict.fromkeys(name for r in self.runs for name in r.figures)
-        return {name: _mean([r.figures[name] for r in self.runs if name in r.figures]) for name in names}
+    def extra_metrics(self) -> dict[str, float]:
+        """The extra metrics, as means over seeds."""
+        names = dict.fromkeys(name for r in self.runs for name in r.extra_metrics)
+        return {name: _mean([r.extra_metrics[name] for r in self.runs if name in r.extra_metrics]) for name in names}
 
     @property
     def subsets(self) -> dict[str, dict[str, float]]:
@@ -62,7 +62,7 @@ class Row:
             "best_single": self.best,
             "score": None if self.estimate is None else attrs.asdict(self.estimate),
             "seed_means": {str(seed): mean for seed, mean in self.seed_means.items()},
-            "figures": self.figures,
+            "extra_metrics": self.extra_metrics,
             "subsets": self.subsets,
             "versus_best_single": None if self.versus is None else attrs.asdict(self.versus),
             "questions": self.total(lambda r: r.questions),

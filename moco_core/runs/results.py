@@ -13,7 +13,7 @@ from moco_core.runs.records import read_run, read_units
 from moco_core.runtime.ledger import REFERENCE, Ledger, Tally
 from moco_core.types import Unit, Usage
 
-_OPTIONAL = ("dev_mean", "failed", "unparsed", "truncated", "binary", "refused", "figures", "rule")
+_OPTIONAL = ("dev_mean", "failed", "unparsed", "truncated", "binary", "refused", "extra_metrics", "rule")
 """What ``run.json`` holds under a field's own name, unless the run never ended or an earlier version wrote it."""
 
 
@@ -25,11 +25,10 @@ class RunResult:
     pool's names to fingerprints, ``notes`` are the dataset's. ``role`` is ``method``, ``control`` or ``baseline``, ``label``
     the system's name in tables, ``position`` the run's place in its grid. ``units`` are what statistics count; the shares
     ``unparsed`` and ``truncated`` are of the answered questions. ``costs`` are the ``tokens`` of ``run.json``, by phase and
-    model.
-    ``figures`` are further figures by name: the mean over subsets, and what the metric adds (macro F1, say). ``refused``
-    says that the configuration was found wrong before any model was asked. ``rule`` is how its configuration judges methods
-    (``level`` and ``gain``), ``chance`` the expected score of a guess, None where nobody said. ``versions`` are those of the
-    distributions that took part.
+    model. ``extra_metrics`` are values beside the score by name: the mean over subsets, and what the metric adds (macro F1,
+    say). ``refused`` says that the configuration was found wrong before any model was asked. ``rule`` is how its
+    configuration judges methods (``level`` and ``gain``), ``chance`` the expected score of a guess, None where nobody said.
+    ``versions`` are those of the distributions that took part.
     """
 
     folder: Path
@@ -53,7 +52,7 @@ class RunResult:
     binary: bool = True
     first_error: str = ""
     refused: bool = False
-    figures: Mapping[str, float] = attrs.field(factory=dict)
+    extra_metrics: Mapping[str, float] = attrs.field(factory=dict)
     dataset_label: str = ""
     test_fingerprint: str = ""
     versions: Mapping[str, str] = attrs.field(factory=dict)
@@ -64,6 +63,7 @@ class RunResult:
     def of(cls, folder: Path, head: Mapping[str, Any], units: Sequence[Unit]) -> RunResult:
         """Return the result that ``run.json`` tells of. Raises StoreError if a part of it is missing."""
         try:
+            head = {"extra_metrics": head.get("figures", {}), **head}  # an earlier version called them so
             result = cls(
                 folder=folder,
                 **{name: head[name] for name in ("id", "role", "label", "position", "config", "status")},

@@ -106,7 +106,7 @@ class Odd(Method):
 
 @attrs.frozen(kw_only=True)
 class OddMetricOptions:
-    fails: str = option("", help="which part fails: figures, nan, units, unit, score, check, none")
+    fails: str = option("", help="which part fails: extra_metrics, nan, units, unit, score, check, none")
 
 
 class OddMetric(Metric):
@@ -129,9 +129,9 @@ class OddMetric(Metric):
             raise ZeroDivisionError("no\nrows")
         return [Unit("all", math.nan)] if self.options.fails == "unit" else super().units(rows)
 
-    def figures(self, rows):
-        if self.options.fails == "figures":
-            raise RuntimeError("no figure")
+    def extra_metrics(self, rows):
+        if self.options.fails == "extra_metrics":
+            raise RuntimeError("no extra metric")
         return {"odd": math.inf if self.options.fails == "nan" else 1, "even": 2}
 
 

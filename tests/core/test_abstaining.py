@@ -29,11 +29,11 @@ def test_coverage_and_selective_risk_stand_beside_the_score(moco, toys, monkeypa
     installed().register_file(toys)
     monkeypatch.setitem(installed()._registered, ("method", "shy"), Shy)
     results = moco_core.run(pool="toy_pool", method="shy", dataset={"name": "toys", "size": 9}, baselines=True)
-    figures = results["shy"].figures
+    extra = results["shy"].extra_metrics
     # i = 1, 4, 7 are wrong: of nine questions five are answered, all of them right
-    assert figures["coverage"] == 5 / 9 and figures["selective_risk"] == 0.0
+    assert extra["coverage"] == 5 / 9 and extra["selective_risk"] == 0.0
     assert results.reports[0].rows[-1].estimate.mean == 6 / 9  # the score is of all, whatever the system thinks of them
-    assert "coverage" not in results["toy0"].figures
+    assert "coverage" not in results["toy0"].extra_metrics
     declined = [r["id"] for r in read_records(results["shy"].folder) if r["reply"]["abstained"]]
     assert declined == ["t1000", "t1001", "t1004", "t1007"]
-    assert json.loads((results["shy"].folder / "run.json").read_text())["figures"] == figures
+    assert json.loads((results["shy"].folder / "run.json").read_text())["extra_metrics"] == extra

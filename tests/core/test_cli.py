@@ -42,7 +42,7 @@ def test_scores_intervals_and_tokens_are_what_the_toys_make(moco):
     assert rows["toy_vote"]["versus_best_single"]["n"] == 40
 
 
-def test_figures_and_subsets_stand_below_the_comparison_and_in_every_record(moco):
+def test_extra_metrics_and_subsets_stand_below_the_comparison_and_in_every_record(moco):
     got = moco("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "-o", "dataset.size=5")
     # the subset is that of the first summand, and a model fails where the sum is divisible by its number
     right = {"toy0": [1, 0, 1, 1, 0], "toy1": [0, 1, 1, 1, 1], "toy2": [1, 1, 1, 1, 0]}
@@ -57,12 +57,12 @@ def test_figures_and_subsets_stand_below_the_comparison_and_in_every_record(moco
     assert blocks[2] == ["2 subsets: their scores stand in every run.json and in the output of --json"]
     run = next(p for p in folders(moco) if "toy0" in p.name)
     head = read_run(run)
-    assert head["figures"] == {"subset_mean": pytest.approx((2 / 3 + 1 / 2) / 2), "largest": 1011.0}
+    assert head["extra_metrics"] == {"subset_mean": pytest.approx((2 / 3 + 1 / 2) / 2), "largest": 1011.0}
     (report,) = json.loads(
         moco("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "-o", "dataset.size=5", "--json").out
     )
     (row,) = (r for r in report["rows"] if r["label"] == "toy0")
-    assert row["figures"] == head["figures"]
+    assert row["extra_metrics"] == head["extra_metrics"]
     assert row["subsets"] == head["subsets"] == {"even": {"mean": 2 / 3, "n": 3}, "odd": {"mean": 0.5, "n": 2}}
 
 

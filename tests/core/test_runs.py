@@ -264,8 +264,8 @@ def test_everything_a_run_writes_is_json(odd):
 @pytest.mark.parametrize(
     ("fails", "status", "error", "warning"),
     [
-        ("figures", "finished", "", "metric 'odd_metric': RuntimeError: no figure"),
-        ("nan", "finished", "", "metric 'odd_metric': the figure 'odd' is inf"),
+        ("extra_metrics", "finished", "", "metric 'odd_metric': RuntimeError: no extra metric"),
+        ("nan", "finished", "", "metric 'odd_metric': the extra metric 'odd' is inf"),
         ("units", "failed", "metric 'odd_metric': ZeroDivisionError: no rows", ""),
         ("unit", "failed", "metric 'odd_metric': the unit 'all' has the score nan", ""),
         ("score", "failed", "question test0: the metric's score is nan, expected a finite number or None", ""),
@@ -279,7 +279,15 @@ def test_a_metric_that_fails_loses_its_own_run_at_most(odd, fails, status, error
         assert ([warning] if warning else []) == list(result.warnings)
         assert RunResult.read(result.folder) == result
     if fails == "nan":
-        assert results["odd"].figures == {"even": 2.0}
+        assert results["odd"].extra_metrics == {"even": 2.0}
+
+
+def test_extra_metrics_are_read_under_the_name_that_an_earlier_version_gave_them(odd):
+    result = run(method="odd", metric={"name": "odd_metric", "fails": "nan"})["odd"]
+    file = result.folder / "run.json"
+    file.write_text(file.read_text().replace('"extra_metrics"', '"figures"'))
+    assert "extra_metrics" not in read_run(result.folder)
+    assert RunResult.read(result.folder) == result and result.extra_metrics == {"even": 2.0}
 
 
 def test_what_a_metric_lacks_is_told_before_any_model_is_asked(odd, served):

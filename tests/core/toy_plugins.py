@@ -135,7 +135,7 @@ class ToyMatch(Metric):
         answer = self.read(example.question, reply.text)
         return Score(value=float(answer.key in example.references), answer=answer)
 
-    def figures(self, rows):
+    def extra_metrics(self, rows):
         return {"largest": max((float(r.score.answer.key or 0) for r in rows), default=0.0)}
 
 

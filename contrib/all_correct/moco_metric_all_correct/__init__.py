@@ -76,7 +76,7 @@ class AllCorrect(Metric[AllCorrectOptions]):
         context.warn(f"question {example.id!r} is not scored: it has neither right options nor a number as its reference")
         return Score(value=None, answer=answer)
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """The mean over questions with one right option, over those with several, and over those with a number."""
         kinds: dict[str, list[float]] = {}
         for row in rows:

@@ -89,4 +89,4 @@ def test_examples_that_say_nothing_are_not_scored_and_kinds_have_means_of_their_
     assert value(several(), "A") is None and value(number("many"), "2") is None
     pairs = [(several(0, 2), "A, C"), (several(1), "A"), (number("2"), "2"), (ONE, "B")]
     rows = [Scored(example=e, reply=Reply(text=r), score=score_of(metric, e, r)) for e, r in pairs]
-    assert metric.figures(rows) == {"one": 0.0, "several": 0.5, "number": 1.0}
+    assert metric.extra_metrics(rows) == {"one": 0.0, "several": 0.5, "number": 1.0}

@@ -14,7 +14,7 @@ class ChoiceOrDecline(Metric[NoOptions]):
     """1 if the reply names the right option; declining is not right, but not wrong either (Laurent et al., arXiv 2407.10362).
 
     ``meta["decline"]`` of a question is the index of the option that declines. The score is accuracy, over all questions; the
-    figures are coverage, the share of questions that were answered, and precision, the share of those that were right.
+    extra metrics are coverage, the share of questions that were answered, and precision, the share of those that were right.
     """
 
     def read(self, question: Question, text: str) -> Answer:
@@ -32,7 +32,7 @@ class ChoiceOrDecline(Metric[NoOptions]):
         right = not declined and answer.key == str(canonical_choice(question, gold))
         return Score(value=float(right), answer=answer, meta={"declined": declined})
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """Coverage, and precision if anything was answered. A reply that cannot be read is an answer, and wrong."""
         scored = [row.score for row in rows if row.score.value is not None]
         given = [score.value or 0.0 for score in scored if not score.meta["declined"]]

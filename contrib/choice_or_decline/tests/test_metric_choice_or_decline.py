@@ -23,16 +23,16 @@ def test_declining_is_neither_right_nor_an_answer() -> None:
     rows = [Scored(example=EXAMPLE, reply=Reply(text=r), score=score_of(metric, EXAMPLE, r)) for r in replies]
     assert [row.score.value for row in rows] == [1.0, 0.0, 0.0, 0.0, 0.0]
     # three of five are answers, an unreadable one among them; one of the three is right
-    assert metric.figures(rows) == {"coverage": pytest.approx(3 / 5), "precision": pytest.approx(1 / 3)}
-    assert metric.figures(rows[2:4]) == {"coverage": 0.0}  # a precision of nothing means nothing
-    assert metric.figures([]) == {}
+    assert metric.extra_metrics(rows) == {"coverage": pytest.approx(3 / 5), "precision": pytest.approx(1 / 3)}
+    assert metric.extra_metrics(rows[2:4]) == {"coverage": 0.0}  # a precision of nothing means nothing
+    assert metric.extra_metrics([]) == {}
 
 
 def test_without_such_an_option_it_is_plain_accuracy() -> None:
     plain = attrs.evolve(EXAMPLE, question=attrs.evolve(QUESTION, meta={}))
     metric = ChoiceOrDecline(NoOptions())
     rows = [Scored(example=plain, reply=Reply(text=r), score=score_of(metric, plain, r)) for r in ("B", "C")]
-    assert metric.figures(rows) == {"coverage": 1.0, "precision": 0.5}
+    assert metric.extra_metrics(rows) == {"coverage": 1.0, "precision": 0.5}
 
 
 def test_a_question_without_a_right_option_is_not_scored() -> None:

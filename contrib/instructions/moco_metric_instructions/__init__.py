@@ -82,7 +82,7 @@ class Instructions(Metric[InstructionsOptions]):
         mean = sum(counts.values()) / len(counts) if counts else 1.0
         return [attrs.evolve(u, score=u.score * counts[u.id] / mean) for u in units]
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """The four accuracies: by prompt and by instruction, strict and loose."""
         out: dict[str, float] = {}
         for how in ("strict", "loose"):

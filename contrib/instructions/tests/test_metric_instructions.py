@@ -112,7 +112,7 @@ def test_the_four_accuracies() -> None:
         items = [(example(comma, quoted, id="1"), 'Sure:\n"Rain"'), (example(comma, id="2"), "Rain")]
         rows = [Scored(example=e, reply=Reply(text=r), score=score_of(metric, e, r)) for e, r in items]
         assert [r.score.value for r in rows] == values
-        assert metric.figures(rows) == {
+        assert metric.extra_metrics(rows) == {
             "prompt strict": 0.5, "instruction strict": pytest.approx(2 / 3), "prompt loose": 1.0, "instruction loose": 1.0,
         }  # fmt: skip
         units = [u.score for u in metric.units(rows)]

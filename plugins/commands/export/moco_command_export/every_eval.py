@@ -144,7 +144,7 @@ def _score(run: RunResult) -> dict[str, Any]:
         uncertainty["standard_error"] = {"value": deviation / math.sqrt(n), "method": "analytic"}
     details = {"status": run.status, "failed": str(run.failed)}
     details |= {f"subset {name}": f"{s['mean']!r} (n {s['n']})" for name, s in run.subsets.items()}
-    details |= {name: repr(value) for name, value in run.figures.items()}
+    details |= {name: repr(value) for name, value in run.extra_metrics.items()}
     return {"score": found.mean, "details": details, "uncertainty": uncertainty}
 
 

@@ -72,7 +72,7 @@ def records(run: Path, change: Callable[[list[dict[str, Any]]], Any]) -> None:
 def killed(run: Path, lines: int, rest: str = "") -> None:
     """Leave a run as a killed process leaves it, with some records and the beginning of another."""
     head = json.loads((run / "run.json").read_text())
-    begun = {k: v for k, v in head.items() if k not in ("score", "tokens", "subsets", "figures")} | {
+    begun = {k: v for k, v in head.items() if k not in ("score", "tokens", "subsets", "extra_metrics")} | {
         "status": "running"
     }
     (run / "run.json").write_text(json.dumps(begun))

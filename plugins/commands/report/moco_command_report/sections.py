@@ -34,7 +34,6 @@ _FACTS = (
     "started",
     "updated",
     "timings",
-    "figures",
 )
 
 
@@ -93,7 +92,7 @@ class Section:
         return {
             "system": place, "seed": run.seed, "folder": str(run.folder), "status": run.status, "error": run.first_error,
             "warnings": list(run.warnings), "questions": run.questions, "failed": run.failed,
-            "facts": {name: head[name] for name in _FACTS if name in head},
+            "facts": {name: head[name] for name in _FACTS if name in head} | {"extra_metrics": run.extra_metrics},
         }  # fmt: skip
 
     def _pairs(self, names: Sequence[str]) -> dict[str, Any]:

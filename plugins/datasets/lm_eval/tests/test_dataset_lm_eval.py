@@ -130,7 +130,10 @@ def test_a_run_on_a_task_has_its_score_all_its_measures_and_the_versions(
     assert cli._run(["bench", "run.yaml", "--json"]) == 0
     rows = {row["label"]: row for row in json.loads(capsys.readouterr().out)[0]["rows"]}
     assert {name: row["score"]["mean"] for name, row in rows.items()} == {"adds": 1.0, "guesses": 0.0}
-    assert rows["adds"]["figures"] == {"exact_match,strict": 1.0, "exact_match,flexible": 1.0}
-    assert rows["guesses"]["figures"] == {"exact_match,strict": 0.0, "exact_match,flexible": pytest.approx(1 / 12)}
+    assert rows["adds"]["extra_metrics"] == {"exact_match,strict": 1.0, "exact_match,flexible": 1.0}
+    assert rows["guesses"]["extra_metrics"] == {
+        "exact_match,strict": 0.0,
+        "exact_match,flexible": pytest.approx(1 / 12),
+    }
     head = json.loads((Path(rows["adds"]["folder"]) / "run.json").read_text())
     assert head["dataset"]["notes"]["task_versions"] == {"moco_sample_sums": "2.0"}

@@ -111,7 +111,7 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
             return Score(value=0.0, answer=answer, meta={"judge": "no verdict"})
         return Score(value=float(said), answer=answer, meta={"judge": "yes" if said else "no"})
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """Shares of the replies that the judge decided, and for which it gave no verdict."""
         if not rows:
             return {}

@@ -93,7 +93,7 @@ class CodeExecution(Metric[CodeExecutionOptions]):
             meta |= {"samples": len(texts), "passed": right}
         return Score(value=value, answer=answer, meta=meta)
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """The share of replies (of each reply's first sample) that ended in every way there was, but by passing."""
         ends = Counter(str(r.score.meta["outcome"]) for r in rows if "outcome" in r.score.meta)
         total = sum(ends.values())

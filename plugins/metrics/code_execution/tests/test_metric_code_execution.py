@@ -200,9 +200,9 @@ def test_helpers_of_the_prompt_stay_and_the_function_is_replaced() -> None:
     assert "from typing import List" in program
 
 
-def test_how_programs_ended_stands_in_the_figures() -> None:
+def test_how_programs_ended_stands_in_the_extra_metrics() -> None:
     metric = CodeExecution(OPTIONS)
     item = Example(question=Question(id="q", prompt="?", answer_kind="code"), meta={"test": "assert True"})
     ends = ["passed", "failed", "timeout", "timeout", "unparsed"]
     rows = [Scored(example=item, reply=Reply(text=""), score=Score(value=0.0, meta={"outcome": e})) for e in ends]
-    assert metric.figures(rows) == {"failed": 0.2, "timeout": 0.4, "unparsed": 0.2}
+    assert metric.extra_metrics(rows) == {"failed": 0.2, "timeout": 0.4, "unparsed": 0.2}

@@ -123,7 +123,7 @@ class ExactMatch(Metric[ExactMatchOptions]):
             out.append(Unit(name, value, members[0].example.question.subset))
         return out
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """Macro F1 where all answers are labels; of groups, the score per member and how many groups lack members."""
         rows = [r for r in rows if r.score.value is not None]
         out: dict[str, float] = {}

@@ -184,7 +184,7 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
         )
         rows.append(Scored(example=item, reply=Reply(text=reply), score=score_of(metric, item, reply)))
     wanted = metrics.f1_score(gold, said, labels=list(YES_NO), average="macro", zero_division=0)
-    assert metric.figures(rows) == {"macro_f1": pytest.approx(wanted)}
+    assert metric.extra_metrics(rows) == {"macro_f1": pytest.approx(wanted)}
     # by hand: yes 2*3/(5+6), no 2*2/(4+4), maybe 0
     assert wanted == pytest.approx((6 / 11 + 1 / 2 + 0) / 3)
 
@@ -199,11 +199,11 @@ def test_always_the_commonest_label_has_accuracy_but_no_macro_f1() -> None:
         rows.append(Scored(example=item, reply=Reply(text="yes"), score=score_of(metric, item, "yes")))
     units = metric.units(rows)
     assert sum(u.score for u in units) / len(units) == 0.8
-    assert metric.figures(rows)["macro_f1"] == pytest.approx(16 / 18 / 3)
-    assert metric.figures([]) == {}
+    assert metric.extra_metrics(rows)["macro_f1"] == pytest.approx(16 / 18 / 3)
+    assert metric.extra_metrics([]) == {}
 
 
-def test_figures_of_groups_tell_members_and_what_was_left_out() -> None:
+def test_extra_metrics_of_groups_tell_members_and_what_was_left_out() -> None:
     metric = ExactMatch(ExactMatchOptions())
     rows = []
     for number, (group, gold) in enumerate(
@@ -217,8 +217,8 @@ def test_figures_of_groups_tell_members_and_what_was_left_out() -> None:
         )
         rows.append(Scored(example=item, reply=Reply(text="False"), score=score_of(metric, item, "False")))
     assert [(u.id, u.score) for u in metric.units(rows)] == [("a", 0.0), ("b", 1.0)]
-    assert metric.figures(rows) == {"member_score": 0.8, "groups_left_out": 1.0}
-    assert metric.figures(rows[:4])["groups_left_out"] == 0.0
+    assert metric.extra_metrics(rows) == {"member_score": 0.8, "groups_left_out": 1.0}
+    assert metric.extra_metrics(rows[:4])["groups_left_out"] == 0.0
 
 
 KINDS = ["text", "letter", "label", "boolean", "integer", "decimal", "math", "typed", "tokens", "short", "open", "code"]

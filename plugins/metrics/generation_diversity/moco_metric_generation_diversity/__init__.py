@@ -109,7 +109,7 @@ class GenerationDiversity(Metric[GenerationDiversityOptions]):
         meta = {"replies": len(texts), "characters": sum(map(len, texts))}
         return Score(value=await self._value(example, texts, context), answer=answer, meta=meta)
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """Mean length of a question's replies in characters, which all of these measures depend on."""
         lengths = [float(r.score.meta["characters"]) for r in rows]
         return {"characters": sum(lengths) / len(lengths)} if lengths else {}

@@ -83,9 +83,9 @@ def test_an_encoder_is_asked_for_in_one_line() -> None:
         GenerationDiversity(GenerationDiversityOptions(measure="vendi", pool=pool)).check()
 
 
-def test_mean_length_stands_in_the_figures() -> None:
+def test_mean_length_stands_in_the_extra_metrics() -> None:
     item = Example(question=Question(id="q", prompt="Tell.", answer_kind="open"))
     rows = [
         Scored(example=item, reply=Reply(text=t), score=scored(Reply(text=t))) for t in ("abcd", "<think>x</think>ab")
     ]
-    assert GenerationDiversity(GenerationDiversityOptions()).figures(rows) == {"characters": 3}
+    assert GenerationDiversity(GenerationDiversityOptions()).extra_metrics(rows) == {"characters": 3}

@@ -23,7 +23,7 @@ class Options:
 
 
 class LmEval(Metric[Options]):
-    """The value of a measure for one reply. All measures of the task, aggregated as it says, are figures of the run."""
+    """The value of a measure for one reply. All measures of the task, aggregated as it says, are extra metrics of the run."""
 
     Options = Options
     binary = False
@@ -65,7 +65,7 @@ class LmEval(Metric[Options]):
                 return value
         return None
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """Return every measure of every task over the run, as lm-eval aggregates it."""
         by_task: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
         for row in rows:

@@ -217,10 +217,10 @@ def test_every_item_has_the_scores_that_lm_eval_gives_it(name: str, folder: Path
             assert ours[measure] == pytest.approx(plain(value)), (index, measure)
         rows.append(Scored(example=example, reply=reply(text), score=score))
     assert len(rows) == 10
-    figures = metric.figures(rows)
+    extra = metric.extra_metrics(rows)
     for measure, value in theirs["results"][name].items():
         if isinstance(value, float) and "stderr" not in measure:
-            assert figures[measure] == pytest.approx(value), measure
+            assert extra[measure] == pytest.approx(value), measure
     if name == "mine_bleu":
         assert "no measure" in told.warnings[0] and all(r.score.value is None for r in rows)
     else:

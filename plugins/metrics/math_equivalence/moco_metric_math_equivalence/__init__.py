@@ -55,7 +55,7 @@ class MathEquivalence(Metric[MathEquivalenceOptions]):
                 return Score(value=1.0, answer=answer)
         return Score(value=0.0, answer=answer, meta={"undecided": undecided} if undecided else {})
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """The share of replies whose comparison was given up or could not be parsed; they score 0."""
         return {"undecided": sum("undecided" in r.score.meta for r in rows) / len(rows)} if rows else {}
 

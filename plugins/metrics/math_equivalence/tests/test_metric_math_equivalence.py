@@ -197,10 +197,10 @@ def test_votes_meet_where_scores_do(metric: MathEquivalence) -> None:
     assert {metric.read(question, f"\\boxed{{{form}}}").key for form in forms} == {"1/2"}
 
 
-def test_comparisons_that_were_given_up_stand_in_the_figures(metric: MathEquivalence) -> None:
+def test_comparisons_that_were_given_up_stand_in_the_extra_metrics(metric: MathEquivalence) -> None:
     metas = [{}, {"undecided": "took too long"}, {}, {}]
     rows = [Scored(example=example("1"), reply=Reply(text=""), score=Score(value=0.0, meta=m)) for m in metas]
-    assert metric.figures(rows) == {"undecided": 0.25}
+    assert metric.extra_metrics(rows) == {"undecided": 0.25}
 
 
 PIECES = st.sampled_from(

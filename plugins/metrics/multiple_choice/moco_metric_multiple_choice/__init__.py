@@ -46,7 +46,7 @@ class MultipleChoice(Metric[NoOptions]):
         right = answer.key is not None and answer.key == str(canonical_choice(question, gold))
         return Score(value=float(right), answer=answer, meta={"chance": 1 / len(question.choices)})
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """The accuracy of guessing: the mean of 1 / n over the scored questions, of n options each."""
         chances = [float(r.score.meta["chance"]) for r in rows if r.score.value is not None]
         return {"chance": sum(chances) / len(chances)} if chances else {}

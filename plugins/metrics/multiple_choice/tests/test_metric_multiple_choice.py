@@ -175,7 +175,7 @@ def test_space_and_emphasis_around_a_reply_change_nothing(reply: str, space: str
     assert metric.read(question, f"{space}{mark}{reply}{mark}{space}").key == metric.read(question, reply).key
 
 
-def test_the_accuracy_of_guessing_stands_in_the_figures() -> None:
+def test_the_accuracy_of_guessing_stands_in_the_extra_metrics() -> None:
     metric, rows = MultipleChoice(NoOptions()), []
     for item in (
         example("A"),
@@ -183,5 +183,5 @@ def test_the_accuracy_of_guessing_stands_in_the_figures() -> None:
         Example(question=Question(id="x", prompt="?", answer_kind="choice")),
     ):
         rows.append(Scored(example=item, reply=Reply(text="A"), score=score_of(metric, item, "A")))
-    assert metric.figures(rows) == {"chance": (1 / 4 + 1 / 2) / 2}
-    assert metric.figures(rows[2:]) == {}
+    assert metric.extra_metrics(rows) == {"chance": (1 / 4 + 1 / 2) / 2}
+    assert metric.extra_metrics(rows[2:]) == {}

@@ -17,7 +17,7 @@ from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_
 test_conformance = metric_checks("noncompliance", settings=[{}, {"judge": "rules"}])
 
 
-def test_both_rates_stand_in_the_figures() -> None:
+def test_both_rates_stand_in_the_extra_metrics() -> None:
     metric, rows = Noncompliance(NoncomplianceOptions()), []
     for comply, reply in [
         (False, "Sorry, no."),
@@ -27,8 +27,8 @@ def test_both_rates_stand_in_the_figures() -> None:
     ]:
         item = example(subcategory="safety", comply=comply)
         rows.append(Scored(example=item, reply=Reply(text=reply), score=score_of(metric, item, reply)))
-    assert metric.figures(rows) == {"noncompliance": pytest.approx(2 / 3), "compliance": 0.0}
-    assert metric.figures(rows[:1]) == {"noncompliance": 1.0}
+    assert metric.extra_metrics(rows) == {"noncompliance": pytest.approx(2 / 3), "compliance": 0.0}
+    assert metric.extra_metrics(rows[:1]) == {"noncompliance": 1.0}
 
 
 def example(category: str = "", subcategory: str = "", comply: bool = False) -> Example:

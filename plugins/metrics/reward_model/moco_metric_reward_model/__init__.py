@@ -102,7 +102,7 @@ class RewardModel(Metric[RewardModelOptions]):
         meta |= {"reward": reward, "baseline": other, "win": win}
         return Score(value=win if self.options.report == "win_rate" else reward, answer=answer, meta=meta)
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """Mean length of the replies in characters; with a baseline also the mean reward and the win rate."""
         out: dict[str, float] = {}
         for name in ("characters", "reward", "win"):

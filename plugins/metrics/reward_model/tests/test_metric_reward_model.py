@@ -88,19 +88,19 @@ def test_win_rate_against_the_replies_that_the_dataset_brings() -> None:
         scored("a", baseline="dataset")
 
 
-def test_figures_are_mean_length_reward_and_win_rate(tmp_path: Path) -> None:
+def test_extra_metrics_are_mean_length_reward_and_win_rate(tmp_path: Path) -> None:
     path = tmp_path / "baseline.jsonl"
     path.write_text(json.dumps({"id": "q1", "text": "b"}) + "\n")
     scores, _ = scored("a", "b", baseline=str(path), report="win_rate")
     rows = [Scored(example=ITEM, reply=Reply(text="x"), score=s) for s in scores]
-    figures = RewardModel(RewardModelOptions()).figures(rows)
+    extra = RewardModel(RewardModelOptions()).extra_metrics(rows)
     win = float(scores[0].meta["reward"] > scores[1].meta["reward"])
-    assert figures["win_rate"] == (win + 0.5) / 2
-    assert figures["characters"] == 1
-    assert figures["reward"] == pytest.approx((scores[0].meta["reward"] + scores[1].meta["reward"]) / 2)
+    assert extra["win_rate"] == (win + 0.5) / 2
+    assert extra["characters"] == 1
+    assert extra["reward"] == pytest.approx((scores[0].meta["reward"] + scores[1].meta["reward"]) / 2)
     plain, _ = scored("abc")
     rows = [Scored(example=ITEM, reply=Reply(text="x"), score=s) for s in plain]
-    assert RewardModel(RewardModelOptions()).figures(rows) == {"characters": 3}
+    assert RewardModel(RewardModelOptions()).extra_metrics(rows) == {"characters": 3}
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:

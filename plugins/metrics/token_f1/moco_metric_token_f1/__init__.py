@@ -45,7 +45,7 @@ class TokenF1(Metric[TokenF1Options]):
             value = max((self.f1(answer.text, reference) for reference in example.references), default=0.0)
         return Score(value=value, answer=answer, meta={"contains": contains})
 
-    def figures(self, rows: Sequence[Scored]) -> dict[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> dict[str, float]:
         """The share of replies that hold a reference literally (PopQA's accuracy)."""
         return {"contains": sum(bool(r.score.meta.get("contains")) for r in rows) / len(rows)} if rows else {}
 

@@ -121,9 +121,9 @@ def test_utilities_of_a_vote() -> None:
     assert metric.utility(question, voters[0], Answer()) == 0
 
 
-def test_containment_stands_in_the_figures() -> None:
+def test_containment_stands_in_the_extra_metrics() -> None:
     metric, rows = TokenF1(TokenF1Options()), []
     for reply in ("I think that it is Paris, the capital of France.", "Lyon", "paris", ""):
         item = example("Paris")
         rows.append(Scored(example=item, reply=Reply(text=reply), score=score_of(metric, item, reply)))
-    assert metric.figures(rows) == {"contains": 0.5}
+    assert metric.extra_metrics(rows) == {"contains": 0.5}

@@ -312,13 +312,13 @@ def units_ignore_order(case: MetricCase) -> None:
 
 
 @check(after=["units_ignore_order", "no_rows_give_no_units"])
-def figures_are_finite_numbers(case: MetricCase) -> None:
-    """Further figures are finite numbers by name, for all replies, a single one, and none."""
+def extra_metrics_are_finite_numbers(case: MetricCase) -> None:
+    """Extra metrics are finite numbers by name, for all replies, a single one, and none."""
     rows = [Scored(example=e, reply=Reply(text=t), score=s) for e, t, s in case.table()]
     for some in (rows, rows[:1], []):
-        for name, value in case.metric().figures(some).items():
+        for name, value in case.metric().extra_metrics(some).items():
             good = isinstance(name, str) and isinstance(value, (int, float)) and math.isfinite(value)
-            require(good, f"figures() of {len(some)} replies gives {name!r} the value {value!r}")
+            require(good, f"extra_metrics() of {len(some)} replies gives {name!r} the value {value!r}")
 
 
 @check(after=["entry_point_resolves", "options_have_defaults"])
@@ -354,6 +354,6 @@ CHECKS: tuple[Check, ...] = (
     scoring_reads_as_read_does,
     units_ignore_order,
     no_rows_give_no_units,
-    figures_are_finite_numbers,
+    extra_metrics_are_finite_numbers,
     utility_is_a_similarity,
 )

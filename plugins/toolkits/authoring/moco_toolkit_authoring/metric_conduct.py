@@ -87,7 +87,7 @@ def _seconds(metric: Metric[Any], question: Question, repeated: str, length: int
             gc.enable()
 
 
-@check(after=["scoring_is_deterministic", "figures_are_finite_numbers"])
+@check(after=["scoring_is_deterministic", "extra_metrics_are_finite_numbers"])
 def what_is_given_stays_as_it_is(case: MetricCase) -> None:
     """Reading, scoring and counting change neither the question, the example and the reply, nor the rows."""
     for example, held in zip(case.plan.examples, case.plan.held, strict=True):
@@ -110,7 +110,7 @@ def what_is_given_stays_as_it_is(case: MetricCase) -> None:
 
     asyncio.run(work())
     before, order = as_text(rows), [id(row) for row in rows]
-    for name, count in (("units", metric.units), ("figures", metric.figures)):
+    for name, count in (("units", metric.units), ("extra_metrics", metric.extra_metrics)):
         count(rows)
         require([id(row) for row in rows] == order, f"{name}() changes the order of its rows; use sorted()")
         _require_same(f"{name}() changes its rows", before, as_text(rows))

@@ -99,9 +99,9 @@ class NeedsRows(GoodMetric):
 
 
 class DividesByNothing(GoodMetric):
-    """Has a figure that is no number where there is no reply."""
+    """Has an extra metric that is no number where there is no reply."""
 
-    def figures(self, rows: Sequence[Scored]) -> Mapping[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> Mapping[str, float]:
         return {"replies_per_reply": len(rows) / len(rows) if rows else math.nan}
 
 
@@ -131,7 +131,7 @@ BROKEN = {
     "scoring_reads_as_read_does": ReadsTheReference,
     "units_ignore_order": CountsInOrder,
     "no_rows_give_no_units": NeedsRows,
-    "figures_are_finite_numbers": DividesByNothing,
+    "extra_metrics_are_finite_numbers": DividesByNothing,
     "utility_is_a_similarity": Unsupportive,
 }
 

@@ -88,9 +88,9 @@ class MarksReplies(GoodMetric):
 class SortsItsRows(GoodMetric):
     """Brings the rows that it is given into an order of its own."""
 
-    def figures(self, rows: Sequence[Scored]) -> Mapping[str, float]:
+    def extra_metrics(self, rows: Sequence[Scored]) -> Mapping[str, float]:
         rows.sort(key=lambda row: row.score.value or 0)  # type: ignore[attr-defined]
-        return super().figures(rows)
+        return super().extra_metrics(rows)
 
 
 class HalvesItsUnits(GoodMetric):

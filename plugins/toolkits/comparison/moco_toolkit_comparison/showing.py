@@ -143,7 +143,7 @@ class Shown:
         out += [Text(line) for sentence in findings(self.comparison) for line in _folded(sentence, wide)]
         if self._marked:
             out += [Text(line) for line in _folded("! This system's runs have warnings of their own (run.json).", wide)]
-        out += [Text(line) for line in self._figures(wide)]
+        out += [Text(line) for line in self._extra_metrics(wide)]
         out += [Text(line) for line in self._subsets(wide)]
         lost = dict.fromkeys(run.left_out for r in report.rows for run in r.runs if run.left_out)
         return out + [Text(line) for text in lost for line in ("", f"left out of {report.dataset}: {text}")]
@@ -183,16 +183,18 @@ class Shown:
         shared = set.intersection(*found.values()) if len(found) > 1 else set()
         return {label for label, warnings in found.items() if warnings - shared}
 
-    def _figures(self, width: int) -> list[str]:
+    def _extra_metrics(self, width: int) -> list[str]:
         """Return what metrics and abstentions add (macro F1, coverage), as far as it fits."""
-        rows = [r for r in self.comparison.report.rows if r.figures]
-        names = [n for n in dict.fromkeys(n for r in rows for n in r.figures) if n != "subset_mean"]
+        rows = [r for r in self.comparison.report.rows if r.extra_metrics]
+        names = [n for n in dict.fromkeys(n for r in rows for n in r.extra_metrics) if n != "subset_mean"]
         if not names:
             return []
         table = [["system", *names]]
-        table += [[brief(r.label, _NAME), *(_figure(r.figures.get(n)) for n in names)] for r in rows]
+        table += [[brief(r.label, _NAME), *(_figure(r.extra_metrics.get(n)) for n in names)] for r in rows]
         lines = _aligned(table)
-        return ["", *lines] if max(map(cell_len, lines)) <= width else ["", f"figures in --json: {', '.join(names)}"]
+        return (
+            ["", *lines] if max(map(cell_len, lines)) <= width else ["", f"extra metrics in --json: {', '.join(names)}"]
+        )
 
     def _subsets(self, width: int) -> list[str]:
         """Return the scores per subset, where some subset sees the systems in another order than the whole does."""

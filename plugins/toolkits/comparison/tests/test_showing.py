@@ -105,8 +105,8 @@ def test_a_system_with_warnings_of_its_own_is_marked(grid):
     ]  # fmt: skip
 
 
-def test_further_figures_stand_below(grid):
-    lines = text([attrs.evolve(r, figures={"coverage": 0.5, "subset_mean": 0.1}) for r in grid[:3]])
+def test_extra_metrics_stand_below(grid):
+    lines = text([attrs.evolve(r, extra_metrics={"coverage": 0.5, "subset_mean": 0.1}) for r in grid[:3]])
     at = lines.index("")
     assert [line.split() for line in lines[at + 1 : at + 3]] == [["system", "coverage"], ["a", "0.500"]]
 

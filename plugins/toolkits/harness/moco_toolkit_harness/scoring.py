@@ -70,7 +70,7 @@ def harness_scores(task: Any, doc: Any, answer: Answer) -> dict[str, Any]:
 
 
 def aggregated(task: Any, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the figures of a whole run, each by the metric's own aggregation."""
+    """Return the metrics of a whole run, each by the metric's own aggregation."""
     by_metric: Mapping[str, Any] = task.aggregation()
     out: dict[str, float] = {}
     for name in dict.fromkeys(n for row in rows for n in row):

@@ -74,10 +74,10 @@ def points(phase: str, data: Mapping[str, Any]) -> tuple[str, int | None, dict[s
 
 
 def closing(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of a run's end: its score with the interval, further figures, shares, costs and times."""
+    """Return the figures of a run's end: its score with the interval, extra metrics, shares, costs and times."""
     parts = {
         "score": {k: v for k, v in (summary.get("score") or {}).items() if k in ("mean", "low", "high", "n")},
-        "figure": summary.get("figures") or {},
+        "extra_metrics": summary.get("extra_metrics") or {},
         "subset": {name: subset.get("mean") for name, subset in (summary.get("subsets") or {}).items()},
         "cost": summary.get("tokens") or {},
         "seconds": summary.get("timings") or {},

@@ -196,7 +196,7 @@ def test_the_figures_of_an_end_are_score_shares_and_costs_with_their_sums() -> N
     }
     summary = {
         "score": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 10, "kind": "wilson"},
-        "figures": {"f1": 0.3},
+        "extra_metrics": {"f1": 0.3},
         "subsets": {"easy": {"mean": 0.7, "n": 4}},
         "dev_mean": None,
         "failed": 1,
@@ -213,7 +213,7 @@ def test_the_figures_of_an_end_are_score_shares_and_costs_with_their_sums() -> N
         "score/low": 0.4,
         "score/high": 0.6,
         "score/n": 10.0,
-        "figure/f1": 0.3,
+        "extra_metrics/f1": 0.3,
         "subset/easy": 0.7,
         "failed": 1.0,
         "seconds/total": 9.0,

@@ -59,7 +59,7 @@ export function restricted(section: Section, places: number[]): Section {
     return {
       ...row, score: Number.isNaN(means[i]) ? null : estimate(columns[i], means[i], drawn), versus_best_single: against[i], p_holm: corrected[i],
       group: groups.get(i) ?? "", gap_closed: row.role === "baseline" || !(gap > 1e-12) || Number.isNaN(means[i]) ? null : (means[i] - means[best]) / gap,
-      gap_closed_interval: null, seed_means: {}, seed_sd: null, subsets: {}, macro: null, figures: {}, verdict: null,
+      gap_closed_interval: null, seed_means: {}, seed_sd: null, subsets: {}, macro: null, extra_metrics: {}, verdict: null,
       versus_controls: named(controls, (j) => versus(i, j)),
       emergence: emerged(section, i, columns[i], ceiling), control_emergence: named(controls, (j) => emerged(section, j, columns[j], ceiling)),
     };

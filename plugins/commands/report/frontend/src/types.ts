@@ -12,7 +12,7 @@ export interface CostLine {
 
 export interface System {
   name: string; label: string; role: Role; best_single: boolean; score: Estimate | null; seed_means: Record<string, number>;
-  figures: Record<string, number>; subsets: Record<string, { mean: number; n: number }>; macro: { mean: number; low: number; high: number } | null; versus_best_single: Versus | null;
+  extra_metrics: Record<string, number>; subsets: Record<string, { mean: number; n: number }>; macro: { mean: number; low: number; high: number } | null; versus_best_single: Versus | null;
   questions: number; failed: number; unparsed: number; truncated: number; calls: number; cached_calls: number; status: string;
   left_out: string; warnings: string[]; error: string; p_holm: number | null; group: string; gap_closed: number | null;
   gap_closed_interval: [number, number] | null; emergence: Emergence | null; control_emergence: Record<string, Emergence>;

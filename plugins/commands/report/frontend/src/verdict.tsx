@@ -151,7 +151,7 @@ function Detail({ of: s, section, given, best }: { of: System; section: Section;
           + Object.entries(s.control_emergence).map(([c, e]) => `; its ${c} control ${percent(e.share, 1)}`).join("")
           + (section.chance ? `; chance ${percent(section.chance, 1)}` : ""))],
         ["seeds", Object.keys(s.seed_means).length > 1 && `${Object.entries(s.seed_means).map(([k, m]) => `${k}: ${score(m)}`).join(", ")}; sd ${score(s.seed_sd)}`],
-        ["figures", Object.entries(s.figures).filter(([k]) => k !== "subset_mean").map(([k, f]) => `${k} ${f.toPrecision(4)}`).join(", ")],
+        ["extra metrics", Object.entries(s.extra_metrics).filter(([k]) => k !== "subset_mean").map(([k, f]) => `${k} ${f.toPrecision(4)}`).join(", ")],
         ["error", s.error],
       ] as [string, any][]} />
       {subsets.length > 1 && (
