@@ -61,7 +61,7 @@ class Dataset(ABC, Generic[OptionsT]):
     def sample(cls) -> Mapping[str, Any]:
         """Return options under which a few bundled records are read without a network; empty if the defaults do.
 
-        The conformance kit reads a dataset this way.
+        The conformance checks read a dataset this way.
         """
         return {}
 

@@ -38,7 +38,7 @@ def ask(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_kit_says_why_no_reply_is_known_to_be_best_or_worst(name):
+def test_the_checks_say_why_no_reply_is_known_to_be_best_or_worst(name):
     told = {r.name: r for r in run_checks("dataset", name)}
     for check in ("gold_scores_highest", "empty_reply_scores_lowest"):
         assert told[check].status == "skipped" and "\n" not in told[check].message

@@ -22,7 +22,7 @@ from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.types import Generation
 from moco_toolkit_answers import read
-from moco_toolkit_authoring import open_session, score_of
+from moco_toolkit_authoring import open_state, score_of
 
 CASES: dict[str, dict[str, Any]] = {
     case["id"]: case
@@ -95,9 +95,9 @@ def asked(case: Case, fault: Any, prompt: str = "a", *, sampling: Any = None, ca
         (model,) = OpenAIPool(build(Options, {**given, **settings})).models()
 
         async def work() -> Any:
-            async with open_session(sampling=Sampling(max_new_tokens=32, **(sampling or {})), cache=cache) as session:
-                (found,) = await session.context("respond").gather(
-                    [session.context("respond").generate(model, prompt)], tolerate=ModelCallError
+            async with open_state(sampling=Sampling(max_new_tokens=32, **(sampling or {})), cache=cache) as state:
+                (found,) = await state.context("respond").gather(
+                    [state.context("respond").generate(model, prompt)], tolerate=ModelCallError
                 )
                 return found
 

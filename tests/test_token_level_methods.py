@@ -345,7 +345,7 @@ def test_a_system_saved_by_version_0_1_comes_back(tmp_path, name):
 
     from moco_core import Pool
     from moco_toolkit_authoring import example_questions
-    from moco_toolkit_authoring.harness import open_session
+    from moco_toolkit_authoring.harness import open_state
 
     save_file({"head": torch.full((32,), 0.123456)}, tmp_path / "head.safetensors")
     widths = {0: (64, 32), 1: (64,), 4: (32, 64), 5: (32,), 8: (16, 32), 11: (1, 16)}
@@ -361,8 +361,8 @@ def test_a_system_saved_by_version_0_1_comes_back(tmp_path, name):
     assert dict(system.state()) == SAVED[name]
 
     async def ask(question):
-        async with open_session(sampling=Sampling(max_new_tokens=4)) as session:
-            return await system.respond(question, session.context("respond", question))
+        async with open_state(sampling=Sampling(max_new_tokens=4)) as state:
+            return await system.respond(question, state.context("respond", question))
 
     assert asyncio.run(ask(example_questions(1)[0])).meta["share"]
 

@@ -20,7 +20,7 @@ from moco_core.models import Call
 from moco_core.types import Question, Sampling
 from moco_method_nudging.options import Options
 from moco_method_nudging.writing import write
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding import JointRecipe, Mix
 from moco_toolkit_decoding.joint import JointLoop
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_llama
@@ -147,8 +147,8 @@ def nudging(engine: LocalEngine, models: list, repeats: int) -> None:
 
     def ask(at_once: int) -> None:
         async def work() -> None:
-            async with open_session(sampling=sampling, in_flight=at_once) as session:
-                context = session.context("respond")
+            async with open_state(sampling=sampling, in_flight=at_once) as state:
+                context = state.context("respond")
 
                 async def one(question: Question, scope: Context) -> object:
                     return await write(models[:2], question, options, 0.05, sampling, True, scope)

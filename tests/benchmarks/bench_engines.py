@@ -39,10 +39,10 @@ async def _ask_everybody(
     """
     from moco_core.context import Context
     from moco_core.types import Question, Sampling
-    from moco_toolkit_authoring import open_session
+    from moco_toolkit_authoring import open_state
 
-    async with open_session(sampling=Sampling(max_new_tokens=max_new_tokens), in_flight=len(passes[0])) as session:
-        context = session.context("respond")
+    async with open_state(sampling=Sampling(max_new_tokens=max_new_tokens), in_flight=len(passes[0])) as state:
+        context = state.context("respond")
 
         async def work(question: Question, scope: Context) -> None:
             await scope.gather(scope.generate(m, question) for m in models)

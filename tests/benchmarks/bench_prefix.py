@@ -99,21 +99,21 @@ def long(rows: int = 4, rounds: int = 3, pairs: int = 2) -> None:
     from moco_core.options import build
     from moco_core.types import Question, Sampling
     from moco_pool_transformers.pool import Options, TransformersPool
-    from moco_toolkit_authoring import open_session
+    from moco_toolkit_authoring import open_state
 
     sizes = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8}
     sizes |= {"num_key_value_heads": 8, "max_position_embeddings": 2048}
 
     async def talk(folder: str, memory: float) -> tuple[list[str], float, int]:
         source = TransformersPool(build(Options, {"models": [folder], "device": "cpu", "prefix_memory": memory}))
-        async with open_session(sampling=Sampling(max_new_tokens=2)) as session:
+        async with open_state(sampling=Sampling(max_new_tokens=2)) as state:
             texts, said, known = [f"{row} " + "the quick brown fox jumps " * 50 for row in range(rows)], [], 0
             model = source.models()[0]
-            await session.context("respond").on(Question(id="warm", prompt="warm up")).generate(model, "warm up")
+            await state.context("respond").on(Question(id="warm", prompt="warm up")).generate(model, "warm up")
             started = time.process_time()
             for number in range(rounds):
                 contexts = [
-                    session.context("respond", Question(id=f"{number}-{row}", prompt=t)) for row, t in enumerate(texts)
+                    state.context("respond", Question(id=f"{number}-{row}", prompt=t)) for row, t in enumerate(texts)
                 ]
                 replies = await asyncio.gather(*(c.generate(model, c.question) for c in contexts))
                 said += [reply.text for reply in replies]

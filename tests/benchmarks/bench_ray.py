@@ -31,7 +31,7 @@ from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_pool_ray.options import Options
 from moco_pool_ray.pool import RayPool
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 from moco_toolkit_ray import connect
 from moco_toolkit_ray.testing import Nodes
 
@@ -86,14 +86,14 @@ def pools(address: str, **given: Any) -> tuple[PoolSource[Any], PoolSource[Any]]
 async def ask(source: PoolSource[Any], cache: Cache, count: int, sampling: Sampling, start: int = 0) -> float:
     """Return the seconds that ``count`` prompts of 300 words take, once the models are open."""
     model = source.models()[0]
-    async with open_session(cache=cache, sampling=sampling, in_flight=count) as session:
-        context = session.context("fit")
+    async with open_state(cache=cache, sampling=sampling, in_flight=count) as state:
+        context = state.context("fit")
         await context.generate(model, "open")
         started = time.monotonic()
         words = "word " * 300
 
         async def one(number: int) -> None:
-            await session.context("respond").generate(model, f"{number} {words}")
+            await state.context("respond").generate(model, f"{number} {words}")
 
         await context.gather(one(i) for i in range(start, start + count))
         return time.monotonic() - started
@@ -196,8 +196,8 @@ class Questions(Sequence[Question]):
 async def waves(source: PoolSource[Any], cache: Cache, count: int, start: int) -> float:
     """Ask ``count`` prompts, 500 at once, as a run does that has 500 questions in flight."""
     model = source.models()[0]
-    async with open_session(cache=cache, in_flight=500, sampling=Sampling()) as session:
-        root = session.context("respond")
+    async with open_state(cache=cache, in_flight=500, sampling=Sampling()) as state:
+        root = state.context("respond")
         await root.generate(model, "open")
         started = time.monotonic()
 

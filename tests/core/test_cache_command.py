@@ -8,7 +8,7 @@ import attrs
 
 from moco_core.runs.records import read_records
 from moco_core.runtime.cache import Cache
-from moco_toolkit_authoring import ScriptedPool, open_session
+from moco_toolkit_authoring import ScriptedPool, open_state
 
 RUN = ("run", "toy_vote", "-d", "toys", "-p", "toy_pool", "--test", "3", "--dev", "2")
 
@@ -69,8 +69,8 @@ def test_replies_of_an_earlier_version_are_told_and_pruned(moco):
     def run(version):
         async def work():
             cache = Cache(moco.folder / "cache" / "calls.sqlite")
-            async with open_session(cache=cache) as session:
-                context = session.context("respond")
+            async with open_state(cache=cache) as state:
+                context = state.context("respond")
                 await context.once({"kind": "co-writing", "version": version}, compute)
                 model = attrs.evolve(
                     ScriptedPool({"a": "hm"}).models()[0], fingerprint=f"f{version}", recipe=Fused(version)

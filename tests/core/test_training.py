@@ -11,7 +11,7 @@ from moco_core import CapabilityError, ModelCallError
 from moco_core.runs.results import costs_of
 from moco_core.runtime.cache import Cache
 from moco_core.types import Message
-from moco_toolkit_authoring import SCRIPTED_CAPABILITIES, ScriptedPool, ScriptedServer, open_session
+from moco_toolkit_authoring import SCRIPTED_CAPABILITIES, ScriptedPool, ScriptedServer, open_state
 
 
 @attrs.frozen(kw_only=True)
@@ -40,16 +40,16 @@ LESSON = Lesson(rows=(Row(messages=(Message("user", "capital of Peru?"), Message
 
 
 def within(work, *, cache=None, seed=0, allowed=None):
-    """Run ``work(context, session)`` in a fitting context; return its result, the notes and the session."""
+    """Run ``work(context, state)`` in a fitting context; return its result, the notes and the state."""
     notes = []
 
     async def main():
-        async with open_session(cache=cache, seed=seed) as session:
-            session.on_note = lambda phase, note: notes.append(note)
-            return await work(session.context("fit", allowed=allowed)), session
+        async with open_state(cache=cache, seed=seed) as state:
+            state.on_note = lambda phase, note: notes.append(note)
+            return await work(state.context("fit", allowed=allowed)), state
 
-    result, session = asyncio.run(main())
-    return result, notes, session
+    result, state = asyncio.run(main())
+    return result, notes, state
 
 
 def test_a_trained_model_answers_by_its_lesson_and_is_trained_once():
@@ -60,10 +60,10 @@ def test_a_trained_model_answers_by_its_lesson_and_is_trained_once():
         assert first.fingerprint == second.fingerprint != source.pool[0].fingerprint
         return [(await context.generate(first, q)).text for q in ("capital of Peru?", "capital of Chile?")]
 
-    said, notes, session = within(work)
+    said, notes, state = within(work)
     assert said == ["Lima", "no idea"] and len(source.trainings) == 1
     assert notes[-1]["training"] == "tuned" and notes[-1]["rows"] == 1
-    assert costs_of(session.ledger)["fit"]["tuned"]["trained"]["tokens"] == 20  # asked for twice, stated twice
+    assert costs_of(state.ledger)["fit"]["tuned"]["trained"]["tokens"] == 20  # asked for twice, stated twice
 
 
 def test_another_run_finds_the_training_and_another_seed_or_model_does_not(tmp_path):
@@ -71,9 +71,9 @@ def test_another_run_finds_the_training_and_another_seed_or_model_does_not(tmp_p
 
     def train(model, seed=0):
         cache = Cache(tmp_path / "calls.sqlite")
-        _, _, session = within(lambda context: context.train(source.pool[model], LESSON), cache=cache, seed=seed)
+        _, _, state = within(lambda context: context.train(source.pool[model], LESSON), cache=cache, seed=seed)
         cache.close()
-        (row,) = costs_of(session.ledger)["fit"].values()
+        (row,) = costs_of(state.ledger)["fit"].values()
         return len(source.trainings), row["trained"]
 
     assert [train(0), train(0), train(1), train(0, seed=1)] == [
@@ -133,8 +133,8 @@ def test_calls_wait_while_a_model_of_their_device_is_trained():
 
 def test_rows_that_are_missing_leave_the_model_as_it_is_with_a_warning():
     source = ScriptedPool({"a": "x"})
-    result, _, session = within(lambda c: c.train(source.pool[0], Lesson(rows=()), name="nothing"))
-    assert result is source.pool[0] and session.warnings == ["nothing: not trained: no rows"]
+    result, _, state = within(lambda c: c.train(source.pool[0], Lesson(rows=()), name="nothing"))
+    assert result is source.pool[0] and state.warnings == ["nothing: not trained: no rows"]
 
 
 def test_a_failed_training_fails_who_asked_and_frees_the_device():

@@ -12,7 +12,7 @@ from moco_core.runtime.cache import Cache
 from moco_core.types import Sampling
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.testing import Fault, StubServer
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 KEY = "sk-test-4242424242"
 
@@ -31,8 +31,8 @@ def ask(source: OpenAIPool, *prompts: Any, model: int = 0, cache: Cache | None =
     sampling = Sampling(**{"max_new_tokens": 32, **how})
 
     async def work() -> list[Any]:
-        async with open_session(sampling=sampling, cache=cache) as session:
-            context = session.context("respond")
+        async with open_state(sampling=sampling, cache=cache) as state:
+            context = state.context("respond")
             chosen = source.models()[model]
             return await context.gather(
                 (context.generate(chosen, p, raw=raw) for p in prompts), tolerate=(ModelCallError, ConfigError)

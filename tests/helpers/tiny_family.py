@@ -10,7 +10,7 @@ import pytest
 
 from moco_core.models import Model
 from moco_core.types import Generation, Message, Sampling
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 MARGIN = 1e-3
 """Log-probabilities agree within this, and so do those of the two tokens where greedy replies part."""
@@ -50,8 +50,8 @@ def say(
     """Ask every model everything together, greedily."""
 
     async def work() -> list[Generation]:
-        async with open_session(sampling=Sampling(**{"max_new_tokens": 16, **how})) as session:
-            context = session.context("fit")
+        async with open_state(sampling=Sampling(**{"max_new_tokens": 16, **how})) as state:
+            context = state.context("fit")
             calls = [context.generate(m, p, raw=raw) for m in models for p in prompts]
             found: list[Generation] = await context.gather(calls)
             return found

@@ -18,7 +18,7 @@ from moco_method_mergekit import method as method_module
 from moco_method_mergekit.method import Mergekit
 from moco_method_mergekit.options import Options
 from moco_method_mergekit.searching import maximise
-from moco_toolkit_authoring import open_session, run_method
+from moco_toolkit_authoring import open_state, run_method
 from moco_toolkit_authoring.toy import LastWord
 from moco_toolkit_checkpoints.local import local_engine
 
@@ -138,8 +138,8 @@ def test_a_known_optimum_is_found(optimizer):
         return tried[-1]
 
     async def search():
-        async with open_session() as session:
-            return await maximise(options, (0.95, 1.0), score, session.context("fit"))
+        async with open_state() as state:
+            return await maximise(options, (0.95, 1.0), score, state.context("fit"))
 
     found = asyncio.run(search())
     assert len(tried) == options.candidates == (55 if optimizer == "grid" else 104)

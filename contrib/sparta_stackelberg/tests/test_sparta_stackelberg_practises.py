@@ -15,7 +15,7 @@ import training_here
 from moco_core import Example, Question, Sampling, build
 from moco_method_sparta_stackelberg.method import SpartaStackelberg
 from moco_method_sparta_stackelberg.options import Options
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 from moco_toolkit_duels import Candidate, Selection
 
 transformers = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
@@ -52,9 +52,9 @@ def test_two_rounds_of_practice_train_every_model_and_are_opened_as_trained(tmp_
         return list(found.token_logprobs)
 
     async def work() -> None:
-        async with open_session(sampling=Sampling(temperature=0.0, max_new_tokens=6)) as session:
-            session.on_note = lambda phase, note: notes.append(note)
-            context, pool = session.context("fit"), opened(folders, tmp_path / "hashes")
+        async with open_state(sampling=Sampling(temperature=0.0, max_new_tokens=6)) as run:
+            run.on_note = lambda phase, note: notes.append(note)
+            context, pool = run.context("fit"), opened(folders, tmp_path / "hashes")
             system = await method.fit(pool, DEV, context)
             (tmp_path / "saved").mkdir()
             system.save_files(tmp_path / "saved")

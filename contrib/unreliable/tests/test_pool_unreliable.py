@@ -26,7 +26,7 @@ from moco_toolkit_authoring import (
     ScriptedPool,
     as_plugin,
     examples,
-    open_session,
+    open_state,
     pool_checks,
     run_method,
 )
@@ -68,8 +68,8 @@ def spoilt(pool: ScriptedPool, **options: Any) -> UnreliablePool:
 
 def say(model: Model, prompt: Any, sampling: Sampling = GREEDY) -> Any:
     async def work() -> Any:
-        async with open_session(sampling=sampling) as session:
-            return await session.context("respond").generate(model, prompt)
+        async with open_state(sampling=sampling) as state:
+            return await state.context("respond").generate(model, prompt)
 
     return asyncio.run(work())
 
@@ -310,8 +310,8 @@ def test_a_bad_member_can_do_no_more_than_write() -> None:
     bad = pool.models()[1]
 
     async def score() -> None:
-        async with open_session() as session:
-            await session.context("fit").score(bad, "2?", ["4"])
+        async with open_state() as state:
+            await state.context("fit").score(bad, "2?", ["4"])
 
     with pytest.raises(CapabilityError, match="capability 'score'"):
         asyncio.run(score())

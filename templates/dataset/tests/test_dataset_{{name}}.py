@@ -1,4 +1,4 @@
-"""Tests of {{name}}: the conformance kit, and what this dataset alone promises."""
+"""Tests of {{name}}: the conformance checks, and what this dataset alone promises."""
 
 from pathlib import Path
 

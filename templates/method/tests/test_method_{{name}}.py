@@ -1,4 +1,4 @@
-"""Tests of {{name}}: the conformance kit, and what this method alone promises."""
+"""Tests of {{name}}: the conformance checks, and what this method alone promises."""
 
 from {{package}}.method import {{Class}}
 from {{package}}.options import Options

@@ -1,4 +1,4 @@
-"""Tests of {{name}}: the conformance kit, and what this metric alone promises."""
+"""Tests of {{name}}: the conformance checks, and what this metric alone promises."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tests of {{name}}: the conformance kit, and what this pool alone promises."""
+"""Tests of {{name}}: the conformance checks, and what this pool alone promises."""
 
 from moco_toolkit_authoring import pool_checks
 from {{package}} import {{Class}}, Options

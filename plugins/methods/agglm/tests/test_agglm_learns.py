@@ -17,7 +17,7 @@ from moco_core import Answer, Example, Message, Metric, NoOptions, Pool, Questio
 from moco_method_agglm.method import Agglm
 from moco_method_agglm.options import Options
 from moco_method_agglm.prompts import Room
-from moco_toolkit_authoring import ScriptedPool, open_session
+from moco_toolkit_authoring import ScriptedPool, open_state
 from moco_toolkit_training import Demonstration, Sft
 
 transformers = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
@@ -79,10 +79,10 @@ def test_grpo_raises_the_reward_of_the_marked_solution_on_held_out_sets(tmp_path
 
     async def work() -> list[Any]:
         sampling = Sampling(temperature=0.0, max_new_tokens=3)
-        async with open_session(metric=Named(NoOptions()), sampling=sampling) as session:
+        async with open_state(metric=Named(NoOptions()), sampling=sampling) as state:
             notes: list[Any] = []
-            session.on_note = lambda phase, note: notes.append(note)
-            context = session.context("fit")
+            state.on_note = lambda phase, note: notes.append(note)
+            context = state.context("fit")
             # to begin with it writes one of two words, mostly that of the majority
             said = ("apple", "apple", "plum")
             rows = [Demonstration(messages=[*prompt, Message("assistant", one)]) for prompt in prompts for one in said]

@@ -20,7 +20,7 @@ from moco_method_agglm.method import Agglm
 from moco_method_agglm.options import Options
 from moco_pool_transformers.pool import Options as PoolOptions
 from moco_pool_transformers.pool import TransformersPool
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 from moco_toolkit_checkpoints.local import local_engine
 
 pytestmark = pytest.mark.slow  # the libraries of the training take most of half a minute to import
@@ -53,8 +53,8 @@ def method() -> Agglm:
 
 async def scores(model) -> list[list[float]]:
     """What a model computes for a text, every bit of it."""
-    async with open_session() as session:
-        found = await session.context("fit").score(model, "The quick brown fox", CONTINUATIONS)
+    async with open_state() as state:
+        found = await state.context("fit").score(model, "The quick brown fox", CONTINUATIONS)
         return [list(score.token_logprobs) for score in found]
 
 
@@ -81,10 +81,10 @@ def fitted(tmp_path_factory):
 
     async def fit():
         settings = {"metric": Even(NoOptions()), "sampling": Sampling(temperature=1.0, max_new_tokens=8)}
-        async with open_session(**settings) as session:
+        async with open_state(**settings) as state:
             notes: list = []
-            session.on_note = lambda phase, note: notes.append(note)
-            system = await method().fit(pool, DEV, session.context("fit"))
+            state.on_note = lambda phase, note: notes.append(note)
+            system = await method().fit(pool, DEV, state.context("fit"))
             saved.mkdir()
             system.save_files(saved)
             (saved / "state.json").write_text(json.dumps(plain(system.state())))

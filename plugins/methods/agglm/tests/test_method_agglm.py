@@ -18,7 +18,7 @@ from moco_method_agglm.fitting import job_of
 from moco_method_agglm.method import Agglm
 from moco_method_agglm.options import Options
 from moco_method_agglm.prompts import Room
-from moco_toolkit_authoring import ScriptedPool, method_checks, open_session, run_method
+from moco_toolkit_authoring import ScriptedPool, method_checks, open_state, run_method
 from moco_toolkit_authoring.killing import killed
 from moco_toolkit_authoring.toy import LastWord
 
@@ -102,8 +102,8 @@ def test_the_reward_is_one_for_a_full_score_and_else_nothing():
 
 def test_what_is_trained_depends_on_task_set_size_prompt_and_sampling():
     async def fingerprints():
-        async with open_session(metric=LastWord(NoOptions())) as session:
-            context = session.context("fit")
+        async with open_state(metric=LastWord(NoOptions())) as state:
+            context = state.context("fit")
             room = Room(prompt=500, reply=20)
             example, options = DEV[0], Options()
             same = job_of([(example, ["x", "y"])], room, options, context)

@@ -22,7 +22,7 @@ from moco_toolkit_authoring import (
     examples,
     fallible,
     method_checks,
-    open_session,
+    open_state,
     run_method,
 )
 
@@ -161,8 +161,8 @@ def test_rounds_of_different_questions_need_no_barrier():
     votes = ScriptedPool(dict.fromkeys("abcde", "x"))
 
     async def vote():
-        async with open_session(sampling=GREEDY) as session:
-            contexts = [session.context("respond", question) for question in questions]
+        async with open_state(sampling=GREEDY) as state:
+            contexts = [state.context("respond", question) for question in questions]
             await asyncio.gather(*(c.generate(m, c.question) for c in contexts for m in votes.pool))
 
     asyncio.run(vote())

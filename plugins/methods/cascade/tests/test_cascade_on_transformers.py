@@ -14,7 +14,7 @@ from moco_core.options import build
 from moco_method_cascade.method import Cascade
 from moco_method_cascade.options import Options
 from moco_method_cascade.quantiles import chow_average, chow_quantile, chow_sum
-from moco_toolkit_authoring import open_session, run_method
+from moco_toolkit_authoring import open_state, run_method
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -40,9 +40,9 @@ def pool(folder: str, tmp_path: Path) -> Pool:
 
 def test_chow_scores_equal_the_cross_entropy_of_the_reply(folder: str, tmp_path: Path) -> None:
     async def replies():
-        async with open_session(sampling=SAMPLING) as session:
+        async with open_state(sampling=SAMPLING) as state:
             model = pool(folder, tmp_path)[0]
-            root = session.context("respond")
+            root = state.context("respond")
             return await root.each(QUESTIONS, lambda q, scope: scope.generate(model, q))
 
     module = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -34,7 +34,7 @@ from moco_toolkit_authoring import (
     examples,
     fallible,
     method_checks,
-    open_session,
+    open_state,
     run_method,
 )
 
@@ -136,9 +136,9 @@ def test_the_reported_cost_is_the_sum_over_all_calls_whatever_the_confidence(kin
     pool = ScriptedPool(dict.fromkeys(("weak", "mid", "strong"), fallible), capabilities=capabilities)
 
     async def measured():
-        async with open_session(sampling=Sampling(temperature=0.7, max_new_tokens=64)) as session:
+        async with open_state(sampling=Sampling(temperature=0.7, max_new_tokens=64)) as state:
             system = fixed(2.0, 2.0, confidence=kind).restore(pool.pool, {"thresholds": [2.0, 2.0]}, None)
-            context = session.context("respond", QUESTIONS[0])
+            context = state.context("respond", QUESTIONS[0])
             reply = await system.respond(QUESTIONS[0], context)
             return reply, [call.usage for call in context.calls]
 

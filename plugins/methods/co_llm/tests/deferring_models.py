@@ -9,7 +9,7 @@ import torch
 from moco_core import Question, Sampling
 from moco_method_co_llm.options import Options
 from moco_method_co_llm.writing import write
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import LocalEngine, bpe_tokenizer, tiny_llama
 
@@ -28,8 +28,8 @@ def pool(*seeds, rows=0):
 
 def written(models, head, eta, limit=12, **options):
     async def main():
-        async with open_session(sampling=Sampling(max_new_tokens=limit)) as session:
-            context = session.context("respond", QUESTION)
+        async with open_state(sampling=Sampling(max_new_tokens=limit)) as state:
+            context = state.context("respond", QUESTION)
             data = await write(models, QUESTION, Options(**options), head, eta, context)
             return reply_of(data, models)
 

@@ -14,7 +14,7 @@ from moco_method_co_llm.head import END, weak_labels
 from moco_method_co_llm.method import CoLLM
 from moco_method_co_llm.options import Options
 from moco_toolkit_authoring import example_questions, examples, run_method
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding.testing import LocalEngine, ScriptedModule, word_tokenizer
 
 
@@ -88,11 +88,11 @@ def test_an_end_counts_as_an_end_whichever_token_says_so():
     models = saying(A, A, end=TURN, ends={0, TURN})
 
     async def main():
-        async with open_session() as session:
-            context = session.context("fit", QUESTION)
+        async with open_state() as state:
+            context = state.context("fit", QUESTION)
             example = Example(question=QUESTION)
             written = await fitting._accepted(
-                models[1], Example(question=QUESTION, references=("a",)), session.context("fit", QUESTION)
+                models[1], Example(question=QUESTION, references=("a",)), state.context("fit", QUESTION)
             )
             return written, [
                 (await fitting._read(models, example, target, Options(), context)).positions
@@ -114,8 +114,8 @@ def test_texts_to_learn_from():
     dev = [both, Example(question=Question(id="t", prompt="go"), references=("b",))]
 
     async def texts(targets):
-        async with open_session(sampling=Sampling(max_new_tokens=8)) as session:
-            found = await fitting._targets(models, Options(targets=targets), dev, session.context("fit"))
+        async with open_state(sampling=Sampling(max_new_tokens=8)) as state:
+            found = await fitting._targets(models, Options(targets=targets), dev, state.context("fit"))
             return {
                 k: [t if isinstance(t, str) else WORDS.decode(t, skip_special_tokens=True) for t in v]
                 for k, v in found.items()
@@ -156,11 +156,11 @@ def test_what_deferral_costs_and_brings_is_noted():
     notes = []
 
     async def main():
-        async with open_session(sampling=Sampling(max_new_tokens=8)) as session:
-            session.on_note = lambda phase, note: notes.append(note)
+        async with open_state(sampling=Sampling(max_new_tokens=8)) as state:
+            state.on_note = lambda phase, note: notes.append(note)
             dev = [Example(question=Question(id=f"d{i}", prompt="go"), references=("b",)) for i in range(8)]
             return await CoLLM(Options(targets="either", epochs=40, quantiles=4)).fit(
-                Pool(saying(A, B)), dev, session.context("fit")
+                Pool(saying(A, B)), dev, state.context("fit")
             )
 
     system = asyncio.run(main())

@@ -11,9 +11,8 @@ from deferring_models import QUESTION, TOKENIZER, pool
 from moco_method_co_llm.head import Positions, deferral_loss, train_head, weak_labels
 from moco_method_co_llm.options import Options
 from moco_method_co_llm.thresholds import candidates, threshold_for_fraction, youden
-from moco_toolkit_authoring.harness import open_session
-from moco_toolkit_decoding import auroc
-from moco_toolkit_decoding import open_session as open_step
+from moco_toolkit_authoring.harness import open_state
+from moco_toolkit_decoding import auroc, open_session
 
 
 def test_the_loss_at_its_limits_and_its_gradient():
@@ -39,9 +38,9 @@ def test_the_deferral_logit_is_no_part_of_the_vocabulary():
     models = pool(1, 2)
 
     async def main():
-        async with open_session() as session:
-            context = session.context("fit", QUESTION)
-            step = await open_step(context, models[0], QUESTION)
+        async with open_state() as state:
+            context = state.context("fit", QUESTION)
+            step = await open_session(context, models[0], QUESTION)
             ids = step.vocabulary.encode(b"the lazy dog")
             traced = await step.trace(ids, hidden=True)
             seen = await step.peek(full=True)

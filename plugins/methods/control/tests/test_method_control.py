@@ -30,7 +30,7 @@ from moco_core.options import build
 from moco_method_control.method import Control
 from moco_method_control.options import Options
 from moco_method_control.views import shuffled
-from moco_toolkit_authoring import ScriptedCall, ScriptedPool, method_checks, open_session, run_method
+from moco_toolkit_authoring import ScriptedCall, ScriptedPool, method_checks, open_state, run_method
 
 test_conformance = method_checks(
     "control",
@@ -178,11 +178,11 @@ def test_where_nothing_can_be_read_the_most_probable_reply_stands() -> None:
 def test_the_methods_calls_are_its_own_and_only_the_new_ones_are_made() -> None:
     async def main() -> tuple[Any, Any]:
         pool = ScriptedPool({"bad": wrong, "best": right_on_dev})
-        async with open_session(sampling=GREEDY) as session:
-            system = await control("equal_budget").fit(pool.pool, DEV, session.context("fit"))
-            scope = session.context("respond", QUESTIONS[0])
+        async with open_state(sampling=GREEDY) as state:
+            system = await control("equal_budget").fit(pool.pool, DEV, state.context("fit"))
+            scope = state.context("respond", QUESTIONS[0])
             await system.respond(QUESTIONS[0], scope)
-            return {(phase, model): tally.calls for phase, model, tally in session.ledger}, (scope.calls, pool)
+            return {(phase, model): tally.calls for phase, model, tally in state.ledger}, (scope.calls, pool)
 
     tallies, (calls, pool) = asyncio.run(main())
     assert tallies["reference", "bad"] == tallies["reference", "best"] == 1

@@ -9,7 +9,7 @@ import pytest
 from swarm_searches import GREEDY, fit, right_if_checked
 
 from moco_method_heterogeneous_swarms.options import Options
-from moco_toolkit_authoring import ScriptedPool, examples, fallible, open_session
+from moco_toolkit_authoring import ScriptedPool, examples, fallible, open_state
 
 
 @pytest.mark.parametrize("order", [("checker", "expert"), ("expert", "checker")])
@@ -37,10 +37,10 @@ def test_the_stored_graph_scores_on_dev_what_was_recorded():
     (system,) = systems
 
     async def again():
-        async with open_session(sampling=GREEDY) as session:
+        async with open_state(sampling=GREEDY) as state:
             scores = []
             for example in dev:
-                context = session.context("fit", None).on(example.question)
+                context = state.context("fit", None).on(example.question)
                 scores.append((await context.grade(example, await system.respond(example.question, context))).value)
             return sum(scores) / len(scores)
 

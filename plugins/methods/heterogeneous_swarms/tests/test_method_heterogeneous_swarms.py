@@ -19,7 +19,7 @@ from moco_toolkit_authoring import (
     examples,
     fallible,
     method_checks,
-    open_session,
+    open_state,
     run_method,
 )
 from moco_toolkit_merging.testing import MergeablePool, Utility
@@ -47,8 +47,8 @@ def answer(pool, edges, question=QUESTION, sampling=GREEDY, **options):
     system = system_of(pool, edges, **options)
 
     async def run():
-        async with open_session(sampling=sampling) as session:
-            context = session.context("respond", question)
+        async with open_state(sampling=sampling) as state:
+            context = state.context("respond", question)
             return await system.respond(question, context), context.calls
 
     return asyncio.run(run())
@@ -126,8 +126,8 @@ def test_questions_of_one_depth_share_batches():
         system = system_of(pool, edges)
 
         async def run(system=system):
-            async with open_session(sampling=GREEDY) as session:
-                await asyncio.gather(*(system.respond(q, session.context("respond", q)) for q in questions))
+            async with open_state(sampling=GREEDY) as state:
+                await asyncio.gather(*(system.respond(q, state.context("respond", q)) for q in questions))
 
         asyncio.run(run())
         batches[name] = len(pool.engine.batches)

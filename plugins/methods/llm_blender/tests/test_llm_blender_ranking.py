@@ -15,7 +15,7 @@ from moco_method_llm_blender.aggregates import bias, rank, scores, spearman
 from moco_method_llm_blender.options import Options
 from moco_method_llm_blender.rankers import Ranker, order
 from moco_method_llm_blender.verdicts import parse
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 
 @attrs.frozen
@@ -36,8 +36,8 @@ def ranked(matrix, texts=None, skills=None, **options):
     ranker = Given(matrix)
 
     async def work():
-        async with open_session() as session:
-            context = session.context("respond", QUESTION)
+        async with open_state() as state:
+            context = state.context("respond", QUESTION)
             return await order(ranker, QUESTION, texts, skills or [0.0] * len(texts), Options(**options), context)
 
     found = asyncio.run(work())

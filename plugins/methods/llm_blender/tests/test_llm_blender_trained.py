@@ -21,7 +21,7 @@ from moco_method_llm_blender.method import LlmBlender
 from moco_method_llm_blender.options import Options
 from moco_pool_transformers.pool import Options as PoolOptions
 from moco_pool_transformers.pool import TransformersPool
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 from moco_toolkit_training import pairing
 
 pytestmark = pytest.mark.slow  # the libraries of the training take a good part of a minute to import
@@ -54,8 +54,8 @@ def method() -> LlmBlender:
 
 async def computed(system) -> list[list[float]]:
     """What ranker and fuser compute for a text, every bit of it."""
-    async with open_session() as session:
-        context = session.context("fit")
+    async with open_state() as state:
+        context = state.context("fit")
         read = await context.reward(system.ranker.model, pairing("Say 1", "The answer is 5.", "lazy dog"))
         (score,) = await context.score(system.writer, "The quick brown fox", ["The answer is 5."])
         return [list(read), list(score.token_logprobs)]
@@ -81,8 +81,8 @@ def fitted(tmp_path_factory):
 
     async def fit():
         settings = {"metric": Even(NoOptions()), "sampling": Sampling(temperature=1.0, max_new_tokens=8)}
-        async with open_session(**settings) as session:
-            system = await method().fit(pool_at(root, root / "hashes"), DEV, session.context("fit"))
+        async with open_state(**settings) as state:
+            system = await method().fit(pool_at(root, root / "hashes"), DEV, state.context("fit"))
             saved.mkdir()
             system.save_files(saved)
             (saved / "state.json").write_text(json.dumps(plain(system.state())))

@@ -35,7 +35,7 @@ from moco_toolkit_authoring import (
     examples,
     fallible,
     method_checks,
-    open_session,
+    open_state,
     run_method,
 )
 
@@ -345,10 +345,10 @@ def test_one_reply_per_model_shares_every_call_with_the_single_models(temperatur
     pool = ScriptedPool(dict.fromkeys("ab", fallible))
 
     async def baselines():
-        async with open_session(sampling=sampling, cache=cache) as session:
+        async with open_state(sampling=sampling, cache=cache) as state:
             for question in (*questions, *(e.question for e in dev)):
                 for model in pool.pool:
-                    await session.context("respond", question).generate(model, question)
+                    await state.context("respond", question).generate(model, question)
 
     asyncio.run(baselines())
     served = len(pool.history)

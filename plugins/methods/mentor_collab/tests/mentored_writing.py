@@ -11,7 +11,7 @@ from moco_method_mentor_collab.options import Options
 from moco_method_mentor_collab.prompts import consultation
 from moco_method_mentor_collab.verifying import verifier_of
 from moco_method_mentor_collab.writing import Writing
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import (
     LocalEngine,
@@ -43,8 +43,8 @@ def written(models, answer, shared=True, limit=14, seed=0, question=QUESTION, **
         return answer
 
     async def main():
-        async with open_session(sampling=Sampling(max_new_tokens=limit), seed=seed) as session:
-            context = session.context("respond", question)
+        async with open_state(sampling=Sampling(max_new_tokens=limit), seed=seed) as state:
+            context = state.context("respond", question)
             settings = Options(**options)
             writing = await Writing.open(models, question, settings, shared, context)
             verifier = verifier_of(settings, None) if answer is None else stub

@@ -19,9 +19,9 @@ from moco_method_mentor_collab.probe import Probe, train_probe
 from moco_method_mentor_collab.prompts import Segment
 from moco_method_mentor_collab.verifying import features
 from moco_toolkit_authoring import example_questions, examples, run_method
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_authoring.toy import LastWord
-from moco_toolkit_decoding import open_session as open_step
+from moco_toolkit_decoding import open_session
 
 
 def test_the_feature_is_read_at_the_end_whatever_the_question_says():
@@ -29,9 +29,9 @@ def test_the_feature_is_read_at_the_end_whatever_the_question_says():
     models = pool(1, 2)
 
     async def main():
-        async with open_session() as session:
-            context = session.context("respond", QUESTION)
-            step = await open_step(context, models[0], QUESTION)
+        async with open_state() as state:
+            context = state.context("respond", QUESTION)
+            step = await open_session(context, models[0], QUESTION)
             a, b = Segment((5,), b" one", False), Segment((7,), b" two", False)
             got = await features(step, shown(a, b))
             ids = [*step.opened.prompt, *step.vocabulary.encode(shown(a, b))]
@@ -97,9 +97,9 @@ def test_segments_are_worth_what_a_run_would_return_after_them():
     sampling = Sampling(max_new_tokens=8, stop=(" c",))
 
     async def main():
-        async with open_session(sampling=sampling) as session:
-            context = session.context("fit", GO)
-            step = await open_step(context, models[0], GO)
+        async with open_state(sampling=sampling) as state:
+            context = state.context("fit", GO)
+            step = await open_session(context, models[0], GO)
             return await fitting._endings(step, Segment((WORDS.get_vocab()["a"],), b"a", False), 1, sampling, context)
 
     assert asyncio.run(main()) == ["a b"]

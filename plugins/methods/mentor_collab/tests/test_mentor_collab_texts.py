@@ -14,7 +14,7 @@ from moco_method_mentor_collab.prompts import Segment
 from moco_method_mentor_collab.verifying import TIE, verifier_of
 from moco_method_mentor_collab.writing import Writing
 from moco_toolkit_authoring import example_questions, method_checks
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding import Vocabulary
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import LocalEngine, ScriptedModule
@@ -76,8 +76,8 @@ BYTES = {i: Vocabulary(WORDS).piece(i)[0] for i in range(len(WORDS)) if len(Voca
 @pytest.mark.parametrize("share", [0.0, 25.0, 100.0])
 def test_an_answer_ends_where_the_next_character_needs_more_tokens_than_are_left(share):
     async def main(limit):
-        async with open_session(sampling=Sampling(max_new_tokens=limit)) as session, asyncio.timeout(30):
-            context = session.context("respond", GO)
+        async with open_state(sampling=Sampling(max_new_tokens=limit)) as state, asyncio.timeout(30):
+            context = state.context("respond", GO)
             models, options = spelling(SMILES, SMILES), Options(decision_proportion=share)
             writing = await Writing.open(models, GO, options, False, context)
             return reply_of(await writing.run(verifier_of(options, None)), models)

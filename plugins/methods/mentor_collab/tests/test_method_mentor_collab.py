@@ -18,8 +18,8 @@ from moco_method_mentor_collab.prompts import Segment, choice
 from moco_method_mentor_collab.verifying import features, verifier_of
 from moco_method_mentor_collab.writing import Writing
 from moco_toolkit_authoring import example_questions, method_checks, run_method
-from moco_toolkit_authoring.harness import open_session
-from moco_toolkit_decoding import open_session as open_step
+from moco_toolkit_authoring.harness import open_state
+from moco_toolkit_decoding import open_session
 from moco_toolkit_decoding.testing import LocalEngine, tiny_llama
 
 
@@ -100,9 +100,9 @@ def test_a_rejected_draft_leaves_no_trace_in_the_cache():
     models = pool(1, 2)
 
     async def main():
-        async with open_session() as session:
-            context = session.context("respond", QUESTION)
-            step = await open_step(context, models[0], QUESTION)
+        async with open_state() as state:
+            context = state.context("respond", QUESTION)
+            step = await open_session(context, models[0], QUESTION)
             step.append_text("a start")
             await step.draft(9)  # the generator's own segment, which the mentor's replaces
             step.append_text(" and another way")
@@ -134,16 +134,16 @@ def test_an_end_after_two_words_ends_the_answer_without_a_marker(share, verdict)
 
 
 async def _states(models):
-    async with open_session() as session:
-        context = session.context("respond", QUESTION)
-        step = await open_step(context, models[0], QUESTION)
+    async with open_state() as state:
+        context = state.context("respond", QUESTION)
+        step = await open_session(context, models[0], QUESTION)
         step.append_text("a start")
         a, b = Segment((5, 6), b" one", False), Segment((7,), b" two", True)
         await verifier_of(Options(), None)(step, a, b)
         await features(step, shown(a, b))
         assert step.text == "a start"
         after = await step.peek(full=True)
-        fresh = await open_step(context, models[0], QUESTION)
+        fresh = await open_session(context, models[0], QUESTION)
         fresh.append_text("a start")
         return after.full, (await fresh.peek(full=True)).full
 

@@ -21,7 +21,7 @@ import moco_core as moco
 from moco_core import Example, Method, Question, Sampling, build, read_records
 from moco_method_multiagent_finetuning.method import MultiagentFinetuning
 from moco_method_multiagent_finetuning.options import Options
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 transformers = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
 
@@ -76,10 +76,10 @@ def test_after_two_iterations_moved_agents_are_those_that_were_trained(folder, t
     notes: list[Any] = []
 
     async def work() -> None:
-        async with open_session(sampling=Sampling(temperature=0.0, max_new_tokens=6)) as session:
-            session.on_note = lambda phase, note: notes.append(note)
+        async with open_state(sampling=Sampling(temperature=0.0, max_new_tokens=6)) as run:
+            run.on_note = lambda phase, note: notes.append(note)
             pool = opened(folder, tmp_path / "hashes")
-            system: Any = await method.fit(pool, DEV, session.context("fit"))
+            system: Any = await method.fit(pool, DEV, run.context("fit"))
             trained = [*system.generators, *system.critics]
             names = [f"base-{n}-{part}2" for part in ("generator", "critic") for n in (0, 1)]
             assert [model.name for model in trained] == names and all(model.adapter for model in trained)

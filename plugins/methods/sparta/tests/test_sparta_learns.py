@@ -12,7 +12,7 @@ import training_here
 from moco_core import Answer, Example, Metric, NoOptions, Pool, Question, Sampling, Score, build
 from moco_method_sparta.method import Sparta
 from moco_method_sparta.options import Options
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 from moco_toolkit_training import Demonstration, Sft
 
 transformers = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
@@ -79,10 +79,10 @@ def test_held_out_preferences_turn_and_the_strong_model_wins(tmp_path, monkeypat
 
     async def work() -> None:
         sampling = Sampling(temperature=0.0, max_new_tokens=8)
-        async with open_session(metric=Says(NoOptions()), sampling=sampling) as session:
+        async with open_state(metric=Says(NoOptions()), sampling=sampling) as state:
             notes: list[Any] = []
-            session.on_note = lambda phase, note: notes.append(note)
-            context = session.context("fit")
+            state.on_note = lambda phase, note: notes.append(note)
+            context = state.context("fit")
             models = []
             for model, (name, text) in zip(pool, SAID.items(), strict=True):
                 rows = [Demonstration.of(e.question, text) for e in DEV]

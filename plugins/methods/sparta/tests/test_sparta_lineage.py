@@ -22,7 +22,7 @@ import moco_core as moco
 from moco_core import Example, Method, Question, Sampling, build, read_records
 from moco_method_sparta.method import Sparta
 from moco_method_sparta.options import Options
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 from moco_toolkit_duels import Candidate, Selection
 
 transformers = pytest.importorskip("moco_pool_transformers.pool", reason="the engine is a plugin of its own")
@@ -79,10 +79,10 @@ def test_after_two_rounds_a_moved_system_is_the_model_that_was_trained(folders, 
     notes: list[Any] = []
 
     async def work() -> None:
-        async with open_session(sampling=Sampling(temperature=0.0, max_new_tokens=6)) as session:
-            session.on_note = lambda phase, note: notes.append(note)
+        async with open_state(sampling=Sampling(temperature=0.0, max_new_tokens=6)) as run:
+            run.on_note = lambda phase, note: notes.append(note)
             pool = opened(folders, tmp_path / "hashes")
-            context = session.context("fit")
+            context = run.context("fit")
             system = await method.fit(pool, DEV, context)
             model = system.model
             assert model.adapter and model.name == "three-sparta2" and model.sources[0].name == "three-sparta1"

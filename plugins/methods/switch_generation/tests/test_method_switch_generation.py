@@ -18,7 +18,7 @@ from moco_method_switch_generation.prompts import conversation, labels_of
 from moco_method_switch_generation.switcher import ModelSwitcher
 from moco_method_switch_generation.writing import Patch, texts_of, write
 from moco_toolkit_authoring import ScriptedPool, example_questions, method_checks, run_method
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding import JointAnswer
 from moco_toolkit_decoding.handover import reply_of
 from moco_toolkit_decoding.testing import (
@@ -62,8 +62,8 @@ def written(models, switcher, shared=True, limit=13, question=QUESTION, **option
     options = {"force_ends": False, **options}
 
     async def main():
-        async with open_session(sampling=Sampling(max_new_tokens=limit)) as session:
-            context = session.context("respond", question)
+        async with open_state(sampling=Sampling(max_new_tokens=limit)) as state:
+            context = state.context("respond", question)
             data = await write(models, question, Options(**options), shared, switcher, context)
             return reply_of(data, models)
 
@@ -176,8 +176,8 @@ def test_a_switcher_that_only_writes_text_names_a_number(said, chosen):
     pool = ScriptedPool({"s": said}, capabilities={"generate"})
 
     async def main():
-        async with open_session() as session:
-            context = session.context("respond", QUESTION)
+        async with open_state() as state:
+            context = state.context("respond", QUESTION)
             models = list(pool.models())
             switcher = ModelSwitcher(models[0], models * 3, QUESTION, context)
             return await switcher.choose([])
@@ -290,8 +290,8 @@ def test_the_eleventh_writer_can_be_chosen():
     copies = [attrs.evolve(model, name=f"m{i}") for i in range(12)]
 
     async def main():
-        async with open_session() as session:
-            context = session.context("respond", QUESTION)
+        async with open_state() as state:
+            context = state.context("respond", QUESTION)
             switcher = ModelSwitcher(model, copies, QUESTION, context)
             return await switcher.choose([]), await switcher.choose([(10, "more")])
 

@@ -20,7 +20,7 @@ from moco_method_switch_generation.prompts import conversation
 from moco_method_switch_generation.training import Instance, Planned, choices, rows_of
 from moco_method_switch_generation.writing import opened
 from moco_toolkit_authoring import ScriptedPool, as_plugin, examples, run_method
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding.testing import LocalEngine, ScriptedModule, bpe_tokenizer, tiny_llama, word_tokenizer
 
 WORDS = word_tokenizer([" x", " y"])
@@ -158,8 +158,8 @@ def test_an_answer_goes_on_from_where_it_was_with_other_sessions():
     sampling, options = Sampling(max_new_tokens=12), Options(patch_size=3, force_ends=False)
 
     async def main():
-        async with open_session(sampling=sampling) as session:
-            context = session.context("fit", QUESTION)
+        async with open_state(sampling=sampling) as run:
+            context = run.context("fit", QUESTION)
 
             def write(plan):
                 return opened(models, QUESTION, options, True, Planned(plan), context, sampling, context.rng("x"))

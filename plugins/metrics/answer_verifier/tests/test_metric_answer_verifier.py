@@ -8,7 +8,7 @@ import pytest
 
 from moco_core import ConfigError, Example, Question, Reply, Score
 from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, verdict
-from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_session
+from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_state
 
 test_conformance = metric_checks("answer_verifier", pool=lambda: ScriptedPool({"judge": "Final Decision: No"}).pool)
 
@@ -23,8 +23,8 @@ def judged(said: str, reply: str, item: Example | None = None, **options: object
 
     async def work() -> Score:
         metric = AnswerVerifier(AnswerVerifierOptions(pool=as_plugin(pool), **options))  # type: ignore[arg-type]
-        async with open_session(metric=metric) as session:
-            return await metric.score(item, Reply(text=reply), session.context("metric", item.question))
+        async with open_state(metric=metric) as state:
+            return await metric.score(item, Reply(text=reply), state.context("metric", item.question))
 
     return asyncio.run(work()), pool.prompts()
 
@@ -97,8 +97,8 @@ def test_without_a_pool_there_is_one_clear_line() -> None:
     metric, item = AnswerVerifier(AnswerVerifierOptions()), example()
 
     async def work() -> None:
-        async with open_session(metric=metric) as session:
-            context = session.context("metric", item.question)
+        async with open_state(metric=metric) as state:
+            context = state.context("metric", item.question)
             await metric.score(item, Reply(text="one half"), context)
 
     with pytest.raises(ConfigError, match=r"metric\.pool: missing"):

@@ -15,7 +15,7 @@ from moco_core import DatasetError, Example, Question, Reply, Score, Scored
 from moco_core.runtime.cache import Cache
 from moco_metric_code_execution import CodeExecution, CodeExecutionOptions, pass_at_k
 from moco_metric_code_execution.program import candidate
-from moco_toolkit_authoring import metric_checks, open_session
+from moco_toolkit_authoring import metric_checks, open_state
 from moco_toolkit_sandbox import Outcome, Sandbox, SandboxUnavailable
 
 test_conformance = metric_checks("code_execution", settings=[{"isolation": "limits"}])
@@ -55,8 +55,8 @@ def scored(
 
     async def work() -> Score:
         metric = CodeExecution(options)
-        async with open_session(metric=metric, cache=cache) as session:
-            context = session.context("metric", item.question)
+        async with open_state(metric=metric, cache=cache) as state:
+            context = state.context("metric", item.question)
             return await metric.score(item, Reply(text=reply) if isinstance(reply, str) else reply, context)
 
     return asyncio.run(work())

@@ -18,7 +18,7 @@ from moco_metric_generation_diversity import (
     self_bleu,
     vendi_score,
 )
-from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_session
+from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_state
 
 test_conformance = metric_checks("generation_diversity", settings=[{}, {"n": 1}])
 
@@ -59,8 +59,8 @@ def scored(reply: Reply, references: tuple[str, ...] = (), **options: Any) -> Sc
 
     async def work() -> Score:
         metric = GenerationDiversity(GenerationDiversityOptions(pool=as_plugin(pool), **options))
-        async with open_session(metric=metric) as session:
-            return await metric.score(item, reply, session.context("metric", item.question))
+        async with open_state(metric=metric) as state:
+            return await metric.score(item, reply, state.context("metric", item.question))
 
     return asyncio.run(work())
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moco_core import ConfigError, Example, Question, Reply, Score, Scored
 from moco_metric_noncompliance import Noncompliance, NoncomplianceOptions
 from moco_metric_noncompliance.rubrics import kind_of, rubric
-from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_session, score_of
+from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_state, score_of
 
 test_conformance = metric_checks("noncompliance", settings=[{}, {"judge": "rules"}])
 
@@ -141,8 +141,8 @@ def judged(said: str, reply: str, item: Example) -> tuple[Score, list[str]]:
 
     async def work() -> Score:
         metric = Noncompliance(NoncomplianceOptions(**options))
-        async with open_session(metric=metric) as session:
-            return await metric.score(item, Reply(text=reply), session.context("metric", item.question))
+        async with open_state(metric=metric) as state:
+            return await metric.score(item, Reply(text=reply), state.context("metric", item.question))
 
     return asyncio.run(work()), pool.prompts()
 

@@ -11,7 +11,7 @@ import pytest
 
 from moco_core import CapabilityError, ConfigError, DatasetError, Example, Question, Reply, Score, Scored
 from moco_metric_reward_model import RewardModel, RewardModelOptions
-from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_session
+from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_state
 
 
 def beside(reply: str, id: str) -> Example:
@@ -34,8 +34,8 @@ def scored(*replies: str, item: Example = ITEM, **options: Any) -> tuple[list[Sc
 
     async def work() -> list[Score]:
         metric = RewardModel(RewardModelOptions(pool=as_plugin(pool), **options))
-        async with open_session(metric=metric) as session:
-            context = session.context("metric", item.question)
+        async with open_state(metric=metric) as state:
+            context = state.context("metric", item.question)
             return [await metric.score(item, Reply(text=r), context) for r in replies]
 
     return asyncio.run(work()), pool

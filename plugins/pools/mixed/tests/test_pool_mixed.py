@@ -19,7 +19,7 @@ from moco_core.models import Model, Needs, Pool, PoolSource
 from moco_core.options import build
 from moco_core.types import Sampling
 from moco_pool_mixed import MixedPool, Options
-from moco_toolkit_authoring import open_session, run_checks, scripted_model
+from moco_toolkit_authoring import open_state, run_checks, scripted_model
 
 pytest.importorskip("moco_pool_openai", reason="the pool openai is not installed")
 from moco_pool_openai.testing import StubServer
@@ -97,8 +97,8 @@ def test_one_model_in_two_sections_is_two_copies(servers: tuple[StubServer, Stub
     assert models[0].fingerprint == models[1].fingerprint and [m.copy for m in models] == [0, 1]
 
     async def work() -> list[str]:
-        async with open_session(sampling=Sampling(temperature=1.0, max_new_tokens=32)) as session:
-            context = session.context("respond")
+        async with open_state(sampling=Sampling(temperature=1.0, max_new_tokens=32)) as state:
+            context = state.context("respond")
             return [(await context.generate(m, "hello")).text for m in models]
 
     texts = asyncio.run(work())
@@ -110,8 +110,8 @@ def test_every_model_is_asked_where_it_lives(servers: tuple[StubServer, StubServ
     models = mixed(section(one, "beta"), section(two, "gamma")).models()
 
     async def work() -> None:
-        async with open_session() as session:
-            context = session.context("respond")
+        async with open_state() as state:
+            context = state.context("respond")
             await context.gather(context.generate(m, "hello") for m in models)
 
     asyncio.run(work())
@@ -212,8 +212,8 @@ def test_sections_of_local_models_load_at_the_same_time() -> None:
     prompt, sampling = "State the town that Quin has.", Sampling(max_new_tokens=4)
 
     async def say(models: Any) -> list[str]:
-        async with open_session(sampling=sampling) as session:
-            context = session.context("respond")
+        async with open_state(sampling=sampling) as state:
+            context = state.context("respond")
             replies = await context.gather(context.generate(m, prompt) for m in models)
             return [r.text for r in replies]
 

@@ -22,7 +22,7 @@ from moco_pool_openai.failures import failure_of
 from moco_pool_openai.pacing import Pacer, Spacer
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.testing import Fault, Request, StubServer
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 KEY = "sk-test-4242424242"
 PROMPTS = [f"question {i}" for i in range(12)]
@@ -57,8 +57,8 @@ def run(
     source = OpenAIPool(build(Options, given))
 
     async def work() -> dict[str, Any]:
-        async with open_session(sampling=Sampling(max_new_tokens=32), cache=cache) as session:
-            context = session.context("respond")
+        async with open_state(sampling=Sampling(max_new_tokens=32), cache=cache) as state:
+            context = state.context("respond")
             model = source.models()[0]
             found = await context.gather((context.generate(model, p) for p in prompts), tolerate=ModelCallError)
             return dict(zip(prompts, found, strict=True))

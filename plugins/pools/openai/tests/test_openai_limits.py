@@ -19,7 +19,7 @@ from moco_core.types import Generation, Message
 from moco_pool_openai.pacing import Held, Pacer
 from moco_pool_openai.pool import Options
 from moco_pool_openai.testing import Fault, Request, StubServer
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 
 @pytest.fixture(autouse=True)
@@ -326,11 +326,11 @@ def test_another_model_than_was_asked_is_a_warning_of_the_run_also_from_the_cach
     server.fault = lambda request: says(reply)
 
     async def warnings(cache: Cache) -> list[str]:
-        async with open_session(cache=cache) as session:
+        async with open_state(cache=cache) as state:
             (model,) = pool(server, logprobs="no").models()
-            context = session.context("respond")
+            context = state.context("respond")
             await context.gather(context.generate(model, text) for text in "abc")
-            return list(session.warnings)
+            return list(state.warnings)
 
     cache = Cache(tmp_path / "calls.sqlite")
     for _ in range(2):

@@ -30,7 +30,7 @@ from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.types import Message
 from moco_pool_openai.pool import OpenAIPool, Options
-from moco_toolkit_authoring import open_session, run_checks
+from moco_toolkit_authoring import open_state, run_checks
 
 START = 600.0
 
@@ -139,7 +139,7 @@ def check_four_methods(source: Any, **options: Any) -> None:
     cache.close()
 
 
-def test_vllm_serve_passes_the_kit_and_says_what_transformers_says(vllm_url: str) -> None:
+def test_vllm_serve_passes_the_checks_and_says_what_transformers_says(vllm_url: str) -> None:
     names = ["base", *LORAS]
     given = {"models": names, "base_url": vllm_url, "logprobs": "yes"}
     check("openai", given)
@@ -152,7 +152,7 @@ def test_vllm_serve_passes_the_kit_and_says_what_transformers_says(vllm_url: str
     check_four_methods(source)
 
 
-def test_transformers_serve_passes_the_kit_and_says_what_transformers_says(transformers_url: str) -> None:
+def test_transformers_serve_passes_the_checks_and_says_what_transformers_says(transformers_url: str) -> None:
     names = ("letters", "outsider")
     # it lists what lies in the Hub's cache, and serves any folder; it gives no log-probabilities
     entries = [{"model": weights(n), "name": n} for n in names]
@@ -170,7 +170,7 @@ def test_transformers_serve_passes_the_kit_and_says_what_transformers_says(trans
 
 
 @pytest.mark.slow  # a third server; what it alone does is in the tests of services
-def test_llamacpp_passes_the_kit_and_says_what_transformers_says(llamacpp_url: str) -> None:
+def test_llamacpp_passes_the_checks_and_says_what_transformers_says(llamacpp_url: str) -> None:
     given = {"models": ["outsider"], "base_url": llamacpp_url, "logprobs": "yes"}
     check("openai", given)
     source, theirs = OpenAIPool(build(Options, given)), reference("outsider")
@@ -219,8 +219,8 @@ def test_vllms_server_gives_the_rewards_of_the_checkpoint(tmp_path: Path) -> Non
         )
 
         async def work() -> list[tuple[float, ...]]:
-            async with open_session() as session:
-                context = session.context("metric")
+            async with open_state() as state:
+                context = state.context("metric")
                 return await asyncio.gather(*(context.reward(source.models()[0], t) for t in talks))
 
         found = asyncio.run(work())

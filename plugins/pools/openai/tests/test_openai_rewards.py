@@ -15,7 +15,7 @@ from moco_core.types import Message
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.testing import StubServer
 from moco_pool_openai.wire import rewards
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 TALK = [Message("system", "Be kind."), Message("user", "Hello"), Message("assistant", "Hi there")]
 
@@ -26,8 +26,8 @@ def asked(url: str, *conversations: list[Message], **entry: Any) -> list[tuple[f
     source = OpenAIPool(build(Options, {"models": models, "base_url": url}))
 
     async def work() -> list[tuple[float, ...]]:
-        async with open_session() as session:
-            context = session.context("metric")
+        async with open_state() as state:
+            context = state.context("metric")
             return await asyncio.gather(*(context.reward(source.models()[0], c) for c in conversations))
 
     return asyncio.run(work())

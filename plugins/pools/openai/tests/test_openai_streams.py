@@ -21,7 +21,7 @@ from moco_pool_openai.dialects import DIALECTS
 from moco_pool_openai.reading import Listener, parsed
 from moco_pool_openai.server import Server
 from moco_pool_openai.testing import Fault, Request, StubServer
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 TAGS = (("<think>", "</think>"),)
 
@@ -44,7 +44,7 @@ def read_along(source: Any, prompt: Any = "a", *, raw: bool = False, **sampling:
     told: list[str] = []
 
     async def ask(listen: bool) -> Any:
-        async with open_session(sampling=Sampling(**sampling)) as state:
+        async with open_state(sampling=Sampling(**sampling)) as state:
             heard = attrs.evolve(state, on_reply=told.append if listen else None)
             context = heard.context("respond", Question(id="q", prompt="q"))
             try:

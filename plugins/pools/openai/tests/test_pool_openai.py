@@ -1,4 +1,4 @@
-"""The pool against a small server: the conformance kit, what is sent, what is read, what is remembered."""
+"""The pool against a small server: the conformance checks, what is sent, what is read, what is remembered."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from moco_pool_openai.pacing import Pacer
 from moco_pool_openai.pool import OpenAIPool, Options
 from moco_pool_openai.reading import generation
 from moco_pool_openai.testing import Fault, Request, StubServer
-from moco_toolkit_authoring import open_session, run_checks
+from moco_toolkit_authoring import open_state, run_checks
 
 
 @pytest.fixture
@@ -178,8 +178,8 @@ def test_embeddings_keep_their_order(server: StubServer) -> None:
     source = pool(server, [{"model": "alpha", "capabilities": ["embed"]}])
 
     async def work(texts: list[str]) -> Any:
-        async with open_session() as session:
-            return await session.context("fit").embed(source.models()[0], texts)
+        async with open_state() as state:
+            return await state.context("fit").embed(source.models()[0], texts)
 
     one, two = asyncio.run(work(["one", "two"]))
     assert one != two and asyncio.run(work(["two", "one"])) == (two, one)

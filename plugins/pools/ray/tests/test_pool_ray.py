@@ -18,7 +18,7 @@ from moco_core.errors import CapabilityError, ConfigError, PoolError
 from moco_core.models import Pool
 from moco_core.runtime.cache import Cache
 from moco_core.types import Sampling
-from moco_toolkit_authoring import open_session, run_checks
+from moco_toolkit_authoring import open_state, run_checks
 
 QUESTIONS = [
     Question(id=f"q{i}", prompt=text) for i, text in enumerate(("What is 3 plus 4?", "State the town that Quin has."))
@@ -33,15 +33,15 @@ def rows(cache: Cache) -> list[tuple[Any, ...]]:
 
 async def everything(models: Any, cache: Cache) -> list[Any]:
     """Ask models for all that needs no inside: sampled and greedy text, scores, embeddings."""
-    async with open_session(cache=cache, sampling=HOT, seed=3) as session:
+    async with open_state(cache=cache, sampling=HOT, seed=3) as state:
         calls: list[Any] = []
         for model in models:
             for question in QUESTIONS:
-                context = session.context("respond", question)
+                context = state.context("respond", question)
                 calls += [context.generate(model, question), context.generate(model, question)]
                 calls += [context.generate(model, question, Sampling(max_new_tokens=6))]
                 calls += [context.score(model, question, ["7", "the number eleven"])]
-            calls.append(session.context("fit").embed(model, ["one", "something longer"]))
+            calls.append(state.context("fit").embed(model, ["one", "something longer"]))
         return list(await asyncio.gather(*calls))
 
 
@@ -70,11 +70,11 @@ def test_rewards_and_submitted_calls_are_answered_and_replies_are_read_along(clu
     turns = (Message("user", "What is 2 + 3?"), Message("assistant", "5"))
 
     async def work(models: Any) -> list[Any]:
-        async with open_session(sampling=HOT) as session:
-            context = session.context("fit")
+        async with open_state(sampling=HOT) as state:
+            context = state.context("fit")
             values: list[Any] = [await context.reward(m, turns) for m in models]
             told: list[str] = []
-            listening = attrs.evolve(session, on_reply=told.append).context("respond", Question(id="q", prompt="q"))
+            listening = attrs.evolve(state, on_reply=told.append).context("respond", Question(id="q", prompt="q"))
             reply = await listening.generate(models[0], "read along", tell=listening.tell)
             assert told and all(reply.text.startswith(beginning) for beginning in told)
             values.append(reply)
@@ -94,9 +94,9 @@ def test_a_model_is_trained_on_its_actor_and_the_trained_one_answers(cluster, so
         return [0.25] * len(completions)
 
     async def work() -> tuple[str, str, Any]:
-        async with open_session(sampling=GREEDY) as session:
+        async with open_state(sampling=GREEDY) as state:
             notes: list[Any] = []
-            context = attrs.evolve(session, on_note=lambda phase, data: notes.append(data)).context("fit")
+            context = attrs.evolve(state, on_note=lambda phase, data: notes.append(data)).context("fit")
             tuned = await context.train(model, Sft(rows=rows))
             await context.train(
                 model, Grpo(rows=[Task(prompt=(Message("user", "Go"),))], judge=judge, judged_by="half")
@@ -114,8 +114,8 @@ def test_what_does_not_fit_is_asked_again_by_fewer(cluster, source, scripted, tm
     models = source({"name": scripted, "names": ["a"], "most": 3, "log": str(log)}, address=cluster.address).models()
 
     async def work() -> list[Any]:
-        async with open_session(sampling=GREEDY) as session:
-            context = session.context("fit")
+        async with open_state(sampling=GREEDY) as state:
+            context = state.context("fit")
             return await context.gather(context.generate(models[0], f"prompt {i}") for i in range(16))
 
     assert [r.text for r in asyncio.run(work())] == [f"prompt {i}"[::-1] for i in range(16)]
@@ -165,8 +165,8 @@ def test_a_pool_that_differs_on_its_node_is_refused_before_a_call(cluster, sourc
     fleet.specs = tuple(attrs.evolve(s, models=dict.fromkeys(s.models, "another")) for s in fleet.specs)
 
     async def work() -> None:
-        async with open_session() as session:
-            await session.context("fit").generate(placed.models()[0], "hello")
+        async with open_state() as state:
+            await state.context("fit").generate(placed.models()[0], "hello")
 
     with pytest.raises(PoolError, match="model 'a' is another one here than where the run is"):
         asyncio.run(work())
@@ -183,8 +183,8 @@ def test_keys_are_not_sent_and_nothing_that_was_asked_enters_a_log(cluster, sour
     assert models[0].engine.fleet.specs[0].section["access_token"] == "***"
 
     async def work() -> None:
-        async with open_session(sampling=GREEDY) as session:
-            await session.context("fit").generate(models[0], "marmalade")
+        async with open_state(sampling=GREEDY) as state:
+            await state.context("fit").generate(models[0], "marmalade")
 
     asyncio.run(work())
     logs = [p for p in cluster.folder.rglob("*") if p.is_file() and "logs" in p.parts]
@@ -204,8 +204,8 @@ def test_steps_and_weights_are_those_of_the_inner_pool_where_an_actor_has_all_mo
 
     async def work(models: Any) -> list[Any]:
         pool = Pool(models)
-        async with open_session(sampling=GREEDY) as session:
-            context = session.context("respond", QUESTIONS[0])
+        async with open_state(sampling=GREEDY) as state:
+            context = state.context("respond", QUESTIONS[0])
             merge = merging.Merge.weights(merging.Linear(coefficients=(0.5, 0.5)), models)
             fused = pool.derive("fused", decoding.JointRecipe.of(decoding.Mix(weights=(0.5, 0.5)), models), models)
             said: list[Any] = [await context.generate(m, QUESTIONS[0]) for m in (merge.model(pool, "merged"), fused)]

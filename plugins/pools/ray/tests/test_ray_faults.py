@@ -27,7 +27,7 @@ from ray_helpers import calls_in
 from moco_core.errors import EngineOutOfMemory, ModelCallError
 from moco_core.runs.records import read_records
 from moco_core.types import Sampling
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 GREEDY = Sampling(max_new_tokens=6)
 MODELS = Path(__file__).parent / "ray_models.py"
@@ -44,8 +44,8 @@ def until(true: Callable[[], Any], seconds: float = 120) -> Any:
 async def held(models: Any, meanwhile: Callable[[], None]) -> list[str]:
     """Ask eight things, one of which is held back, do something else meanwhile, and return the answers."""
     prompts = ["hold this", *(f"prompt {i}" for i in range(7))]
-    async with open_session(sampling=GREEDY) as session:
-        context = session.context("fit")
+    async with open_state(sampling=GREEDY) as state:
+        context = state.context("fit")
         calls = asyncio.gather(*(context.generate(models[0], p) for p in prompts))
         other = asyncio.create_task(asyncio.to_thread(meanwhile))
         try:
@@ -98,10 +98,10 @@ def test_an_actor_that_dies_again_and_again_fails_its_calls_with_one_line(cluste
 
 
 async def _first(models: Any, meanwhile: Callable[[], None], stop: threading.Event) -> None:
-    async with open_session(sampling=GREEDY) as session:
+    async with open_state(sampling=GREEDY) as state:
         other = asyncio.create_task(asyncio.to_thread(meanwhile))
         try:
-            await session.context("fit").generate(models[0], "hold this")
+            await state.context("fit").generate(models[0], "hold this")
         finally:
             stop.set()
             await other
@@ -157,9 +157,9 @@ def test_a_cluster_without_room_is_waited_for_and_it_is_said_for_what(
             ray.kill(other)
 
     async def work() -> str:
-        async with open_session(sampling=GREEDY) as session:
+        async with open_state(sampling=GREEDY) as state:
             other = asyncio.create_task(asyncio.to_thread(leave))
-            reply = await session.context("fit").generate(models[0], "hello")
+            reply = await state.context("fit").generate(models[0], "hello")
             await other
             return reply.text
 
@@ -180,8 +180,8 @@ def test_an_actor_that_ray_ends_for_its_memory_is_one_line(source, scripted, mon
         models = source({"name": scripted, "names": ["a"]}, address=nodes.address, restarts=1).models()
 
         async def work() -> None:
-            async with open_session(sampling=GREEDY) as session:
-                await session.context("fit").generate(models[0], "hello")
+            async with open_state(sampling=GREEDY) as state:
+                await state.context("fit").generate(models[0], "hello")
 
         try:
             with pytest.raises((ModelCallError, EngineOutOfMemory), match="ran out of memory, and Ray ended it"):

@@ -17,7 +17,7 @@ from moco_core.options import build
 from moco_core.runs.records import read_records
 from moco_pool_systems.options import Options
 from moco_pool_systems.pool import SystemsPool
-from moco_toolkit_authoring import open_session, run_checks
+from moco_toolkit_authoring import open_state, run_checks
 from moco_toolkit_authoring.scripted import SCRIPTED_CAPABILITIES
 
 VOTE: dict[str, Any] = {"name": "majority_vote", "tie": "order"}
@@ -153,15 +153,15 @@ def test_a_question_that_is_given_up_frees_the_calls_of_its_members(said: Any) -
     engine.faults.hang = True
 
     async def work() -> list[str]:
-        async with open_session() as session:
-            task = asyncio.create_task(session.context("respond").generate(model, "hello"))
+        async with open_state() as state:
+            task = asyncio.create_task(state.context("respond").generate(model, "hello"))
             while not engine.hanging:
                 await asyncio.sleep(0.001)
-            assert len(session.scheduler._pending) == 4  # the system's call and those of its three models
+            assert len(state.scheduler._pending) == 4  # the system's call and those of its three models
             task.cancel()
             await asyncio.wait([task])
             await asyncio.sleep(0.05)
-            return [call.model.name for call in session.scheduler._pending]
+            return [call.model.name for call in state.scheduler._pending]
 
     (begun,) = asyncio.run(asyncio.wait_for(work(), 30))
     assert begun in "abc"
@@ -311,9 +311,9 @@ def test_what_a_system_cannot_do_is_one_line(said: Any) -> None:
     (model,) = pool_of({"method": VOTE, "pool": over("a")}).models()
 
     async def ask(*prompt: Any, **how: Any) -> str:
-        async with open_session() as session:
+        async with open_state() as state:
             try:
-                await session.context("respond").generate(model, *prompt, **how)
+                await state.context("respond").generate(model, *prompt, **how)
             except moco.ModelCallError as error:
                 return str(error)
             return ""

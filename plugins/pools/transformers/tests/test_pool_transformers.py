@@ -1,4 +1,4 @@
-"""The conformance kit, and the engine behind the core's scheduler."""
+"""The conformance checks, and the engine behind the core's scheduler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moco_core.errors import PromptTooLong
 from moco_core.models import Pool
 from moco_core.types import Question, Sampling
 from moco_toolkit_authoring import pool_checks
-from moco_toolkit_authoring.harness import open_session
+from moco_toolkit_authoring.harness import open_state
 
 _ROOT = tempfile.TemporaryDirectory(prefix="moco-transformers-")
 _MODELS = [
@@ -29,11 +29,11 @@ test_conformance = pool_checks(
 )
 
 
-def ask_all(models: Pool, sampling: Sampling, questions: int, **session: Any) -> list[list[Any]]:
+def ask_all(models: Pool, sampling: Sampling, questions: int, **settings: Any) -> list[list[Any]]:
     """Return what every model says to every question, errors as values."""
 
     async def work() -> list[list[Any]]:
-        async with open_session(seed=7, sampling=sampling, **session) as opened:
+        async with open_state(seed=7, sampling=sampling, **settings) as opened:
 
             async def one(q: int) -> list[Any]:
                 question = Question(id=str(q), prompt=" ".join(["what is the capital"] * (1 + q % 9)))

@@ -22,7 +22,7 @@ from moco_core.errors import EngineOutOfMemory
 from moco_core.models import Call, Model, Pool
 from moco_core.types import Sampling
 from moco_pool_transformers.batch import Batch
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 # ---------------------------------------------------------------- the work
 
@@ -312,8 +312,8 @@ def test_calls_that_no_device_holds_fail_alone(tmp_path: Path, two: list[str], m
 
     def ask_them(which: Model) -> list[Any]:
         async def work() -> list[Any]:
-            async with open_session(sampling=Sampling(max_new_tokens=6)) as session:
-                context = session.context("respond")
+            async with open_state(sampling=Sampling(max_new_tokens=6)) as state:
+                context = state.context("respond")
                 return await context.gather((context.generate(which, p) for p in prompts), tolerate=EngineOutOfMemory)
 
         return asyncio.run(work())

@@ -15,7 +15,7 @@ from transformers_tiny import ask, checkpoint, pool, serve
 from moco_core.models import Model
 from moco_core.runtime.cache import Cache
 from moco_core.types import Sampling
-from moco_toolkit_authoring.harness import open_session as open_run
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding import open_session
 
 TEXTS = ["the quick brown", "numbers 0 1 2 3 4 5", "what is the capital of France?"]
@@ -51,7 +51,7 @@ def drafted(model: Model, text: str, seed: int, settings: Sampling, chunk: int) 
     """What a session writes after a raw prompt, in drafts of ``chunk`` tokens, and its log-probabilities."""
 
     async def work() -> tuple[tuple[int, ...], list[float]]:
-        async with open_run(sampling=settings, cache=Cache(None)) as run:
+        async with open_state(sampling=settings, cache=Cache(None)) as run:
             session = await open_session(run.context(phase="respond"), model, text, raw=True)
             draft = await session.draft(
                 settings.max_new_tokens, sampling=settings, generator=random.Random(seed), chunk=chunk

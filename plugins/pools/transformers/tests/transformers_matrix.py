@@ -30,7 +30,7 @@ from moco_core.errors import CapabilityError, ConfigError, ModelCallError
 from moco_core.models import Call, Model, Needs, Pool
 from moco_core.runtime.cache import Cache
 from moco_pool_transformers.architectures import loader
-from moco_toolkit_authoring.harness import open_session as open_run
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_authoring.tables import markdown_table, replace_marked
 from moco_toolkit_checkpoints.local import local_engine
 from moco_toolkit_checkpoints.specs import weight_files
@@ -175,7 +175,7 @@ def step(models: Sequence[Model], references: Sequence[Reference], new: int) -> 
 
 
 async def _session(model: Model, reference: Reference) -> None:
-    async with open_run(cache=Cache(None)) as run:
+    async with open_state(cache=Cache(None)) as run:
         session = await open_session(run.context(phase="respond"), model, PROMPTS[4], raw=True)
 
         async def agrees(after: str) -> None:

@@ -34,7 +34,7 @@ from moco_pool_transformers.pool import TransformersPool
 from moco_pool_vllm.options import Options
 from moco_pool_vllm.placement import Placement
 from moco_pool_vllm.pool import VLLMPool
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 
 # vLLM and what it imports warn at their own pace
 pytestmark = pytest.mark.filterwarnings("default")
@@ -74,8 +74,8 @@ async def everything(context: Context, writer: Any, embedder: Any, judge: Any) -
 
 def ask(*models: Any) -> dict[str, Any]:
     async def run() -> dict[str, Any]:
-        async with open_session() as session:
-            return await everything(session.context("fit"), *models)
+        async with open_state() as state:
+            return await everything(state.context("fit"), *models)
 
     return asyncio.run(run())
 
@@ -139,8 +139,8 @@ def test_a_checkpoint_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     source = VLLMPool(build(Options, given))
 
     async def work() -> Any:
-        async with open_session() as session:
-            context, (model,) = session.context("fit"), source.models()
+        async with open_state() as state:
+            context, (model,) = state.context("fit"), source.models()
             return await context.gather((context.generate(model, p) for p in ("a", "b")), tolerate=ConfigError)
 
     errors = asyncio.run(work())
@@ -154,8 +154,8 @@ def test_a_worker_that_is_killed_fails_its_calls_and_is_replaced(tmp_path: Path)
     (model,) = source.models()
 
     async def work() -> tuple[list[Any], set[int | None]]:
-        async with open_session(sampling=Sampling(max_new_tokens=200, temperature=1.5)) as session:
-            context = session.context("fit")
+        async with open_state(sampling=Sampling(max_new_tokens=200, temperature=1.5)) as state:
+            context = state.context("fit")
             await context.generate(model, PROMPTS[0])
             (worker,) = multiprocessing.active_children()
             done = 0

@@ -32,7 +32,7 @@ from moco_pool_vllm.engine import VLLMEngine
 from moco_pool_vllm.handle import EngineHandle
 from moco_pool_vllm.options import Options
 from moco_pool_vllm.pool import VLLMPool
-from moco_toolkit_authoring import open_session, run_checks
+from moco_toolkit_authoring import open_state, run_checks
 
 # vLLM and what it imports warn at their own pace
 pytestmark = pytest.mark.filterwarnings("default")
@@ -140,8 +140,8 @@ def test_several_samples_of_one_question(farm: Farm, settings: dict[str, Any]) -
     model = models_of(settings)[0]
 
     async def work(n: int) -> list[Generation]:
-        async with open_session(sampling=Sampling(max_new_tokens=8, temperature=1.5)) as session:
-            context = session.context("fit")
+        async with open_state(sampling=Sampling(max_new_tokens=8, temperature=1.5)) as state:
+            context = state.context("fit")
             found: list[Generation] = await context.gather(context.generate(model, "the quick") for _ in range(n))
             return found
 
@@ -157,16 +157,16 @@ def test_replies_are_told_as_they_grow_and_are_what_they_are_at_once(farm: Farm,
 
     async def work(listen: bool, sampling: Sampling) -> tuple[list[Generation], list[list[str]]]:
         told: list[list[str]] = []
-        async with open_session(sampling=sampling) as session:
+        async with open_state(sampling=sampling) as run:
 
             async def one(model: Model, prompt: str) -> Generation:
                 told.append(heard := [])
-                state = attrs.evolve(session, on_reply=heard.append if listen else None)
+                state = attrs.evolve(run, on_reply=heard.append if listen else None)
                 context = state.context("respond", Question(id=prompt, prompt=prompt))
                 return await context.generate(model, prompt, tell=context.tell)
 
             texts = [p for p in PROMPTS if isinstance(p, str)]
-            found = await session.context("fit").gather(one(m, p) for m in models for p in texts)
+            found = await run.context("fit").gather(one(m, p) for m in models for p in texts)
         return found, told
 
     grew = 0
@@ -216,8 +216,8 @@ def test_the_context_is_kept(farm: Farm, settings: dict[str, Any]) -> None:
     assert limit
 
     async def work() -> Any:
-        async with open_session(sampling=Sampling(max_new_tokens=16)) as session:
-            context = session.context("fit")
+        async with open_state(sampling=Sampling(max_new_tokens=16)) as state:
+            context = state.context("fit")
             long = context.generate(model, "word " * limit)
             return await context.gather([long, context.generate(model, "hi")], tolerate=MocoError)
 
@@ -242,8 +242,8 @@ def test_an_adapter_that_was_trained_here_is_served_as_transformers_serves_it(
 
     async def train() -> Model:
         cache = Cache(tmp_path / "calls.sqlite")
-        async with open_session(cache=cache) as session:
-            model = await session.context("fit").train(base, job)
+        async with open_state(cache=cache) as state:
+            model = await state.context("fit").train(base, job)
         cache.close()
         return model
 

@@ -1,4 +1,4 @@
-"""The conformance kit: scripted models, small seeded material, and the checks every plugin must pass.
+"""The conformance suite: scripted models, small seeded material, and the checks every plugin must pass.
 
 A plugin's own suite runs them in three lines::
 
@@ -28,19 +28,18 @@ from moco_toolkit_authoring import (
     conduct,
     dataset,
     executor,
-    kit,
     method,
     metric,
     metric_conduct,
     observer,
     pool,
     pool_conduct,
+    suite,
 )
 from moco_toolkit_authoring.command import CommandCase, CommandPlan
 from moco_toolkit_authoring.dataset import DatasetCase, DatasetPlan, gold_reply
 from moco_toolkit_authoring.executor import ExecutorCase, ExecutorPlan
-from moco_toolkit_authoring.harness import Outcome, as_plugin, as_pool, open_session, run_method
-from moco_toolkit_authoring.kit import Case, Check, CheckResult, NotApplicable
+from moco_toolkit_authoring.harness import Outcome, as_plugin, as_pool, open_state, run_method
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
 from moco_toolkit_authoring.metric import ODD_TEXTS, MetricCase, MetricPlan, metric_examples, score_of
 from moco_toolkit_authoring.observer import ObserverCase, ObserverPlan
@@ -55,6 +54,7 @@ from moco_toolkit_authoring.scripted import (
     ScriptedServer,
     scripted_model,
 )
+from moco_toolkit_authoring.suite import Case, Check, CheckResult, NotApplicable
 from moco_toolkit_authoring.toy import LastWord, example_questions, examples, fallible, unparsable
 
 __all__ = [
@@ -84,7 +84,7 @@ __all__ = [
     "metric_checks",
     "metric_examples",
     "observer_checks",
-    "open_session",
+    "open_state",
     "pool_checks",
     "run_checks",
     "run_method",
@@ -138,7 +138,7 @@ def run_checks(
     settings: _Settings = _DEFAULTS,
     expected_failures: Mapping[str, str] | None = None,
     catalogue: Catalogue | None = None,
-    limit: float = kit.LIMIT,
+    limit: float = suite.LIMIT,
     on_start: Callable[[str], None] = lambda name: None,
     **plan: Any,
 ) -> list[CheckResult]:
@@ -151,7 +151,7 @@ def run_checks(
     """
     expected = expected_failures or {}
     items = _items(kind, name, settings, expected, catalogue, plan)
-    return kit.judge(items, {c.name: c for c in checks_of(kind)}, expected, limit=limit, on_start=on_start)
+    return suite.run_all(items, {c.name: c for c in checks_of(kind)}, expected, limit=limit, on_start=on_start)
 
 
 def _tests_of(kind: str) -> Callable[..., Callable[..., None]]:
@@ -189,7 +189,7 @@ def _items(
     expected: Mapping[str, str],
     catalogue: Catalogue | None,
     plan: Mapping[str, Any],
-) -> list[kit.Item]:
+) -> list[suite.Item]:
     checks = checks_of(kind)
     if not settings:
         raise ConfigError(
@@ -201,7 +201,7 @@ def _items(
     except TypeError as error:
         raise ConfigError(f"{kind} {name}: {error}") from None
     cases = [_CASES[kind](found, kind, name, dict(given), made) for given in settings]
-    return kit.collect(checks, cases, expected, f"{kind} {name}")
+    return suite.collect(checks, cases, expected, f"{kind} {name}")
 
 
 def _as_test(
@@ -222,9 +222,9 @@ def _as_test(
         params.append(pytest.param(item, id=item.label, marks=marks))
 
     @pytest.mark.parametrize("item", params)
-    def test_conformance(item: kit.Item) -> None:
+    def test_conformance(item: suite.Item) -> None:
         try:
-            kit.perform_within(kit.LIMIT, item.check, item.case, known)
+            suite.perform_within(suite.LIMIT, item.check, item.case, known)
         except NotApplicable as reason:
             pytest.skip(str(reason))
         except AssertionError as error:

@@ -17,7 +17,7 @@ import click
 from moco_core.cli import cli
 from moco_core.errors import PluginConflict
 from moco_toolkit_authoring import common
-from moco_toolkit_authoring.kit import Case, Check, check, require
+from moco_toolkit_authoring.suite import Case, Check, check, require
 
 __all__ = ["CHECKS", "CommandCase", "CommandPlan"]
 

@@ -14,7 +14,7 @@ from moco_core.discovery import distribution_name
 from moco_toolkit_authoring.scaffold import MADE, copy_run, render
 
 LIMIT = 120.0
-"""As :data:`moco_toolkit_authoring.kit.LIMIT`, which help does not import."""
+"""As :data:`moco_toolkit_authoring.suite.LIMIT`, which help does not import."""
 
 __all__ = ["check_command", "new_command"]
 

@@ -19,7 +19,7 @@ from moco_core.cli.describing import describe
 from moco_core.errors import ConfigError
 from moco_core.kinds import SPEC
 from moco_core.options import build, plain
-from moco_toolkit_authoring.kit import Case, Check, NotApplicable, check, require
+from moco_toolkit_authoring.suite import Case, Check, NotApplicable, check, require
 from moco_toolkit_authoring.tables import marked, option_table
 
 __all__ = ["CHECKS", "HEADINGS", "HEAVY", "project_folder"]

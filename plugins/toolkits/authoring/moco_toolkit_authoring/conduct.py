@@ -14,10 +14,10 @@ from moco_core.errors import MocoError
 from moco_core.models import Pool
 from moco_core.types import Generation, Usage, canonical, digest
 from moco_toolkit_authoring.elsewhere import PATIENCE, require_no_hash_order
-from moco_toolkit_authoring.harness import Outcome, as_pool, open_session
-from moco_toolkit_authoring.kit import Check, NotApplicable, check, require
+from moco_toolkit_authoring.harness import Outcome, as_pool, open_state
 from moco_toolkit_authoring.method_case import MethodCase, MethodPlan
 from moco_toolkit_authoring.scripted import Faults, ScriptedCall, ScriptedEngine, ScriptedPool
+from moco_toolkit_authoring.suite import Check, NotApplicable, check, require
 from moco_toolkit_authoring.toy import able, fallible
 from moco_toolkit_authoring.traces import empty_folder, process_as_it_was
 
@@ -158,13 +158,13 @@ def nothing_is_left_behind(case: MethodCase) -> None:
     """
 
     async def work(saved: Path) -> list[str]:
-        async with open_session(metric=case.plan.metric, sampling=case.plan.sampling) as session:
+        async with open_state(metric=case.plan.metric, sampling=case.plan.sampling) as state:
             pool = as_pool(case.pool())
-            system = await case.method().fit(pool, list(case.plan.dev), session.context("fit"))
+            system = await case.method().fit(pool, list(case.plan.dev), state.context("fit"))
             system.save_files(saved)
             for question in case.plan.questions[:2]:
                 try:
-                    await system.respond(question, session.context("respond", question))
+                    await system.respond(question, state.context("respond", question))
                 except MocoError:
                     continue
             names = [getattr(t.get_coro(), "__qualname__", "") for t in asyncio.all_tasks() - {asyncio.current_task()}]

@@ -14,8 +14,8 @@ from moco_core.errors import DatasetError, UnknownPlugin, suggest
 from moco_core.options import build
 from moco_core.types import ANSWER_KINDS, Example, canonical
 from moco_toolkit_authoring.elsewhere import PATIENCE, require_no_hash_order
-from moco_toolkit_authoring.kit import Case, Check, NotApplicable, as_text, check, require
 from moco_toolkit_authoring.metric import hindrance, score_of
+from moco_toolkit_authoring.suite import Case, Check, NotApplicable, as_text, check, require
 from moco_toolkit_authoring.traces import process_as_it_was, unseen_folder
 
 __all__ = ["CHECKS", "DatasetCase", "DatasetPlan", "gold_reply"]

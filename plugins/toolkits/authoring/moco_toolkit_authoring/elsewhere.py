@@ -18,7 +18,7 @@ from unittest import mock
 from moco_core.catalogue import Catalogue
 from moco_core.options import plain
 from moco_core.types import digest
-from moco_toolkit_authoring.kit import Case, NotApplicable, require
+from moco_toolkit_authoring.suite import Case, NotApplicable, require
 
 __all__ = ["PATIENCE", "require_no_hash_order"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from moco_core import Executor
-from moco_toolkit_authoring.kit import Case, Check, check, require
+from moco_toolkit_authoring.suite import Case, Check, check, require
 from moco_toolkit_authoring.traces import empty_folder
 
 __all__ = ["CHECKS", "ExecutorCase", "ExecutorPlan"]

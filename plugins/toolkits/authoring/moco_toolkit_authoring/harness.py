@@ -23,7 +23,7 @@ from moco_core.runtime.runtime import Runtime
 from moco_core.types import Example, Question, Reply, Sampling
 from moco_toolkit_authoring.toy import LastWord
 
-__all__ = ["Outcome", "as_plugin", "as_pool", "open_session", "run_method"]
+__all__ = ["Outcome", "as_plugin", "as_pool", "open_state", "run_method"]
 
 PoolLike = Pool | PoolSource[Any] | Sequence[Model]
 _SAMPLING = Sampling(temperature=0.7, max_new_tokens=64)
@@ -48,7 +48,7 @@ def as_plugin(pool: PoolLike) -> Plugin:
 
 
 @asynccontextmanager
-async def open_session(
+async def open_state(
     *,
     metric: Metric[Any] | None = None,
     seed: int = 0,
@@ -56,7 +56,7 @@ async def open_session(
     in_flight: int = 256,
     cache: Cache | None = None,
 ) -> AsyncIterator[RunState]:
-    """Open what the contexts of a run share. Make contexts with ``session.context("respond", question)``."""
+    """Open what the contexts of a run share. Make contexts with ``state.context("respond", question)``."""
     async with Runtime(cache) as runtime:
         yield runtime.state(metric or LastWord(NoOptions()), seed=seed, sampling=sampling, in_flight=in_flight)
 
@@ -130,9 +130,7 @@ def run_method(
             allowed=allowed,
             reload_with=reload_with,
             after_fit=after_fit,
-            session_of=lambda: open_session(
-                metric=metric, seed=seed, sampling=sampling, in_flight=in_flight, cache=cache
-            ),
+            state_of=lambda: open_state(metric=metric, seed=seed, sampling=sampling, in_flight=in_flight, cache=cache),
         )
     )
 
@@ -146,12 +144,12 @@ async def _run(
     allowed: frozenset[str] | None,
     reload_with: Method[Any] | None,
     after_fit: Callable[[System], None] | None,
-    session_of: Callable[[], Any],
+    state_of: Callable[[], Any],
 ) -> Outcome:
     outcome = Outcome()
-    async with session_of() as session:
-        session.on_note = lambda phase, note: outcome.notes.append(note)
-        system = await method.fit(pool, dev, session.context("fit", allowed=allowed))
+    async with state_of() as state:
+        state.on_note = lambda phase, note: outcome.notes.append(note)
+        system = await method.fit(pool, dev, state.context("fit", allowed=allowed))
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             outcome.state = system.state()
@@ -161,23 +159,22 @@ async def _run(
                 system = reload_with.restore(pool, outcome.state, folder)
             if after_fit is not None:
                 after_fit(system)
-            await _ask_all(system, questions, session, allowed, outcome)
-        for phase, _, tally in session.ledger:
+            await _ask_all(system, questions, state, allowed, outcome)
+        for phase, _, tally in state.ledger:
             outcome.calls[phase] += tally.calls
-        outcome.warnings = list(session.warnings)
+        outcome.warnings = list(state.warnings)
     return outcome
 
 
 async def _ask_all(
-    system: System, questions: Sequence[Question], session: RunState, allowed: frozenset[str] | None, outcome: Outcome
+    system: System, questions: Sequence[Question], state: RunState, allowed: frozenset[str] | None, outcome: Outcome
 ) -> None:
-    gate = asyncio.Semaphore(session.in_flight)
+    gate = asyncio.Semaphore(state.in_flight)
 
     async def ask(question: Question) -> None:
         async with gate:
             told = outcome.told[question.id] = []
-            state = attrs.evolve(session, on_reply=told.append)
-            context = state.context("respond", question, allowed=allowed)
+            context = attrs.evolve(state, on_reply=told.append).context("respond", question, allowed=allowed)
             try:
                 outcome.replies[question.id] = await system.respond(question, context)
             except MocoError as error:

@@ -17,8 +17,7 @@ from moco_core.methods import Cost, System
 from moco_core.models import CAPABILITIES, Pool
 from moco_core.options import NoOptions, plain
 from moco_core.types import Question, Reply, Sampling, canonical
-from moco_toolkit_authoring.harness import Outcome, as_pool, open_session
-from moco_toolkit_authoring.kit import Check, NotApplicable, check, require
+from moco_toolkit_authoring.harness import Outcome, as_pool, open_state
 from moco_toolkit_authoring.method_case import MethodCase
 from moco_toolkit_authoring.scripted import (
     Faults,
@@ -27,6 +26,7 @@ from moco_toolkit_authoring.scripted import (
     ScriptedPool,
 )
 from moco_toolkit_authoring.scripts import Said
+from moco_toolkit_authoring.suite import Check, NotApplicable, check, require
 from moco_toolkit_authoring.toy import LastWord, unparsable
 
 __all__ = ["CHECKS"]
@@ -267,10 +267,10 @@ def cancellation_leaves_no_task(case: MethodCase) -> None:
 
 async def _cancel(case: MethodCase, pool: Pool, faults: Faults) -> None:
     plan, question = case.plan, case.plan.questions[0]
-    async with open_session(metric=plan.metric, sampling=plan.sampling) as session:
-        system = await case.method().fit(pool, list(plan.dev), session.context("fit"))
+    async with open_state(metric=plan.metric, sampling=plan.sampling) as state:
+        system = await case.method().fit(pool, list(plan.dev), state.context("fit"))
         faults.hang = True
-        task = asyncio.ensure_future(system.respond(question, session.context("respond", question)))
+        task = asyncio.ensure_future(system.respond(question, state.context("respond", question)))
         try:
             engine = pool[0].engine
             assert isinstance(engine, ScriptedEngine)
@@ -320,8 +320,8 @@ def identical_models_equal_the_single_model(case: MethodCase) -> None:
 
 
 async def _single(pool: Pool, question: Question, sampling: Sampling, metric: Metric[Any]) -> str:
-    async with open_session(sampling=sampling, metric=metric) as session:
-        return (await session.context("respond", question).generate(pool[0], question)).text
+    async with open_state(sampling=sampling, metric=metric) as state:
+        return (await state.context("respond", question).generate(pool[0], question)).text
 
 
 CHECKS: tuple[Check, ...] = (

@@ -19,8 +19,8 @@ from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.types import Example, Question, Sampling, canonical
 from moco_toolkit_authoring.harness import Outcome, PoolLike, as_pool, run_method
-from moco_toolkit_authoring.kit import Case, NotApplicable
 from moco_toolkit_authoring.scripted import SCRIPTED_CAPABILITIES, Faults, Script, ScriptedEngine, ScriptedPool
+from moco_toolkit_authoring.suite import Case, NotApplicable
 from moco_toolkit_authoring.toy import example_questions, examples, fallible
 
 __all__ = ["MethodCase", "MethodPlan"]

@@ -17,8 +17,8 @@ from moco_core.errors import MocoError
 from moco_core.models import Pool
 from moco_core.runtime.contexts import RunState
 from moco_core.types import Answer, Example, Question, Reply, Score
-from moco_toolkit_authoring.harness import as_plugin, open_session
-from moco_toolkit_authoring.kit import Case, Check, NotApplicable, as_text, check, require
+from moco_toolkit_authoring.harness import as_plugin, open_state
+from moco_toolkit_authoring.suite import Case, Check, NotApplicable, as_text, check, require
 from moco_toolkit_authoring.traces import Trace, process_as_it_was, unseen_folder
 
 __all__ = ["CHECKS", "ODD_TEXTS", "MetricCase", "MetricPlan", "metric_examples", "score_of"]
@@ -89,8 +89,8 @@ def score_of(metric: Metric[Any], example: Example, text: str) -> Score:
     """Score one reply outside a run. Raises what the metric raises."""
 
     async def work() -> Score:
-        async with open_session(metric=metric) as session:
-            context = session.context("metric", example.question)
+        async with open_state(metric=metric) as state:
+            context = state.context("metric", example.question)
             score = metric.score(example, Reply(text=text), context)
             return await score if inspect.isawaitable(score) else score
 
@@ -172,9 +172,9 @@ class MetricCase(Case):
     ) -> list[tuple[Example, str, Score]]:
         """Score pairs in their order, some of them at once."""
 
-        async def one(session: RunState, example: Example, text: str) -> tuple[Example, str, Score]:
+        async def one(state: RunState, example: Example, text: str) -> tuple[Example, str, Score]:
             try:
-                score = metric.score(example, Reply(text=text), session.context("metric", example.question))
+                score = metric.score(example, Reply(text=text), state.context("metric", example.question))
                 return example, text, await score if inspect.isawaitable(score) else score
             except Exception as error:
                 what = f"{type(error).__name__}: {error}"
@@ -183,9 +183,9 @@ class MetricCase(Case):
 
         async def work() -> list[tuple[Example, str, Score]]:
             rows: list[tuple[Example, str, Score]] = []
-            async with open_session(metric=metric) as session:
+            async with open_state(metric=metric) as state:
                 for start in range(0, len(pairs), at_once):
-                    rows += await asyncio.gather(*(one(session, *pair) for pair in pairs[start : start + at_once]))
+                    rows += await asyncio.gather(*(one(state, *pair) for pair in pairs[start : start + at_once]))
             return rows
 
         return asyncio.run(work())

@@ -16,9 +16,9 @@ import attrs
 from moco_core.data import Metric, Scored
 from moco_core.types import Question, Reply, Score, Unit
 from moco_toolkit_authoring.elsewhere import PATIENCE, require_no_hash_order
-from moco_toolkit_authoring.harness import open_session
-from moco_toolkit_authoring.kit import Check, as_text, check, require
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_authoring.metric import MetricCase
+from moco_toolkit_authoring.suite import Check, as_text, check, require
 
 __all__ = ["CHECKS"]
 
@@ -97,11 +97,11 @@ def what_is_given_stays_as_it_is(case: MetricCase) -> None:
     rows: list[Scored] = []
 
     async def work() -> None:
-        async with open_session(metric=metric) as session:
+        async with open_state(metric=metric) as state:
             for number, given in enumerate(case.plan.examples):
                 reply = Reply(text=case.plan.texts[number % len(case.plan.texts)], meta={"votes": ["a", "b"]})
                 before, example = as_text(reply), copy.deepcopy(given)
-                score = metric.score(example, reply, session.context("metric", example.question))
+                score = metric.score(example, reply, state.context("metric", example.question))
                 found: Score = await score if inspect.isawaitable(score) else score
                 _require_same("score() changes the reply", before, as_text(reply))
                 if found.value is not None:

@@ -17,9 +17,9 @@ from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.runtime.contexts import RunState
 from moco_core.types import Generation, Message, Question, Sampling
-from moco_toolkit_authoring.harness import open_session
-from moco_toolkit_authoring.kit import Check, NotApplicable, check, require
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_authoring.pool_case import PoolCase
+from moco_toolkit_authoring.suite import Check, NotApplicable, check, require
 from moco_toolkit_authoring.traces import tensor_bytes
 
 __all__ = ["CHECKS"]
@@ -113,9 +113,9 @@ def stop_strings_stop(case: PoolCase) -> None:
 
 async def _generate(case: PoolCase, name: str, prompt: str, stop: tuple[str, ...]) -> Generation:
     sampling = attrs.evolve(case.sampling(0.0), stop=stop)
-    async with open_session(sampling=sampling) as session:
+    async with open_state(sampling=sampling) as state:
         model = next(m for m in case.source().models() if m.name == name)
-        return await session.context("respond").generate(model, Question(id="stop", prompt=prompt))
+        return await state.context("respond").generate(model, Question(id="stop", prompt=prompt))
 
 
 @check(after=["generation_works"])
@@ -144,26 +144,26 @@ def scores_embeddings_and_rewards_work(case: PoolCase) -> None:
 
 async def _extras(case: PoolCase) -> None:
     source = case.source()
-    async with open_session() as session:
+    async with open_state() as state:
         for model in case.chosen(source, "score"):
-            one, two = await session.context("fit").score(model, "What is 2 + 3?", ["5", "the number 7"])
+            one, two = await state.context("fit").score(model, "What is 2 + 3?", ["5", "the number 7"])
             for found in (one, two):
                 require(found.token_ids, f"{model.name}: a continuation has no tokens")
                 require(
                     len(found.token_ids) == len(found.token_logprobs), f"{model.name}: one log-probability per token"
                 )
                 require(all(p <= 1e-6 for p in found.token_logprobs), f"{model.name}: a log-probability above 0")
-            (other,) = await session.context("fit").score(model, "Name a fruit that is red. Think of apples.", ["5"])
+            (other,) = await state.context("fit").score(model, "Name a fruit that is red. Think of apples.", ["5"])
             heeded = (other.prompt_tokens, other.token_logprobs) != (one.prompt_tokens, one.token_logprobs)
             require(heeded, f"{model.name}: a continuation scores the same after another prompt; is the prompt read?")
         for model in case.chosen(source, "embed"):
-            vectors = await session.context("fit").embed(model, ["one", "something longer than that"])
+            vectors = await state.context("fit").embed(model, ["one", "something longer than that"])
             require(len(vectors) == 2 and len(vectors[0]) == len(vectors[1]) > 0, f"{model.name}: uneven embeddings")
             require(all(math.isfinite(x) for v in vectors for x in v), f"{model.name}: an embedding is not finite")
             require([*vectors[0]] != [*vectors[1]], f"{model.name}: two texts have one embedding; is the text read?")
         for model in case.chosen(source, "reward"):
             turns = (Message("user", "What is 2 + 3?"), Message("assistant", "5"))
-            values = await session.context("fit").reward(model, turns)
+            values = await state.context("fit").reward(model, turns)
             require(values and all(math.isfinite(v) for v in values), f"{model.name}: reward {values!r}")
 
 
@@ -261,17 +261,17 @@ async def _refusals(case: PoolCase) -> None:
         "reward": {"messages": [["user", "Hello"], ["assistant", "Hi"]]},
     }
     source = case.source()
-    async with open_session() as session:
+    async with open_state() as state:
         for model in list(source.models())[: case.plan.models]:
             for kind, given in inputs.items():
                 if model.can(kind):
                     continue
-                await _refused(session, model, kind, given)
+                await _refused(state, model, kind, given)
 
 
-async def _refused(session: RunState, model: Model, kind: str, given: Any) -> None:
+async def _refused(state: RunState, model: Model, kind: str, given: Any) -> None:
     try:
-        await session.scheduler.cached_call(Call(model, kind, given, Sampling(max_new_tokens=2).params()))
+        await state.scheduler.cached_call(Call(model, kind, given, Sampling(max_new_tokens=2).params()))
     except MocoError:
         return
     raise AssertionError(f"{model.name} answers {kind!r}, which it does not declare")
@@ -294,9 +294,9 @@ def results_survive_the_cache(case: PoolCase) -> None:
     """What comes back from the cache equals what the model returned."""
 
     async def work(cache: Cache) -> list[Generation]:
-        async with open_session(cache=cache, sampling=case.sampling(0.0)) as session:
+        async with open_state(cache=cache, sampling=case.sampling(0.0)) as state:
             model = case.chosen()[0]
-            return [await session.context("fit").generate(model, p) for p in case.plan.prompts[:2]]
+            return [await state.context("fit").generate(model, p) for p in case.plan.prompts[:2]]
 
     cache = Cache(None)
     try:

@@ -10,8 +10,8 @@ import attrs
 
 from moco_core.models import Model, PoolSource
 from moco_core.types import Generation, Question, Sampling, canonical
-from moco_toolkit_authoring.harness import open_session
-from moco_toolkit_authoring.kit import Case
+from moco_toolkit_authoring.harness import open_state
+from moco_toolkit_authoring.suite import Case
 from moco_toolkit_authoring.traces import Trace, process_as_it_was, unseen_folder
 
 __all__ = ["PoolCase", "PoolPlan", "Said"]
@@ -100,11 +100,11 @@ class PoolCase(Case):
 
         async def work() -> Said:
             out: Said = {}
-            async with open_session(seed=seed, sampling=self.sampling(temperature)) as session:
+            async with open_state(seed=seed, sampling=self.sampling(temperature)) as state:
 
                 async def ask(model: Model, prompt: str) -> None:
                     question = Question(id=prompt, prompt=prompt)
-                    context = session.context("respond", question)
+                    context = state.context("respond", question)
                     out[model.name, prompt] = await context.generate(model, question)
 
                 jobs = [(m, p) for m in chosen for p in self.plan.prompts]

@@ -14,9 +14,9 @@ from moco_core.models import Call, Model
 from moco_core.runtime.contexts import RunState
 from moco_core.types import Generation
 from moco_toolkit_authoring.elsewhere import PATIENCE, require_no_hash_order
-from moco_toolkit_authoring.harness import open_session
-from moco_toolkit_authoring.kit import Check, NotApplicable, check, require
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_authoring.pool_case import PoolCase
+from moco_toolkit_authoring.suite import Check, NotApplicable, check, require
 
 __all__ = ["CHECKS"]
 
@@ -51,8 +51,8 @@ def _probed(case: PoolCase) -> dict[str, _Probed]:
     """Ask all of that of the chosen models, once for all checks. NotApplicable if none takes a conversation."""
 
     async def work() -> dict[str, _Probed]:
-        async with open_session() as session:
-            tried = [(m.name, await _probe(case, session, m)) for m in case.chosen()]
+        async with open_state() as state:
+            tried = [(m.name, await _probe(case, state, m)) for m in case.chosen()]
         return {name: probed for name, probed in tried if probed is not None}
 
     found: dict[str, _Probed] = case.once("probed", lambda: asyncio.run(work()))
@@ -61,14 +61,14 @@ def _probed(case: PoolCase) -> dict[str, _Probed]:
     return found
 
 
-async def _probe(case: PoolCase, session: RunState, model: Model) -> _Probed | None:
+async def _probe(case: PoolCase, state: RunState, model: Model) -> _Probed | None:
     changed: list[str] = []
 
     async def ask(messages: list[list[str]], budget: int = 1) -> Generation:
         given = {"messages": messages}
         params = attrs.evolve(case.sampling(0.0), max_new_tokens=budget * case.plan.max_new_tokens).params()
         call = Call(model, "generate", copy.deepcopy(given), copy.deepcopy(params))
-        reply: Generation = (await session.scheduler.cached_call(call)).value
+        reply: Generation = (await state.scheduler.cached_call(call)).value
         for what, now, then in (("input", call.input, given), ("params", call.params, params)):
             if now != then:
                 changed.append(f"its {what} {then!r:.80} became {now!r:.80}")

@@ -17,7 +17,7 @@ from moco_core import DatasetError, DatasetFacts, Example, Question, Split
 from moco_core.catalogue import Catalogue
 from moco_toolkit_authoring import checks_of, run_checks, traces
 from moco_toolkit_authoring import dataset as dataset_module
-from moco_toolkit_authoring.kit import perform
+from moco_toolkit_authoring.suite import perform
 
 Failures = Callable[..., list[str]]
 

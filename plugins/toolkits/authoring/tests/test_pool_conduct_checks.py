@@ -23,8 +23,8 @@ from moco_core import Call, Generation, Model, Sampling
 from moco_core.catalogue import Catalogue
 from moco_core.types import FinishReason, digest
 from moco_toolkit_authoring import checks_of, pool_conduct, traces
-from moco_toolkit_authoring.kit import perform
 from moco_toolkit_authoring.pool_case import PoolCase, PoolPlan
+from moco_toolkit_authoring.suite import perform
 
 Failures = Callable[..., list[str]]
 

@@ -10,13 +10,13 @@ import pytest
 from moco_core import Example, ModelCallError, Pool, Question, Sampling
 from moco_core.errors import PromptTooLong
 from moco_core.types import Evaluation, Generation
-from moco_toolkit_authoring import Faults, ScriptedPool, ScriptedServer, open_session, scripted_model
+from moco_toolkit_authoring import Faults, ScriptedPool, ScriptedServer, open_state, scripted_model
 
 
 def ask(pool: Pool, *prompts: str, sampling: Sampling | None = None, model: int = 0) -> list[Generation]:
     async def work() -> list[Any]:
-        async with open_session(sampling=sampling or Sampling()) as session:
-            context = session.context("fit")
+        async with open_state(sampling=sampling or Sampling()) as state:
+            context = state.context("fit")
             return await context.gather((context.generate(pool[model], p) for p in prompts), tolerate=Exception)
 
     return asyncio.run(work())
@@ -62,8 +62,8 @@ def test_a_dev_question_too_long_for_a_model_counts_as_wrong_and_other_errors_st
     async def work(*prompts: str) -> tuple[Evaluation, list[str]]:
         pool = Pool([scripted_model("a", reply)])
         examples = [Example(question=Question(id=p, prompt=p), references=("yes",)) for p in prompts]
-        async with open_session() as session:
-            return await session.context("fit").evaluate(pool, examples), session.warnings
+        async with open_state() as state:
+            return await state.context("fit").evaluate(pool, examples), state.warnings
 
     table, warnings = asyncio.run(work("short", "long one", "long two"))
     assert table.scores == ((1.0, 0.0, 0.0),)
@@ -96,8 +96,8 @@ def test_scores_embeddings_and_rewards_depend_on_their_input_alone() -> None:
     pool = ScriptedPool({"a": "-"}).pool
 
     async def work() -> tuple[Any, ...]:
-        async with open_session() as session:
-            context = session.context("fit")
+        async with open_state() as state:
+            context = state.context("fit")
             score = await context.score(pool[0], "q", ["one two", "three"])
             near = await context.embed(pool[0], ["red car", "red cart", "blue sky"])
             return score, near

@@ -8,7 +8,7 @@ import torch
 
 from moco_core.models import Pool
 from moco_core.types import Sampling
-from moco_toolkit_authoring.harness import open_session as open_run
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding.testing import (
     LocalEngine,
     bpe_tokenizer,
@@ -40,8 +40,8 @@ def every_kind():
 
 def run(work, cache=None, **sampling):
     async def main():
-        async with open_run(sampling=Sampling(**{"max_new_tokens": 16, **sampling}), cache=cache) as session:
-            return await work(session.context("respond"))
+        async with open_state(sampling=Sampling(**{"max_new_tokens": 16, **sampling}), cache=cache) as state:
+            return await work(state.context("respond"))
 
     return asyncio.run(main())
 

@@ -13,7 +13,7 @@ from moco_core.errors import CapabilityError
 from moco_core.models import Pool
 from moco_core.runtime.cache import Cache
 from moco_core.types import Question, Sampling, Usage
-from moco_toolkit_authoring.harness import open_session as open_run
+from moco_toolkit_authoring.harness import open_state
 from moco_toolkit_decoding import (
     JointAnswer,
     TextSession,
@@ -46,8 +46,8 @@ def pool(**modules):
 
 def run(work, cache=None, **sampling):
     async def main():
-        async with open_run(sampling=Sampling(**{"max_new_tokens": 16, **sampling}), cache=cache) as session:
-            return await work(session.context("respond", QUESTION))
+        async with open_state(sampling=Sampling(**{"max_new_tokens": 16, **sampling}), cache=cache) as state:
+            return await work(state.context("respond", QUESTION))
 
     return asyncio.run(main())
 

@@ -9,7 +9,7 @@ import networkx
 import pytest
 
 from moco_core import ConfigError, Message, PromptTooLong, Question
-from moco_toolkit_authoring import ScriptedPool, open_session
+from moco_toolkit_authoring import ScriptedPool, open_state
 from moco_toolkit_discussion import (
     Talk,
     distances,
@@ -116,8 +116,8 @@ def held(members: list[str], script, work, **fields):
     source = ScriptedPool(dict.fromkeys(sorted(set(members)), script), fields=fields)
 
     async def run():
-        async with open_session() as session:
-            context = session.context("respond", QUESTION)
+        async with open_state() as state:
+            context = state.context("respond", QUESTION)
             models = [source.pool.named(name) for name in members]
             talk = Talk(members=models, question=QUESTION, context=context, sampling=context.sampling)
             await work(talk)

@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from moco_core import ModelCallError, Question
 from moco_core.types import ContinuationScore
-from moco_toolkit_authoring import Faults, ScriptedPool, open_session
+from moco_toolkit_authoring import Faults, ScriptedPool, open_state
 from moco_toolkit_duels import (
     Duel,
     DuelOptions,
@@ -162,8 +162,8 @@ def test_an_expected_score_is_the_mean_under_the_ten_probabilities():
 
 def held(pool, duels, options: DuelOptions | None = None) -> list[Fought]:
     async def work():
-        async with open_session() as session:
-            return await fight(duels, list(pool.pool), options or DuelOptions(), session.context("fit"))
+        async with open_state() as state:
+            return await fight(duels, list(pool.pool), options or DuelOptions(), state.context("fit"))
 
     return asyncio.run(work())
 

@@ -117,14 +117,14 @@ def test_diagnosis_of_known_task_vectors():
 
 def test_a_barrier_between_two_models_is_measured_along_their_line():
     from moco_core.options import NoOptions
-    from moco_toolkit_authoring import examples, open_session
+    from moco_toolkit_authoring import examples, open_state
     from moco_toolkit_merging.diagnostics import barrier
     from moco_toolkit_merging.testing import MergeablePool, Utility
 
     source = MergeablePool("ab", lambda m: abs(m.share("a") - 0.5))
 
     async def work():
-        async with open_session(metric=Utility(NoOptions())) as session:
-            return await barrier(source.pool, *source.pool, examples(2), session.context("fit"))
+        async with open_state(metric=Utility(NoOptions())) as state:
+            return await barrier(source.pool, *source.pool, examples(2), state.context("fit"))
 
     assert asyncio.run(work()) == [(0, 0.5), (0.25, 0.25), (0.5, 0), (0.75, 0.25), (1, 0.5)]

@@ -11,7 +11,7 @@ import pytest
 
 from moco_core import ConfigError, ModelCallError, Question
 from moco_core.models import Pool
-from moco_toolkit_authoring import Faults, ScriptedPool, open_session
+from moco_toolkit_authoring import Faults, ScriptedPool, open_state
 from moco_toolkit_routing import (
     Encoder,
     Outcomes,
@@ -95,8 +95,8 @@ def test_the_fallback_answers_where_the_chosen_model_fails_and_the_record_tells(
     question = Question(id="q", prompt="?")
 
     async def answer(choice, fallback):
-        async with open_session() as session:
-            scope = session.context("respond", question)
+        async with open_state() as state:
+            scope = state.context("respond", question)
             return await hand_over(list(pool.pool), choice, fallback, question, scope, kept=1)
 
     reply = asyncio.run(answer(0, 1))
@@ -127,8 +127,8 @@ def test_a_vector_is_made_of_unit_vectors_side_by_side():
     pool = ScriptedPool({"a": "", "b": ""}).pool
 
     async def encode(models, text):
-        async with open_session() as session:
-            return await Encoder(models=tuple(models)).encode(text, session.context("fit"))
+        async with open_state() as state:
+            return await Encoder(models=tuple(models)).encode(text, state.context("fit"))
 
     one, both = asyncio.run(encode(pool[:1], "some words")), asyncio.run(encode(pool, "some words"))
     assert sum(x * x for x in one) == pytest.approx(1, abs=1e-4) and both == one + one
@@ -233,8 +233,8 @@ def test_the_share_of_unchanged_choices_is_told_per_rewording():
         return int(question.prompt.startswith(("Abc", "Please")))
 
     async def ask():
-        async with open_session() as session:
-            return await unchanged(questions, [1, 0], choose, session.context("fit"))
+        async with open_state() as state:
+            return await unchanged(questions, [1, 0], choose, state.context("fit"))
 
     assert asyncio.run(ask()) == {"case": 0.5, "spacing": 1.0, "neutral": 0.5}
 

@@ -15,7 +15,7 @@ from moco_core import ConfigError
 from moco_core.options import build
 from moco_core.types import Message
 from moco_pool_transformers.pool import Options, TransformersPool
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 from moco_toolkit_training import Classify, Duel, Labelled, Preference, Rank, Reward, pairing, stages
 from moco_toolkit_training.keeping import stage_steps
 
@@ -24,8 +24,8 @@ WELL = {"learning_rate": 2e-2, "batch": 8, "min_steps": 1, "max_steps": 12, "war
 
 def rewards(model, conversations):
     async def work():
-        async with open_session() as session:
-            context = session.context("fit")
+        async with open_state() as state:
+            context = state.context("fit")
             return await context.gather(context.reward(model, turns) for turns in conversations)
 
     return asyncio.run(work())

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from moco_core import ConfigError, Message, Model, Pool
-from moco_toolkit_authoring import ScriptedPool, open_session
+from moco_toolkit_authoring import ScriptedPool, open_state
 from moco_toolkit_training import (
     Classify,
     Completion,
@@ -121,8 +121,8 @@ def test_a_scripted_model_takes_every_job_and_gives_what_a_trained_one_gives(job
         return (0.25, -0.25) if call.kind == "reward" else "a reply"
 
     async def work() -> Model:
-        async with open_session() as session:
-            context = session.context("fit")
+        async with open_state() as state:
+            context = state.context("fit")
             model = await context.train(source.pool[0], job)
             if job.service in ("classify", "reward", "rank"):
                 assert not model.can("generate")
@@ -148,8 +148,8 @@ def test_what_was_trained_in_rounds_is_kept_with_its_pool_alone(tmp_path: Path) 
         return ScriptedPool({"a": "start", "b": "other"}, learn=add)
 
     async def work() -> None:
-        async with open_session() as session:
-            context = session.context("fit")
+        async with open_state() as run:
+            context = run.context("fit")
             source = rounds()
             models = [source.pool[0]]
             for number in range(3):
@@ -176,9 +176,9 @@ def test_a_scripted_model_asks_for_rewards_and_its_history_has_them() -> None:
     notes: list[Any] = []
 
     async def work() -> None:
-        async with open_session() as session:
-            session.on_note = lambda phase, note: notes.append(note)
-            await session.context("fit").train(ScriptedPool({"a": "four"}).pool[0], JOBS[2])
+        async with open_state() as state:
+            state.on_note = lambda phase, note: notes.append(note)
+            await state.context("fit").train(ScriptedPool({"a": "four"}).pool[0], JOBS[2])
 
     asyncio.run(work())
     assert notes[0]["reward"] == 14.0  # four letters, and the bonus of the task

@@ -112,15 +112,15 @@ def test_the_same_seed_trains_the_same_weights_and_another_does_not(lab):
 
 def test_a_trained_prompt_is_answered_as_shown_after_enough_steps(lab):
     from moco_core.types import Sampling
-    from moco_toolkit_authoring import open_session
+    from moco_toolkit_authoring import open_state
 
     rows = demonstrations(2)
     _, folder = lab.train(Sft(rows=rows, lora=None, learning_rate=1e-2, max_steps=30, batch=2, min_steps=1))
     model = lab.derive(folder)
 
     async def ask():
-        async with open_session(sampling=Sampling(max_new_tokens=16)) as session:
-            context = session.context("fit")
+        async with open_state(sampling=Sampling(max_new_tokens=16)) as state:
+            context = state.context("fit")
             said = await context.gather(context.generate(model, row.messages[0].content) for row in rows)
             (score,) = await context.score(model, rows[0].messages[0].content, ["The answer is 3."])
             return said, score

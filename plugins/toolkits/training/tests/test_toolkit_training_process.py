@@ -20,7 +20,7 @@ from moco_core import EngineOutOfMemory, ModelCallError, StoreError
 from moco_core.runs.results import costs_of
 from moco_core.runtime.cache import Cache
 from moco_core.types import digest
-from moco_toolkit_authoring import ScriptedPool, open_session
+from moco_toolkit_authoring import ScriptedPool, open_state
 from moco_toolkit_training import Sft
 from moco_toolkit_training.fitting import Fit, _shape, fit, memory, predicted_memory
 from moco_toolkit_training.process import WORKER, _environment, run
@@ -176,14 +176,14 @@ def test_a_run_gets_from_a_new_process_the_bits_of_this_one_and_no_second_traini
 
     async def work(asks: bool) -> tuple[Any, Any]:
         cache = Cache(tmp_path / "calls.sqlite")
-        async with open_session(cache=cache) as session:
-            session.on_progress = lambda *told: shown.append(told)
-            session.on_note = lambda phase, note: notes.append(note)
-            context = session.context("fit")
+        async with open_state(cache=cache) as state:
+            state.on_progress = lambda *told: shown.append(told)
+            state.on_note = lambda phase, note: notes.append(note)
+            context = state.context("fit")
             model = await context.train(lab.model, job, name="tuned")
             said = await context.generate(model, "What is 1 + 3?") if asks else None
         cache.close()
-        return model, (said, costs_of(session.ledger)["fit"]["tuned"]["trained"])
+        return model, (said, costs_of(state.ledger)["fit"]["tuned"]["trained"])
 
     model, (said, cost) = asyncio.run(work(True))
     (folder,) = (tmp_path / "calls.artifacts").glob("*/model")
@@ -212,15 +212,15 @@ sys.path[:0] = json.loads(sys.argv[1])
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_pool_transformers.pool import Options, TransformersPool
-from moco_toolkit_authoring import open_session
+from moco_toolkit_authoring import open_state
 from training_lab import JOBS
 
 async def work():
     (model,) = TransformersPool(build(Options, json.loads(sys.argv[2]))).models()
     notes = []
-    async with open_session(cache=Cache(Path(sys.argv[3]))) as session:
-        session.on_note = lambda phase, note: notes.append(note)
-        tuned = await session.context("fit").train(model, JOBS["sft"])
+    async with open_state(cache=Cache(Path(sys.argv[3]))) as state:
+        state.on_note = lambda phase, note: notes.append(note)
+        tuned = await state.context("fit").train(model, JOBS["sft"])
     print(json.dumps([tuned.fingerprint, notes[-1]["reused"]]))
 
 asyncio.run(work())

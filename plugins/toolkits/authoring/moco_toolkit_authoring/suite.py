@@ -261,7 +261,7 @@ def _applies(item: Check, case: Case) -> bool:
         return True
 
 
-def judge(
+def run_all(
     items: Sequence[Item],
     known: Mapping[str, Check],
     expected: Mapping[str, str],

@@ -1,4 +1,4 @@
-"""The kit itself: its list of checks is documented, and expected failures cannot hide anything."""
+"""The suite itself: its list of checks is documented, and expected failures cannot hide anything."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moco_core import Scored, Unit
 from moco_core.catalogue import Catalogue
 from moco_core.errors import ConfigError
 from moco_core.kinds import KINDS
-from moco_toolkit_authoring import checks_of, kit, method_checks, metric_checks, run_checks
+from moco_toolkit_authoring import checks_of, method_checks, metric_checks, run_checks, suite
 
 
 class NeedsRows(GoodMetric):
@@ -99,14 +99,14 @@ def test_a_plugin_that_is_not_installed_fails_once(catalogue: Catalogue) -> None
 def test_a_check_that_captures_and_never_ends_leaves_the_screen_to_others(catalogue: Catalogue) -> None:
     ended = threading.Event()
 
-    @kit.check()
-    def captures(case: kit.Case) -> None:
+    @suite.check()
+    def captures(case: suite.Case) -> None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             ended.wait(30)
 
     before = sys.stdout, sys.stderr
     with pytest.raises(AssertionError, match="did not end within"):
-        kit.perform_within(0.1, captures, kit.Case(catalogue, "metric", "any", {}, None), {})
+        suite.perform_within(0.1, captures, suite.Case(catalogue, "metric", "any", {}, None), {})
     found = sys.stdout, sys.stderr
     ended.set()
     assert found == before
