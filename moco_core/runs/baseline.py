@@ -14,7 +14,7 @@ from moco_core.types import Example, Question, Reply
 
 
 @attrs.frozen(kw_only=True)
-class SingleOptions:
+class Options:
     """Which model answers."""
 
     model: str | int = option(0, help="name or index of the model")
@@ -31,10 +31,10 @@ class SingleSystem(System):
         return Reply.of(await context.generate(self.model, question))
 
 
-class Single(Method[SingleOptions]):
+class Single(Method[Options]):
     """One model of the pool, alone."""
 
-    Options = SingleOptions
+    Options = Options
     system = SingleSystem
     level = "api"
     title = "single model"

@@ -12,7 +12,7 @@ from moco_core.data import Dataset, Split
 from moco_core.errors import CapabilityError, DatasetError
 from moco_core.models import Pool, PoolSource
 from moco_core.options import Plugin, plugins_in
-from moco_core.runs.baseline import Single, SingleOptions
+from moco_core.runs.baseline import Single
 from moco_core.types import Example, canonical
 
 
@@ -40,7 +40,7 @@ def priced(pool: Pool, prices: Mapping[str, tuple[float, float]]) -> Pool:
 
 def single_plugin(model: str | int) -> Plugin:
     """Return the baseline of one model, by its name or index."""
-    options = SingleOptions(model=model)
+    options = Single.Options(model=model)
     return Plugin(kind="method", name="single", given={"model": model}, options=options, cls=Single)
 
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from moco_core import Example, Metric, NoOptions, Question, Reply
-from moco_metric_exact_match import ExactMatch, ExactMatchOptions
+from moco_metric_exact_match import ExactMatch, Options
 from moco_metric_multiple_choice import MultipleChoice
 from moco_toolkit_answers import read
 
@@ -106,7 +106,7 @@ def main() -> None:
             MultipleChoice(NoOptions()), Example(question=asked, answer=2), choice_replies(count, rng)
         ),
         "exact_match": measure(
-            ExactMatch(ExactMatchOptions()), Example(question=sum_asked, references=("18",)), number_replies(count, rng)
+            ExactMatch(Options()), Example(question=sum_asked, references=("18",)), number_replies(count, rng)
         ),
     }
     for name, value in seconds.items():

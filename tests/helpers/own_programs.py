@@ -22,7 +22,7 @@ def isolation() -> str:
 def code_execution() -> Metric[Any] | None:
     """The metric that runs code; None where it is not installed."""
     try:
-        from moco_metric_code_execution import CodeExecution, CodeExecutionOptions
+        from moco_metric_code_execution import CodeExecution, Options
     except ImportError:
         return None
-    return CodeExecution(CodeExecutionOptions(isolation=isolation(), seconds=30))  # type: ignore[arg-type]
+    return CodeExecution(Options(isolation=isolation(), seconds=30))  # type: ignore[arg-type]

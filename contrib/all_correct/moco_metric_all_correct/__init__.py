@@ -19,11 +19,11 @@ from moco_toolkit_answers import (
 )
 from moco_toolkit_answers.letters import labels_of
 
-__all__ = ["AllCorrect", "AllCorrectOptions", "moco_metric", "read_choices"]
+__all__ = ["AllCorrect", "Options", "moco_metric", "read_choices"]
 
 
 @attrs.frozen(kw_only=True)
-class AllCorrectOptions:
+class Options:
     """How close a number must be."""
 
     tolerance: float = option(0.01, ge=0, help="largest relative error of a number that counts as right", paper="0.01")
@@ -44,14 +44,14 @@ def read_choices(question: Question, text: str) -> Answer:
     return Answer()
 
 
-class AllCorrect(Metric[AllCorrectOptions]):
+class AllCorrect(Metric[Options]):
     """1 if all right options are named and no other, or a number is within 1 % (Mirza et al. 2024, arXiv 2404.01475).
 
     A question with ``meta["several"]`` asks for all right options; the example's ``meta["right"]`` holds their indices. Other
     questions with choices have one right answer, those without have a number as their reference.
     """
 
-    Options = AllCorrectOptions
+    Options = Options
 
     def read(self, question: Question, text: str) -> Answer:
         """Return the options or the number that a reply declares."""

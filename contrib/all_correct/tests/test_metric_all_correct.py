@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from moco_core import Example, Question, Reply, Scored
-from moco_metric_all_correct import AllCorrect, AllCorrectOptions
+from moco_metric_all_correct import AllCorrect, Options
 from moco_toolkit_authoring import metric_checks, score_of
 
 ACIDS = ("HCl", "NaOH", "HNO3", "KOH")
@@ -33,7 +33,7 @@ test_conformance = metric_checks(
 
 
 def value(example: Example, reply: str, **options: Any) -> float | None:
-    return score_of(AllCorrect(AllCorrectOptions(**options)), example, reply).value
+    return score_of(AllCorrect(Options(**options)), example, reply).value
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_nothing_but_zero_is_near_zero() -> None:
 
 
 def test_examples_that_say_nothing_are_not_scored_and_kinds_have_means_of_their_own() -> None:
-    metric = AllCorrect(AllCorrectOptions())
+    metric = AllCorrect(Options())
     assert value(several(), "A") is None and value(number("many"), "2") is None
     pairs = [(several(0, 2), "A, C"), (several(1), "A"), (number("2"), "2"), (ONE, "B")]
     rows = [Scored(example=e, reply=Reply(text=r), score=score_of(metric, e, r)) for e, r in pairs]

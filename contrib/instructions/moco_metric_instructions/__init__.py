@@ -12,13 +12,13 @@ from moco_metric_instructions.checks import CHECKS, Arguments, loosened
 from moco_metric_instructions.language import has_english_model
 from moco_toolkit_answers import read_open, strip_reasoning
 
-__all__ = ["Instructions", "InstructionsOptions", "followed", "moco_metric"]
+__all__ = ["Instructions", "Options", "followed", "moco_metric"]
 
 _COUNTING = ("length_constraints:number_sentences", "change_case:capital_word_frequency")
 
 
 @attrs.frozen(kw_only=True)
-class InstructionsOptions:
+class Options:
     """Which of the four published accuracies is the score; the other three stand beside it."""
 
     per: Literal["prompt", "instruction"] = option(
@@ -36,15 +36,18 @@ def followed(reply: str, instructions: Sequence[tuple[str, Arguments]], *, loose
     return [any(CHECKS[name](form, given) for form in forms) for name, given in instructions]
 
 
-class Instructions(Metric[InstructionsOptions]):
+_Options = Options  # inside the class the name means the attribute
+
+
+class Instructions(Metric[Options]):
     """Checks the instructions in ``meta["instructions"]``, pairs of a name and arguments (Zhou et al. 2023, arXiv 2311.07911).
 
     The score is an accuracy over prompts or over instructions, strict or loose. ``meta`` of a score tells which were followed.
     """
 
-    Options = InstructionsOptions
+    Options = Options
 
-    def __init__(self, options: InstructionsOptions) -> None:
+    def __init__(self, options: _Options) -> None:
         super().__init__(options)
         self.binary = options.per == "prompt"  # type: ignore[misc]
 

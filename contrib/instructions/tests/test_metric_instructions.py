@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from moco_core import Example, Question, Reply, Scored
-from moco_metric_instructions import Instructions, InstructionsOptions, followed
+from moco_metric_instructions import Instructions, Options, followed
 from moco_metric_instructions.checks import CHECKS, loosened
 from moco_metric_instructions.language import language_of, sentences, words
 from moco_toolkit_authoring import metric_checks, score_of
@@ -108,7 +108,7 @@ def test_the_four_accuracies() -> None:
         ("prompt", False, [0.0, 1.0]), ("prompt", True, [1.0, 1.0]),
         ("instruction", False, [0.5, 1.0]), ("instruction", True, [1.0, 1.0]),
     ):  # fmt: skip
-        metric = Instructions(InstructionsOptions(per=per, loose=loose))  # type: ignore[arg-type]
+        metric = Instructions(Options(per=per, loose=loose))  # type: ignore[arg-type]
         items = [(example(comma, quoted, id="1"), 'Sure:\n"Rain"'), (example(comma, id="2"), "Rain")]
         rows = [Scored(example=e, reply=Reply(text=r), score=score_of(metric, e, r)) for e, r in items]
         assert [r.score.value for r in rows] == values
@@ -121,14 +121,14 @@ def test_the_four_accuracies() -> None:
 
 
 def test_what_nobody_can_check_is_not_scored() -> None:
-    metric = Instructions(InstructionsOptions())
+    metric = Instructions(Options())
     for item in (example(), example(("new:one", {})), example(("length_constraints:number_words", {"num_words": 3}))):
         assert score_of(metric, item, "some reply").value is None
 
 
 def test_reasoning_is_no_part_of_the_reply_and_the_language_is_the_same_every_time() -> None:
     reply = "<think>Commas, commas.</think>No sign."
-    assert score_of(Instructions(InstructionsOptions()), example(("punctuation:no_comma", {})), reply).value == 1.0
+    assert score_of(Instructions(Options()), example(("punctuation:no_comma", {})), reply).value == 1.0
     assert len({language_of("No idea, amigo") for _ in range(20)}) == 1
 
 

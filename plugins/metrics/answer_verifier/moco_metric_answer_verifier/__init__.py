@@ -30,7 +30,7 @@ from moco_core import (
 from moco_core.catalogue import installed
 from moco_toolkit_answers import fill, judge_of, mark_of, read, strip_reasoning
 
-__all__ = ["TEMPLATE", "AnswerVerifier", "AnswerVerifierOptions", "moco_metric", "verdict"]
+__all__ = ["TEMPLATE", "AnswerVerifier", "Options", "moco_metric", "verdict"]
 
 TEMPLATE = """### Question: {question}
 
@@ -51,7 +51,7 @@ def _known_slots(template: str) -> str | None:
 
 
 @attrs.frozen(kw_only=True)
-class AnswerVerifierOptions:
+class Options:
     """The judge and what it is shown."""
 
     pool: Plugin | None = plugin_option("pool", None, help="the judge's pool, as in a run: {name: ..., ...}")
@@ -64,7 +64,7 @@ class AnswerVerifierOptions:
     template: str = option(TEMPLATE, check=_known_slots, help="prompt with {question}, {reference}, {reply}, {mark}")
 
 
-class AnswerVerifier(Metric[AnswerVerifierOptions]):
+class AnswerVerifier(Metric[Options]):
     """1 if the judge finds the reply equivalent to the reference, else 0.
 
     The judge sees question, options, reference and the end of the reply without reasoning, greedily decoded; its last
@@ -72,13 +72,13 @@ class AnswerVerifier(Metric[AnswerVerifierOptions]):
     Reference judge: TIGER-Lab/general-verifier (Ma et al. 2025, arXiv 2505.14652); any model that writes text will do.
     """
 
-    Options = AnswerVerifierOptions
+    Options = Options
 
     @cached_property
     def _rules(self) -> Mapping[str, Metric[Any]]:
         options = self.options
         if options.exact is None or options.math is None:  # made by hand, they come from no catalogue
-            options = build(AnswerVerifierOptions, {}, plugins=installed())
+            options = build(Options, {}, plugins=installed())
         assert options.exact is not None and options.math is not None
         return {"exact": options.exact.make(), "math": options.math.make()}
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from moco_core import ConfigError, Example, Question, Reply, Score
-from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, AnswerVerifierOptions, verdict
+from moco_metric_answer_verifier import TEMPLATE, AnswerVerifier, Options, verdict
 from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_state
 
 test_conformance = metric_checks("answer_verifier", pool=lambda: ScriptedPool({"judge": "Final Decision: No"}).pool)
@@ -22,7 +22,7 @@ def judged(said: str, reply: str, item: Example | None = None, **options: object
     item = item or example()
 
     async def work() -> Score:
-        metric = AnswerVerifier(AnswerVerifierOptions(pool=as_plugin(pool), **options))  # type: ignore[arg-type]
+        metric = AnswerVerifier(Options(pool=as_plugin(pool), **options))  # type: ignore[arg-type]
         async with open_state(metric=metric) as state:
             return await metric.score(item, Reply(text=reply), state.context("metric", item.question))
 
@@ -94,7 +94,7 @@ def test_choices_are_shown_with_their_letters() -> None:
 
 
 def test_without_a_pool_there_is_one_clear_line() -> None:
-    metric, item = AnswerVerifier(AnswerVerifierOptions()), example()
+    metric, item = AnswerVerifier(Options()), example()
 
     async def work() -> None:
         async with open_state(metric=metric) as state:
@@ -107,7 +107,7 @@ def test_without_a_pool_there_is_one_clear_line() -> None:
 
 def test_unknown_judge_and_bad_template_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"metric\.judge: no model 'jugde'"):
-        AnswerVerifier(AnswerVerifierOptions(judge="jugde", pool=as_plugin(ScriptedPool({"judge": "x"})))).check()
+        AnswerVerifier(Options(judge="jugde", pool=as_plugin(ScriptedPool({"judge": "x"})))).check()
     with pytest.raises(ConfigError, match="template"):
-        AnswerVerifierOptions(template="Is it right?")
+        Options(template="Is it right?")
     assert "{reference}" in TEMPLATE

@@ -15,11 +15,11 @@ from moco_metric_code_execution.program import candidate
 from moco_toolkit_answers import called_name, read_code
 from moco_toolkit_sandbox import Isolation, Limits, Outcome, Sandbox
 
-__all__ = ["CodeExecution", "CodeExecutionOptions", "moco_metric", "pass_at_k"]
+__all__ = ["CodeExecution", "Options", "moco_metric", "pass_at_k"]
 
 
 @attrs.frozen(kw_only=True)
-class CodeExecutionOptions:
+class Options:
     """How programs are isolated and bounded, and which pass@k is reported."""
 
     isolation: Isolation = option("bubblewrap", help="what keeps programs in; 'limits' is weak and must be asked for")
@@ -35,7 +35,10 @@ class CodeExecutionOptions:
     )
 
 
-class CodeExecution(Metric[CodeExecutionOptions]):
+_Options = Options  # inside the class the name means the attribute
+
+
+class CodeExecution(Metric[Options]):
     """Runs setup, candidate and tests once in a fresh process; 1 if the end of the tests is reached.
 
     The example's ``meta`` holds ``setup``, ``test`` and ``entry_point``; the question's ``meta`` may hold ``prefix``,
@@ -44,9 +47,9 @@ class CodeExecution(Metric[CodeExecutionOptions]):
     cannot be isolated and SandboxError where the sandbox failed: neither says anything about the program.
     """
 
-    Options = CodeExecutionOptions
+    Options = Options
 
-    def __init__(self, options: CodeExecutionOptions) -> None:
+    def __init__(self, options: _Options) -> None:
         super().__init__(options)
         self._sampled = options.samples or options.k > 1
         self.binary = not self._sampled  # type: ignore[misc]

@@ -13,7 +13,7 @@ from own_programs import isolation
 
 from moco_core import DatasetError, Example, Question, Reply, Score, Scored
 from moco_core.runtime.cache import Cache
-from moco_metric_code_execution import CodeExecution, CodeExecutionOptions, pass_at_k
+from moco_metric_code_execution import CodeExecution, Options, pass_at_k
 from moco_metric_code_execution.program import candidate
 from moco_toolkit_authoring import metric_checks, open_state
 from moco_toolkit_sandbox import Outcome, Sandbox, SandboxUnavailable
@@ -21,7 +21,7 @@ from moco_toolkit_sandbox import Outcome, Sandbox, SandboxUnavailable
 test_conformance = metric_checks("code_execution", settings=[{"isolation": "limits"}])
 
 
-OPTIONS = CodeExecutionOptions(isolation=isolation(), seconds=30)  # type: ignore[arg-type]
+OPTIONS = Options(isolation=isolation(), seconds=30)  # type: ignore[arg-type]
 
 PREFIX = '''from typing import List
 
@@ -49,7 +49,7 @@ def example(prefix: str = "", test: str = TEST) -> Example:
 
 
 def scored(
-    reply: Reply | str, item: Example | None = None, options: CodeExecutionOptions = OPTIONS, cache: Cache | None = None
+    reply: Reply | str, item: Example | None = None, options: Options = OPTIONS, cache: Cache | None = None
 ) -> Score:
     item = item or example()
 
@@ -138,7 +138,7 @@ def test_pass_at_k_is_the_probability_over_all_draws() -> None:
 
 def test_samples_give_pass_at_k() -> None:
     code = [f"```python\n{text}\n```" for text in (RIGHT, WRONG, WRONG, WRONG)]
-    options = CodeExecutionOptions(isolation=OPTIONS.isolation, seconds=30, k=2)
+    options = Options(isolation=OPTIONS.isolation, seconds=30, k=2)
     score = scored(Reply(text=code[0], meta={"samples": code}), options=options)
     assert score.value == pytest.approx(0.5)  # 1 - C(3,2)/C(4,2)
     with pytest.raises(DatasetError, match="pass@2 needs at least 2 samples"):
@@ -165,13 +165,13 @@ def test_a_program_is_run_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_isolation_means_no_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxUnavailable, match="bubblewrap"):
-        scored(RIGHT, options=CodeExecutionOptions(isolation="bubblewrap"))
+        scored(RIGHT, options=Options(isolation="bubblewrap"))
 
 
 def test_a_missing_sandbox_is_told_before_anything_is_scored(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    assert CodeExecution(CodeExecutionOptions(isolation="limits")).check() == ()
+    assert CodeExecution(Options(isolation="limits")).check() == ()
     monkeypatch.setenv("PATH", str(tmp_path))
-    metric = CodeExecution(CodeExecutionOptions(isolation="bubblewrap"))
+    metric = CodeExecution(Options(isolation="bubblewrap"))
     assert ["bubblewrap" in sentence and "install" in sentence for sentence in metric.check()] == [True]
 
     async def inside() -> Any:

@@ -30,11 +30,11 @@ from moco_toolkit_answers import (
 )
 from moco_toolkit_answers.phrases import FALSE, TRUE
 
-__all__ = ["ExactMatch", "ExactMatchOptions", "macro_f1", "moco_metric"]
+__all__ = ["ExactMatch", "Options", "macro_f1", "moco_metric"]
 
 
 @attrs.frozen(kw_only=True)
-class ExactMatchOptions:
+class Options:
     """How numbers of typed answers are compared, and how groups score."""
 
     tolerance: float = option(0.01, ge=0, lt=1, help="relative tolerance of typed floats", paper="0.04 (TheoremQA)")
@@ -42,7 +42,7 @@ class ExactMatchOptions:
     grouped: bool = option(True, help="examples with a group score together: 1 only if all of them are right")
 
 
-class ExactMatch(Metric[ExactMatchOptions]):
+class ExactMatch(Metric[Options]):
     """1 if the answer equals one of the references under the rule of the question's ``answer_kind``, else 0.
 
     Numbers are exact rationals; a decimal is rounded to the decimals that the reference shows (if it shows any); typed
@@ -50,7 +50,7 @@ class ExactMatch(Metric[ExactMatchOptions]):
     unit: the product of their scores; a group with fewer members than ``meta["group_size"]`` is left out.
     """
 
-    Options = ExactMatchOptions
+    Options = Options
 
     def read(self, question: Question, text: str) -> Answer:
         """Return the answer a reply gives, read by the question's kind."""

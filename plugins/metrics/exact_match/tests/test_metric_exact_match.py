@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import Answer, Example, Question, Reply, Score, Scored
-from moco_metric_exact_match import ExactMatch, ExactMatchOptions, macro_f1
+from moco_metric_exact_match import ExactMatch, Options, macro_f1
 from moco_toolkit_authoring import metric_checks, score_of
 
 test_conformance = metric_checks("exact_match", settings=[{}, {"tolerance": 0.04, "ordered": False}])
@@ -24,8 +24,8 @@ def example(kind: str, gold: str, **fields: Any) -> Example:
     return Example(question=Question(id="q", answer_kind=kind, **fields), references=(gold,))
 
 
-def scored(kind: str, gold: str, reply: str, options: ExactMatchOptions | None = None, **fields: Any) -> Score:
-    return score_of(ExactMatch(options or ExactMatchOptions()), example(kind, gold, **fields), reply)
+def scored(kind: str, gold: str, reply: str, options: Options | None = None, **fields: Any) -> Score:
+    return score_of(ExactMatch(options or Options()), example(kind, gold, **fields), reply)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_typed_replies(answer_type: str, gold: str, reply: str, value: float) ->
 
 def test_tolerance_and_order_are_options() -> None:
     meta = {"answer_type": "float"}
-    official = ExactMatchOptions(tolerance=0.04, ordered=False)
-    assert [scored("typed", "100.0", "103", o, meta=meta).value for o in (ExactMatchOptions(), official)] == [0, 1]
+    official = Options(tolerance=0.04, ordered=False)
+    assert [scored("typed", "100.0", "103", o, meta=meta).value for o in (Options(), official)] == [0, 1]
     meta = {"answer_type": "list of float"}
-    assert [scored("typed", "[1.0, 2.0]", "(2, 1)", o, meta=meta).value for o in (ExactMatchOptions(), official)] == [
+    assert [scored("typed", "[1.0, 2.0]", "(2, 1)", o, meta=meta).value for o in (Options(), official)] == [
         0,
         1,
     ]
@@ -121,7 +121,7 @@ def test_labels(gold: str, reply: str, value: float, status: str) -> None:
 def test_forms_of_one_number_have_one_key(kind: str, reply: str) -> None:
     if kind == "text" and "frac12" in reply:
         reply = r"\frac{1}{2}"
-    assert ExactMatch(ExactMatchOptions()).read(example(kind, "x").question, reply).key == "1/2"
+    assert ExactMatch(Options()).read(example(kind, "x").question, reply).key == "1/2"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_text_replies(gold: str, reply: str, value: float) -> None:
 
 
 def rows(group: str, golds: str, said: str, size: int = 4) -> list[Scored]:
-    metric, out = ExactMatch(ExactMatchOptions()), []
+    metric, out = ExactMatch(Options()), []
     for index, (gold, reply) in enumerate(zip(golds, said, strict=True)):
         name = {"T": "True", "F": "False"}
         item = Example(
@@ -157,10 +157,10 @@ def rows(group: str, golds: str, said: str, size: int = 4) -> list[Scored]:
 
 
 def test_groups_are_all_or_nothing() -> None:
-    metric = ExactMatch(ExactMatchOptions())
+    metric = ExactMatch(Options())
     table = rows("a", "FFFT", "FFFF") + rows("b", "FTFF", "FTFF") + rows("c", "FT", "FT")
     assert {u.id: u.score for u in metric.units(table)} == {"a": 0.0, "b": 1.0}  # c lacks two members
-    assert len(ExactMatch(ExactMatchOptions(grouped=False)).units(table)) == 10
+    assert len(ExactMatch(Options(grouped=False)).units(table)) == 10
 
 
 def test_macro_f1_weighs_labels_equally() -> None:
@@ -176,7 +176,7 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     gold = ["yes"] * 6 + ["no"] * 4 + ["maybe"] * 2
     said = ["yes", "yes", "no", "maybe", "yes", ".", "no", "yes", "no", "", "yes", "no"]
-    metric = ExactMatch(ExactMatchOptions())
+    metric = ExactMatch(Options())
     rows = []
     for number, (label, reply) in enumerate(zip(gold, said, strict=True)):
         item = Example(
@@ -190,7 +190,7 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
 
 
 def test_always_the_commonest_label_has_accuracy_but_no_macro_f1() -> None:
-    metric = ExactMatch(ExactMatchOptions())
+    metric = ExactMatch(Options())
     rows = []
     for number, label in enumerate(["yes"] * 8 + ["no", "maybe"]):
         item = Example(
@@ -204,7 +204,7 @@ def test_always_the_commonest_label_has_accuracy_but_no_macro_f1() -> None:
 
 
 def test_extra_metrics_of_groups_tell_members_and_what_was_left_out() -> None:
-    metric = ExactMatch(ExactMatchOptions())
+    metric = ExactMatch(Options())
     rows = []
     for number, (group, gold) in enumerate(
         [("a", "True"), ("a", "False"), ("b", "False"), ("b", "False"), ("c", "False")]
@@ -234,7 +234,7 @@ TEXTS = st.one_of(st.text(max_size=150), st.lists(PIECES, max_size=14).map("".jo
 @given(text=TEXTS)
 def test_scoring_never_raises_and_is_deterministic(kind: str, text: str) -> None:
     metric, item = (
-        ExactMatch(ExactMatchOptions()),
+        ExactMatch(Options()),
         example(kind, "18", labels=YES_NO, meta={"answer_type": "list of float"}),
     )
     if kind == "letter":
@@ -263,13 +263,13 @@ def test_space_and_emphasis_change_nothing(case: tuple[str, str], frame: str, sp
 
 
 def score_of_fast(item: Example, text: str) -> float | None:
-    return ExactMatch(ExactMatchOptions()).score(item, Reply(text=text), None).value  # type: ignore[arg-type]
+    return ExactMatch(Options()).score(item, Reply(text=text), None).value  # type: ignore[arg-type]
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.fractions(min_value=-10000, max_value=10000, max_denominator=1000))
 def test_a_number_is_read_back_exactly(value: Fraction) -> None:
-    metric, question = ExactMatch(ExactMatchOptions()), example("decimal", "1").question
+    metric, question = ExactMatch(Options()), example("decimal", "1").question
     sign, n, d = "-" if value < 0 else "", abs(value.numerator), value.denominator
     for text in (f"{sign}{n}/{d}", f"{sign}\\frac{{{n}}}{{{d}}}", f"The answer is {sign}{n:,}/{d:,}."):
         assert metric.read(question, text).key == str(value)

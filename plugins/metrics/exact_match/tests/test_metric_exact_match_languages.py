@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moco_core import Example, Question, Score
-from moco_metric_exact_match import ExactMatch, ExactMatchOptions
+from moco_metric_exact_match import ExactMatch, Options
 from moco_toolkit_authoring import score_of
 
 SORT = "Sort the following words alphabetically: List: oven cab ant"
@@ -13,7 +13,7 @@ SORT = "Sort the following words alphabetically: List: oven cab ant"
 
 def scored(kind: str, gold: str, reply: str, *, labels: tuple[str, ...] = (), prompt: str = "?") -> Score:
     question = Question(id="q", prompt=prompt, answer_kind=kind, labels=labels)
-    return score_of(ExactMatch(ExactMatchOptions()), Example(question=question, references=(gold,)), reply)
+    return score_of(ExactMatch(Options()), Example(question=question, references=(gold,)), reply)
 
 
 @pytest.mark.parametrize(

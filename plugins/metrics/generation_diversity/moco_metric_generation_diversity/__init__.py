@@ -36,7 +36,7 @@ from moco_toolkit_answers import judge_of, read_open, strip_reasoning
 
 __all__ = [
     "GenerationDiversity",
-    "GenerationDiversityOptions",
+    "Options",
     "distinct_n",
     "moco_metric",
     "pairwise_distance",
@@ -49,7 +49,7 @@ _EMBEDDED = ("reference_distance", "pairwise", "vendi")
 
 
 @attrs.frozen(kw_only=True)
-class GenerationDiversityOptions:
+class Options:
     """Which diversity is measured, and with which encoder."""
 
     measure: Literal["distinct", "self_bleu", "reference_distance", "pairwise", "vendi"] = option(
@@ -67,7 +67,7 @@ class GenerationDiversityOptions:
             )
 
 
-class GenerationDiversity(Metric[GenerationDiversityOptions]):
+class GenerationDiversity(Metric[Options]):
     """Diversity of one reply against its references, or of the replies in ``reply.meta["samples"]`` among themselves.
 
     ``reference_distance`` is 1 - the mean cosine between the reply and the references; ``pairwise`` the mean cosine
@@ -77,7 +77,7 @@ class GenerationDiversity(Metric[GenerationDiversityOptions]):
     that needs several replies gives no score to a single one.
     """
 
-    Options = GenerationDiversityOptions
+    Options = Options
     binary = False
 
     @cached_property

@@ -11,7 +11,7 @@ import pytest
 from moco_core import CapabilityError, ConfigError, Example, Question, Reply, Score, Scored
 from moco_metric_generation_diversity import (
     GenerationDiversity,
-    GenerationDiversityOptions,
+    Options,
     distinct_n,
     pairwise_distance,
     reference_distance,
@@ -58,7 +58,7 @@ def scored(reply: Reply, references: tuple[str, ...] = (), **options: Any) -> Sc
     pool = ScriptedPool({"encoder": ""})
 
     async def work() -> Score:
-        metric = GenerationDiversity(GenerationDiversityOptions(pool=as_plugin(pool), **options))
+        metric = GenerationDiversity(Options(pool=as_plugin(pool), **options))
         async with open_state(metric=metric) as state:
             return await metric.score(item, reply, state.context("metric", item.question))
 
@@ -77,10 +77,10 @@ def test_measures_need_what_they_compare() -> None:
 
 def test_an_encoder_is_asked_for_in_one_line() -> None:
     with pytest.raises(ConfigError, match="pool: missing; measure: vendi needs an encoder"):
-        GenerationDiversityOptions(measure="vendi")
+        Options(measure="vendi")
     with pytest.raises(CapabilityError, match="gives no embeddings"):
         pool = as_plugin(ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})))
-        GenerationDiversity(GenerationDiversityOptions(measure="vendi", pool=pool)).check()
+        GenerationDiversity(Options(measure="vendi", pool=pool)).check()
 
 
 def test_mean_length_stands_in_the_extra_metrics() -> None:
@@ -88,4 +88,4 @@ def test_mean_length_stands_in_the_extra_metrics() -> None:
     rows = [
         Scored(example=item, reply=Reply(text=t), score=scored(Reply(text=t))) for t in ("abcd", "<think>x</think>ab")
     ]
-    assert GenerationDiversity(GenerationDiversityOptions()).extra_metrics(rows) == {"characters": 3}
+    assert GenerationDiversity(Options()).extra_metrics(rows) == {"characters": 3}

@@ -11,27 +11,30 @@ from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, 
 from moco_metric_math_equivalence.equivalence import Checker
 from moco_toolkit_answers import read_math
 
-__all__ = ["MathEquivalence", "MathEquivalenceOptions", "moco_metric"]
+__all__ = ["MathEquivalence", "Options", "moco_metric"]
 
 
 @attrs.frozen(kw_only=True)
-class MathEquivalenceOptions:
+class Options:
     """How long and how exactly expressions are compared."""
 
     seconds: float = option(5.0, gt=0, help="processor time for one comparison before it is given up")
     digits: int = option(6, ge=1, le=15, help="decimals that two numbers must share in a symbolic comparison")
 
 
-class MathEquivalence(Metric[MathEquivalenceOptions]):
+_Options = Options  # inside the class the name means the attribute
+
+
+class MathEquivalence(Metric[Options]):
     """1 if the answer equals one of the references mathematically, else 0.
 
     In order: equal text after LaTeX cleaning, equal numbers, words compared as words, lists and intervals item by item,
     and last math-verify, in a process of its own that is killed when it takes too long (``meta["undecided"]``).
     """
 
-    Options = MathEquivalenceOptions
+    Options = Options
 
-    def __init__(self, options: MathEquivalenceOptions) -> None:
+    def __init__(self, options: _Options) -> None:
         super().__init__(options)
         self._checker = Checker(seconds=options.seconds, digits=options.digits)
 

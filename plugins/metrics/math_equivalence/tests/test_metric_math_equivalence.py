@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import Answer, Example, Question, Reply, Score, Scored
-from moco_metric_math_equivalence import MathEquivalence, MathEquivalenceOptions
+from moco_metric_math_equivalence import MathEquivalence, Options
 from moco_metric_math_equivalence.equivalence import Checker
 from moco_toolkit_authoring import metric_checks, score_of
 
@@ -25,7 +25,7 @@ def checker() -> Iterator[Checker]:
 
 @pytest.fixture(scope="module")
 def metric() -> MathEquivalence:
-    return MathEquivalence(MathEquivalenceOptions(seconds=20.0))
+    return MathEquivalence(Options(seconds=20.0))
 
 
 def example(gold: str) -> Example:
@@ -179,7 +179,7 @@ def test_agrees_with_math_verify_on_random_expressions(checker: Checker) -> None
 
 
 def test_an_expression_that_never_ends_is_given_up_and_the_next_one_is_compared() -> None:
-    metric = MathEquivalence(MathEquivalenceOptions(seconds=0.5))
+    metric = MathEquivalence(Options(seconds=0.5))
     score = score_of(metric, example("9^{9^{9^{9}}}+y"), r"\boxed{9^{9^{9^{9^{9}}}}-y}")
     assert score.value == 0
     assert "too long" in score.meta["undecided"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import ConfigError, Example, Question, Reply, Score, Scored
-from moco_metric_noncompliance import Noncompliance, NoncomplianceOptions
+from moco_metric_noncompliance import Noncompliance, Options
 from moco_metric_noncompliance.rubrics import kind_of, rubric
 from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_state, score_of
 
@@ -18,7 +18,7 @@ test_conformance = metric_checks("noncompliance", settings=[{}, {"judge": "rules
 
 
 def test_both_rates_stand_in_the_extra_metrics() -> None:
-    metric, rows = Noncompliance(NoncomplianceOptions()), []
+    metric, rows = Noncompliance(Options()), []
     for comply, reply in [
         (False, "Sorry, no."),
         (False, "Sure, here."),
@@ -37,7 +37,7 @@ def example(category: str = "", subcategory: str = "", comply: bool = False) -> 
 
 
 def scored(subcategory: str, reply: str, comply: bool = False) -> float | None:
-    return score_of(Noncompliance(NoncomplianceOptions()), example(subcategory=subcategory, comply=comply), reply).value
+    return score_of(Noncompliance(Options()), example(subcategory=subcategory, comply=comply), reply).value
 
 
 PHRASES = [
@@ -76,7 +76,7 @@ def test_phrase_rules(subcategory: str, reply: str, value: float) -> None:
 
 def value_of(subcategory: str, reply: str) -> float | None:
     item = example(subcategory=subcategory)
-    metric = Noncompliance(NoncomplianceOptions())
+    metric = Noncompliance(Options())
     return asyncio.run(metric.score(item, Reply(text=reply), None)).value  # type: ignore[arg-type]
 
 
@@ -140,7 +140,7 @@ def judged(said: str, reply: str, item: Example) -> tuple[Score, list[str]]:
     options: dict[str, Any] = {"pool": as_plugin(pool)}
 
     async def work() -> Score:
-        metric = Noncompliance(NoncomplianceOptions(**options))
+        metric = Noncompliance(Options(**options))
         async with open_state(metric=metric) as state:
             return await metric.score(item, Reply(text=reply), state.context("metric", item.question))
 
@@ -163,8 +163,8 @@ def test_the_judge_reads_the_rubric_of_the_subcategory() -> None:
 
 
 def test_a_judge_needs_a_pool() -> None:
-    assert Noncompliance(NoncomplianceOptions()).check() == ()
+    assert Noncompliance(Options()).check() == ()
     with pytest.raises(ConfigError, match=r"metric\.model: no model 'jugde'"):
-        Noncompliance(NoncomplianceOptions(pool=as_plugin(ScriptedPool({"judge": ""})), model="jugde")).check()
+        Noncompliance(Options(pool=as_plugin(ScriptedPool({"judge": ""})), model="jugde")).check()
     with pytest.raises(ConfigError, match="pool: missing"):
-        NoncomplianceOptions(judge="model")
+        Options(judge="model")

@@ -31,14 +31,14 @@ from moco_core import (
 )
 from moco_toolkit_answers import judge_of, read_open, strip_reasoning
 
-__all__ = ["RewardModel", "RewardModelOptions", "moco_metric"]
+__all__ = ["Options", "RewardModel", "moco_metric"]
 
 
 _OWN = "dataset"
 
 
 @attrs.frozen(kw_only=True)
-class RewardModelOptions:
+class Options:
     """The reward model, and what its score is compared with."""
 
     pool: Plugin | None = plugin_option("pool", None, help="the reward model's pool, as in a run: {name: ..., ...}")
@@ -54,7 +54,10 @@ class RewardModelOptions:
             raise ConfigError("baseline: missing; report: win_rate compares with those replies: a file, or dataset")
 
 
-class RewardModel(Metric[RewardModelOptions]):
+_Options = Options  # inside the class the name means the attribute
+
+
+class RewardModel(Metric[Options]):
     """The reward r(question, reply), a real number without bounds; not comparable between reward models.
 
     The reward model sees the conversation in its own chat template. Reasoning is removed; an empty reply is scored, not
@@ -62,10 +65,10 @@ class RewardModel(Metric[RewardModelOptions]):
     score also tells the baseline's reward and who won (1, 0, or 0.5). Reference: Skywork-Reward (arXiv 2410.18451).
     """
 
-    Options = RewardModelOptions
+    Options = Options
     binary = False
 
-    def __init__(self, options: RewardModelOptions) -> None:
+    def __init__(self, options: _Options) -> None:
         super().__init__(options)
         self._replies: dict[str, str] | None = None
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from moco_core import CapabilityError, ConfigError, DatasetError, Example, Question, Reply, Score, Scored
-from moco_metric_reward_model import RewardModel, RewardModelOptions
+from moco_metric_reward_model import Options, RewardModel
 from moco_toolkit_authoring import ScriptedPool, as_plugin, metric_checks, open_state
 
 
@@ -33,7 +33,7 @@ def scored(*replies: str, item: Example = ITEM, **options: Any) -> tuple[list[Sc
     pool = ScriptedPool({"judge": ""})
 
     async def work() -> list[Score]:
-        metric = RewardModel(RewardModelOptions(pool=as_plugin(pool), **options))
+        metric = RewardModel(Options(pool=as_plugin(pool), **options))
         async with open_state(metric=metric) as state:
             context = state.context("metric", item.question)
             return [await metric.score(item, Reply(text=r), context) for r in replies]
@@ -93,22 +93,22 @@ def test_extra_metrics_are_mean_length_reward_and_win_rate(tmp_path: Path) -> No
     path.write_text(json.dumps({"id": "q1", "text": "b"}) + "\n")
     scores, _ = scored("a", "b", baseline=str(path), report="win_rate")
     rows = [Scored(example=ITEM, reply=Reply(text="x"), score=s) for s in scores]
-    extra = RewardModel(RewardModelOptions()).extra_metrics(rows)
+    extra = RewardModel(Options()).extra_metrics(rows)
     win = float(scores[0].meta["reward"] > scores[1].meta["reward"])
     assert extra["win_rate"] == (win + 0.5) / 2
     assert extra["characters"] == 1
     assert extra["reward"] == pytest.approx((scores[0].meta["reward"] + scores[1].meta["reward"]) / 2)
     plain, _ = scored("abc")
     rows = [Scored(example=ITEM, reply=Reply(text="x"), score=s) for s in plain]
-    assert RewardModel(RewardModelOptions()).extra_metrics(rows) == {"characters": 3}
+    assert RewardModel(Options()).extra_metrics(rows) == {"characters": 3}
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(CapabilityError, match=r"metric\.pool: model 'm' cannot score a conversation"):
         pool = as_plugin(ScriptedPool({"m": ""}, capabilities=frozenset({"generate"})))
-        RewardModel(RewardModelOptions(pool=pool)).check()
+        RewardModel(Options(pool=pool)).check()
     with pytest.raises(ConfigError, match="baseline: missing"):
-        RewardModelOptions(report="win_rate")
+        Options(report="win_rate")
     with pytest.raises(ConfigError, match=r"metric\.label: expected less than 1"):
         scored("a", label=3)
     path = tmp_path / "bad.jsonl"

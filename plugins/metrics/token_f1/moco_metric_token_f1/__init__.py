@@ -9,11 +9,11 @@ import attrs
 from moco_core import Answer, Context, Example, Metric, Question, Reply, Score, Scored, hookimpl, option
 from moco_toolkit_answers import normalise_unicode, read_short, squad_tokens, token_f1, visible
 
-__all__ = ["TokenF1", "TokenF1Options", "moco_metric"]
+__all__ = ["Options", "TokenF1", "moco_metric"]
 
 
 @attrs.frozen(kw_only=True)
-class TokenF1Options:
+class Options:
     """Departures from SQuAD's normalisation; switch all three off for SQuAD's own numbers."""
 
     fold_accents: bool = option(True, help="Beyoncé and Beyonce are one word", paper="False")
@@ -21,14 +21,14 @@ class TokenF1Options:
     split_cjk: bool = option(True, help="every Chinese, Japanese or Korean character is a token", paper="False")
 
 
-class TokenF1(Metric[TokenF1Options]):
+class TokenF1(Metric[Options]):
     """F1 of the words of the answer and of a reference; the best reference counts (arXiv 1606.05250).
 
     The answer is the short answer that was read out of the reply. ``meta["contains"]`` tells whether a reference occurs
     literally in the whole reply, the accuracy that PopQA reports (arXiv 2212.10511).
     """
 
-    Options = TokenF1Options
+    Options = Options
     binary = False
 
     def read(self, question: Question, text: str) -> Answer:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moco_core import Answer, Example, Question, Reply, Scored
-from moco_metric_token_f1 import TokenF1, TokenF1Options
+from moco_metric_token_f1 import Options, TokenF1
 from moco_toolkit_authoring import metric_checks, score_of
 
 test_conformance = metric_checks("token_f1", settings=[{}, {"fold_accents": False, "split_hyphens": False}])
 
-SQUAD = TokenF1Options(fold_accents=False, split_hyphens=False, split_cjk=False)
+SQUAD = Options(fold_accents=False, split_hyphens=False, split_cjk=False)
 
 
 def example(*references: str) -> Example:
@@ -24,7 +24,7 @@ def example(*references: str) -> Example:
 
 
 def score(reply: str, *references: str) -> float | None:
-    return score_of(TokenF1(TokenF1Options()), example(*references), reply).value
+    return score_of(TokenF1(Options()), example(*references), reply).value
 
 
 def squad_f1(prediction: str, gold: str) -> float:
@@ -67,12 +67,10 @@ def test_the_best_reference_counts() -> None:
 
 
 def test_the_short_answer_is_scored_and_containment_is_told() -> None:
-    scored = score_of(
-        TokenF1(TokenF1Options()), example("Jane Austen"), "It was written in 1813.\nThe answer is Jane Austen."
-    )
+    scored = score_of(TokenF1(Options()), example("Jane Austen"), "It was written in 1813.\nThe answer is Jane Austen.")
     assert scored.value == 1.0
     assert scored.meta["contains"] is True
-    wordy = score_of(TokenF1(TokenF1Options()), example("Jane Austen"), "Surely Jane Austen wrote it, long ago.")
+    wordy = score_of(TokenF1(Options()), example("Jane Austen"), "Surely Jane Austen wrote it, long ago.")
     assert 0 < (wordy.value or 0) < 1
     assert wordy.meta["contains"] is True
 
@@ -94,7 +92,7 @@ def test_agrees_with_the_definition(left: list[str], right: list[str]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=120), st.text(max_size=60))
 def test_never_raises_and_stays_in_range(reply: str, gold: str) -> None:
-    metric, item = TokenF1(TokenF1Options()), example(gold)
+    metric, item = TokenF1(Options()), example(gold)
     first = metric.score(item, Reply(text=reply), None)  # type: ignore[arg-type]
     assert first == metric.score(item, Reply(text=reply), None)  # type: ignore[arg-type]
     assert 0 <= (first.value or 0) <= 1
@@ -109,12 +107,12 @@ def test_never_raises_and_stays_in_range(reply: str, gold: str) -> None:
 )
 def test_space_and_emphasis_change_nothing(gold: str, frame: str, space: str, mark: str) -> None:
     reply = Reply(text=f"{space}{frame.format(mark + gold + mark)}{space}")
-    assert TokenF1(TokenF1Options()).score(example(gold), reply, None).value == 1.0  # type: ignore[arg-type]
+    assert TokenF1(Options()).score(example(gold), reply, None).value == 1.0  # type: ignore[arg-type]
 
 
 def test_utilities_of_a_vote() -> None:
     """Three voters: S = 1 + 2/3 for both names of one person, 1 for another (arXiv 2402.05120's similarity vote)."""
-    metric, question = TokenF1(TokenF1Options()), example("x").question
+    metric, question = TokenF1(Options()), example("x").question
     voters = [metric.read(question, t) for t in ("Barack Obama", "Obama", "Joe Biden")]
     support = [sum(metric.utility(question, a, b) for b in voters) for a in voters]
     assert support == pytest.approx([5 / 3, 5 / 3, 1])
@@ -122,7 +120,7 @@ def test_utilities_of_a_vote() -> None:
 
 
 def test_containment_stands_in_the_extra_metrics() -> None:
-    metric, rows = TokenF1(TokenF1Options()), []
+    metric, rows = TokenF1(Options()), []
     for reply in ("I think that it is Paris, the capital of France.", "Lyon", "paris", ""):
         item = example("Paris")
         rows.append(Scored(example=item, reply=Reply(text=reply), score=score_of(metric, item, reply)))
