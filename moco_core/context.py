@@ -34,7 +34,7 @@ class Judge(Protocol):
 
     @property
     def binary(self) -> bool:
-        """Whether every score is 0 or 1."""
+        """True if every score is 0 or 1."""
 
     def utility(self, question: Question, a: Answer, b: Answer) -> float:
         """Return how much answer ``b`` supports answer ``a``, in [0, 1]."""

@@ -26,7 +26,7 @@ _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
 }
 
 Holds = Literal["value", "path", "path or id"]
-"""Whether an option is a path: one that is written in a file starts from the file's folder, an id only if it is there."""
+"""What an option holds. A path in a file starts from the file's folder; what may be an id, only if it is there."""
 
 
 @attrs.frozen(kw_only=True)

@@ -257,7 +257,7 @@ def read_config(
 
 
 def is_source(text: str) -> bool:
-    """Whether an argument is a configuration rather than the name of a method: a YAML or JSON file, or what a run left."""
+    """Return whether a text names a configuration, not a method: a YAML or JSON file, or what a run left."""
     path = Path(text)
     return text.endswith((".yaml", ".yml", ".json")) or "/" in text or path.is_file() or (path / "run.json").is_file()
 

@@ -26,7 +26,7 @@ from moco_core.kinds import KINDS
 from moco_core.runtime.cache import Cache
 
 Finding = tuple[str, str, str]
-"""Whether all is well (``ok``, ``note`` or ``problem``), what was looked at, and what about it."""
+"""The verdict (``ok``, ``note`` or ``problem``), what was looked at, and what about it."""
 
 
 @click.command("doctor")

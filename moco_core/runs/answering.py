@@ -77,11 +77,11 @@ class Answers:
         await self.state.context("respond", allowed=allowed).each(examples, one, label=f"test {self.label}")
 
     async def _reply(self, system: System, example: Example, context: Context) -> Reply:
-        """Ask the system. A question that is too long for it is answered with nothing, as on dev: no further attempt helps."""
+        """Ask the system. A question too long for it counts as an empty reply, as on dev: no further attempt helps."""
         try:
             return await system.respond(example.question, context)
         except PromptTooLong as error:
-            context.warn(f"{self.label}: test questions that are too long for it count as answered with nothing")
+            context.warn(f"{self.label}: test questions that are too long for it count as empty replies")
             return Reply(text="", finish_reason="length", meta={"too_long": error_line(error)})
 
 

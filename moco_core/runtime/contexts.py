@@ -258,9 +258,7 @@ class RunContext(Context):
                 try:
                     reply = await scope.generate(model, example.question, sampling)
                 except PromptTooLong as error:
-                    self.warn(
-                        f"{model.name}: {label} questions that are too long for it count as answered with nothing"
-                    )
+                    self.warn(f"{model.name}: {label} questions that are too long for it count as empty replies")
                     reply = Generation(text="", finish_reason="length", meta={"error": str(error)})
                 return reply, (await scope.grade(example, Reply.of(reply))).value
 

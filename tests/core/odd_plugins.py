@@ -42,7 +42,7 @@ class TardyPool(PoolSource):
     def models(self):
         engine = Tardy()
         return [
-            Model(name=f"m{i}", fingerprint=f"tardy-{i}", capabilities={"generate"}, engine=engine, device_group=f"lane{i}",
+            Model(name=f"m{i}", fingerprint=f"tardy-{i}", capabilities={"generate"}, engine=engine, device_group=f"device{i}",
                   info={"number": i})
             for i in range(3)
         ]  # fmt: skip

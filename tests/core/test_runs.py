@@ -227,7 +227,7 @@ def test_a_question_that_is_too_long_scores_nothing_and_is_not_dropped(moco, toy
     assert rows[1]["error"] == "" and rows[1]["reply"]["text"] == ""
     assert rows[1]["reply"]["meta"] == {"too_long": "toy0: 9 tokens, the context has 8"}
     assert short.status == "finished" and short.failed == 0 and len(short.units) == len(whole.units) == 4
-    assert any("test questions that are too long for it count as answered with nothing" in w for w in short.warnings)
+    assert any("test questions that are too long for it count as empty replies" in w for w in short.warnings)
 
 
 # ---------------------------------------------------------------- odd values

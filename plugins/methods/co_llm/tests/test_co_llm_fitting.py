@@ -184,4 +184,4 @@ def test_a_dev_question_that_is_too_long_costs_its_score_and_nothing_else():
     outcome = run_method(
         CoLLM(Options(**QUICK)), models, dev=dev, questions=example_questions(1), sampling=Sampling(max_new_tokens=5)
     )
-    assert not outcome.errors and "count as answered with nothing" in outcome.warnings[0]
+    assert not outcome.errors and "count as empty replies" in outcome.warnings[0]

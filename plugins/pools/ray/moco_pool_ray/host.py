@@ -62,7 +62,7 @@ class Host:
         self._models: dict[str, Model] = {}
         self._sessions: dict[str, Session] = {}
         self._trainings: dict[str, Training] = {}
-        self._lanes: dict[tuple[Engine, str], threading.Lock] = {}
+        self._device_groups: dict[tuple[Engine, str], threading.Lock] = {}
         self._gates: dict[Engine, asyncio.Semaphore] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._introducing = asyncio.Lock()
@@ -192,7 +192,7 @@ class Host:
     def _serve(self, session: Session) -> None:
         """Have the engine serve until no call waits: one model of a device group at a time."""
         model = session.model
-        with self._lanes.setdefault((model.engine, model.device_group), threading.Lock()):
+        with self._device_groups.setdefault((model.engine, model.device_group), threading.Lock()):
             while session.goes_on():
                 try:
                     model.engine.serve(model, session)

@@ -169,7 +169,7 @@ class TransformersEngine(Engine):
                 results = [caught] * len(members)
             _deliver(inbox, list(zip(members, results, strict=True)))
 
-    # ---------------------------------------------------------------- host
+    # ---------------------------------------------------------------- local engine
 
     def use(self, *models: Model) -> AbstractContextManager[tuple[LoadedModel, ...]]:
         return self.residency.use(models)

@@ -113,12 +113,12 @@ def test_side_by_side_models_have_groups_of_their_own_and_say_the_same(
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(pools, "cores", lambda: 1)
-        lanes, alone = asked()
-        assert lanes == ["cpu", "cpu"] and torch.get_num_threads() == 1
+        groups, alone = asked()
+        assert groups == ["cpu", "cpu"] and torch.get_num_threads() == 1
         monkeypatch.setattr(pools, "cores", lambda: 4)
         for threads in (1, 2):
-            lanes, apart = asked()
-            assert lanes == ["cpu/0", "cpu/1"] and torch.get_num_threads() == threads
+            groups, apart = asked()
+            assert groups == ["cpu/0", "cpu/1"] and torch.get_num_threads() == threads
             assert apart == alone
             monkeypatch.setattr(cpu, "SMALL", 1)
     finally:

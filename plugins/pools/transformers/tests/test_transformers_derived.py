@@ -358,8 +358,8 @@ class Echo:
 
     fingerprint: str = "echo"
 
-    def serve(self, host: LocalEngine, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
-        with host.use(*sources) as members:
+    def serve(self, engine: LocalEngine, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
+        with engine.use(*sources) as members:
             while calls := inbox.take():
                 for call in calls:
                     prompt = members[0].render_input(call.input)

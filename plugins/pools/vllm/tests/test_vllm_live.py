@@ -1,5 +1,5 @@
 """vLLM for real, on the tiny pool's base and its adapters: one engine for the whole module, since a start takes long.
-What needs no engine is tested in test_pool_vllm.py, test_vllm_plans.py and test_vllm_turns.py.
+What needs no engine is tested in test_pool_vllm.py, test_vllm_plans.py and test_vllm_switching.py.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_a_dev_question_too_long_for_a_model_counts_as_wrong_and_other_errors_st
     table, warnings = asyncio.run(work("short", "long one", "long two"))
     assert table.scores == ((1.0, 0.0, 0.0),)
     assert [r.text for r in table.replies[0]] == ["The answer is yes", "", ""]
-    assert warnings == ["a: dev questions that are too long for it count as answered with nothing"]
+    assert warnings == ["a: dev questions that are too long for it count as empty replies"]
     with pytest.raises(ModelCallError, match="server gone"):
         asyncio.run(work("short", "lost"))
 

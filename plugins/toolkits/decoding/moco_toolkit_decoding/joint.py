@@ -73,12 +73,12 @@ class JointRecipe:
             [list(part) for part in (self.sources, self.names, self.stops_with)],
         )
 
-    def serve(self, host: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
+    def serve(self, engine: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
         """Answer the calls of the derived model until none waits; see ``moco_toolkit_checkpoints.local.ServingRecipe``."""
         unique: dict[str, Model] = {}
         for source in sources:
             unique.setdefault(source.fingerprint, source)
-        with host.use(*unique.values()) as loaded:
+        with engine.use(*unique.values()) as loaded:
             where = {fingerprint: i for i, fingerprint in enumerate(unique)}
             JointLoop(self, [where[s.fingerprint] for s in sources], loaded).run(inbox)
 

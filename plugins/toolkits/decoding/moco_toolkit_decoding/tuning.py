@@ -14,14 +14,14 @@ async def graded_replies(
 ) -> list[tuple[float, Reply]]:
     """Let ``system`` answer the dev questions, all at once; return each score and reply. An answer without a score counts 0.
 
-    A question too long for a model counts as answered with nothing, as in :meth:`Context.evaluate`.
+    A question too long for a model counts as an empty reply, as in :meth:`Context.evaluate`.
     """
 
     async def one(example: Example, scope: Context) -> tuple[float, Reply]:
         try:
             reply = await system.respond(example.question, scope)
         except PromptTooLong as error:
-            context.warn(f"dev questions that are too long for a model count as answered with nothing ({error})")
+            context.warn(f"dev questions that are too long for a model count as empty replies ({error})")
             reply = Reply(text="", finish_reason="length")
         return (await scope.grade(example, reply)).value or 0.0, reply
 

@@ -64,12 +64,12 @@ class UnionRecipe:
         combiner = canonical(self.combiner.description())
         return digest("union", VERSION, combiner, [list(self.sources), list(self.names)], self.k)
 
-    def serve(self, host: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
+    def serve(self, engine: Any, model: Model, sources: Sequence[Model], inbox: Inbox) -> None:
         """Answer the calls of the derived model until none waits."""
         unique: dict[str, Model] = {}
         for source in sources:
             unique.setdefault(source.fingerprint, source)
-        with host.use(*unique.values()) as loaded:
+        with engine.use(*unique.values()) as loaded:
             where = {fingerprint: i for i, fingerprint in enumerate(unique)}
             members = [where[s.fingerprint] for s in sources]
             UnionLoop(self, members, loaded).run(inbox)
