@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from own_programs import isolation
 
 from moco_core import cli
 from moco_core.catalogue import installed
@@ -50,6 +51,8 @@ def test_commands_on_a_local_copy_run(name, copies, capsys):
         arguments = [*shlex.split(line)[1:], "-p", "talkers", "--plugin", str(JUDGES)]
         if "metric.pool" in line:  # a reward model that is here, in place of the one to download
             arguments += ["-o", "metric.pool={name: rewards}"]
+        if installed().load("dataset", name).facts.metric == "code_execution":
+            arguments += ["-o", f"metric.isolation={isolation()}"]
         assert cli._run(arguments) == 0, capsys.readouterr().err
     assert len(list(Path("runs").iterdir())) >= 4 * len(lines)  # each of three models, and the method
 
