@@ -107,12 +107,17 @@ def answers_every_question(case: MethodCase) -> None:
 @check(after=["answers_every_question"])
 def same_seed_same_replies(case: MethodCase) -> None:
     """Two runs with one seed, in two instances, give the same replies."""
-    _same(case.base(), case.run(), "a second run with the same seed")
+    _same(case.base(), case.watched(0)[0], "a second run with the same seed")
 
 
 @check(after=["same_seed_same_replies"])
 def the_runs_seed_reaches_every_draw(case: MethodCase) -> None:
-    """Where the method's own option `seed` moves a greedy run's outcome, the run's seed moves it too."""
+    """No line of the method draws with one seed in runs of two seeds, and what its own option `seed` moves, theirs move too."""
+    drawn = case.watched(0)[1].found
+    other = case.watched(1)[1].found if drawn else {}
+    fixed = sorted((where, seed) for where, seeds in drawn.items() for seed in seeds & other.get(where, set()))
+    for where, seed in fixed:
+        raise AssertionError(f"{where} draws with the seed {seed} whatever the run's seed is; draw from context.rng(...)")
     options = case.options()
     own = getattr(options, "seed", None)
     if not isinstance(own, int):

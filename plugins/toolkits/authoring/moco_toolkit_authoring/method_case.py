@@ -18,6 +18,7 @@ from moco_core.models import CAPABILITIES, Needs
 from moco_core.options import build
 from moco_core.runtime.cache import Cache
 from moco_core.types import Example, Question, Sampling, canonical
+from moco_toolkit_authoring.draws import Draws, seeds_watched
 from moco_toolkit_authoring.harness import Outcome, PoolLike, as_pool, run_method
 from moco_toolkit_authoring.scripted import SCRIPTED_CAPABILITIES, Faults, Script, ScriptedEngine, ScriptedPool
 from moco_toolkit_authoring.suite import Case, NotApplicable
@@ -86,6 +87,17 @@ class MethodCase(Case):
         """What an undisturbed run gives, computed once."""
         outcome: Outcome = self.once("base", lambda: self.run(pool=_telling(self.pool())))
         return outcome
+
+    def watched(self, seed: int) -> tuple[Outcome, Draws]:
+        """What another run gives, computed once for a seed, and the seeds that the method's code draws with meanwhile."""
+
+        def watch() -> tuple[Outcome, Draws]:
+            with seeds_watched(self.cls.__module__.partition(".")[0]) as draws:
+                return self.run(seed=seed), draws
+
+        self.base()  # imports what is only imported where it is used
+        found: tuple[Outcome, Draws] = self.once(("watched", seed), watch)
+        return found
 
     def fitted_twice(self) -> tuple[Outcome, Outcome, int]:
         """One instance, fitted and asked twice on one cache; and how often its second fit had an engine do anything."""
