@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from own_programs import isolation
 
 from moco_core import cli
 
@@ -26,6 +27,8 @@ def test_an_example_runs_as_it_stands(block, tmp_path, monkeypatch, capsys):
     metric = config.get("metric", {}).get("name")
     if metric:  # a judge that is here, in place of the one to download or to train
         options += ["-o", "metric.pool={name: judges}"]
+    if config["dataset"].get("kind") == "code":
+        options += ["-o", f"metric.isolation={isolation()}"]
     code = cli._run(["run", "run.yaml", *options])
     told = capsys.readouterr().err
     if metric == "reward_model":  # the judges write text: the example is right up to its pool
