@@ -188,7 +188,7 @@ def test_what_an_author_needs_is_read_in_twenty_minutes() -> None:
 
 
 def test_the_core_behind_the_command_line_grows_no_further() -> None:
-    assert lines(set(CORE.rglob("*.py")) - set((CORE / "cli").rglob("*.py"))) <= 7434
+    assert lines(set(CORE.rglob("*.py")) - set((CORE / "cli").rglob("*.py"))) <= 7432
 
 
 def test_the_core_names_no_plugin() -> None:

@@ -82,11 +82,11 @@ class Inbox:
         raise error
 
 
-def checkpoint(folder: Path, size: str) -> str:
+def checkpoint(folder: Path, size: str, seed: int = 0) -> str:
     """Write a random model; its tokenizer's words are the numbers, so that texts and ids are the same thing."""
     settings = dict(SIZES[size])
     vocab = settings.pop("vocab")
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocab,
         max_position_embeddings=1024,
