@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from mergekit_models import CONFORMANCE, module, tokenizer
 
 from moco_method_mergekit import method as method_module
-
-from .mergekit_models import CONFORMANCE, module, tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import re
 
 import pytest
 import torch
+from mergekit_models import GREEDY, QUESTION, config, fit, pool_of, theirs
 from safetensors.torch import load_file
 
 from moco_core import ConfigError, Example, NoOptions, Question, Score
@@ -21,8 +22,6 @@ from moco_method_mergekit.searching import maximise
 from moco_toolkit_authoring import open_state, run_method
 from moco_toolkit_authoring.toy import LastWord
 from moco_toolkit_checkpoints.local import local_engine
-
-from .mergekit_models import GREEDY, QUESTION, config, fit, pool_of, theirs
 
 
 class Killed(Exception):

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
+from mergekit_models import CONFORMANCE, GREEDY, QUESTION, TEMPLATE, config, fit, pool_of, theirs
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -19,8 +20,6 @@ from moco_method_mergekit.method import Mergekit
 from moco_method_mergekit.options import Options
 from moco_toolkit_authoring import ScriptedPool, method_checks, run_method
 from moco_toolkit_checkpoints.local import local_engine
-
-from .mergekit_models import CONFORMANCE, GREEDY, QUESTION, TEMPLATE, config, fit, pool_of, theirs
 
 STACK = {
     "merge_method": "passthrough",
