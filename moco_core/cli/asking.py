@@ -93,8 +93,7 @@ def ask_command(
 
 
 async def _ask(opened: OpenSystem, question: Question) -> Asked:
-    models = len(opened.parts.pool)
-    with status_console().status(f"opening and asking {models} model{'s'[: models > 1]}"):  # on a terminal
+    with status_console().status(f"opening and asking {len(opened.parts.pool)} models"):  # on a terminal
         async with opened as system:
             warn(system.runtime.cache.warnings)
             return await system.ask(question)
