@@ -98,7 +98,7 @@ _TURN_START = re.compile(
 
 
 def _turn(text: str) -> str:
-    if "<" not in text and "INST]" not in text:
+    if "<" not in text and ("]" not in text or "INST]" not in text):
         return text
     if start := _TURN_START.match(text):
         text = text[start.end() :]
@@ -112,7 +112,7 @@ def _turn(text: str) -> str:
 def visible(text: str) -> str | None:
     """Return the normalised text of a reply without reasoning, or None if it was cut while reasoning."""
     rest = strip_reasoning(normalise_unicode(text))
-    if rest is not None and "<|begin_of_box|>" in rest:  # how GLM marks an answer
+    if rest is not None and "<" in rest and "<|begin_of_box|>" in rest:  # how GLM marks an answer
         rest = _GLM_BOX.sub(lambda m: f"\\boxed{{{m[1].strip()}}}", rest)
     return None if rest is None else rest.strip()
 
@@ -146,16 +146,17 @@ def plain_markdown(text: str) -> str:
 
     What is struck out goes: it was taken back.
     """
-    if "~~" in text or "</" in text:
+    # one character is found much faster than two
+    if ("~" in text and "~~" in text) or ("<" in text and "</" in text):
         text = _STRUCK.sub("", text)
     if "<" in text and ">" in text:
         text = _HTML.sub("", text)
     text = strip_emphasis(text)
-    if "`" in text or "~~~" in text:
+    if "`" in text or ("~" in text and "~~~" in text):
         text = _FENCE_LINE.sub("", text).replace("`", "")
     if "#" in text:
         text = _HEADING.sub("", text)
-    if "> " in text:
+    if ">" in text and "> " in text:
         text = _QUOTE.sub("", text)
     return text
 

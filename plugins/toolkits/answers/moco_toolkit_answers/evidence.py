@@ -99,7 +99,7 @@ _JSON = re.compile(r'"(?:final_)?answer"\s*:\s*("(?:[^"\\]|\\.)*"|\[[^\]\n]*\]|[
 
 def _tag(text: str) -> str | None:
     found: str | None = None
-    if "</" in text or "< /" in text:
+    if "<" in text and ("</" in text or "< /" in text):
         ends = list(_TAG_END.finditer(text))
         if ends:
             end = ends[-1]
@@ -233,7 +233,7 @@ def _candidates(text: str, lowered: str, languages: list[Language]) -> list[_Can
     if "answer" in lowered:
         if "\n" in text:
             english += [m.span() for m in _HEADING_ANSWER.finditer(text)]
-        if "->" in text or "=>" in text or "→" in text or "answer -" in lowered or "answer's" in lowered:
+        if (">" in text and ("->" in text or "=>" in text)) or "→" in text or "answer -" in lowered or "answer's" in lowered:
             english += [m.span() for m in _ARROW.finditer(text)]
     if " it" in lowered or " that" in lowered or " this" in lowered:
         english += _matches(_SO_IT_IS, text, lowered, ("so", "therefore", "thus", "hence"))
@@ -334,8 +334,8 @@ def evidence(text: str, plain: str | None = None, *, initials: bool = True) -> I
     ``plain`` is the text without Markdown, if the caller has it. The last line is always yielded last, whatever its
     length: what counts as short is the reader's decision.
     """
-    had_box = False
-    if "boxed{" in text and "\\" not in text:
+    had_box, written = False, text
+    if "{" in text and "\\" not in text and "boxed{" in text:
         text = text.replace("boxed{", "\\boxed{")
     if "\\" in text and "box" in text:
         content, had_box = _box(text)
@@ -344,12 +344,12 @@ def evidence(text: str, plain: str | None = None, *, initials: bool = True) -> I
     tag = _tag(text)
     if tag is not None and tag.strip():
         yield Evidence("tag", _line(tag))
-    if "####" in text:
+    if "#" in text and "####" in text:
         content_hash = _hash(text)
         if content_hash:
             yield Evidence("hash", _line(plain_markdown(content_hash)))
     if plain is None:
-        plain = plain_markdown(text)
+        plain = plain_markdown(written)
     if had_box:  # an empty box declares nothing
         for start, end, content in reversed(boxes(plain)):
             if not content.strip():

@@ -252,14 +252,14 @@ def read_number(question: Question, text: str) -> Answer:
         whole_text = signed(body.rstrip("!"))
         if (alone := parse_number(_whole_amount(whole_text) if integer else whole_text, comma=not integer)) is not None:
             return _number(alone, body)
-    plain = plain_markdown(body)
-    for piece in evidence(body, plain):
+    for piece in evidence(body):
         # at the end of a line it is an exclamation, elsewhere a factorial
         capture = piece.text.rstrip("!") if piece.kind in ("hash", "line") else piece.text
         capture = _whole_amount(capture) if integer else capture
         if piece.kind == "line":
             whole = parse_number(localised(capture, comma=not integer))
             if whole is None:
+                plain = plain_markdown(body)
                 found = find_numbers(last_line(plain), comma=not integer) or find_numbers(
                     plain[-4000:], comma=not integer
                 )

@@ -25,6 +25,7 @@ _EXPONENT = r"\s?(?:\^|\*\*)\s?(?:\{\s?(?P<e1>-?\d{1,3})\s?\}|(?P<e2>-?\d{1,3}(?
 _SIGN = "[\u20a0-\u20cf£¥¢]"
 _CURRENCY = rf"(?:\\?\$|US\$|R\$|{_SIGN}|USD|EUR|GBP|CHF)"
 NUMBER = re.compile(
+    r"(?=[-+$\\\d.UREGC\u20a0-\u20cf£¥¢])"  # what a number begins with: to look for more takes longer
     rf"(?P<sign>(?<![\w)}}])[+-]\s?)?(?:{_CURRENCY}\s?(?P<sign2>[+-])?)?"
     rf"(?:\\d?t?frac\s*(?:\{{\s*(?P<fn>[+-]?{_UNSIGNED})\s*\}}|(?P<fn1>\d))\s*"
     rf"(?:\{{\s*(?P<fd>[+-]?{_UNSIGNED})\s*\}}|(?P<fd1>\d))"

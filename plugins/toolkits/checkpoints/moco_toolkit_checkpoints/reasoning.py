@@ -189,7 +189,7 @@ _CONSTRAINED = re.compile(r"\s*json(?=\s*[{\[])")
 
 def _channels(text: str) -> Separated | None:
     """Return the parts of a reply in channels, or None if it has none."""
-    if _CHANNEL in text:
+    if "<" in text and _CHANNEL in text:
         found = [((m["name"] or "final").lower(), m["body"]) for m in _MESSAGE.finditer(text)]
         final = [body for name, body in found if name == "final"]
         thoughts = [body for name, body in found if name != "final"]
@@ -223,9 +223,9 @@ _SOLAR_TURN = re.compile(r"<\|end\|>\s*<\|begin\|>\s*(?:assistant)?\s*\Z")
 
 def _headed(text: str) -> Separated | None:
     """Return the parts of a reply that says in words, or by the mark of a new turn, where its answer begins; else None."""
-    if "[BEGIN FINAL RESPONSE]" in text:
+    if "[" in text and "[BEGIN FINAL RESPONSE]" in text:
         match = _APRIEL.match(text)
-    elif "<|content|>" in text:
+    elif "<" in text and "<|content|>" in text:
         match = _SOLAR.match(text)
     elif "my thought process:" in text:
         match = _GRANITE.match(text)
