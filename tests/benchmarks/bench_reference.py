@@ -33,6 +33,9 @@ METHODS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], int]] = {
     "nudging, their cache on": ("nudging", {}, "api_nudging", {"use_kv_cache": True}, 2),
     "prompt_routing": ("prompt_routing", {}, "api_prompt_routing", {"model_descriptions": ["a", "b", "c"]}, 3),
     "majority_vote": ("majority_vote", {}, "text_majority_vote", {}, 3),
+    # by default ours asks on dev whose reply a tie goes to; theirs draws
+    "majority_vote, ties drawn": ("majority_vote", {"tie": "random"}, "text_majority_vote", {}, 3),
+    "logit_fusion": ("logit_fusion", {}, "logit_logit_fusion", {}, 3),
     "multiagent_refine": ("multiagent_refine", {}, "text_multiagent_refine", {}, 3),
     "greedy_soup": ("greedy_soup", {}, "weight_greedy_soup", {}, 3),
     "dare_ties": ("dare_ties", {"base": "m2"}, "weight_dare_ties", {"base_model_name": ""}, 3),
@@ -100,7 +103,8 @@ def prepared(reference: Path, folder: Path) -> Path:
 
 def theirs(home: Path, module: str, settings: dict[str, Any], models: list[str]) -> list[str]:
     budget = {"max_response_length": TOKENS, "temperature": 0.7, "top_p": 0.9, "batch_size": ITEMS}
-    config = {"method": module, "task": "boxes", "task_type": "exact_match", "gpu_ids": [0, 1], "model_names": models}
+    devices = [*range(len(models))] if module.startswith("logit") else [0, 1]  # a process each; one per model in fusion
+    config = {"method": module, "task": "boxes", "task_type": "exact_match", "gpu_ids": devices, "model_names": models}
     (home / "config.json").write_text(json.dumps({**config, "hyperparameters": {**budget, **settings}}), "utf-8")
     shutil.rmtree(home / "logs", ignore_errors=True)
     (home / "logs").mkdir()
