@@ -16,10 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 from moco_core import cli
 
+try:
+    from playwright.sync_api import sync_playwright
+except ModuleNotFoundError:
+    sync_playwright = None
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SINGLES = 6
 WORDS = ["the", "ray", "is", "deflected", "by", "fields", "as", "charge", "moves", "and", "force", "grows", "with", "speed"]
 BOUNDS = {"size": 25.0, "first view": 2.0, "a question": 0.3}
@@ -116,10 +120,9 @@ def told(what, tries):
 
 def measure(file, questions, tries):
     print(f"{'size':<40} {file.stat().st_size / 1e6:6.2f} MB   bound {BOUNDS['size']}")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     rng = random.Random(8)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         first, whole, linked = [], [], []
         for _ in range(tries):
             page = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -182,6 +185,9 @@ def main():
     parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--file", type=Path, help="a report that was made before")
     args = parser.parse_args()
+    if not (sync_playwright and CHROMIUM):
+        print("left out: it needs Chromium and playwright (pip install playwright)")
+        return
     with tempfile.TemporaryDirectory() as folder:
         file = args.file
         if file is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import time
 
 from moco_toolkit_sandbox import Limits, Sandbox
@@ -46,12 +47,15 @@ async def measure(isolation: str, programs: int, blocks: int = 4) -> tuple[float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", type=int, default=164)
-    parser.add_argument("--isolation", default="bubblewrap")
+    parser.add_argument(
+        "--isolation",
+        default="bubblewrap" if shutil.which("bwrap") else "limits",
+        help="default: %(default)s, what is installed here",
+    )
     given = parser.parse_args()
     alone, together = asyncio.run(measure(given.isolation, given.programs))
-    print(
-        f"{given.programs} programs, one after the other {alone:.1f} s, {Sandbox().parallel} at once {together:.1f} s"
-    )
+    both = f"one after the other {alone:.1f} s, {Sandbox().parallel} at once {together:.1f} s"
+    print(f"{given.programs} programs ({given.isolation}), {both}")
     print(f"ratio {alone / together:.2f}")
 
 

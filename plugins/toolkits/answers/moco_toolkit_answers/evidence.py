@@ -233,12 +233,7 @@ def _candidates(text: str, lowered: str, languages: list[Language]) -> list[_Can
     if "answer" in lowered:
         if "\n" in text:
             english += [m.span() for m in _HEADING_ANSWER.finditer(text)]
-        if (
-            (">" in text and ("->" in text or "=>" in text))
-            or "→" in text
-            or "answer -" in lowered
-            or "answer's" in lowered
-        ):
+        if "->" in text or "=>" in text or "→" in text or "answer -" in lowered or "answer's" in lowered:
             english += [m.span() for m in _ARROW.finditer(text)]
     if " it" in lowered or " that" in lowered or " this" in lowered:
         english += _matches(_SO_IT_IS, text, lowered, ("so", "therefore", "thus", "hence"))
