@@ -59,6 +59,7 @@ class KVCache(Cache):
         self._values: list[Tensor] = [torch.empty(0)] * len(self.shapes)
         self._read: slice | Tensor = slice(0, 0)
         self._write: tuple[Tensor, Tensor] | None = None
+        self._start: int | None = None
         self._width = 0
 
     # ---------------------------------------------------------------- what the model calls
@@ -71,9 +72,14 @@ class KVCache(Cache):
             keys[self._read, :, :width] = key_states
             values[self._read, :, :width] = value_states
             return key_states, value_states
-        rows, columns = self._write
-        keys[rows, :, columns] = key_states.transpose(1, 2)
-        values[rows, :, columns] = value_states.transpose(1, 2)
+        if self._start is not None:  # all rows write the same columns: a plain copy
+            stop = self._start + key_states.shape[2]
+            keys[self._read, :, self._start : stop] = key_states
+            values[self._read, :, self._start : stop] = value_states
+        else:
+            rows, columns = self._write
+            keys[rows, :, columns] = key_states.transpose(1, 2)
+            values[rows, :, columns] = value_states.transpose(1, 2)
         # the columns first: they are a view, of which rows that do not lie side by side are copied
         return keys[:, :, :width][self._read], values[:, :, :width][self._read]
 
@@ -216,10 +222,11 @@ class KVCache(Cache):
 
     # ---------------------------------------------------------------- the next forward
 
-    def aim(self, rows: Sequence[int], columns: Tensor | None, width: int) -> None:
+    def aim(self, rows: Sequence[int], columns: Tensor | None, width: int, *, even: bool = False) -> None:
         """Have the next forward write to ``columns`` (B, Q) of these rows, and attend to their columns 0 to width - 1.
 
-        Without ``columns`` the rows are new: it fills columns 0 to width - 1 and attends to nothing else.
+        Without ``columns`` the rows are new: it fills columns 0 to width - 1 and attends to nothing else. ``even`` says that
+        every row is read Q tokens further, without padding.
         """
         start, stop = rows[0], rows[0] + len(rows)
         # rows side by side are read in place, others are copied
@@ -228,6 +235,8 @@ class KVCache(Cache):
         index = index.to(self.device)
         self._read = slice(start, stop) if together else index
         self._write = None if columns is None else (index.unsqueeze(-1), columns)
+        here = self.lengths[start]
+        self._start = here if even and together and all(self.lengths[row] == here for row in rows) else None
         self._width = width
 
 

@@ -262,7 +262,7 @@ class ModelRunner:
         width = max(past) + queries  # fewer columns would change the last bits of scores that were stored
         cache.reserve(cache.count, width + 1)
         ids, positions, turned, columns = self._reaching(ids, positions, columns, max(grown))
-        cache.aim(rows, columns, width)
+        cache.aim(rows, columns, width, even=not self.beyond and all(len(c) == queries for c in chunks))
         out = self.loaded.run(
             input_ids=ids,
             attention_mask=self.mask(cache, positions, width),
@@ -284,7 +284,7 @@ class ModelRunner:
         width = max(past) + 1
         cache.reserve(cache.count, width)
         positions = torch.tensor(past, dtype=torch.long).to(self.loaded.device).unsqueeze(-1)
-        cache.aim(rows, positions, width)
+        cache.aim(rows, positions, width, even=True)
         out = self.loaded.run(
             input_ids=tokens.unsqueeze(-1),
             attention_mask=self.mask(cache, positions, width),

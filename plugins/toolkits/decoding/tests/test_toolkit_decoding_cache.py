@@ -9,7 +9,7 @@ import torch
 from decoding_models import SPACED, TOKENIZER, engine_of, plain_logits
 
 from moco_core.errors import CapabilityError
-from moco_toolkit_decoding.kv_cache import bucket
+from moco_toolkit_decoding.kv_cache import KVCache, LayerShape, bucket
 from moco_toolkit_decoding.testing import tiny_gpt2, tiny_llama
 
 
@@ -62,6 +62,30 @@ def test_rows_leave_and_the_last_ones_take_their_places():
     logits = runner.advance(cache, torch.tensor([9, 10, 11, 12]))
     for row, token, got in zip([rows[i] for i in (4, 1, 2, 5)], (9, 10, 11, 12), logits, strict=True):
         assert torch.allclose(got, plain_logits(engine, "m", [*row, token])[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [5, 3, 5]])
+@pytest.mark.parametrize("rows", [[0, 1, 2], [1, 2], [2, 0, 1]])
+@torch.inference_mode()
+def test_tokens_of_rows_of_one_length_are_stored_as_those_of_any_rows(lengths, rows):
+    g = torch.Generator().manual_seed(0)
+    before, new = torch.randn(3, 2, 5, 4, generator=g), torch.randn(len(rows), 2, 2, 4, generator=g)
+    stored = []
+    for even in (False, True):
+        cache = KVCache([LayerShape(heads=2, key_width=4, value_heads=2, value_width=4)], torch.float32, torch.device("cpu"))
+        cache.append(3)
+        cache.reserve(3, 8)
+        cache.aim(range(3), None, 5)
+        cache.update(before, -before, 0)
+        cache.grow(range(3), lengths)
+        columns = torch.tensor([[lengths[r], lengths[r] + 1] for r in rows])
+        cache.aim(rows, columns, 7, even=even)
+        attended = cache.update(new, -new, 0)
+        stored.append([*attended, *(part for r in range(3) for pair in cache.extract(r, 0, 8) for part in pair)])
+        for i, r in enumerate(rows):
+            assert torch.equal(attended[0][i, :, lengths[r] : lengths[r] + 2], new[i])
+            assert torch.equal(attended[1][i, :, : lengths[r]], -before[r, :, : lengths[r]])
+    assert all(torch.equal(a, b) for a, b in zip(*stored, strict=True))
 
 
 def test_long_prompts_are_read_in_pieces(mixed, monkeypatch):

@@ -7,6 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Collection, Hashable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,11 +45,11 @@ class LocalLoaded:
     probe: CacheProbe = attrs.field(factory=CacheProbe)
     forwards: int = 0
 
-    @property
+    @cached_property
     def device(self) -> Any:
         return next(self.module.parameters()).device
 
-    @property
+    @cached_property  # a step asks for it, and the tokenizer builds the whole table
     def vocab(self) -> int:
         size = int(max(self.tokenizer.get_vocab().values())) + 1
         return min(size, getattr(self.module.config, "vocab_size", size))
